@@ -1,0 +1,41 @@
+"""lnsnum: the logarithmic number system for Python. See docs/number_format.md for what a code means."""
+
+from lnsnum.codes import decode, encode, fit_log_offset
+from lnsnum.conversion import convert
+from lnsnum.format import (
+    LNSFormat,
+    lns4f1,
+    lns6f2,
+    lns8f3,
+    lns8f4,
+    lns8f5,
+    lns10f5,
+    lns12f6,
+    lns16f7,
+    lns16f10,
+    lns32f23,
+)
+from lnsnum.rounding import random_bits
+from lnsnum.tensor import LNSTensor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LNSFormat",
+    "LNSTensor",
+    "convert",
+    "decode",
+    "encode",
+    "fit_log_offset",
+    "lns4f1",
+    "lns6f2",
+    "lns8f3",
+    "lns8f4",
+    "lns8f5",
+    "lns10f5",
+    "lns12f6",
+    "lns16f7",
+    "lns16f10",
+    "lns32f23",
+    "random_bits",
+]
