@@ -1,0 +1,21 @@
+"""The PyTorch bridge: weights that are stored as LNS codes and trained there.
+
+Needs torch (the extra `torch`); the rest of lnsnum does not.
+"""
+
+from lnsnum.torch_bridge.checkpoint import load_model, save_model
+from lnsnum.torch_bridge.madam import Madam, StepReport
+from lnsnum.torch_bridge.model import ConversionReport, ParameterReport, convert_model, decode_model
+from lnsnum.torch_bridge.weight import LNSWeight
+
+__all__ = [
+    "ConversionReport",
+    "LNSWeight",
+    "Madam",
+    "ParameterReport",
+    "StepReport",
+    "convert_model",
+    "decode_model",
+    "load_model",
+    "save_model",
+]

@@ -1,0 +1,117 @@
+"""Models and weight files: what `save_weights` and `load_weights` are for tensors, for whole models.
+
+LNS weights go to the file as their codes, every other parameter and buffer as it is. Tied parameters are stored once,
+under the first of their names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lnsnum.tensor import LNSTensor
+from lnsnum.torch_bridge import codes as bridge
+from lnsnum.torch_bridge.model import replace_parameters
+from lnsnum.torch_bridge.weight import LNSWeight
+from lnsnum.weight_file import WeightFileError, load_weights, save_weights
+
+
+def save_model(path: str | os.PathLike[str], model: nn.Module, *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the parameters and persistent buffers of a model to a weight file, atomically.
+
+    Args:
+        path: the file; an existing one is replaced.
+        model: any module whose state holds tensors only.
+        metadata: further entries, strings by name.
+
+    Raises:
+        As `lnsnum.weight_file.save_weights`.
+    """
+    save_weights(path, {name: _to_core(tensor) for name, tensor in _state(model).items()}, metadata=metadata)
+
+
+def load_model(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+    """Put the tensors of a weight file into a model of the same architecture; returns the model.
+
+    Where the file holds codes the parameter becomes an `LNSWeight` with these codes, whatever it was before. Make the
+    optimizer afterwards. Nothing is changed unless the whole file fits.
+
+    Raises:
+        WeightFileError: where the file is damaged, or is one for another model; the message says which tensor.
+        OSError: where it cannot be read.
+    """
+    weights = load_weights(path)
+    state = _state(model)
+    where = os.fspath(path)
+    missing, unknown = sorted(state.keys() - weights.keys()), sorted(weights.keys() - state.keys())
+    if missing or unknown:
+        lacks = [f"it lacks {_some(missing)}"] if missing else []
+        holds = [f"it holds {_some(unknown)}, which the model has not"] if unknown else []
+        raise WeightFileError(f"{where} is for another model: {' and '.join(lacks + holds)}")
+    replacements: dict[int, nn.Parameter] = {}
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for name, tensor in weights.items():
+        own = state[name]
+        if tensor.shape != tuple(own.shape):
+            raise WeightFileError(
+                f"{where} is for another model: {name!r} has shape {tuple(tensor.shape)}, and {tuple(own.shape)} there"
+            )
+        is_parameter = isinstance(own, nn.Parameter)
+        if isinstance(tensor, LNSTensor):
+            if not is_parameter or own.dtype not in bridge.FLOAT_NAMES:
+                raise WeightFileError(f"{where} holds codes for {name!r}, which is no float parameter of the model")
+            if not isinstance(tensor.log_offset, int):
+                raise WeightFileError(f"{where} has a log_offset for each channel of {name!r}: one alone can be loaded")
+            weight = LNSWeight.from_lns(tensor, own.dtype).to(own.device)
+            replacements[id(own)] = nn.Parameter(weight, requires_grad=own.requires_grad)
+            continue
+        array = tensor.view(np.int16) if tensor.dtype.name == "bfloat16" else tensor
+        loaded = torch.from_numpy(array)
+        loaded = loaded.view(torch.bfloat16) if tensor.dtype.name == "bfloat16" else loaded
+        if isinstance(own, LNSWeight):
+            floats = loaded.to(own.device, own.dtype)
+            replacements[id(own)] = nn.Parameter(floats, requires_grad=own.requires_grad)
+        else:
+            copies.append((own, loaded))
+    with torch.no_grad():
+        for own, loaded in copies:
+            own.copy_(loaded)
+    replace_parameters(model, replacements)
+    return model
+
+
+def _state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and persistent buffers by name, the tensors themselves; tied ones once."""
+    parameters: dict[str, torch.Tensor] = dict(model.named_parameters())
+    state: dict[str, Any] = model.state_dict(keep_vars=True)
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - parameters.keys()
+    for name, value in state.items():
+        if name in parameters or name in tied:
+            continue
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(
+                f"{name!r} of the model's state is a {type(value).__name__}: weight files hold tensors only"
+            )
+        parameters[name] = value
+    return parameters
+
+
+def _to_core(tensor: torch.Tensor) -> Any:
+    if isinstance(tensor, LNSWeight):
+        return tensor.to_lns()
+    on_cpu = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        return bridge.as_numpy(on_cpu.view(torch.int16)).view(ml_dtypes.bfloat16)
+    return on_cpu.numpy() if tensor.dtype == torch.bool else bridge.as_numpy(on_cpu)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
