@@ -1,0 +1,54 @@
+"""Handwritten digits: 1,797 images of 8 x 8 pixels in ten classes, which ship with scikit-learn.
+
+Source of the data: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from lnsnum.tasks.training import Data
+
+NAME = "digits"
+TEST_IMAGES = 360
+_SPLIT_SEED = 0
+
+
+def load() -> Data:
+    """All images as floats in [0, 1] of shape (1797, 1, 8, 8), and their labels.
+
+    Raises:
+        ImportError: without scikit-learn (the extra `tasks`).
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError("the digits come with scikit-learn: pip install 'lnsnum[tasks]'") from error
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+    return Data(images, torch.tensor(labels, dtype=torch.int64))
+
+
+def split(data: Data) -> tuple[Data, Data]:
+    """(training, test): 1,437 and 360 images, the same in every run, whatever its seed."""
+    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    return data.subset(order[TEST_IMAGES:]), data.subset(order[:TEST_IMAGES])
+
+
+def network() -> nn.Module:
+    """Three convolutions with batch normalization and one linear layer: 30,890 parameters."""
+    return nn.Sequential(
+        *_block(1, 32),
+        *_block(32, 32),
+        nn.MaxPool2d(2),
+        *_block(32, 64),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(256, 10),
+    )
+
+
+def _block(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
