@@ -3,10 +3,11 @@
 Codes are stored as the unsigned integers they are (U8, U16, U32) and every other tensor as it is, so any safetensors
 reader opens the file. One entry of the metadata, `lnsnum`, is JSON:
 
-    {"layout": 1, "tensors": {"conv.weight": {"format": "lns8f5", "log_offset": -12}, ...}}
+    {"layout": 1, "metadata": {...}, "tensors": {"conv.weight": {"format": "lns8f5", "log_offset": -12}, ...}}
 
-where a log_offset for each channel is {"shape": [...], "values": [...]}. docs/weight_file.md is the specification. The
-safetensors library reads and writes the file; loading executes nothing that the file says.
+where a log_offset for each channel is {"shape": [...], "values": [...]}. The same tensors give the same bytes.
+docs/weight_file.md is the specification. The safetensors library reads and writes the file; loading executes nothing
+that the file says.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def save_weights(
     Args:
         path: the file; an existing one is replaced.
         weights: tensors by name: LNSTensor as codes, NumPy arrays as they are (bfloat16 by ml_dtypes).
-        metadata: further entries, strings by name, such as a model card; the name "lnsnum" is taken.
+        metadata: free text for people and programs, strings by name, such as a model card.
 
     Raises:
         TypeError, ValueError: for names, values or entries that cannot be stored; nothing is written then.
@@ -97,15 +98,13 @@ def save_weights(
         if array.dtype.name not in _STORABLE:
             raise TypeError(f"tensor {name!r} is of {array.dtype}, which weight files cannot hold")
         arrays[name] = np.asarray(array, order="C")
-    extra = dict(metadata or {})
-    for key, value in extra.items():
+    texts = dict(metadata or {})
+    for key, value in texts.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata entry {key!r} is not a string by a string")
-    if METADATA_KEY in extra:
-        raise ValueError(f"the metadata entry {METADATA_KEY!r} is the file's own: choose another name")
-    header = json.dumps({"layout": LAYOUT_VERSION, "tensors": entries}, sort_keys=True)
+    header = json.dumps({"layout": LAYOUT_VERSION, "metadata": texts, "tensors": entries}, sort_keys=True)
     with replacing(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata={METADATA_KEY: header, **extra})
+        safetensors.numpy.save_file(arrays, temporary, metadata={METADATA_KEY: header})
 
 
 @contextlib.contextmanager
@@ -141,15 +140,25 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
         OSError: where it cannot be read.
         ImportError: without safetensors and ml_dtypes (the extra `files`).
     """
-    return _read(path)[0]
+    weights: Weights = {}
+    with _open(path) as file:
+        entries = _header(path, file)["tensors"]
+        names = list(file.keys())
+        for name in sorted(entries.keys() - set(names)):
+            _refuse(path, f"its entry for {name!r} has no tensor")
+        for name in names:
+            array = file.get_tensor(name)
+            weights[name] = _to_tensor(path, name, array, entries[name]) if name in entries else array
+    return weights
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The metadata entries that `save_weights` was given. Errors as for `load_weights`."""
     with _open(path) as file:
-        metadata = file.metadata() or {}
-        _entries(path, metadata)
-    return {key: value for key, value in metadata.items() if key != METADATA_KEY}
+        texts = _header(path, file).get("metadata", {})
+    if not isinstance(texts, dict) or not all(isinstance(value, str) for value in texts.values()):
+        _refuse(path, "its metadata are not strings by name")
+    return dict(texts)
 
 
 @contextlib.contextmanager
@@ -164,41 +173,27 @@ def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise WeightFileError(f"{os.fspath(path)} is damaged or no safetensors file: {error}") from error
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[Weights, dict[str, str]]:
-    weights: Weights = {}
-    with _open(path) as file:
-        metadata = file.metadata() or {}
-        entries = _entries(path, metadata)
-        names = list(file.keys())
-        known = set(names)
-        for name in entries:
-            if name not in known:
-                _refuse(path, f"its entry for {name!r} has no tensor")
-        for name in names:
-            array = file.get_tensor(name)
-            weights[name] = _to_tensor(path, name, array, entries[name]) if name in entries else array
-    return weights, metadata
-
-
 def _refuse(path: str | os.PathLike[str], what: str) -> NoReturn:
     raise WeightFileError(f"{os.fspath(path)}: {what}")
 
 
-def _entries(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The `tensors` of the metadata entry, its shape checked."""
+def _header(path: str | os.PathLike[str], file: Any) -> dict[str, Any]:
+    """Our entry of the file's metadata, its outline checked."""
+    metadata: Mapping[str, str] = file.metadata() or {}
     if METADATA_KEY not in metadata:
         _refuse(path, f"a safetensors file, but no LNS weight file: its metadata has no entry {METADATA_KEY!r}")
     try:
         header = json.loads(metadata[METADATA_KEY])
     except (ValueError, RecursionError):
         _refuse(path, f"its metadata entry {METADATA_KEY!r} is not JSON")
-    if not isinstance(header, dict) or not isinstance(header.get("tensors"), dict):
-        _refuse(path, f"its metadata entry {METADATA_KEY!r} has no list of tensors")
+    if not isinstance(header, dict):
+        _refuse(path, f"its metadata entry {METADATA_KEY!r} is no JSON object")
     version = header.get("layout")
-    if version != LAYOUT_VERSION or isinstance(version, bool):
+    if type(version) is not int or version != LAYOUT_VERSION:
         _refuse(path, f"layout version {version!r} is unknown: this reader knows version {LAYOUT_VERSION}")
-    entries: dict[str, Any] = header["tensors"]
-    return entries
+    if not isinstance(header.get("tensors"), dict):
+        _refuse(path, f"its metadata entry {METADATA_KEY!r} has no list of tensors")
+    return header
 
 
 def _to_tensor(path: str | os.PathLike[str], name: str, codes: NDArray[Any], entry: Any) -> LNSTensor:

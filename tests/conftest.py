@@ -1,4 +1,4 @@
-"""Settings of the test suite: no Hypothesis deadlines (the first call of a kernel compiles), reproducible examples in CI."""
+"""Settings of the test suite: no Hypothesis deadlines (a kernel's first call compiles), the same examples in every CI."""
 
 import os
 

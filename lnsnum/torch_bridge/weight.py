@@ -11,11 +11,11 @@ are plain tensors.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch.utils._python_dispatch import return_and_correct_aliasing
-from torch.utils._pytree import tree_map_only
 
 from lnsnum.codes import fit_log_offset
 from lnsnum.format import LNSFormat, Rounding, Underflow, check_log_offset
@@ -152,18 +152,25 @@ class LNSWeight(torch.Tensor):
         handler = _HANDLERS.get(func)
         if handler is not None and isinstance(args[0], LNSWeight):
             return return_and_correct_aliasing(func, args, kwargs, handler(func, *args, **kwargs))
-        if any(argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments):
+        if _written_arguments(func):
             return _run_in_place(func, args, kwargs)
-        return func(*_decoded(args), **_decoded(kwargs))
+        return func(*_map(LNSWeight, LNSWeight.to_float, args), **_map(LNSWeight, LNSWeight.to_float, kwargs))
 
 
-def _decoded(tree: Any) -> Any:
-    return tree_map_only(LNSWeight, LNSWeight.to_float, tree)
+def _map(kind: type, function: Callable[[Any], Any], tree: Any) -> Any:
+    """Apply a function to what is of a kind among an operation's arguments: tuples, lists and one dict of names."""
+    if isinstance(tree, kind):
+        return function(tree)
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_map(kind, function, item) for item in tree)
+    if isinstance(tree, dict):
+        return {name: _map(kind, function, item) for name, item in tree.items()}
+    return tree
 
 
 def _on_codes(func: Any, weight: LNSWeight, *args: Any, **kwargs: Any) -> Any:
     """A view or a copy of the elements: the same one of the codes."""
-    return tree_map_only(torch.Tensor, weight.like, func(weight.codes, *args, **kwargs))
+    return _map(torch.Tensor, weight.like, func(weight.codes, *args, **kwargs))
 
 
 def _clone(func: Any, weight: LNSWeight, **kwargs: Any) -> LNSWeight:
@@ -225,28 +232,27 @@ def _run_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     if torch.Tag.inplace_view in func.tags:
         raise NotImplementedError(f"{func} would change the shape or the storage of an LNSWeight in place")
     floats: dict[int, torch.Tensor] = {}
+    written: list[LNSWeight] = []
 
     def decode(weight: LNSWeight) -> torch.Tensor:
-        return floats.setdefault(id(weight), weight.to_float())
+        if id(weight) not in floats:
+            floats[id(weight)] = weight.to_float()
+        return floats[id(weight)]
 
-    written: dict[int, LNSWeight] = {}
-
-    def note(weight: LNSWeight) -> LNSWeight:
-        written[id(weight)] = weight
-        return weight
-
-    for argument, given in [*zip(func._schema.arguments, args, strict=False), *_named(func, kwargs)]:
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            tree_map_only(LNSWeight, note, given)
-    out = func(*tree_map_only(LNSWeight, decode, args), **tree_map_only(LNSWeight, decode, kwargs))
-    for weight in written.values():
+    for position, name in _written_arguments(func):
+        _map(LNSWeight, written.append, args[position] if position < len(args) else kwargs.get(name))
+    out = func(*_map(LNSWeight, decode, args), **_map(LNSWeight, decode, kwargs))
+    weights = {id(floats[id(weight)]): weight for weight in written}
+    for weight in weights.values():
         _write(weight, floats[id(weight)])
-    by_floats = {id(floats[key]): weight for key, weight in written.items()}
-    return tree_map_only(torch.Tensor, lambda tensor: by_floats.get(id(tensor), tensor), out)
+    return _map(torch.Tensor, lambda tensor: weights.get(id(tensor), tensor), out)
 
 
-def _named(func: Any, kwargs: dict[str, Any]) -> list[tuple[Any, Any]]:
-    return [(argument, kwargs[argument.name]) for argument in func._schema.arguments if argument.name in kwargs]
+@lru_cache(maxsize=1024)
+def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
+    """Position and name of the arguments that an operation writes to."""
+    arguments = enumerate(func._schema.arguments)
+    return tuple((i, a.name) for i, a in arguments if a.alias_info is not None and a.alias_info.is_write)
 
 
 _VIEWS = [

@@ -1,0 +1,141 @@
+"""The command line: what it writes and prints, and one sentence with exit code 2 for bad input."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from lnsnum import LNSTensor, lns8f5
+from lnsnum.tasks import digits, training
+from lnsnum.torch_bridge import LNSWeight, load_model, save_model
+from lnsnum.weight_file import load_metadata, load_weights, save_weights
+
+
+def lnsnum(*arguments, cwd=None, code=0):
+    """Run the command; returns what it printed on stdout and on stderr, each as one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lnsnum.cli", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return " ".join(done.stdout.split()), " ".join(done.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One short run with everything switched on."""
+    folder = tmp_path_factory.mktemp("cli")
+    out, _ = lnsnum("train", "--epochs", 3, "--compare", "--plot", "curves.png", "--out", "w.safetensors", cwd=folder)
+    return folder, out
+
+
+def test_train_reports_accuracy_memory_and_time(trained):
+    _, out = trained
+    assert "1437 training images, 360 test images" in out
+    assert "the same logits, bit for bit" in out
+    assert "│ lns8f5 madam ┃ float32 adam ┃" in out.replace("┃ lns8f5", "│ lns8f5")
+    for row in ("test accuracy", "training time", "bytes: peak", "bytes: on disk"):
+        assert row in out
+    assert "bytes: weights │ 1.00 │ 4.00" in out
+    assert "bytes: optimizer state │ 1.00 │ 8.00" in out
+    assert "bytes: gradients │ 4.00 │ 4.00" in out
+
+
+def test_train_writes_a_file_of_one_byte_codes(trained):
+    folder, _ = trained
+    with safe_open(folder / "w.safetensors", "numpy") as file:
+        assert file.get_tensor("3.weight").dtype == np.uint8
+    weights = load_weights(folder / "w.safetensors")
+    assert sum(isinstance(w, LNSTensor) for w in weights.values()) == 14
+    record = json.loads(load_metadata(folder / "w.safetensors")["lnsnum.run"])
+    assert record["run"] == "lns8f5 madam"
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_gives_the_accuracy_of_the_run(trained):
+    folder, _ = trained
+    accuracy = json.loads(load_metadata(folder / "w.safetensors")["lnsnum.run"])["test_accuracy"]
+    out, _ = lnsnum("evaluate", "w.safetensors", cwd=folder)
+    assert f"test accuracy {accuracy:.2%} on 360 images" in out
+    assert "30890 weights in lns8f5" in out
+    model = load_model(folder / "w.safetensors", digits.network())
+    _, test_data = digits.split(digits.load())
+    assert training.accuracy(model, test_data) == accuracy
+    assert all(isinstance(p, LNSWeight) for p in model.parameters())
+
+
+def test_the_same_seed_gives_the_same_file(tmp_path):
+    for name in ("a", "b"):
+        lnsnum("train", "--epochs", 1, "--seed", 7, "--format", "lns8f3", "--out", name, cwd=tmp_path)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "format_"), [("adam", "float32"), ("sgd", "float32"), ("adam", "lns16f10"), ("madam", "float32")]
+)
+def test_other_optimizers_and_formats_train(tmp_path, optimizer, format_):
+    out, _ = lnsnum("train", "--epochs", 1, "--optimizer", optimizer, "--format", format_, cwd=tmp_path)
+    assert f"{format_} {optimizer}" in out
+    assert (tmp_path / "digits.safetensors").exists()
+
+
+def test_version():
+    out, _ = lnsnum("--version")
+    assert out.startswith("lnsnum 0.")
+
+
+BAD_TRAINING = {
+    "format that does not fit": (["--format", "lns8f9"], "--format: fraction_bits=9 does not fit bits=8: 0 to 6"),
+    "format that is no name": (["--format", "int8"], "--format: 'int8' is no format name"),
+    "format too wide": (["--format", "lns32f23"], "--format lns32f23: at most 16 bits can be trained"),
+    "no folder": (["--out", "nowhere/w.safetensors"], "--out nowhere/w.safetensors: there is no folder"),
+    "out is a folder": (["--out", "."], "--out . cannot be written"),
+    "kind of plot": (["--plot", "p.xyz"], "--plot p.xyz: the ending is none of"),
+    "infinite lr": (["--lr", "inf"], "--lr inf is no learning rate"),
+    "negative lr": (["--lr", "-1"], "--lr"),
+    "no epochs": (["--epochs", "0"], "--epochs"),
+    "unknown optimizer": (["--optimizer", "lion"], "--optimizer"),
+    "loss that explodes": (["--optimizer", "sgd", "--lr", "1e9", "--format", "float32"], "try a smaller --lr"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TRAINING)
+def test_bad_input_to_train(case, tmp_path):
+    arguments, sentence = BAD_TRAINING[case]
+    _, error = lnsnum("train", *arguments, cwd=tmp_path, code=2)
+    assert sentence in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_to_evaluate(tmp_path):
+    save_weights(tmp_path / "untasked", {"w": LNSTensor.from_float([1.0], lns8f5)})
+    save_weights(tmp_path / "task", {}, metadata={"lnsnum.task": "chess"})
+    save_weights(tmp_path / "model", {}, metadata={"lnsnum.task": "digits"})
+    save_file({"w": np.zeros(3, np.float32)}, tmp_path / "foreign")
+    torch.manual_seed(0)
+    save_model(tmp_path / "whole", digits.network(), metadata={"lnsnum.task": "digits"})
+    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-1])
+    (tmp_path / "empty").touch()
+    for name, sentence in {
+        "nothing": "No such file",
+        "empty": "empty is damaged or no safetensors file",
+        "cut": "cut is damaged or no safetensors file",
+        "foreign": "a safetensors file, but no LNS weight file",
+        "untasked": "untasked names no task: it was not written by lnsnum train",
+        "task": "is for the task 'chess', which this version does not know",
+        "model": "is for another model: it lacks '0.bias'",
+        ".": "is a folder, not a weight file",
+    }.items():
+        _, error = lnsnum("evaluate", name, cwd=tmp_path, code=2)
+        assert sentence in error, error
+        assert error.startswith("error: ")

@@ -1,0 +1,83 @@
+"""README and docs say what is so: their Python runs, their commands exist, their links lead somewhere."""
+
+import ast
+import contextlib
+import importlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+import lnsnum
+
+ROOT = Path(lnsnum.__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_examples_run_and_print_what_their_comments_say(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for block in blocks(page, "python"):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block, page.name, "exec"), namespace)
+        said = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+        lines = printed.getvalue().splitlines()
+        for line in said:
+            if not line.startswith("weights are"):
+                assert line in lines
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_readme_has_the_two_commands_and_ci_runs_the_second():
+    readme = (ROOT / "README.md").read_text()
+    for name in ("train", "test"):
+        command = re.search(rf"<!-- command: {name} -->\n```sh\n(.*?)\n```", readme)
+        assert command
+        assert "-c constraints.txt" in command[1]
+    assert "<!-- command: test -->" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_contributing_lists_every_module():
+    listed = re.findall(r"^\| `([a-z_.]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    package = ROOT / "lnsnum"
+    modules = {p.relative_to(package).with_suffix("").as_posix().replace("/", ".") for p in package.rglob("*.py")}
+    modules = {m for m in modules if not m.endswith("__init__") and not m.startswith("tasks.")} | {"tasks"}
+    assert set(listed) == modules
+
+
+def test_commands_of_the_docs_name_files_that_exist():
+    for page in PAGES:
+        for script in re.findall(r"python (benchmarks/\S+\.py)", page.read_text()):
+            assert (ROOT / script).exists(), script
+
+
+@pytest.mark.parametrize("name", ["lnsnum", "lnsnum.torch_bridge"])
+def test_every_public_name_is_documented(name):
+    module = importlib.import_module(name)
+    for public in module.__all__:
+        value = getattr(module, public)
+        if callable(value):
+            assert value.__doc__, public
+
+
+def test_the_version_has_one_source():
+    assignments = [
+        node
+        for path in (ROOT / "lnsnum").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == "__version__" for t in node.targets)
+    ]
+    assert len(assignments) == 1
