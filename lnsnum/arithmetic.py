@@ -24,10 +24,16 @@ OutLogOffset = int | Literal["fit"] | None
 have 0, else "fit"."""
 
 
+_BEYOND = 1 << 40
+
+
 @lru_cache(maxsize=256)
 def steps_in_two(fmt: LNSFormat) -> int:
-    """floor(2^F log_base 2): a magnitude more code steps than this below another is less than half of it."""
-    return exact.floor_log(1, 1, fmt.base, fmt.fraction_bits)
+    """floor(2^F log_base 2): a magnitude more code steps than this below another is less than half of it.
+
+    At most 2^40, beyond any difference of magnitudes that there is.
+    """
+    return min(exact.floor_log(1, 1, fmt.base, fmt.fraction_bits), _BEYOND)
 
 
 @kernel
@@ -147,7 +153,7 @@ def _combine(
         out_log_offset = int(greatest) - fmt.max_magnitude if greatest > -(1 << 61) else 0
     out_offset = check_log_offset(out_log_offset)
     out = np.empty(flat_a.shape, fmt.dtype)
-    half_steps = steps_in_two(fmt) if underflow == "round" else 1 << 40
+    half_steps = steps_in_two(fmt) if underflow == "round" else _BEYOND
     too_great = fmt.max_magnitude if overflow == "saturate" else -1
     _add_logs(flat_a, flat_b, direction, shift - out_offset, fmt.max_magnitude, half_steps, too_great, out)
     return out.reshape(shape), out_offset

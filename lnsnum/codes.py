@@ -83,6 +83,8 @@ def check_codes(codes: ArrayLike, fmt: LNSFormat) -> Codes:
         ValueError: where one of them lies outside the format; the message says which.
     """
     array = np.asarray(codes)
+    if array.size == 0 and not isinstance(codes, np.ndarray):
+        array = array.astype(fmt.dtype)
     if array.dtype.kind not in "ui":
         raise TypeError(f"codes are unsigned integers, not {array.dtype}: use encode to make them from floats")
     limit = 1 << fmt.bits
@@ -109,7 +111,7 @@ def check_offsets(log_offset: object, shape: tuple[int, ...]) -> LogOffset:
         fits = False
     if not fits:
         raise ValueError(f"log_offset of shape {log_offset.shape} does not broadcast to the codes' shape {shape}")
-    return log_offset.astype(np.int32, copy=False)
+    return log_offset.astype(np.int32)
 
 
 def _by_offset(log_offset: LogOffset, shape: tuple[int, ...]) -> Iterator[tuple[Any, int]]:
@@ -275,9 +277,10 @@ def _float_patterns(x: ArrayLike, dtype: str | None) -> NDArray[Any]:
     if name not in FLOAT_TYPES:
         raise TypeError(f"encode takes float64, float32, float16 or bfloat16, not {name}: convert the array first")
     if name == "bfloat16":
-        if array.dtype.itemsize != 2 or array.dtype.kind in "fi":
+        if array.dtype.name not in ("bfloat16", "uint16"):
             raise TypeError(f"bfloat16 comes as an array of uint16 bit patterns, not of {array.dtype}")
-        return np.asarray(array, order="C").view(np.uint16).astype(np.uint32) << np.uint32(16)
+        native = array if array.dtype.isnative else array.byteswap().view(array.dtype.newbyteorder("="))
+        return np.asarray(native, order="C").view(np.uint16).astype(np.uint32) << np.uint32(16)
     if array.dtype.name != name:
         raise TypeError(f"dtype={name!r} was given for an array of {array.dtype}: leave it out, or convert the array")
     wide = np.float64 if name == "float64" else np.float32
@@ -504,9 +507,12 @@ def _round_significands(significand: NDArray[Any], exponent: NDArray[Any], to: _
     return np.where(infinite, np.uint64(to.infinity), patterns).astype(to.pattern)
 
 
-@lru_cache(maxsize=512)
 def decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
     """The bit pattern in `dtype` of every code: 2^bits unsigned integers. The array is shared: do not write to it."""
+    return (_small_table if fmt.bits <= 8 else _large_table)(fmt, log_offset, dtype)
+
+
+def _make_decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
     to = FLOAT_TYPES[dtype]
     lowest = log_offset - fmt.max_log
     if fmt.base == 2.0:
@@ -522,6 +528,10 @@ def decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
     table[fmt.sign_bit + 1 :][table[1 : fmt.sign_bit] == 0] = 0
     table[fmt.nan_code] = to.nan
     return table
+
+
+_small_table = lru_cache(maxsize=4096)(_make_decode_table)
+_large_table = lru_cache(maxsize=64)(_make_decode_table)
 
 
 @kernel

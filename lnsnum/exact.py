@@ -182,12 +182,21 @@ def floor_log(significand: int, exponent: int, base: float, k: int) -> int:
     """The greatest n with base^(n / 2^k) <= significand * 2^exponent: floor(2^k log_base x), exactly."""
     odd, base_exponent = split_float(base)
     log2_base = math.log1p(base - 1) / math.log(2) if base < 1.5 else _log2_estimate(odd, base_exponent)
-    n = math.floor(math.ldexp(_log2_estimate(significand, exponent) / log2_base, k))
-    while compare(significand, exponent, base, n, k) < 0:
-        n -= 1
-    while compare(significand, exponent, base, n + 1, k) >= 0:
-        n += 1
-    return n
+    low = math.floor(math.ldexp(_log2_estimate(significand, exponent) / log2_base, k))
+    width = 1
+    while compare(significand, exponent, base, low, k) < 0:
+        low, width = low - width, 2 * width
+    high = low + width
+    while compare(significand, exponent, base, high, k) >= 0:
+        low, width = high, 2 * width
+        high = low + width
+    while high - low > 1:
+        middle = (low + high) // 2
+        if compare(significand, exponent, base, middle, k) >= 0:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def ceil_log(significand: int, exponent: int, base: float, k: int) -> int:

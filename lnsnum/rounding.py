@@ -12,6 +12,8 @@ before: whoever knows the four numbers can draw them again.
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -87,7 +89,8 @@ def random_bits(
         start: index of the first element within the whole array (a shard's place), row-major.
 
     Raises:
-        ValueError: where an argument is out of range.
+        TypeError: where an argument is no integer.
+        ValueError: where one is out of range.
 
     >>> bits = random_bits(4, seed=0)
     >>> [f"{b:08x}" for b in bits]  # Random123's known answer for a zero counter and key
@@ -95,10 +98,11 @@ def random_bits(
     >>> bool((random_bits(2, seed=0, start=2) == bits[2:]).all())
     True
     """
+    seed, stream, step, start = (operator.index(given) for given in (seed, stream, step, start))
     for what, given, bits in (("seed", seed, 63), ("stream", stream, 32), ("step", step, 32), ("start", start, 62)):
         if not 0 <= given < 1 << bits:
             raise ValueError(f"{what}={given} is out of range: 0 to 2^{bits} - 1")
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = tuple(shape) if isinstance(shape, Iterable) else (operator.index(shape),)
     out = np.empty(math.prod(shape), np.uint32)
     fill_random_bits(out, start, seed, stream, step)
     return out.reshape(shape)

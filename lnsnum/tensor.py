@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import arithmetic
-from lnsnum.codes import Codes, LogOffset, check_codes, check_offsets, decode, encode, fit_log_offset
+from lnsnum.codes import WIDEST_TABLE, Codes, LogOffset, check_codes, check_offsets, decode, encode, fit_log_offset
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 
 
@@ -124,6 +124,14 @@ class LNSTensor:
         """Bytes of the codes."""
         return self._codes.nbytes
 
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"an LNSTensor of {self.size} elements is neither true nor false: compare it first")
+        return bool(self._codes.reshape(-1)[0] != 0)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        raise TypeError(f"numpy.{func.__name__} does not take LNSTensors: give it floats, by to_float()")
+
     def __len__(self) -> int:
         return len(self._codes)
 
@@ -146,15 +154,20 @@ class LNSTensor:
         return self._with_shape_of(lambda array: array.reshape(target))
 
     def __repr__(self) -> str:
-        values = np.array2string(self.to_float(), separator=", ", prefix="LNSTensor(")
+        wide = self._fmt.bits > WIDEST_TABLE
+        prefix = "LNSTensor(codes=" if wide else "LNSTensor("
+        values = np.array2string(self._codes if wide else self.to_float(), separator=", ", prefix=prefix)
         offset = self._log_offset
         scale = "" if isinstance(offset, int) and offset == 0 else f", log_offset={offset!r}"
-        return f"LNSTensor({values}, {self._fmt.name}{scale})"
+        return f"{prefix}{values}, {self._fmt.name}{scale})"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("an LNSTensor holds codes: making an array of floats always copies")
-        return self.to_float() if dtype is None else self.to_float().astype(dtype, copy=False)
+        name = "float64" if dtype is None else np.dtype(dtype).name
+        if name in ("float64", "float32", "float16"):
+            return self.to_float(name)  # rounds once
+        return self.to_float().astype(dtype)
 
     def _operand(self, other: object, operation: str) -> LNSTensor:
         if not isinstance(other, LNSTensor):

@@ -86,8 +86,8 @@ def save_weights(
     arrays: dict[str, NDArray[Any]] = {}
     entries: dict[str, dict[str, Any]] = {}
     for name, tensor in weights.items():
-        if not isinstance(name, str) or name == "__metadata__":
-            raise ValueError(f"{name!r} cannot name a tensor: any string but '__metadata__' can")
+        if not isinstance(name, str) or name == "__metadata__" or not _is_unicode(name):
+            raise ValueError(f"{name!r} cannot name a tensor: any string but '__metadata__' can, in Unicode")
         if isinstance(tensor, LNSTensor):
             entries[name] = {"format": tensor.fmt.name, "log_offset": _offset_to_json(tensor.log_offset)}
             array = tensor.codes
@@ -104,14 +104,28 @@ def save_weights(
             raise TypeError(f"metadata entry {key!r} is not a string by a string")
     header = json.dumps({"layout": LAYOUT_VERSION, "metadata": texts, "tensors": entries}, sort_keys=True)
     with replacing(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata={METADATA_KEY: header})
+        try:
+            safetensors.numpy.save_file(arrays, temporary, metadata={METADATA_KEY: header})
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{_shown(path)} cannot be written: {error}") from error
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: it holds no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`: it becomes `path`, durably, if the block ends well, and vanishes if not."""
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    if target.exists() and not target.is_file():
+        raise OSError(f"{_shown(path)} is no regular file: it cannot be replaced by a weight file")
+    temporary = target.with_name(f".lnsnum-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch(exist_ok=False)
         mode = (target if target.exists() else temporary).stat().st_mode & 0o777
@@ -147,7 +161,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
         for name in sorted(entries.keys() - set(names)):
             _refuse(path, f"its entry for {name!r} has no tensor")
         for name in names:
-            array = file.get_tensor(name)
+            array = _get(path, file, name)
             weights[name] = _to_tensor(path, name, array, entries[name]) if name in entries else array
     return weights
 
@@ -165,16 +179,33 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
     safetensors = _safetensors()
     if os.path.isdir(path):
-        raise WeightFileError(f"{os.fspath(path)} is a folder, not a weight file")
+        raise WeightFileError(f"{_shown(path)} is a folder, not a weight file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise WeightFileError(f"{_shown(path)} is no regular file")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             yield file
     except safetensors.SafetensorError as error:
-        raise WeightFileError(f"{os.fspath(path)} is damaged or no safetensors file: {error}") from error
+        raise WeightFileError(f"{_shown(path)} is damaged or no safetensors file: {error}") from error
+
+
+def _get(path: str | os.PathLike[str], file: Any, name: str) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = file.get_tensor(name)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise WeightFileError(f"{_shown(path)}: tensor {name!r} is none that NumPy can hold: {error}") from error
+    return array
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    """The path as an error shows it, in one line."""
+    text = os.fspath(path)
+    return text if text.isprintable() else repr(text)
 
 
 def _refuse(path: str | os.PathLike[str], what: str) -> NoReturn:
-    raise WeightFileError(f"{os.fspath(path)}: {what}")
+    short = what if len(what) <= 400 else what[:397] + "..."
+    raise WeightFileError(f"{_shown(path)}: {short}")
 
 
 def _header(path: str | os.PathLike[str], file: Any) -> dict[str, Any]:

@@ -1,0 +1,565 @@
+"""LNSTensor: a thin class, so the tests look at its edges: what it keeps and refuses, and what NumPy makes of it."""
+
+import copy
+import itertools
+import math
+import operator
+import pickle
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from lnsnum import LNSFormat, LNSTensor, decode, encode, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23, reference
+from lnsnum.arithmetic import divide, multiply
+from lnsnum.format import MAX_LOG_OFFSET
+
+VALUES = np.array([[1.0, -2.5, 0.0], [np.nan, 300.0, -0.01]])
+
+CHANNELS = np.array([[3], [-40]], np.int32)
+
+
+@pytest.fixture
+def x():
+    return LNSTensor.from_float(VALUES, lns8f3)
+
+
+@pytest.fixture
+def per_channel():
+    return LNSTensor.from_float(VALUES, lns8f3, log_offset=CHANNELS)
+
+
+def same(a, b):
+    """Equal in everything that a tensor holds."""
+    return (
+        a.fmt == b.fmt
+        and a.codes.dtype == b.codes.dtype
+        and np.array_equal(a.codes, b.codes)
+        and np.array_equal(np.broadcast_to(a.log_offset, a.shape), np.broadcast_to(b.log_offset, b.shape))
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ construction
+
+
+def test_it_keeps_codes_format_and_offset():
+    codes = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    t = LNSTensor(codes, lns8f3, log_offset=-5)
+    assert t.codes is codes
+    assert (t.fmt, t.log_offset, type(t.log_offset)) == (lns8f3, -5, int)
+    assert (t.shape, t.ndim, t.size, t.nbytes, len(t)) == ((2, 3), 2, 6, 6, 2)
+
+
+def test_a_format_can_be_given_by_name():
+    assert LNSTensor([1], "lns8f3").fmt == lns8f3
+    assert LNSTensor.from_float([1.0], "lns16f10").fmt == lns16f10
+    for wrong in (None, 8):
+        with pytest.raises(TypeError, match=r"^a format name is a string such as 'lns8f5', not "):
+            LNSTensor([1], wrong)
+    with pytest.raises(
+        ValueError, match=r"^'int8' is no format name: write lns8f5 for 8 bits, 5 of them fraction bits$"
+    ):
+        LNSTensor.from_float([1.0], "int8")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.int64, np.uint64, ">u2", ">i8"])
+def test_codes_of_any_integer_type_become_those_of_the_format(dtype):
+    t = LNSTensor(np.array([[1, 2], [63, 32]], dtype), lns6f2)
+    assert t.codes.dtype == np.uint8
+    assert t.codes.dtype.isnative
+    assert t.codes.tolist() == [[1, 2], [63, 32]]
+    wide = LNSTensor(np.array([1, 100], dtype), lns32f23)
+    assert wide.codes.dtype == np.uint32
+    assert wide.codes.tolist() == [1, 100]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 1, 1, 1, 1)])
+def test_zero_size_and_zero_dimensional(shape):
+    t = LNSTensor(np.full(shape, 5, np.uint8), lns8f3, log_offset=2)
+    assert (t.shape, t.size) == (shape, math.prod(shape))
+    assert t.to_float().shape == np.asarray(t).shape == (t * t).shape == abs(t).shape == shape
+    assert np.shape(t == t) == np.shape(t.isnan()) == shape
+    assert t.reshape(-1).shape == (t.size,)
+    assert repr(t).startswith("LNSTensor(")
+    back = LNSTensor.from_float(t.to_float(), lns8f3, log_offset=2)
+    assert same(back, t)
+
+
+def test_zero_dimensional_tensors_have_no_length():
+    t = LNSTensor.from_float(2.0, lns8f3)
+    assert float(t.to_float()) == 2.0
+    for call in (len, iter, list):
+        with pytest.raises(TypeError, match="unsized"):
+            call(t)
+
+
+@pytest.mark.parametrize(
+    ("codes", "error", "message"),
+    [
+        ([[1, 2], [3, 64]], ValueError, r"^code 64 at index \(1, 1\) is outside lns6f2: its codes are 0 to 63$"),
+        (np.array([[[0, 0]], [[255, 0]]], np.uint8), ValueError, r"^code 255 at index \(1, 0, 0\) is outside lns6f2"),
+        ([5, -1], ValueError, r"^code -1 at index \(1,\) is outside lns6f2: its codes are 0 to 63$"),
+        (64, ValueError, r"^code 64 is outside lns6f2: its codes are 0 to 63$"),
+        ([2**64 - 1], ValueError, r"^code 18446744073709551615 at index \(0,\) is outside lns6f2"),
+        (np.arange(130).reshape(2, 65)[::-1, ::-1], ValueError, r"^code 129 at index \(0, 0\) is outside lns6f2"),
+        ([1.0], TypeError, r"^codes are unsigned integers, not float64: use encode to make them from floats$"),
+        ([True], TypeError, r"^codes are unsigned integers, not bool"),
+        ([2**64], TypeError, r"^codes are unsigned integers, not object"),
+        (["1"], TypeError, r"^codes are unsigned integers, not <U1"),
+        (None, TypeError, r"^codes are unsigned integers, not object"),
+    ],
+)  # fmt: skip
+def test_what_are_no_codes(codes, error, message):
+    with pytest.raises(error, match=message):
+        LNSTensor(codes, lns6f2)
+
+
+@pytest.mark.parametrize(
+    ("log_offset", "error", "message"),
+    [
+        (0.0, TypeError, r"^log_offset=0.0 is a float: give an integer number of code steps$"),
+        (True, TypeError, r"^log_offset=True is a bool"),
+        (None, TypeError, r"^log_offset=None is a NoneType"),
+        ("fit", TypeError, r"^log_offset='fit' is a str"),
+        ([1, 2, 3], TypeError, r"^log_offset=\[1, 2, 3\] is a list"),
+        (np.array(1.0), TypeError, r"is a float64: give an integer number of code steps$"),
+        (np.array([1.0, 2.0, 3.0]), TypeError, r"^log_offset is an array of float64: give integers, whole code steps$"),
+        (np.array([True, False, True]), TypeError, r"^log_offset is an array of bool"),
+        (2**30 + 1, ValueError, r"^log_offset=1073741825 is too large: at most 2\^30 in size$"),
+        (np.int32(-(2**31)), ValueError, r"^log_offset=-2147483648 is too large"),
+        (np.array([0, 0, -(2**40)]), ValueError, r"^log_offset=-1099511627776 is too large"),
+        (np.array([2**63], np.uint64), ValueError, r"^log_offset=9223372036854775808 is too large"),
+        (np.array([1, 2]), ValueError, r"^log_offset of shape \(2,\) does not broadcast to the codes' shape \(2, 3\)$"),
+        (np.zeros((3, 1), int), ValueError, r"^log_offset of shape \(3, 1\) does not broadcast to the codes' shape"),
+        (np.zeros((1, 2, 3), int), ValueError, r"^log_offset of shape \(1, 2, 3\) does not broadcast"),
+        (np.zeros(0, int), ValueError, r"^log_offset of shape \(0,\) does not broadcast"),
+    ],
+)  # fmt: skip
+def test_what_is_no_log_offset(log_offset, error, message):
+    with pytest.raises(error, match=message):
+        LNSTensor(np.zeros((2, 3), np.uint8), lns8f3, log_offset=log_offset)
+
+
+def test_a_tensor_is_not_assigned_to(x):
+    for name in ("codes", "fmt", "log_offset", "shape"):
+        with pytest.raises(AttributeError):
+            setattr(x, name, 0)
+    with pytest.raises(AttributeError):
+        x.scale = 2
+    with pytest.raises(TypeError, match="item assignment"):
+        x[0] = x[1]
+
+
+def test_arguments_after_the_format_are_named():
+    with pytest.raises(TypeError):
+        LNSTensor([1], lns8f3, 0)
+    with pytest.raises(TypeError):
+        LNSTensor.from_float([1.0], lns8f3, "nearest")
+
+
+def test_copies(x, per_channel):
+    for t in (x, per_channel):
+        for clone in (copy.copy(t), copy.deepcopy(t), pickle.loads(pickle.dumps(t))):
+            assert type(clone) is LNSTensor
+            assert same(clone, t)
+        assert not np.shares_memory(copy.deepcopy(t).codes, t.codes)
+
+
+# ---------------------------------------------------------------------------------------------------- from and to float
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16, ">f8", ">f4", ">f2"])
+def test_from_float_is_encode(dtype):
+    floats = VALUES.astype(dtype)
+    t = LNSTensor.from_float(floats, lns8f3)
+    wide = floats.astype(np.float64)
+    expected = [reference.encode(float(v), lns8f3) for v in wide.reshape(-1)]
+    assert t.codes.reshape(-1).tolist() == expected
+    assert t.codes.dtype == np.uint8
+    for options in ({"rounding": "down"}, {"log_offset": -7}, {"overflow": "nan"}, {"underflow": "saturate"}):
+        tensor = LNSTensor.from_float(floats, lns8f3, **options)
+        assert tensor.codes.tolist() == encode(wide, lns8f3, **options).tolist()
+        assert tensor.log_offset == options.get("log_offset", 0)
+
+
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_bfloat16_comes_as_patterns_too(byte_order):
+    patterns = VALUES.astype(ml_dtypes.bfloat16).view(np.uint16)
+    t = LNSTensor.from_float(patterns.astype(f"{byte_order}u2"), lns8f3, dtype="bfloat16")
+    assert same(t, LNSTensor.from_float(VALUES.astype(ml_dtypes.bfloat16), lns8f3))
+
+
+def test_random_bits_reach_encode():
+    bits = np.array([0, 2**32 - 1], np.uint32)
+    t = LNSTensor.from_float([1.01, 1.01], lns8f3, rounding="stochastic_value", random_bits=bits)
+    assert t.codes.tolist() == [65, 64]
+    with pytest.raises(ValueError, match=r"^rounding='stochastic_log' needs random_bits"):
+        LNSTensor.from_float([1.0], lns8f3, rounding="stochastic_log")
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], [True], ["1.0"], [1j], np.array([1.0], np.longdouble), None])
+def test_what_are_no_floats(wrong):
+    if np.asarray(wrong).dtype == np.float64:
+        pytest.skip("longdouble is float64 here")
+    with pytest.raises(TypeError, match=r"^encode takes float64, float32, float16 or bfloat16, not "):
+        LNSTensor.from_float(wrong, lns8f3)
+
+
+@pytest.mark.parametrize("view", [np.asfortranarray, lambda a: np.repeat(a, 2, 1)[:, ::2], lambda a: a[::-1][::-1]])
+def test_no_layout_matters(view):
+    floats, codes = view(VALUES), view(encode(VALUES, lns8f3))
+    floats.flags.writeable = codes.flags.writeable = False
+    t = LNSTensor.from_float(floats, lns8f3)
+    assert same(t, LNSTensor(codes, lns8f3))
+    assert LNSTensor(codes, lns8f3).codes is codes
+    np.testing.assert_array_equal(LNSTensor(codes, lns8f3).to_float(), t.to_float())
+    assert same(LNSTensor(codes, lns8f3) * t, t * t)
+    assert t.to_float().flags.writeable
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_to_float_is_decode(x, per_channel, dtype):
+    for t in (x, per_channel):
+        floats = t.to_float(dtype)
+        assert floats.dtype == np.dtype("uint16" if dtype == "bfloat16" else dtype)
+        patterns = floats.view(f"u{floats.itemsize}").reshape(-1).tolist()
+        offsets = np.broadcast_to(t.log_offset, t.shape).reshape(-1).tolist()
+        expected = [
+            reference.decode(code, lns8f3, dtype, log_offset=offset)
+            for code, offset in zip(t.codes.reshape(-1).tolist(), offsets, strict=True)
+        ]
+        assert patterns == expected
+
+
+def test_decoded_and_encoded_again_every_code_stays():
+    for fmt in (lns8f3, LNSFormat(7, 2, base=1.7)):
+        t = LNSTensor(np.arange(1 << fmt.bits, dtype=fmt.dtype), fmt, log_offset=-3)
+        assert same(LNSTensor.from_float(t.to_float(), fmt, log_offset=-3), t)
+        assert same(LNSTensor.from_float(np.asarray(t), fmt, log_offset=-3), t)
+
+
+def test_fit():
+    t = LNSTensor.from_float([300.0, 1e6, math.inf, math.nan], lns8f3, log_offset="fit")
+    assert t.log_offset == 96
+    assert t.codes.tolist()[1:] == [127, 127, 128]
+    saturated = encode([1e6], lns8f3, log_offset=95, overflow="nan")
+    assert saturated.tolist() == [lns8f3.nan_code]
+    for floats in ([], [0.0], [math.nan, math.inf, -0.0]):
+        assert LNSTensor.from_float(floats, lns8f3, log_offset="fit").log_offset == 0
+    for sign, rounding in ((1, "up"), (-1, "down"), (1, "stochastic_value"), (-1, "stochastic_log")):
+        bits = np.zeros(1, np.uint32) if "stochastic" in rounding else None
+        t = LNSTensor.from_float(
+            [sign * 2.01], lns8f3, log_offset="fit", rounding=rounding, random_bits=bits, overflow="nan"
+        )
+        assert (t.log_offset, t.isnan().tolist()) == (9 - lns8f3.max_log, [False])
+    assert LNSTensor.from_float([2.01], lns8f3, log_offset="fit", rounding="down").log_offset == 8 - lns8f3.max_log
+    with pytest.raises(ValueError, match=r'^log_offset=\'Fit\' is not known: an integer or "fit"$'):
+        LNSTensor.from_float([1.0], lns8f3, log_offset="Fit")
+
+
+def test_wide_formats_wait_for_their_conversions():
+    message = r"^lns32f23 is wider than 16 bits: conversions of wider formats are not there yet$"
+    t = LNSTensor([5, 2**31 - 1], lns32f23)
+    for call in (t.to_float, lambda: np.asarray(t), lambda: LNSTensor.from_float([1.0], lns32f23)):
+        with pytest.raises(NotImplementedError, match=message):
+            call()
+    assert (t * t).codes.tolist() == [0, 2**31 - 1]
+    assert (-t < t).all()
+
+
+# ------------------------------------------------------------------------------------------------- channels and shapes
+
+INDICES = [
+    0, -1, slice(None), slice(1, None), slice(None, None, -1), slice(0, 0), (0, 1), (slice(None), 1), (Ellipsis, 2),
+    (None, 0), (1, None, slice(None, None, 2)), [1, 0, 1], np.array([True, False]), VALUES > 0, ([0, 1], [2, 0]), (),
+    [], (np.int64(1), np.array(0)), Ellipsis, None,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("index", INDICES, ids=str)
+def test_an_index_takes_codes_and_offsets_alike(x, per_channel, index):
+    for t in (x, per_channel):
+        part = t[index]
+        assert isinstance(part, LNSTensor)
+        np.testing.assert_array_equal(part.codes, t.codes[index])
+        np.testing.assert_array_equal(part.to_float(), t.to_float()[index])
+        assert part.to_float().shape == t.to_float()[index].shape
+        offsets = np.broadcast_to(t.log_offset, t.shape)[index]
+        np.testing.assert_array_equal(np.broadcast_to(part.log_offset, part.shape), offsets)
+    assert type(x[index].log_offset) is int
+
+
+@pytest.mark.parametrize("index", [2, (0, 3), 1.0, "a", (0, 0, 0), [True, False, True]], ids=str)
+def test_an_index_that_does_not_fit(x, per_channel, index):
+    for t in (x, per_channel):
+        with pytest.raises(IndexError):
+            t[index]
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 2), (-1,), (1, 6, 1), (2, -1), (2, 3)])
+def test_reshape(x, per_channel, shape):
+    for t in (x, per_channel):
+        for moved in (t.reshape(shape), t.reshape(*shape)):
+            assert moved.shape == t.codes.reshape(shape).shape
+            np.testing.assert_array_equal(moved.to_float(), t.to_float().reshape(shape))
+        with pytest.raises(ValueError, match="reshape"):
+            t.reshape(4, 2)
+
+
+def test_a_view_shares_the_codes(x):
+    for part in (x[0], x.reshape(6), x[:, ::2]):
+        assert np.shares_memory(part.codes, x.codes)
+
+
+def test_iteration(x, per_channel):
+    for t in (x, per_channel):
+        rows = list(t)
+        assert len(rows) == len(t) == 2
+        for i, row in enumerate(rows):
+            assert same(row, t[i])
+            np.testing.assert_array_equal(row.to_float(), t.to_float()[i])
+    assert [part.log_offset for part in per_channel[:, 0]] == [3, -40]
+
+
+def test_offsets_of_channels_are_int32(per_channel):
+    assert per_channel.log_offset.dtype == np.int32
+    for dtype in (np.int8, np.uint16, np.int64, ">i4"):
+        t = LNSTensor(np.zeros((2, 3), np.uint8), lns8f3, log_offset=CHANNELS.astype(np.int8).astype(dtype) % 100)
+        assert t.log_offset.dtype == np.int32
+        assert t.log_offset.dtype.isnative
+    for zero_dimensional in (np.array(7), np.int16(7), np.array(7, np.uint8)):
+        assert type(LNSTensor([1], lns8f3, log_offset=zero_dimensional).log_offset) is int
+
+
+@pytest.mark.parametrize("shape", [(3,), (1,), (2, 1), (1, 3), (2, 3), (1, 1)])
+def test_offsets_of_any_broadcasting_shape(shape):
+    offsets = np.arange(-2, math.prod(shape) - 2, dtype=np.int32).reshape(shape)
+    t = LNSTensor.from_float(VALUES, lns8f3, log_offset=offsets)
+    full = np.broadcast_to(offsets, VALUES.shape)
+    assert t.codes.tolist() == [
+        [reference.encode(float(VALUES[i, j]), lns8f3, log_offset=int(full[i, j])) for j in range(3)] for i in range(2)
+    ]
+    for i, j in np.ndindex(2, 3):
+        np.testing.assert_array_equal(t.to_float()[i, j], decode(t.codes[i, j], lns8f3, log_offset=int(full[i, j])))
+
+
+# ---------------------------------------------------------------------------------------------------------- operations
+
+
+def test_the_operators_are_the_functions(x, per_channel):
+    for a, b in itertools.product((x, per_channel, x[0], per_channel[1], x[:, :1]), repeat=2):
+        for symbol, function in ((operator.mul, multiply), (operator.truediv, divide)):
+            codes, offset = function(
+                a.codes, b.codes, lns8f3, a_log_offset=a.log_offset, b_log_offset=b.log_offset
+            )  # fmt: skip
+            assert same(symbol(a, b), LNSTensor(codes, lns8f3, log_offset=offset))
+    assert (x * x).log_offset == 0
+    assert type((per_channel * x).log_offset) is int
+
+
+def test_signs(x, per_channel):
+    for t in (x, per_channel):
+        twice = -t
+        assert same(-twice, t)
+        assert +t is t
+        np.testing.assert_array_equal((-t).to_float(), 0.0 - t.to_float())
+        np.testing.assert_array_equal(abs(t).to_float(), abs(t.to_float()))
+        assert not np.signbit((-t).to_float()[t.to_float() == 0]).any()
+        assert t.isnan().tolist() == [[False, False, False], [True, False, False]]
+        np.testing.assert_array_equal((-t).log_offset, t.log_offset)
+
+
+COMPARISONS = {
+    operator.eq: lambda c: c == 0,
+    operator.ne: lambda c: c != 0,
+    operator.lt: lambda c: c is not None and c < 0,
+    operator.le: lambda c: c is not None and c <= 0,
+    operator.gt: lambda c: c is not None and c > 0,
+    operator.ge: lambda c: c is not None and c >= 0,
+}
+"""What each says of the oracle's -1, 0, 1, or None where one is NaN."""
+
+
+@pytest.mark.parametrize(
+    ("offset_a", "offset_b"),
+    [(0, 0), (2, -5), (31, 0), (MAX_LOG_OFFSET, MAX_LOG_OFFSET), (MAX_LOG_OFFSET, -MAX_LOG_OFFSET)],
+)
+def test_all_pairs_compare_by_value(offset_a, offset_b):
+    codes = np.arange(64, dtype=np.uint8)
+    a = LNSTensor(codes.reshape(64, 1), lns6f2, log_offset=offset_a)
+    b = LNSTensor(codes, lns6f2, log_offset=offset_b)
+    order = [
+        [reference.compare(p, q, lns6f2, a_log_offset=offset_a, b_log_offset=offset_b) for q in range(64)]
+        for p in range(64)
+    ]
+    for relation, says in COMPARISONS.items():
+        result = relation(a, b)
+        assert result.dtype == np.bool_
+        assert result.tolist() == [[says(c) for c in row] for row in order]
+
+
+def test_channels_compare_by_value(per_channel, x):
+    a, b = per_channel.to_float(), x.to_float()
+    for relation in COMPARISONS:
+        np.testing.assert_array_equal(relation(per_channel, x), relation(a, b))
+        np.testing.assert_array_equal(relation(x, per_channel[0]), relation(b, a[0]))
+
+
+def test_nan_is_equal_to_nothing():
+    nan = LNSTensor([lns8f3.nan_code], lns8f3)
+    for other in (nan, LNSTensor([0], lns8f3), LNSTensor([64], lns8f3, log_offset=5)):
+        for a, b in ((nan, other), (other, nan)):
+            assert [bool(relation(a, b)[0]) for relation in COMPARISONS] == [False, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("relation", list(COMPARISONS), ids=lambda f: f.__name__)
+def test_shapes_that_do_not_broadcast_do_not_compare(x, relation):
+    with pytest.raises(ValueError, match="broadcast"):
+        relation(x, x.reshape(3, 2))
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+STRANGERS = [
+    2.0, 3, True, np.float64(2.0), np.float32(2.0), np.int64(2), np.ones(3), np.ones((2, 3), np.float32), np.array(2.0),
+    [1.0, 2.0, 3.0], None, "lns8f3", 2j,
+]  # fmt: skip
+
+NAMES = {
+    operator.mul: "multiplication", operator.truediv: "division", operator.eq: "comparison", operator.ne: "comparison",
+    operator.lt: "comparison", operator.le: "comparison", operator.gt: "comparison", operator.ge: "comparison",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stranger", STRANGERS, ids=lambda v: type(v).__name__ + str(np.shape(v)))
+@pytest.mark.parametrize("symbol", list(NAMES), ids=lambda f: f.__name__)
+def test_nothing_else_mixes_on_either_side(x, symbol, stranger):
+    message = (
+        rf"^{NAMES[symbol]} of LNSTensor and {type(stranger).__name__}: "
+        r"make it one with LNSTensor.from_float\(x, 'lns8f3'\), or take floats with to_float\(\)$"
+    )
+    for a, b in ((x, stranger), (stranger, x)):
+        with pytest.raises(TypeError, match=message):
+            symbol(a, b)
+
+
+@pytest.mark.parametrize("symbol", list(NAMES), ids=lambda f: f.__name__)
+def test_formats_do_not_mix(x, symbol):
+    others = [LNSTensor([1, 2, 3], fmt) for fmt in (lns8f5, lns16f10, LNSFormat(8, 3, base=3.0))]
+    for other in others:
+        message = f"{NAMES[symbol]} of lns8f3 and {other.fmt.name}: bring both to one format with lnsnum.convert"
+        with pytest.raises(TypeError, match=rf"^{re.escape(message)}$"):
+            symbol(x, other)
+
+
+@pytest.mark.parametrize(
+    "function", [np.add, np.multiply, np.divide, np.equal, np.less, np.maximum, np.matmul], ids=lambda f: f.__name__
+)
+def test_ufuncs_refuse(x, function):
+    for a, b in ((x, x), (np.ones(3), x), (x, 2.0)):
+        with pytest.raises(TypeError, match=r"operand 'LNSTensor' does not support ufuncs|does not take LNSTensors"):
+            function(a, b)
+
+
+@pytest.mark.parametrize("function", [np.negative, np.abs, np.isnan, np.exp, np.sum, np.max], ids=lambda f: f.__name__)
+def test_ufuncs_of_one_operand_refuse(x, function):
+    with pytest.raises(TypeError, match=r"operand 'LNSTensor' does not support ufuncs|does not take LNSTensors"):
+        function(x)
+
+
+@pytest.mark.parametrize(
+    "symbol",
+    [operator.add, operator.sub, operator.pow, operator.matmul, operator.floordiv, operator.mod, operator.and_],
+    ids=lambda f: f.__name__,
+)
+def test_other_operators_are_not_there_yet(x, symbol):
+    for a, b in ((x, x), (x, 2.0), (2.0, x)):
+        with pytest.raises(TypeError, match=r"unsupported operand"):
+            symbol(a, b)
+    with pytest.raises(TypeError):
+        symbol(np.ones(3), x)
+
+
+def test_an_array_is_not_changed_in_place(x):
+    ones = np.ones((2, 3))
+    with pytest.raises(TypeError, match=r"operand 'LNSTensor' does not support ufuncs|does not take LNSTensors"):
+        ones *= x
+    assert (ones == 1).all()
+
+
+@pytest.mark.parametrize("call", [hash, lambda t: {t}, lambda t: {t: 1}], ids=["hash", "set", "dict"])
+def test_it_is_unhashable(x, call):
+    with pytest.raises(TypeError, match=r"unhashable type: 'LNSTensor'"):
+        call(x)
+
+
+@pytest.mark.parametrize("number", [float, int, complex, operator.index])
+def test_it_is_no_number(number):
+    with pytest.raises(TypeError):
+        number(LNSTensor.from_float(2.0, lns8f3))
+
+
+# --------------------------------------------------------------------------------------------------------------- NumPy
+
+
+def test_asarray_gives_floats(x, per_channel):
+    for t in (x, per_channel, x[1, 1]):
+        floats = np.asarray(t)
+        assert floats.dtype == np.float64
+        np.testing.assert_array_equal(floats, t.to_float())
+        np.testing.assert_array_equal(np.array(t, copy=True), t.to_float())
+        assert not np.shares_memory(np.asarray(t), np.asarray(t))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_asarray_of_a_narrower_type(x, dtype):
+    floats = np.asarray(x, dtype)
+    assert floats.dtype == dtype
+    np.testing.assert_array_equal(floats, x.to_float(np.dtype(dtype).name))
+
+
+def test_asarray_rounds_once():
+    """A value a little below the middle of two float32, to which float64 rounds it."""
+    fmt = LNSFormat(4, 0, base=1 + 3 * 2.0**-25 - 9 * 2.0**-51)
+    t = LNSTensor([fmt.bias + 2], fmt)
+    assert t.to_float().tolist() == [1 + 3 * 2.0**-24]
+    assert t.to_float("float32").tolist() == [1 + 2.0**-23]
+    assert np.asarray(t, np.float32).tolist() == [1 + 2.0**-23]
+
+
+def test_asarray_without_a_copy_is_refused(x):
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        pytest.skip("NumPy 1 has no copy=False that raises")
+    for call in (lambda: np.asarray(x, copy=False), lambda: np.array(x, copy=False)):
+        with pytest.raises(ValueError, match=r"^an LNSTensor holds codes: making an array of floats always copies$"):
+            call()
+
+
+# ---------------------------------------------------------------------------------------------------------------- repr
+
+
+@pytest.mark.parametrize(
+    ("tensor", "text"),
+    [
+        (LNSTensor([64, 200, 0, 128], lns8f3), "LNSTensor([ 1., -2.,  0., nan], lns8f3)"),
+        (LNSTensor([64, 72], lns8f3, log_offset=-8), "LNSTensor([0.5, 1. ], lns8f3, log_offset=-8)"),
+        (LNSTensor(64, lns8f3), "LNSTensor(1., lns8f3)"),
+        (LNSTensor(np.zeros(0, np.uint8), lns8f3), "LNSTensor([], lns8f3)"),
+        (LNSTensor([2], LNSFormat(3, 0, base=3.0)), "LNSTensor([1.], lns3f0b0x1.8000000000000p+1)"),
+        (
+            LNSTensor([[64], [64]], lns8f3, log_offset=np.array([[8], [0]])),
+            "LNSTensor([[2.],\n           [1.]], lns8f3, log_offset=array([[8],\n       [0]], dtype=int32))",
+        ),
+    ],
+)
+def test_repr(tensor, text):
+    assert repr(tensor) == str(tensor) == text
+
+
+def test_repr_of_many_elements_is_short():
+    assert len(repr(LNSTensor(np.zeros((1000, 1000), np.uint8), lns8f3))) < 1000
+
+
+def test_repr_of_a_wide_format_does_not_fail():
+    assert "lns32f23" in repr(LNSTensor([5], lns32f23, log_offset=7))

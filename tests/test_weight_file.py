@@ -1,0 +1,825 @@
+"""Weight files: round trips, what other readers see, atomic writing, and a gallery of files that are refused."""
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lnsnum import LNSFormat, LNSTensor, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23
+from lnsnum.format import MAX_LOG_OFFSET
+from lnsnum.weight_file import WeightFileError, load_metadata, load_weights, replacing, save_weights
+
+PLAIN_DTYPES = [np.dtype(code) for code in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")]
+PLAIN_DTYPES.append(np.dtype(ml_dtypes.bfloat16))
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+names = texts.filter(lambda name: name != "__metadata__")
+shapes = st.lists(st.integers(0, 3), max_size=5).map(tuple)
+some_bytes = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+formats = st.integers(3, 32).flatmap(
+    lambda bits: st.builds(
+        lambda fraction_bits, base: LNSFormat(bits, fraction_bits, base=base),
+        st.integers(0, bits - 2),
+        st.one_of(st.just(2.0), st.floats(1.0, exclude_min=True, allow_infinity=False)),
+    )
+)
+offsets = st.one_of(st.just(0), st.integers(-MAX_LOG_OFFSET, MAX_LOG_OFFSET))
+
+
+@st.composite
+def plain_arrays(draw):
+    """Arrays of every dtype, of any bits: NaN payloads, infinities and subnormals too."""
+    shape, dtype, rng = draw(shapes), draw(st.sampled_from(PLAIN_DTYPES)), draw(some_bytes)
+    if dtype == np.bool_:
+        return rng.integers(0, 2, shape).astype(np.bool_)
+    return np.frombuffer(rng.bytes(dtype.itemsize * int(np.prod(shape))), dtype).reshape(shape)
+
+
+@st.composite
+def lns_parts(draw):
+    """Codes, format and log_offset of a tensor, any codes of any format."""
+    fmt, shape, rng = draw(formats), draw(shapes), draw(some_bytes)
+    codes = rng.integers(0, 1 << fmt.bits, shape, np.uint64).astype(fmt.dtype)
+    if draw(st.booleans()):
+        return codes, fmt, draw(offsets)
+    channels = [size if draw(st.booleans()) else 1 for size in shape][draw(st.integers(0, len(shape))) :]
+    return codes, fmt, np.asarray(rng.integers(-MAX_LOG_OFFSET, MAX_LOG_OFFSET + 1, channels, np.int32))
+
+
+def build(value):
+    """The tensor of `lns_parts`, or the array itself."""
+    return LNSTensor(value[0], value[1], log_offset=value[2]) if isinstance(value, tuple) else value
+
+
+def same(a, b):
+    if not isinstance(a, LNSTensor):
+        return (type(a), a.dtype, a.shape, a.tobytes()) == (type(b), b.dtype, b.shape, b.tobytes())
+    return (
+        isinstance(b, LNSTensor)
+        and a.fmt == b.fmt
+        and same(a.codes, b.codes)
+        and np.shape(a.log_offset) == np.shape(b.log_offset)
+        and np.array_equal(a.log_offset, b.log_offset)
+    )
+
+
+@contextlib.contextmanager
+def folder():
+    """A folder for each of Hypothesis' examples, which share pytest's."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+# --------------------------------------------------------------------------------------------------------- round trips
+
+
+@settings(max_examples=60)
+@given(
+    st.dictionaries(names, st.one_of(lns_parts(), plain_arrays()), max_size=4),
+    st.dictionaries(texts, texts, max_size=3),
+)
+@example({}, {})
+@example(
+    {"": np.array(True), "\0\n\"'\\/\N{GRINNING FACE}": np.zeros((0, 3))}, {"": "", "lnsnum": "{}", "__metadata__": "x"}
+)
+@example({"lnsnum": (np.uint8([1]), lns8f3, 0), "w": (np.zeros((2, 0), np.uint32), lns32f23, -5)}, {})
+def test_what_is_written_is_read(values, metadata):
+    weights = {name: build(value) for name, value in values.items()}
+    with folder() as here:
+        path = here / "w.safetensors"
+        save_weights(path, weights, metadata=metadata)
+        loaded = load_weights(path)
+        assert sorted(loaded) == sorted(weights)
+        for name, tensor in weights.items():
+            assert same(tensor, loaded[name])
+        assert load_metadata(path) == metadata
+        assert os.listdir(here) == ["w.safetensors"]
+
+
+@pytest.mark.parametrize("dtype", PLAIN_DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 0, 3), (1, 2, 1, 2, 3)])
+def test_plain_arrays_of_every_type(tmp_path, dtype, shape):
+    array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+    swapped = array if dtype == ml_dtypes.bfloat16 else array.astype(dtype.newbyteorder())
+    save_weights(tmp_path / "w", {"a": array, "swapped": swapped})
+    loaded = load_weights(tmp_path / "w")
+    assert same(loaded["a"], array)
+    assert same(loaded["swapped"], array)
+
+
+@pytest.mark.parametrize("bits", range(3, 33))
+def test_every_width_with_all_its_edges(tmp_path, bits):
+    fmt = LNSFormat(bits, bits // 2)
+    edges = [0, 1, fmt.max_magnitude, fmt.nan_code, fmt.nan_code + 1, (1 << bits) - 1]
+    for log_offset in (0, -MAX_LOG_OFFSET, np.arange(6, dtype=np.int32), np.array([[7]])[:, 0]):
+        tensor = LNSTensor(np.array(edges, fmt.dtype), fmt, log_offset=log_offset)
+        save_weights(tmp_path / "w", {"w": tensor})
+        assert same(load_weights(tmp_path / "w")["w"], tensor)
+
+
+def test_no_layout_matters(tmp_path):
+    array = np.arange(12.0).reshape(3, 4)
+    codes = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    for view in (np.asfortranarray, np.transpose, lambda a: a[::-1, ::2], lambda a: np.broadcast_to(a[0], (5, 4))):
+        frozen = np.asarray(view(array))
+        frozen.flags.writeable = False
+        save_weights(tmp_path / "w", {"a": frozen, "w": LNSTensor(view(codes), lns16f10)})
+        loaded = load_weights(tmp_path / "w")
+        np.testing.assert_array_equal(loaded["a"], frozen)
+        np.testing.assert_array_equal(loaded["w"].codes, view(codes))
+
+
+def test_what_is_read_can_be_written_to(tmp_path):
+    save_weights(tmp_path / "w", {"a": np.zeros(3), "w": LNSTensor([1, 2, 3], lns8f3)})
+    first, second = load_weights(tmp_path / "w"), load_weights(tmp_path / "w")
+    first["a"][0], first["w"].codes[0] = 5.0, 5
+    assert second["a"].tolist() == [0.0, 0.0, 0.0]
+    assert load_weights(tmp_path / "w")["w"].codes.tolist() == second["w"].codes.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_is_a_string_or_a_path(tmp_path, kind, monkeypatch):
+    save_weights(kind(tmp_path / "w"), {"a": np.zeros(3)})
+    assert list(load_weights(kind(tmp_path / "w"))) == ["a"]
+    monkeypatch.chdir(tmp_path)
+    save_weights(kind("relative"), {"b": np.zeros(3)})
+    assert list(load_weights(kind("relative"))) == ["b"]
+
+
+# ------------------------------------------------------------------------------------------------ other readers' view
+
+
+def test_any_safetensors_reader_sees_unsigned_integers(tmp_path):
+    tensors = {
+        "six": LNSTensor(np.arange(64, dtype=np.uint8).reshape(8, 8), lns6f2, log_offset=-12),
+        "sixteen": LNSTensor([[1, 65535]], lns16f10, log_offset=np.array([5])),
+        "wide": LNSTensor([2**32 - 1], lns32f23),
+    }
+    save_weights(tmp_path / "w", {**tensors, "bias": np.float32([0.5])}, metadata={"author": "me"})
+    plain = safetensors.numpy.load_file(tmp_path / "w")
+    assert sorted(plain) == ["bias", *sorted(tensors)]
+    for name, tensor in tensors.items():
+        assert plain[name].dtype == tensor.fmt.dtype
+        np.testing.assert_array_equal(plain[name], tensor.codes)
+    with safetensors.safe_open(tmp_path / "w", framework="numpy") as file:
+        metadata = file.metadata()
+    assert list(metadata) == ["lnsnum"]
+    assert json.loads(metadata["lnsnum"]) == {
+        "layout": 1,
+        "metadata": {"author": "me"},
+        "tensors": {
+            "six": {"format": "lns6f2", "log_offset": -12},
+            "sixteen": {"format": "lns16f10", "log_offset": {"shape": [1], "values": [5]}},
+            "wide": {"format": "lns32f23", "log_offset": 0},
+        },
+    }
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path):
+    weights = {"a": LNSTensor([1, 2], lns8f5), "b": np.ones(3), "c": np.zeros(2, bool), "d": LNSTensor([3], lns16f10)}
+    metadata = {letter: letter for letter in "axbyczdw"}
+    save_weights(tmp_path / "1", weights, metadata=metadata)
+    save_weights(tmp_path / "2", dict(reversed(weights.items())), metadata=dict(reversed(metadata.items())))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_byte_for_byte(tmp_path):
+    """The example of docs/weight_file.md, cut down to one tensor, as it lies on disk."""
+    tensor = LNSTensor([[1, 62], [32, 0]], lns6f2, log_offset=np.array([[-3], [1]]))
+    save_weights(tmp_path / "w", {"fc.weight": tensor}, metadata={"model": "a small network"})
+    entry = (
+        '{"layout": 1, "metadata": {"model": "a small network"}, "tensors": {"fc.weight": '
+        '{"format": "lns6f2", "log_offset": {"shape": [2, 1], "values": [-3, 1]}}}}'
+    ).replace('"', '\\"')
+    header = (
+        f'{{"__metadata__":{{"lnsnum":"{entry}"}},"fc.weight":{{"dtype":"U8","shape":[2,2],"data_offsets":[0,4]}}}}'
+    )
+    header += " " * (-len(header) % 8)
+    expected = len(header).to_bytes(8, "little") + header.encode() + bytes([1, 62, 32, 0])
+    assert (tmp_path / "w").read_bytes() == expected
+
+
+# ------------------------------------------------------------------------------------------------- writing, atomically
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A file that is about to be replaced."""
+    path = tmp_path / "w"
+    save_weights(path, {"old": np.arange(3)})
+    return path
+
+
+def unchanged(path):
+    return os.listdir(path.parent) == [path.name] and list(load_weights(path)) == ["old"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), RuntimeError("?")]
+)
+def test_an_exception_while_writing_leaves_the_old_file(old, monkeypatch, error):
+    def write_half(arrays, path, metadata):
+        Path(path).write_bytes(b"half of a fi")
+        assert sorted(os.listdir(old.parent)) == sorted([old.name, Path(path).name])
+        raise error
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", write_half)
+    with pytest.raises(type(error)):
+        save_weights(old, {"new": np.arange(4)})
+    assert unchanged(old)
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_failing_disk_leaves_the_old_file(old, monkeypatch, function):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            save_weights(old, {"new": np.arange(4)})
+    assert unchanged(old)
+
+
+def test_a_full_disk_is_an_oserror(old):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_weights(old, {"new": np.zeros(1 << 18)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert unchanged(old)
+
+
+def test_nothing_is_there_before_all_of_it_is(tmp_path, monkeypatch):
+    """What the target holds when the temporary file is whole: nothing, until one rename."""
+    seen, replace = [], os.replace
+
+    def watch(source, target):
+        seen.append((list(load_weights(source)), os.path.exists(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watch)
+    save_weights(tmp_path / "w", {"new": np.arange(4)})
+    assert seen == [(["new"], False)]
+
+
+def test_replacing_ends_well_or_not_at_all(tmp_path):
+    path = tmp_path / "report.json"
+    with replacing(path) as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_text("one")
+        assert not path.exists()
+    assert path.read_text() == "one"
+
+    def fail(error):
+        with replacing(path) as temporary:
+            temporary.write_text("two")
+            raise error
+
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error):
+            fail(error)
+    assert path.read_text() == "one"
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "metadata", "error", "message"),
+    [
+        ({"a": [1.0]}, None, TypeError, r"^tensor 'a' is a list: give an LNSTensor or a NumPy array$"),
+        ({"a": None}, None, TypeError, r"^tensor 'a' is a NoneType: give an LNSTensor or a NumPy array$"),
+        ({"a": np.float64(1)}, None, TypeError, r"^tensor 'a' is a float64: give an LNSTensor or a NumPy array$"),
+        ({"a": np.zeros(2, complex)}, None, TypeError, r"^tensor 'a' is of complex128, which weight files"),
+        ({"a": np.array(["x"])}, None, TypeError, r"^tensor 'a' is of <U1, which weight files cannot hold$"),
+        ({"a": np.array([None])}, None, TypeError, r"^tensor 'a' is of object, which weight files cannot hold$"),
+        ({"a": np.zeros(1, "M8[s]")}, None, TypeError, r"^tensor 'a' is of datetime64\[s\], which weight"),
+        ({"a": np.zeros(1, [("x", "f4")])}, None, TypeError, r"^tensor 'a' is of .*, which weight files cannot hold$"),
+        ({"a": np.zeros(1, ml_dtypes.float8_e5m2)}, None, TypeError, r"^tensor 'a' is of float8_e5m2, which"),
+        ({1: np.zeros(1)}, None, ValueError, r"^1 cannot name a tensor: any string but '__metadata__' can, in Uni"),
+        ({"__metadata__": np.zeros(1)}, None, ValueError, r"^'__metadata__' cannot name a tensor: any string but"),
+        ({"\ud800": np.zeros(1)}, None, ValueError, r"cannot name a tensor"),
+        ({"\ud800": LNSTensor([1], lns8f3)}, None, ValueError, r"cannot name a tensor"),
+        ({}, {"epoch": 1}, TypeError, r"^metadata entry 'epoch' is not a string by a string$"),
+        ({}, {1: "epoch"}, TypeError, r"^metadata entry 1 is not a string by a string$"),
+        ({}, {"a": b"b"}, TypeError, r"^metadata entry 'a' is not a string by a string$"),
+    ],
+)  # fmt: skip
+def test_a_bad_value_leaves_nothing(tmp_path, old, weights, metadata, error, message):
+    for target in (old, tmp_path / "new"):
+        with pytest.raises(error, match=message):
+            save_weights(target, {"good": np.zeros(1), **weights}, metadata=metadata)
+    assert unchanged(old)
+
+
+@pytest.fixture
+def umask():
+    """A function that sets the umask until the test ends."""
+    before = os.umask(0o077)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o027, 0o640), (0o002, 0o664)])
+def test_a_new_file_has_the_permissions_of_new_files(tmp_path, umask, mask, mode):
+    umask(mask)
+    save_weights(tmp_path / "w", {})
+    assert stat.S_IMODE((tmp_path / "w").stat().st_mode) == mode
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o666, 0o640, 0o444])
+def test_a_replaced_file_keeps_its_permissions(old, umask, mode):
+    umask(0o022)
+    old.chmod(mode)
+    save_weights(old, {})
+    assert stat.S_IMODE(old.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("dangling", [True, False])
+def test_a_link_stays_and_its_target_is_replaced(tmp_path, relative, dangling):
+    links, files = tmp_path / "links", tmp_path / "files"
+    links.mkdir()
+    files.mkdir()
+    if not dangling:
+        save_weights(files / "v1", {"old": np.zeros(1)})
+    (links / "hop").symlink_to("../files/v1" if relative else files / "v1")
+    (links / "latest").symlink_to("hop" if relative else links / "hop")
+    save_weights(links / "latest", {"new": np.zeros(1)})
+    assert (links / "latest").is_symlink()
+    assert (links / "hop").is_symlink()
+    assert list(load_weights(files / "v1")) == list(load_weights(links / "latest")) == ["new"]
+    assert sorted(os.listdir(links)) == ["hop", "latest"]
+    assert os.listdir(files) == ["v1"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["w", ".hidden", "with space", "w.tmp", "-", "a" * 255, "é" * 127, "\N{GRINNING FACE}" * 63],
+    ids=["plain", "hidden", "space", "tmp", "dash", "255 bytes", "254 bytes in 127 letters", "252 bytes in 63 letters"],
+)
+def test_any_file_name_will_do(tmp_path, name):
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("no file can be called so here")
+    save_weights(tmp_path / name, {"a": np.zeros(1)})
+    assert list(load_weights(tmp_path / name)) == ["a"]
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_places_where_no_file_can_be(tmp_path, old):
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "no" / "w", old / "w", tmp_path / "folder", tmp_path / ("x" * 300)):
+        with pytest.raises(
+            OSError, match=r"no regular file|No such file|Not a directory|Is a directory|File name too long"
+        ):
+            save_weights(place, {"a": np.zeros(1)})
+    assert sorted(os.listdir(tmp_path)) == ["folder", "w"]
+    assert os.listdir(tmp_path / "folder") == []
+
+
+# --------------------------------------------------------------------------------------------------------- the gallery
+
+
+def container(header, data=b""):
+    """A safetensors file: the length of the header, the header, the data."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def weight_file(entry, *tensors):
+    """A file whose metadata has `entry` (JSON, or a string as it is) and `tensors` (name, dtype, shape, bytes)."""
+    tensors = tensors or (("w", "U8", [3], b"\1\2\3"),)
+    header, data = {}, b""
+    if entry is not None:
+        header["__metadata__"] = {"lnsnum": entry if isinstance(entry, str) else json.dumps(entry)}
+    for name, dtype, shape, content in tensors:
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    return container(header, data)
+
+
+def entry_for_w(**changes):
+    entry = {"format": "lns8f3", "log_offset": 0} | changes
+    return {"layout": 1, "tensors": {"w": {key: value for key, value in entry.items() if value is not ...}}}
+
+
+def offsets_for_w(shape, values):
+    return entry_for_w(log_offset={"shape": shape, "values": values})
+
+
+GOOD = weight_file(entry_for_w())
+
+NOTHING = {"layout": 1, "tensors": {}}
+
+DEEP = "[" * 100_000
+
+
+def deep(levels):
+    return "[" * levels + "]" * levels
+
+
+GALLERY = {
+    "foreign": (weight_file(None), "a safetensors file, but no LNS weight file: its metadata has no entry 'lnsnum'"),
+    "foreign metadata": (
+        container({"__metadata__": {"format": "pt"}}),
+        "a safetensors file, but no LNS weight file: its metadata has no entry 'lnsnum'",
+    ),
+    "no JSON": (weight_file("{nope"), "its metadata entry 'lnsnum' is not JSON"),
+    "empty": (weight_file(""), "its metadata entry 'lnsnum' is not JSON"),
+    "deep and open": (weight_file(DEEP), "its metadata entry 'lnsnum' is not JSON"),
+    "deep and closed": (weight_file(deep(100_000)), "its metadata entry 'lnsnum' is not JSON"),
+    "deep object": (weight_file('{"a":' * 100_000), "its metadata entry 'lnsnum' is not JSON"),
+    "endless integer": (weight_file('{"layout": %s}' % ("9" * 5000)), "its metadata entry 'lnsnum' is not JSON"),
+    "list": (weight_file([1]), "its metadata entry 'lnsnum' is no JSON object"),
+    "number": (weight_file(1), "its metadata entry 'lnsnum' is no JSON object"),
+    "text": (weight_file('"lns8f3"'), "its metadata entry 'lnsnum' is no JSON object"),
+    "null": (weight_file("null"), "its metadata entry 'lnsnum' is no JSON object"),
+    "no tensors": (weight_file({"layout": 1}), "its metadata entry 'lnsnum' has no list of tensors"),
+    "list of tensors": (
+        weight_file(NOTHING | {"tensors": ["w"]}),
+        "its metadata entry 'lnsnum' has no list of tensors",
+    ),
+    "layout 2": (weight_file(NOTHING | {"layout": 2}), "layout version 2 is unknown: this reader knows version 1"),
+    "layout 0": (weight_file(NOTHING | {"layout": 0}), "layout version 0 is unknown: this reader knows version 1"),
+    "layout 1.0": (
+        weight_file(NOTHING | {"layout": 1.0}),
+        "layout version 1.0 is unknown: this reader knows version 1",
+    ),
+    "layout 2 of another outline": (
+        weight_file({"layout": 2, "parts": []}),
+        "layout version 2 is unknown: this reader knows version 1",
+    ),
+    "layout true": (
+        weight_file(NOTHING | {"layout": True}),
+        "layout version True is unknown: this reader knows version 1",
+    ),
+    "layout text": (
+        weight_file(NOTHING | {"layout": "1"}),
+        "layout version '1' is unknown: this reader knows version 1",
+    ),
+    "no layout": (weight_file({"tensors": {}}), "layout version None is unknown: this reader knows version 1"),
+    "no format": (weight_file(entry_for_w(format=...)), "the entry for 'w' lacks a format or a log_offset"),
+    "format 8": (weight_file(entry_for_w(format=8)), "the entry for 'w' lacks a format or a log_offset"),
+    "no offset": (weight_file(entry_for_w(log_offset=...)), "the entry for 'w' lacks a format or a log_offset"),
+    "entry a string": (
+        weight_file(NOTHING | {"tensors": {"w": "lns8f3"}}),
+        "the entry for 'w' lacks a format or a log_offset",
+    ),
+    "unknown format": (
+        weight_file(entry_for_w(format="int8")),
+        "tensor 'w': 'int8' is no format name: write lns8f5 for 8 bits, 5 of them fraction bits",
+    ),
+    "format of two lines": (
+        weight_file(entry_for_w(format="lns8f3\n")),
+        "tensor 'w': 'lns8f3\\n' is no format name: write lns8f5 for 8 bits, 5 of them fraction bits",
+    ),
+    "impossible format": (weight_file(entry_for_w(format="lns33f3")), "tensor 'w': bits=33 is out of range: 3 to 32"),
+    "base 1": (
+        weight_file(entry_for_w(format="lns8f3b0x1p+0")),
+        "tensor 'w': base=1.0 is out of range: finite and greater than 1",
+    ),
+    "uint8 as lns16": (
+        weight_file(entry_for_w(format="lns16f7")),
+        "tensor 'w' is of uint8, but codes of lns16f7 are uint16",
+    ),
+    "int8": (
+        weight_file(entry_for_w(), ("w", "I8", [3], b"\1\2\3")),
+        "tensor 'w' is of int8, but codes of lns8f3 are uint8",
+    ),
+    "floats": (
+        weight_file(entry_for_w(format="lns32f23"), ("w", "F32", [1], b"\1\2\3\4")),
+        "tensor 'w' is of float32, but codes of lns32f23 are uint32",
+    ),
+    "code outside": (
+        weight_file(entry_for_w(format="lns6f2"), ("w", "U8", [3, 1], b"\1\2\x40")),
+        "tensor 'w': code 64 at index (2, 0) is outside lns6f2: its codes are 0 to 63",
+    ),
+    "code outside, 0-d": (
+        weight_file(entry_for_w(format="lns17f0"), ("w", "U32", [], b"\0\0\0\x80")),
+        "tensor 'w': code 2147483648 is outside lns17f0: its codes are 0 to 131071",
+    ),
+    "offset too large": (
+        weight_file(entry_for_w(log_offset=2**30 + 1)),
+        "tensor 'w': log_offset=1073741825 is too large: at most 2^30 in size",
+    ),
+    "offset too small": (
+        weight_file(entry_for_w(log_offset=-(2**80))),
+        "tensor 'w': log_offset=-1208925819614629174706176 is too large: at most 2^30 in size",
+    ),
+    "offset true": (
+        weight_file(entry_for_w(log_offset=True)),
+        "tensor 'w': log_offset=True is a bool: give an integer number of code steps",
+    ),
+    "offset 1.0": (
+        weight_file(entry_for_w(log_offset=1.0)),
+        "tensor 'w': log_offset=1.0 is a float: give an integer number of code steps",
+    ),
+    "offset nan": (
+        weight_file(entry_for_w(log_offset=float("nan"))),
+        "tensor 'w': log_offset=nan is a float: give an integer number of code steps",
+    ),
+    "offset fit": (
+        weight_file(entry_for_w(log_offset="fit")),
+        "tensor 'w': log_offset='fit' is a str: give an integer number of code steps",
+    ),
+    "offset null": (
+        weight_file(entry_for_w(log_offset=None)),
+        "tensor 'w': log_offset=None is a NoneType: give an integer number of code steps",
+    ),
+    "offset list": (
+        weight_file(entry_for_w(log_offset=[0])),
+        "tensor 'w': log_offset=[0] is a list: give an integer number of code steps",
+    ),
+    "offsets of a wrong shape": (
+        weight_file(offsets_for_w([2], [1, 2])),
+        "tensor 'w': log_offset of shape (2,) does not broadcast to the codes' shape (3,)",
+    ),
+    "offsets of more dimensions": (
+        weight_file(offsets_for_w([1, 3], [1, 2, 3])),
+        "tensor 'w': log_offset of shape (1, 3) does not broadcast to the codes' shape (3,)",
+    ),
+    "no offsets": (
+        weight_file(offsets_for_w([0], [])),
+        "tensor 'w': log_offset of shape (0,) does not broadcast to the codes' shape (3,)",
+    ),
+    "offsets that do not fill the shape": (weight_file(offsets_for_w([3], [1, 2])), r"tensor 'w': .*"),
+    "offsets of a huge shape": (weight_file(offsets_for_w([2**62, 2**62], [])), r"tensor 'w': .*"),
+    "offsets of a huge empty shape": (weight_file(offsets_for_w([0, 2**62], [])), r"tensor 'w': .*"),
+    "offsets of an endless shape": (weight_file(offsets_for_w([10**30], [1])), r"tensor 'w': .*"),
+    "offsets of 100 dimensions": (weight_file(offsets_for_w([1] * 100, [1])), r"tensor 'w': .*"),
+    "offsets beyond int64": (weight_file(offsets_for_w([3], [0, 0, 2**70])), r"tensor 'w': .*"),
+    "offsets beyond 2^30": (
+        weight_file(offsets_for_w([3], [0, 0, -(2**30) - 1])),
+        "tensor 'w': log_offset=-1073741825 is too large: at most 2^30 in size",
+    ),
+    "offsets of a negative shape": (
+        weight_file(offsets_for_w([-1], [1, 2, 3])),
+        "tensor 'w': its log_offset has a shape or values that are no integers",
+    ),
+    "offsets of floats": (
+        weight_file(offsets_for_w([3], [1, 2, 3.0])),
+        "tensor 'w': its log_offset has a shape or values that are no integers",
+    ),
+    "offsets of booleans": (
+        weight_file(offsets_for_w([3], [1, 2, True])),
+        "tensor 'w': its log_offset has a shape or values that are no integers",
+    ),
+    "offsets of a boolean shape": (
+        weight_file(offsets_for_w([True], [1])),
+        "tensor 'w': its log_offset has a shape or values that are no integers",
+    ),
+    "offsets in lists": (
+        weight_file(offsets_for_w([3], [[1, 2, 3]])),
+        "tensor 'w': its log_offset has a shape or values that are no integers",
+    ),
+    "offsets without values": (
+        weight_file(offsets_for_w([3], None)),
+        "tensor 'w': its log_offset has no shape and values",
+    ),
+    "offsets without shape": (
+        weight_file(offsets_for_w("3", [1])),
+        "tensor 'w': its log_offset has no shape and values",
+    ),
+    "entry without tensor": (
+        weight_file(NOTHING | {"tensors": {"v\n": {"format": "lns8f3", "log_offset": 0}}}),
+        "its entry for 'v\\n' has no tensor",
+    ),
+}
+"""By name: the file, and what the error says after the file's name. From a .* on the sentence is NumPy's."""
+
+ABOUT_METADATA = [
+    name
+    for name, (_, sentence) in GALLERY.items()
+    if sentence.startswith(("a safetensors file", "its metadata entry", "layout version"))
+]
+
+DAMAGED = {
+    "nothing": b"",
+    "one byte": GOOD[:1],
+    "half a length": GOOD[:7],
+    "a length": GOOD[:8],
+    "half a header": GOOD[: len(GOOD) // 2],
+    "a header": GOOD[:-3],
+    "but one byte": GOOD[:-1],
+    "one byte more": GOOD + b"\0",
+    "text": b"Not every file is a weight file.\n" * 10,
+    "zeros": bytes(1000),
+    "length beyond all": b"\xff" * 16,
+    "header not JSON": container(b"{nope"),
+    "header not UTF-8": container(b'{"\xff":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'),
+    "header a list": container([]),
+    "header deep": container(DEEP.encode()),
+    "unknown dtype": weight_file(entry_for_w(), ("w", "X8", [3], b"\1\2\3")),
+    "shape too large": weight_file(entry_for_w(), ("w", "U8", [4], b"\1\2\3")),
+    "shape overflows": weight_file(entry_for_w(), ("w", "U8", [2**33, 2**33], b"\1\2\3")),
+    "negative shape": weight_file(entry_for_w(), ("w", "U8", [-3], b"\1\2\3")),
+    "offsets overlap": container(
+        {name: {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]} for name in "ab"}, b"\1"
+    ),
+    "metadata no text": container({"__metadata__": {"lnsnum": NOTHING}}),
+}  # fmt: skip
+
+UNREADABLE = {
+    "float8": ("F8_E4M3", [1], b"\0"),
+    "another float8": ("F8_E5M2", [2], b"\0\0"),
+    "exponents": ("F8_E8M0", [1], b"\0"),
+    "float4": ("F4", [2], b"\0"),
+    "too many dimensions": ("U8", [1] * 100, b"\1"),
+    "huge and empty": ("U8", [0, 2**62, 2**62], b""),
+    "huge and empty floats": ("F32", [0, 2**61], b""),
+}
+"""Tensors that safetensors files may hold and NumPy cannot."""
+
+
+def refusal(path, read=load_weights):
+    """The text of the error that a file meets."""
+    with pytest.raises(WeightFileError) as caught:
+        read(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A function that writes a file and gives its path."""
+
+    def write(content, name="w.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    return write
+
+
+def test_the_gallery_hangs_straight(file):
+    """Each picture differs from this file, which loads."""
+    weights = load_weights(file(GOOD))
+    assert list(weights) == ["w"]
+    assert same(weights["w"], LNSTensor([1, 2, 3], lns8f3))
+    assert load_metadata(file(GOOD)) == {}
+    per_channel = load_weights(file(weight_file(offsets_for_w([3], [1, -2, 2**30]))))["w"]
+    assert per_channel.log_offset.tolist() == [1, -2, 2**30]
+    assert load_weights(file(weight_file(offsets_for_w([], [7]))))["w"].log_offset == 7
+
+
+@pytest.mark.parametrize("name", GALLERY)
+def test_what_is_wrong_is_said(file, name):
+    content, sentence = GALLERY[name]
+    path = file(content)
+    if sentence.endswith(".*"):
+        assert refusal(path).startswith(f"{path}: {sentence[:-2]}")
+    else:
+        assert refusal(path) == f"{path}: {sentence}"
+    assert refusal(str(path)) == refusal(path)
+
+
+@pytest.mark.parametrize("name", ABOUT_METADATA)
+def test_metadata_of_such_files_is_refused_alike(file, name):
+    path = file(GALLERY[name][0])
+    assert refusal(path, load_metadata) == refusal(path)
+
+
+@pytest.mark.parametrize("metadata", [None, 5, "text", ["a"], {"a": 1}, {"a": "b", "c": None}], ids=str)
+def test_metadata_that_are_no_strings_by_name(file, metadata):
+    path = file(weight_file(NOTHING | {"metadata": metadata}))
+    assert refusal(path, load_metadata) == f"{path}: its metadata are not strings by name"
+
+
+def test_what_the_specification_does_not_name_is_ignored(file):
+    entry = {"layout": 1, "colour": "red", "tensors": {"w": {"format": "lns8f3", "log_offset": 4, "colour": "blue"}}}
+    metadata = {"lnsnum": json.dumps(entry), "format": "pt"}
+    tensor = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
+    path = file(container({"__metadata__": metadata, "w": tensor}, b"\5"))
+    assert same(load_weights(path)["w"], LNSTensor([5], lns8f3, log_offset=4))
+    assert load_metadata(path) == {}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files(file, name):
+    path = file(DAMAGED[name])
+    for read in (load_weights, load_metadata):
+        assert refusal(path, read).startswith(f"{path} is damaged or no safetensors file: ")
+
+
+@pytest.mark.parametrize("cut", range(0, len(GOOD), 7))
+def test_every_cut(file, cut):
+    refusal(file(GOOD[:cut]))
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_tensors_that_numpy_cannot_hold(file, name):
+    for content in (
+        weight_file(entry_for_w(), ("w", "U8", [3], b"\1\2\3"), ("v", *UNREADABLE[name])),
+        weight_file(entry_for_w(), ("w", *UNREADABLE[name])),
+    ):
+        path = file(content)
+        assert refusal(path).startswith(str(path))
+
+
+@pytest.mark.parametrize("place", ["layout", "log_offset"])
+def test_nesting_up_to_any_limit(file, place):
+    """What JSON still reads is too deep for repr at some point: around the interpreter's limit, each depth is tried."""
+    limit = sys.getrecursionlimit()
+    for levels in (1, 10, limit // 2, *range(limit - 150, limit + 10)):
+        value = deep(levels)
+        entry = {
+            "layout": f'{{"layout": {value}, "tensors": {{}}}}',
+            "log_offset": f'{{"layout": 1, "tensors": {{"w": {{"format": "lns8f3", "log_offset": {value}}}}}}}',
+        }
+        refusal(file(weight_file(entry[place])))
+
+
+@pytest.mark.parametrize("name", ["with space", "two\nlines", "ünïcode"])
+def test_the_error_is_one_line_whatever_the_name(file, name):
+    for content in (b"", weight_file(None), weight_file(entry_for_w(format="int8"))):
+        assert name.split("\n")[0] in refusal(file(content, name))
+
+
+def test_a_folder_is_no_file(tmp_path):
+    for read in (load_weights, load_metadata):
+        assert refusal(tmp_path, read) == f"{tmp_path} is a folder, not a weight file"
+
+
+def test_a_missing_file_is_an_oserror(tmp_path):
+    for read in (load_weights, load_metadata):
+        for place in (tmp_path / "none", tmp_path / "no" / "none"):
+            with pytest.raises(FileNotFoundError) as caught:
+                read(place)
+            assert str(place) in str(caught.value)
+            assert "\n" not in str(caught.value)
+
+
+def test_the_error_is_a_value_error():
+    assert issubclass(WeightFileError, ValueError)
+
+
+def read_or_refused(path):
+    """The weights, or none where the error is as it should be; any other error passes through."""
+    with contextlib.suppress(WeightFileError):
+        return load_weights(path)
+    assert refusal(path).startswith(str(path))
+    return {}
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.integers(0, 3), st.floats(), texts, st.just("lns8f3")),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["layout", "tensors", "w", "format", "log_offset", "shape", "values"]), inner),
+    ),
+    max_leaves=6,
+)
+
+
+@st.composite
+def entries(draw):
+    """The right entry, with something else in one of its places."""
+    place = draw(st.sampled_from(["", "layout", "tensors", "w", "format", "log_offset", "shape", "values"]))
+    value = draw(json_values)
+    if place == "":
+        return value
+    if place in ("layout", "tensors"):
+        return entry_for_w() | {place: value}
+    if place == "w":
+        return NOTHING | {"tensors": {"w": value}}
+    if place in ("shape", "values"):
+        return entry_for_w(log_offset={"shape": [3], "values": [1, 2, 3]} | {place: value})
+    return entry_for_w(**{place: value})
+
+
+@settings(max_examples=100)
+@given(entries())
+def test_any_entry_is_read_or_refused(entry):
+    with folder() as here:
+        path = here / "w"
+        path.write_bytes(weight_file(entry))
+        assert list(read_or_refused(path)) in (["w"], [])
+
+
+@settings(max_examples=150)
+@given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=3))
+def test_any_damage_is_read_or_refused(at, damage):
+    with folder() as here:
+        path = here / "w"
+        path.write_bytes((GOOD[:at] + damage + GOOD[at + len(damage) :])[: len(GOOD)])
+        read_or_refused(path)
