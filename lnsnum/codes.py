@@ -52,6 +52,13 @@ class _FloatType(NamedTuple):
     def nan(self) -> int:
         return self.infinity | 1 << (self.mantissa_bits - 1)
 
+    def split(self, pattern: int) -> tuple[int, int]:
+        """`(significand, exponent)` of a positive finite number: its value is significand * 2^exponent."""
+        biased = pattern >> self.mantissa_bits
+        hidden = (biased > 0) << self.mantissa_bits
+        exponent = max(biased, 1) - self.max_exponent - self.mantissa_bits
+        return (pattern & ((1 << self.mantissa_bits) - 1)) | hidden, exponent
+
     @property
     def pattern(self) -> np.dtype[Any]:
         return np.dtype(f"u{self.bits // 8}")
@@ -65,10 +72,14 @@ FLOAT_TYPES = {
 }
 
 
-def check_format(fmt: LNSFormat) -> None:
-    """Raise TypeError where `fmt` is no format, NotImplementedError where it is too wide for the tables."""
+def _check_is_format(fmt: LNSFormat) -> None:
     if not isinstance(fmt, LNSFormat):
         raise TypeError(f"{fmt!r} is a {type(fmt).__name__}, not an LNSFormat: LNSFormat.parse reads a name")
+
+
+def check_format(fmt: LNSFormat) -> None:
+    """Raise TypeError where `fmt` is no format, NotImplementedError where it is too wide for the tables."""
+    _check_is_format(fmt)
     if fmt.bits > WIDEST_TABLE:
         raise NotImplementedError(
             f"{fmt.name} is wider than {WIDEST_TABLE} bits: conversions of wider formats are not there yet"
@@ -181,19 +192,21 @@ def _encode(  # type: ignore[no-untyped-def]
 
 @kernel
 def _encode_stochastic(  # type: ignore[no-untyped-def]
-    patterns, single, random, value_axis, floor, grid, step, smallest, half, smallest_value, saturate,
+    patterns, single, random, value_axis, floor, grid, growth, smallest, half, smallest_value, saturate,
     shift_log, max_magnitude, overflow, out, hard,
 ):  # fmt: skip
     """Stochastic rounding; returns how many elements are left to integers, their indices in `hard`.
 
-    With lo the grid point below x as a sum of two doubles and rho = (x - lo) / lo, the probability of going up is
-    rho / (step - 1) on the value axis and log(1 + rho) / log(step) on the log axis. Its relative error is below
-    16 * 2^-53, so the 32-bit threshold's is below 2^-16; random bits closer to it than 2^-8 are hard.
+    With lo the grid point below x as a sum of two doubles, to 2^-63, and rho = (x - lo) / lo, the probability of going
+    up is rho / (step - 1) on the value axis and log(1 + rho) / log(step) on the log axis. `growth` is step - 1. Its
+    error is below 2^-49 + 2^-63 / growth, and so that of the 32-bit threshold below 2^-10 where growth is at least
+    2^-20; random bits closer to it than 2^-8 are hard, and all are where growth is less.
     """
     infinity, smallest, half = np.uint64(0x7FF0000000000000), np.uint64(smallest), np.uint64(half)
     tiny = np.uint64(0x0600000000000000)
     sign_bit = max_magnitude + 1
-    inverse = 1.0 / (step - 1.0) if value_axis else 1.0 / math.log(step)
+    inverse = 1.0 / growth if value_axis else 1.0 / math.log1p(growth)
+    coarse = growth >= 9.5367431640625e-07
     unresolved = 0
     for i in range(patterns.size):
         sign, a = _widen(np.uint64(patterns[i]), single)
@@ -237,7 +250,7 @@ def _encode_stochastic(  # type: ignore[no-untyped-def]
                 rho = ((x - grid[0, j]) - grid[1, j]) / grid[0, j]
                 up = rho * inverse if value_axis else math.log1p(rho) * inverse
                 threshold = up * 4294967296.0
-                is_hard = is_hard or not abs(r - threshold) > 0.00390625
+                is_hard = is_hard or not (coarse and abs(r - threshold) > 0.00390625)
         if is_hard:
             hard[unresolved] = i
             unresolved += 1
@@ -421,8 +434,9 @@ def _encode_block_stochastic(
     smallest_value = _grid(fmt.base, fmt.fraction_bits, log_offset - fmt.max_log, 1)[0, 0]
     out = np.empty(patterns.shape, fmt.dtype)
     hard = np.empty(patterns.shape, np.int64)
+    growth = exact.step_minus_one(fmt.base, fmt.fraction_bits)
     unresolved = _encode_stochastic(
-        patterns, patterns.itemsize == 4, random, rounding == "stochastic_value", floor, grid, fmt.step, smallest, half,
+        patterns, patterns.itemsize == 4, random, rounding == "stochastic_value", floor, grid, growth, smallest, half,
         smallest_value, underflow == "saturate", fmt.bias - log_offset, fmt.max_magnitude,
         overflow_magnitude(fmt, overflow), out, hard,
     )  # fmt: skip
@@ -440,8 +454,7 @@ def _stochastic_magnitude(
 ) -> int:
     """The magnitude that a positive finite float64 is rounded to, decided by integers."""
     k = fmt.fraction_bits
-    exponent = max(pattern >> 52, 1) - 1075
-    significand = (pattern & 0xFFFFFFFFFFFFF) | ((pattern >> 52 > 0) << 52)
+    significand, exponent = FLOAT_TYPES["float64"].split(pattern)
     lowest = log_offset - fmt.max_log
     if pattern < edges(fmt, log_offset).smallest:
         return int(exact.compare_sum(significand, exponent + 32, fmt.base, k, [(random, lowest)]) > 0)
@@ -457,7 +470,8 @@ def _stochastic_magnitude(
 def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "nearest", dtype: str | None = None) -> int:
     """The least log_offset at which no finite element of x saturates; 0 where none is finite and nonzero.
 
-    Args and errors as for `encode`; the stochastic modes are judged as "up", so that no draw saturates.
+    Args and errors as for `encode`; the stochastic modes are judged as rounding away from zero, so that no draw
+    saturates.
 
     Raises:
         ValueError: where that offset would be beyond 2^30.
@@ -466,20 +480,26 @@ def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "neares
     >>> fit_log_offset([100.0, -300.0], lns8f3)
     3
     """
+    _check_is_format(fmt)
     check_choice("rounding", rounding, Rounding)
     patterns = _float_patterns(x, dtype)
-    values = patterns.view(np.float32 if patterns.itemsize == 4 else np.float64)
-    finite = np.isfinite(values)
-    low = float(np.min(values, where=finite, initial=0.0))
-    high = float(np.max(values, where=finite, initial=0.0))
-    logs = [_round_log(extreme, fmt, rounding) for extreme in (low, high) if extreme != 0.0]
+    source = FLOAT_TYPES["float32" if patterns.itemsize == 4 else "float64"]
+    magnitude = patterns & patterns.dtype.type((1 << (source.bits - 1)) - 1)
+    is_negative = magnitude != patterns
+    logs = []
+    for negative in (False, True):
+        eligible = (magnitude < source.infinity) & (is_negative == negative)
+        greatest = int(np.max(magnitude, where=eligible, initial=0))
+        if greatest:
+            logs.append(_round_log(*source.split(greatest), negative, fmt, rounding))
     return check_log_offset(max(logs) - fmt.max_log) if logs else 0
 
 
-def _round_log(x: float, fmt: LNSFormat, rounding: Rounding) -> int:
-    side = "ceil" if rounding.startswith("stochastic") else SIDES[rounding][x < 0]
+def _round_log(significand: int, exponent: int, negative: bool, fmt: LNSFormat, rounding: Rounding) -> int:
+    """E of significand * 2^exponent; the stochastic modes round up."""
+    side = "ceil" if rounding.startswith("stochastic") else SIDES[rounding][negative]
     log = {"floor": exact.floor_log, "ceil": exact.ceil_log, "nearest": exact.nearest_log}[side]
-    return log(*exact.split_float(abs(x)), fmt.base, fmt.fraction_bits)
+    return log(significand, exponent, fmt.base, fmt.fraction_bits)
 
 
 @lru_cache(maxsize=64)

@@ -384,6 +384,14 @@ def fixed_point(x: Interval, fraction_bits: int) -> tuple[int, int]:
     return (x.lo << shift, x.hi << shift) if shift >= 0 else (x.lo >> -shift, -(-x.hi >> -shift))
 
 
+@lru_cache(maxsize=256)
+def step_minus_one(base: float, k: int) -> float:
+    """base^(1 / 2^k) - 1 to within one part in 2^52, however near to 1 the step is."""
+    precision = 256
+    lo, _ = fixed_point(power(base, 1, k, precision), precision)
+    return (lo - (1 << precision)) / (1 << precision)
+
+
 def compare_sum(significand: int, exponent: int, base: float, k: int, terms: list[tuple[int, int]]) -> int:
     """The sign of significand * 2^exponent - sum(c * base^(n / 2^k) for c, n in terms), with integers c >= 0."""
     terms = [(c, n) for c, n in terms if c]

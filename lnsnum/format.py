@@ -31,7 +31,7 @@ smallest.
 
 MAX_LOG_OFFSET = 1 << 30
 
-_NAME = re.compile(r"lns([0-9]+)f([0-9]+)(?:b(0x[0-9a-f.]+p[+-]?[0-9]+))?")
+_NAME = re.compile(r"lns([1-9][0-9]*)f(0|[1-9][0-9]*)(?:b(0x[0-9a-f.]+p[+-]?[0-9]+))?")
 
 
 def check_choice(what: str, given: object, choices: Any) -> None:

@@ -270,7 +270,8 @@ def test_compare(x, base, n, k):
 def test_rounded_logarithms(x, base, k):
     odd, exponent = exact.split_float(x)
     log = mpmath.log(x) / mpmath.log(base) * 2**k
-    assume(abs(log) < 2**40)  # the search starts from a double, and no log_offset reaches further
+    # The search starts from logarithms in double precision, within 2^-46 of an octave; finer codes make it a long one.
+    assume(abs(log) < 2**40 and 2**k / mpmath.log(base, 2) < 2**46)
     whole = int(mpmath.nint(log))
     on_grid = sign(log, mpmath.mpf(whole)) == 0
     floor = whole if on_grid else int(mpmath.floor(log))
@@ -444,3 +445,35 @@ def test_significand64(base, n, k):
     else:
         assert sign(log, mpmath.log(significand - 1, 2)) > 0
         assert sign(log, mpmath.log(significand + 1, 2)) < 0
+
+
+@given(bases, logs, st.integers(0, 32))
+@example(2.0, 1024, 0)
+@example(2.0, 1023, 0)
+@example(2.0, -1074, 0)
+@example(2.0, -1075, 0)
+@example(2.0, -2149, 1)
+@example(2.0, -(10**9), 0)
+@example(2.0, 10**9, 0)
+@example(2.0, 16383, 7)
+@example(MAX_FLOAT64, 1, 0)
+@example(MAX_FLOAT64, -1, 0)
+@example(4.0, 1, 1)
+@example(3.0, 34, 0)
+@example(float(2**53 - 1), 2, 1)
+def test_nearest_float64(base, n, k):
+    found = exact.nearest_float64(base, n, k)
+    assert type(found) is float
+    log = log2_power(base, n, k)
+    if log < -1080 or log > 1030:
+        assert found == (0.0 if log < 0 else math.inf)
+        return
+    value = mpmath.power(2, log)
+    below, above = (float64(pattern(found) - 1) if found else 0.0), math.nextafter(found, math.inf)
+    if math.isinf(found):
+        below, above = MAX_FLOAT64, math.inf
+    low = (mpmath.mpf(below) + (mpmath.ldexp(1, 1024) if math.isinf(found) else found)) / 2
+    assert found == 0 or sign(value, low) >= 0
+    if not math.isinf(found):
+        high = (mpmath.mpf(found) + (mpmath.ldexp(1, 1024) if math.isinf(above) else above)) / 2
+        assert sign(value, high) <= 0

@@ -174,6 +174,8 @@ def test_bases_out_of_range(base):
     [
         pytest.param(2**53 + 1, id="2^53+1"),
         pytest.param(np.longdouble(1) + np.finfo(np.longdouble).eps, id="longdouble"),
+        pytest.param(2**1024 - 1, id="2^1024-1"),
+        pytest.param(2**1024 - 2**970, id="2^1024-2^970"),
         pytest.param(10**400, id="10^400"),
     ],
 )
