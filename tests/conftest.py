@@ -1,4 +1,4 @@
-"""Settings of the test suite: no Hypothesis deadlines (a kernel's first call compiles), the same examples in every CI."""
+"""Settings of the test suite: no Hypothesis deadlines (first calls compile), and the same examples in every CI run."""
 
 import os
 

@@ -77,12 +77,22 @@ def load_model(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
             floats = loaded.to(own.device, own.dtype)
             replacements[id(own)] = nn.Parameter(floats, requires_grad=own.requires_grad)
         else:
+            if _loses_values(loaded, own.dtype):
+                raise WeightFileError(f"{where}: {name!r} is of {loaded.dtype}, and as {own.dtype} would lose values")
             copies.append((own, loaded))
     with torch.no_grad():
         for own, loaded in copies:
             own.copy_(loaded)
     replace_parameters(model, replacements)
     return model
+
+
+def _loses_values(x: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether x as another dtype is more than rounded: finite numbers become infinite, or fractions integers."""
+    converted = x.to(dtype)
+    if dtype.is_floating_point or dtype.is_complex:
+        return bool((torch.isfinite(x) & ~torch.isfinite(converted)).any())
+    return not torch.equal(converted.to(x.dtype), x)
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -93,9 +103,9 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
     for name, value in state.items():
         if name in parameters or name in tied:
             continue
-        if not isinstance(value, torch.Tensor):
+        if not isinstance(value, torch.Tensor) or name.split(".")[-1] == "_extra_state":
             raise TypeError(
-                f"{name!r} of the model's state is a {type(value).__name__}: weight files hold tensors only"
+                f"{name!r} of the model's state is no parameter and no buffer: weight files hold only these"
             )
         parameters[name] = value
     return parameters

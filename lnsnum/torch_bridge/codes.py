@@ -56,7 +56,7 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, log_offset: int, dtype: torch.dt
         return decode(codes.contiguous(), fmt, log_offset, dtype)
     table = core.decode_table(fmt, log_offset, FLOAT_NAMES[dtype])
     if codes.device.type == "cpu":
-        floats = torch.empty(dense.shape, dtype=dtype)
+        floats = torch.empty(dense.shape, dtype=dtype, device="cpu")
         patterns = _flat(floats.view(_PATTERN_DTYPES[dtype.itemsize]))
         core.gather(as_numpy(_flat(dense), fmt.dtype), table, as_numpy(patterns, table.dtype))
     else:
@@ -102,4 +102,4 @@ def from_numpy(codes: NDArray[Any], fmt: LNSFormat) -> torch.Tensor:
 
 def draw_random_bits(shape: torch.Size) -> torch.Tensor:
     """32 random bits for each element, int32, from torch's default generator."""
-    return torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32)
+    return torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32, device="cpu")

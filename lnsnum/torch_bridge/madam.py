@@ -12,6 +12,7 @@ updates, NeurIPS 2020, Algorithm 1.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch.optim import Optimizer
 
 from lnsnum.format import check_choice
 from lnsnum.torch_bridge import codes as bridge
+from lnsnum.torch_bridge.model import root_mean_square
 from lnsnum.torch_bridge.update import NO_EXPONENT, StepCounts, first_exponent, madam_step
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -127,6 +129,9 @@ class Madam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._counts = {}
+        for p in (p for group in self.param_groups for p in group["params"]):
+            if p.grad is not None and p.grad.layout != torch.strided:
+                raise TypeError("Madam takes dense gradients: make the embedding with sparse=False")
         stream = 0
         for group in self.param_groups:
             for p in group["params"]:
@@ -136,8 +141,7 @@ class Madam(Optimizer):
         return loss
 
     def _step_parameter(self, p: torch.Tensor, group: dict[str, Any], stream: int) -> None:
-        if p.grad is None or p.grad.is_sparse:
-            raise TypeError("Madam takes dense gradients: make the embedding with sparse=False")
+        assert p.grad is not None
         state = self.state[p]
         if not state:
             state.update(_first_state(p, group, stream))
@@ -166,6 +170,10 @@ class Madam(Optimizer):
         Raises:
             ValueError: where the state is of other parameters than these; nothing is loaded then.
         """
+        for group in state_dict["param_groups"]:
+            lacking = sorted(self.defaults.keys() - group.keys())
+            if lacking:
+                raise ValueError(f"the state is of another optimizer: its groups have no {lacking[0]!r}")
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
         own = [p for group in self.param_groups for p in group["params"]]
         if len(saved) != len(own):
@@ -175,7 +183,7 @@ class Madam(Optimizer):
             moment = state.get("second_moment")
             if not isinstance(moment, torch.Tensor) or moment.shape != p.shape:
                 raise ValueError(f"the state of parameter {place} is not that of a parameter of shape {tuple(p.shape)}")
-            if isinstance(p, LNSWeight) != ("exponent" in state):
+            if isinstance(p, LNSWeight) != ("stream" in state):
                 raise ValueError(f"the state of parameter {place} is for {_kind(p, other=True)}, and it is {_kind(p)}")
         super().load_state_dict(state_dict)
         for p, state in states.items():  # the base class casts state to the parameter's dtype
@@ -190,6 +198,11 @@ def _kind(p: torch.Tensor, *, other: bool = False) -> str:
 def _check_group(group: dict[str, Any]) -> None:
     check_choice("rounding", group["rounding"], StepRounding)
     check_choice("second_moment", group["second_moment"], SecondMoment)
+    for name in ("lr", "beta", "p_scale", "g_bound", "seed"):
+        kind, article = (numbers.Integral, "an integer") if name == "seed" else (numbers.Real, "a number")
+        is_scalar = name == "lr" and isinstance(group[name], torch.Tensor) and group[name].numel() == 1
+        if not is_scalar and (isinstance(group[name], bool) or not isinstance(group[name], kind)):
+            raise TypeError(f"{name}={group[name]!r} is a {type(group[name]).__name__}: give {article}")
     for name, low, high in (("lr", 0.0, math.inf), ("beta", 0.0, 1.0), ("seed", 0, 1 << 63)):
         if not low <= group[name] < high:
             raise ValueError(f"{name}={group[name]} is out of range: at least {low}, less than {high}")
@@ -200,8 +213,9 @@ def _check_group(group: dict[str, Any]) -> None:
 
 def _first_state(p: torch.Tensor, group: dict[str, Any], stream: int) -> dict[str, Any]:
     if not isinstance(p, LNSWeight):
-        maximum = group["p_scale"] * float(p.double().square().mean().sqrt())
-        return {"step": 0, "second_moment": torch.zeros_like(p), "max": maximum}
+        maximum = group["p_scale"] * root_mean_square(p.to(torch.float64))
+        wide = torch.float64 if p.dtype == torch.float64 else torch.float32
+        return {"step": 0, "second_moment": torch.zeros_like(p, dtype=wide), "max": maximum}
     dtype = torch.uint8 if group["second_moment"] == "lns8" else torch.float32
     moment = torch.zeros(p.shape, dtype=dtype, device=p.device)
     return {"step": 0, "second_moment": moment, "stream": stream, "exponent": NO_EXPONENT}
@@ -235,12 +249,15 @@ def _step_codes(p: LNSWeight, gradient: torch.Tensor, state: dict[str, Any], gro
 
 
 def _step_floats(p: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-    """The paper's algorithm in float. 0 / 0 moves nothing, and neither does a gradient that is not finite."""
-    finite = torch.isfinite(gradient)
-    g = torch.where(finite, gradient, 0.0)
+    """The paper's algorithm in float. 0 / 0 moves nothing, and neither does a gradient that is not finite.
+
+    As for codes, gradients are clamped at 2^60, so that no square overflows, and v below 2^-126 moves nothing.
+    """
     v = state["second_moment"]
+    finite = torch.isfinite(gradient)
+    g = torch.where(finite, gradient, 0.0).to(v.dtype).clamp(-(2.0**60), 2.0**60)
     v.copy_(torch.where(finite, group["beta"] * v + (1 - group["beta"]) * g.square(), v))
-    v_hat = v / (1 - group["beta"] ** state["step"])
-    g_hat = torch.where(g == 0, 0.0, g / v_hat.sqrt()).clamp(-group["g_bound"], group["g_bound"])
-    p.mul_(torch.exp(-float(group["lr"]) * g_hat * p.sign()))
-    p.clamp_(-state["max"], state["max"])
+    v_hat = (v / (1 - group["beta"] ** state["step"])).clamp_min(2.0**-126)
+    g_hat = torch.where(v < 2.0**-126, 0.0, g / v_hat.sqrt()).clamp(-group["g_bound"], group["g_bound"])
+    factor = torch.exp(-float(group["lr"]) * g_hat * p.sign())
+    p.copy_((p * factor).clamp(-state["max"], state["max"]))

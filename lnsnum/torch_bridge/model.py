@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from lnsnum import exact
+from lnsnum.codes import check_format
 from lnsnum.format import LNSFormat, check_choice, check_log_offset
 from lnsnum.torch_bridge import codes as bridge
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -139,18 +140,26 @@ def _choose(
     if not named:
         raise ValueError(f"the model ({type(model).__name__}) has no parameters: there is nothing to convert")
     patterns = {p: LNSFormat.of(f) for p, f in fmt.items()} if isinstance(fmt, Mapping) else {"*": LNSFormat.of(fmt)}
+    for wanted in patterns.values():
+        check_format(wanted)
+    names: dict[int, list[str]] = {}  # a tied parameter has several
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    everything = [name for tied in names.values() for name in tied]
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in named):
-            raise ValueError(f"no parameter's name matches {pattern!r}; the first name is {next(iter(named))!r}")
+        if not fnmatch.filter(everything, pattern):
+            raise ValueError(f"no parameter's name matches {pattern!r}; the first name is {everything[0]!r}")
     chosen, left = {}, []
     for name, parameter in named.items():
-        format_ = next((f for p, f in patterns.items() if fnmatch.fnmatchcase(name, p)), None)
+        tied = names[id(parameter)]
+        format_ = next((f for p, f in patterns.items() if fnmatch.filter(tied, p)), None)
         if format_ is None or not (filter_fn is None or filter_fn(name, parameter)):
             left.append(name)
         else:
             chosen[name] = parameter, format_
     if not chosen:
-        raise ValueError("filter_fn chose no parameter: there is nothing to convert")
+        why = "fmt is an empty mapping" if not patterns else "filter_fn chose no parameter"
+        raise ValueError(f"{why}: there is nothing to convert")
     return chosen, left
 
 
@@ -189,33 +198,43 @@ def _convert(
     generator: torch.Generator,
 ) -> tuple[LNSWeight, ParameterReport]:
     w = parameter.detach().to(torch.float64).clone()
-    rms = float(w.square().mean().sqrt()) if w.numel() else 0.0
+    rms = root_mean_square(w)
     redraw = w == 0 if zeros == "redraw" else torch.zeros_like(w, dtype=torch.bool)
     if padding_row is not None:
         redraw[padding_row] = False
     count = int(redraw.sum())
     if count:
         std = min(zero_std, rms) if rms > 0 else zero_std
-        w[redraw] = (torch.randn(count, dtype=torch.float64, generator=generator) * std).to(w.device)
+        drawn = torch.randn(count, dtype=torch.float64, generator=generator, device="cpu") * std
+        w[redraw] = drawn.to(w.device)
         if rms == 0:
-            rms = float(w.square().mean().sqrt())
-    log_offset = fit_to_rms(rms, fmt, p_scale)
+            rms = root_mean_square(w)
+    try:
+        log_offset = fit_to_rms(rms, fmt, p_scale)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"parameter {name!r}: no scale fits {p_scale} times its RMS of {rms}: {error}") from error
     weight = LNSWeight.from_float(w, fmt, log_offset=log_offset, underflow="saturate").with_dtype(parameter.dtype)
     m = weight.codes.to(torch.int64) & fmt.max_magnitude
-    error = float((weight.to_float(torch.float64) - w).norm() / w.norm()) if bool((w != 0).any()) else 0.0
+    relative_error = root_mean_square(weight.to_float(torch.float64) - w) / (root_mean_square(w) or 1.0)
     size = max(w.numel(), 1)
     report = ParameterReport(
         name=name,
         format=fmt,
         shape=tuple(w.shape),
         log_offset=log_offset,
-        relative_error=error,
+        relative_error=relative_error,
         at_ceiling=int((m == fmt.max_magnitude).sum()) / size,
         at_floor=int((m == 1).sum()) / size,
         zeros_redrawn=count,
         zeros_kept=int((m == 0).sum()),
     )
     return weight, report
+
+
+def root_mean_square(x: torch.Tensor) -> float:
+    """sqrt(mean(x^2)) of a float64 tensor, scaled so that no square leaves the range; 0 of an empty one."""
+    scale = float(x.abs().max()) if x.numel() else 0.0
+    return scale * float((x / scale).square().mean().sqrt()) if scale else 0.0
 
 
 def fit_to_rms(rms: float, fmt: LNSFormat, p_scale: float = 3.0) -> int:

@@ -7,7 +7,9 @@ The paper's step, w <- w exp(-lr clamp(g_hat) sign(w)), moves log|w| by -lr clam
     m      <-  clip(m - round(rate g_hat) sign(w), 1, m_max),      rate = lr 2^F / ln(base)
 
 an integer addition on the stored magnitude. Zero and NaN (m = 0) stay. All arithmetic is float32, one IEEE operation
-after the other as written, so that any other implementation can agree to the bit; the random bits are Philox's.
+after the other as written, so that any other implementation can agree to the bit; the random bits are Philox's, the
+upper 24 of each word. Gradients enter as clamp(g / 2^exponent, -2^60, 2^60), and where v is then below 2^-126 the
+weight does not move (so 0 / 0 moves nothing). A step is at most 2^40 codes.
 
 Source: Bernstein et al., Learning compositional functions via multiplicative weight updates, NeurIPS 2020, Algorithm 1.
 
@@ -36,6 +38,7 @@ NO_EXPONENT = -1000
 _CHUNK = 1024
 _LEAST_NORMAL = np.float32(2.0**-126)
 _GREATEST_GRADIENT = np.float32(2.0**60)
+_GREATEST_STEP = np.float32(2.0**40)
 _RANDOM_SHIFT = np.uint32(8)
 _RANDOM_UNIT = np.float32(2.0**24)
 
@@ -119,7 +122,7 @@ def _step(  # type: ignore[no-untyped-def]
             g_hat = min(max(g_hat, -g_bound), g_bound)
             if not finite or new < _LEAST_NORMAL:
                 g_hat = np.float32(0.0)
-            size = np.float32(abs(g_hat) * rate)
+            size = min(np.float32(abs(g_hat) * rate), _GREATEST_STEP)
             whole = np.int64(size)
             part = np.float32(size - np.float32(whole))
             if stochastic:
@@ -176,6 +179,9 @@ def madam_step(
         seed, stream, start: what the random bits are drawn by; `start` is the index of the first element within the
             whole parameter, so that a shard draws what the whole would.
 
+    Raises:
+        ValueError: where the arrays differ in size or are not contiguous.
+
     Returns:
         How many elements moved, are at the greatest and at the smallest magnitude, and had a gradient not finite.
 
@@ -186,7 +192,11 @@ def madam_step(
     >>> codes.tolist()  # 0.2 * 8 / ln 2 = 2.3 steps: one shrinks, one grows, zero stays
     [62, 194, 0]
     """
+    for what, array in (("codes", codes), ("gradient", gradient), ("second_moment", second_moment)):
+        if array.size != codes.size or not array.flags.c_contiguous:
+            raise ValueError(f"{what} must be contiguous and of the {codes.size} elements of the codes")
     coded = second_moment.dtype == np.uint8
+    rate = min(lr * (1 << fmt.fraction_bits) / math.log(fmt.base), 2.0**100)
     one = np.float32(1.0)
     moved = _step(
         codes.reshape(-1),
@@ -198,7 +208,7 @@ def madam_step(
         np.float32(1.0 - beta),
         np.float32(1.0 / (1.0 - beta**step)),
         np.float32(g_bound),
-        np.float32(lr * (1 << fmt.fraction_bits) / math.log(fmt.base)),
+        np.float32(rate),
         rounding == "stochastic_log",
         fmt.max_magnitude,
         seed,

@@ -40,6 +40,7 @@ class LNSWeight(torch.Tensor):
 
     Raises:
         TypeError: where codes are of another dtype than the format's, or dtype is no float type.
+        ValueError: where a code lies outside the format.
 
     >>> w = LNSWeight.from_float(torch.tensor([1.0, -0.5, 0.0]), LNSFormat(8, 5))
     >>> w.codes
@@ -59,25 +60,19 @@ class LNSWeight(torch.Tensor):
         cls: type[LNSWeight],
         codes: torch.Tensor,
         fmt: LNSFormat,
-        log_offset: int | list[int] = 0,
+        log_offset: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> LNSWeight:
         if codes.dtype != bridge.code_dtype(fmt):
             raise TypeError(f"codes of {fmt.name} are a tensor of {bridge.code_dtype(fmt)}, not {codes.dtype}")
         if dtype not in bridge.FLOAT_NAMES:
             raise TypeError(f"dtype={dtype} is no float type that an LNSWeight can appear as")
-        weight: LNSWeight = torch.Tensor._make_wrapper_subclass(
-            cls,
-            codes.shape,
-            strides=codes.stride(),
-            storage_offset=codes.storage_offset(),
-            dtype=dtype,
-            device=codes.device,
-        )
-        weight.codes = codes
-        weight.fmt = fmt
-        weight._scale = log_offset if isinstance(log_offset, list) else [check_log_offset(log_offset)]
-        return weight
+        if fmt.bits < 8 * fmt.dtype.itemsize and codes.numel() and codes.device.type != "meta":
+            low, high = (int(extreme) for extreme in codes.aminmax())
+            if low < 0 or high >= 1 << fmt.bits:
+                outside = low if low < 0 else high
+                raise ValueError(f"code {outside} is outside {fmt.name}: its codes are 0 to {(1 << fmt.bits) - 1}")
+        return _wrap(codes, fmt, [check_log_offset(log_offset)], dtype)
 
     @property
     def log_offset(self) -> int:
@@ -129,7 +124,37 @@ class LNSWeight(torch.Tensor):
 
     def like(self, codes: torch.Tensor, dtype: torch.dtype | None = None) -> LNSWeight:
         """A weight on other codes of the same format, sharing the log_offset."""
-        return LNSWeight(codes, self.fmt, self._scale, dtype or self.dtype)
+        return _wrap(codes, self.fmt, self._scale, dtype or self.dtype)
+
+    @property
+    def data(self) -> LNSWeight:
+        """The same codes without autograd's history; assigning to it writes, as `copy_` does."""
+        return self.detach()  # type: ignore[return-value]
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        if value.shape != self.shape:
+            raise ValueError(
+                f"values of shape {tuple(value.shape)} cannot become those of a weight of {tuple(self.shape)}"
+            )
+        with torch.no_grad():
+            self.copy_(value)
+
+    def share_memory_(self) -> LNSWeight:
+        """Move the codes to shared memory. (log_offset is not shared: a process keeps the one that it was given.)"""
+        self.codes.share_memory_()
+        return self
+
+    def is_shared(self) -> bool:
+        """Whether the codes are in shared memory."""
+        return bool(self.codes.is_shared())
+
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("an LNSWeight has no float memory to share by DLPack: take to_float() or its codes")
+
+    def apply_(self, *args: Any) -> Any:
+        """Not supported: there is no float memory to apply a function to."""
+        raise TypeError("an LNSWeight has no float memory: use to_float().apply_(f), then copy_")
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         gradient = ", requires_grad=True" if self.requires_grad else ""
@@ -142,7 +167,8 @@ class LNSWeight(torch.Tensor):
     def __tensor_unflatten__(
         inner: dict[str, torch.Tensor], context: tuple[LNSFormat, int, torch.dtype], size: Any, stride: Any
     ) -> LNSWeight:
-        return LNSWeight(inner["codes"], *context)
+        fmt, log_offset, dtype = context
+        return _wrap(inner["codes"], fmt, [log_offset], dtype)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -150,11 +176,30 @@ class LNSWeight(torch.Tensor):
     ) -> Any:
         kwargs = kwargs or {}
         handler = _HANDLERS.get(func)
+        if handler is None and _is_view(func):
+            handler = _on_codes
         if handler is not None and isinstance(args[0], LNSWeight):
             return return_and_correct_aliasing(func, args, kwargs, handler(func, *args, **kwargs))
         if _written_arguments(func):
             return _run_in_place(func, args, kwargs)
         return func(*_map(LNSWeight, LNSWeight.to_float, args), **_map(LNSWeight, LNSWeight.to_float, kwargs))
+
+
+def _wrap(codes: torch.Tensor, fmt: LNSFormat, scale: list[int], dtype: torch.dtype) -> LNSWeight:
+    """The weight on codes that are known to be good; an inference tensor where they are."""
+    with torch.inference_mode(codes.is_inference()):
+        weight: LNSWeight = torch.Tensor._make_wrapper_subclass(
+            LNSWeight,
+            codes.shape,
+            strides=codes.stride(),
+            storage_offset=codes.storage_offset(),
+            dtype=dtype,
+            device=codes.device,
+        )
+    weight.codes = codes
+    weight.fmt = fmt
+    weight._scale = scale
+    return weight
 
 
 def _map(kind: type, function: Callable[[Any], Any], tree: Any) -> Any:
@@ -187,12 +232,21 @@ def _to_copy(
     if dtype not in bridge.FLOAT_NAMES:
         return weight.to_float().to(dtype=dtype, device=device)
     codes = func(weight.codes, device=device, **kwargs)
-    return LNSWeight(codes, weight.fmt, weight.log_offset, dtype)
+    return _wrap(codes, weight.fmt, [weight.log_offset], dtype)
 
 
 def _copy(func: Any, weight: LNSWeight, source: torch.Tensor, non_blocking: bool = False) -> LNSWeight:
-    """From a weight of the same format: its codes and its log_offset. From floats: encoded at the log_offset here."""
-    if isinstance(source, LNSWeight) and source.fmt == weight.fmt and source.shape == weight.shape:
+    """From a weight of the same format: its codes and its log_offset. From floats: encoded at the log_offset here.
+
+    A view cannot take another log_offset, which would change the rest of the weight: there, the values are encoded.
+    """
+    is_whole = weight.codes.untyped_storage().nbytes() == weight.codes.nbytes
+    if (
+        isinstance(source, LNSWeight)
+        and source.fmt == weight.fmt
+        and source.shape == weight.shape
+        and (is_whole or source.log_offset == weight.log_offset)
+    ):
         weight.codes.copy_(source.codes, non_blocking)
         weight._scale[0] = source.log_offset
     else:
@@ -213,7 +267,10 @@ def _embedding(func: Any, weight: LNSWeight, indices: torch.Tensor, *args: Any) 
 
 
 def _write(weight: LNSWeight, floats: torch.Tensor) -> None:
-    """Write floats into the codes at the weight's log_offset, rounded so that small changes survive on average."""
+    """Write floats into the codes at the weight's log_offset, rounded so that small changes survive on average.
+
+    Elements that are what they decode to keep their code: decoding rounds, and encoding that again could move it.
+    """
     codes = bridge.encode(
         floats,
         weight.fmt,
@@ -221,7 +278,7 @@ def _write(weight: LNSWeight, floats: torch.Tensor) -> None:
         rounding="stochastic_value",
         random_bits=bridge.draw_random_bits(floats.shape),
     )
-    weight.codes.copy_(codes)
+    weight.codes.copy_(torch.where(floats == weight.to_float(), weight.codes, codes))
 
 
 def _run_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -249,17 +306,26 @@ def _run_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 
 @lru_cache(maxsize=1024)
+def _is_view(func: Any) -> bool:
+    """Whether an operation returns a view of its first argument."""
+    returned = [r.alias_info for r in func._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in returned)
+
+
+def _refuse(func: Any, *args: Any, **kwargs: Any) -> Any:
+    raise NotImplementedError(f"{func} would look at the float memory of an LNSWeight, which has none: use to_float()")
+
+
+@lru_cache(maxsize=1024)
 def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
     """Position and name of the arguments that an operation writes to."""
     arguments = enumerate(func._schema.arguments)
     return tuple((i, a.name) for i, a in arguments if a.alias_info is not None and a.alias_info.is_write)
 
 
-_VIEWS = [
-    aten.alias.default, aten.as_strided.default, aten.detach.default, aten.expand.default, aten.permute.default,
-    aten.select.int, aten.slice.Tensor, aten.split.Tensor, aten.split_with_sizes.default, aten.squeeze.default,
-    aten.squeeze.dim, aten.squeeze.dims, aten.t.default, aten.transpose.int, aten.unbind.int, aten.unsqueeze.default,
-    aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default,
+_REINTERPRETING = [
+    aten.view.dtype, aten._conj.default, aten._neg_view.default, aten.view_as_complex.default,
+    aten.view_as_real.default,
 ]  # fmt: skip
 
 _LIKE = [
@@ -269,9 +335,10 @@ _LIKE = [
 ]  # fmt: skip
 
 _HANDLERS: dict[Any, Callable[..., Any]] = {
-    **dict.fromkeys(_VIEWS, _on_codes),
+    **dict.fromkeys(_REINTERPRETING, _refuse),
     **dict.fromkeys(_LIKE, _plain_like),
     aten.clone.default: _clone,
+    aten._unsafe_view.default: _on_codes,
     aten._to_copy.default: _to_copy,
     aten.copy_.default: _copy,
     aten.embedding.default: _embedding,
