@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum import exact
-from lnsnum.codes import Codes, LogOffset, check_codes, check_offsets
+from lnsnum.codes import Codes, LogOffset, check_codes, check_offsets, pack
 from lnsnum.format import LNSFormat, Overflow, Underflow, check_choice, check_log_offset
 from lnsnum.kernel import kernel
 
@@ -53,11 +53,7 @@ def _add_logs(a, b, direction, shift, max_magnitude, half_steps, overflow, out):
             m = np.int64(-1)
         elif m_a == 0 or m_b == 0:
             m = np.int64(0)
-        if m > 0:
-            m += (code_a ^ code_b) & sign_bit
-        elif m < 0:
-            m = sign_bit
-        out[i] = m
+        out[i] = pack(m, np.int64((code_a ^ code_b) & sign_bit != 0), sign_bit)
 
 
 @kernel

@@ -158,6 +158,14 @@ def _widen(pattern, single):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def pack(m, sign, sign_bit):  # type: ignore[no-untyped-def]
+    """The code of a magnitude and a sign; m = -1 stands for NaN, and zero has no sign."""
+    if m < 0:
+        return sign_bit
+    return m + sign * sign_bit if m > 0 else m
+
+
+@kernel
 def _encode(  # type: ignore[no-untyped-def]
     patterns, single, positive, negative, smallest, half, below, shift_log, max_magnitude, overflow, out
 ):
@@ -183,11 +191,7 @@ def _encode(  # type: ignore[no-untyped-def]
             m = locate(a, table[0], table[1], table[2], table[3]) + shift_log
             if m > max_magnitude:
                 m = overflow
-        if m > 0:
-            m += np.int64(sign) * sign_bit
-        elif m < 0:
-            m = sign_bit
-        out[i] = m
+        out[i] = pack(m, np.int64(sign), sign_bit)
 
 
 @kernel
@@ -258,11 +262,7 @@ def _encode_stochastic(  # type: ignore[no-untyped-def]
             m += 1
             if m > max_magnitude:
                 m = overflow
-        if m > 0:
-            m += np.int64(sign) * sign_bit
-        elif m < 0:
-            m = sign_bit
-        out[i] = m
+        out[i] = pack(m, np.int64(sign), sign_bit)
     return unresolved
 
 
@@ -445,7 +445,7 @@ def _encode_block_stochastic(
         m = _stochastic_magnitude(int(pattern), int(random[i]), fmt, rounding, log_offset, floor)
         if m > fmt.max_magnitude:
             m = overflow_magnitude(fmt, overflow)
-        out[i] = fmt.nan_code if m < 0 else m + int(sign) * fmt.sign_bit if m else 0
+        out[i] = pack(m, int(sign), fmt.sign_bit)
     return out
 
 

@@ -5,7 +5,12 @@ Source of the data: Alpaydin and Kaynak, Optical Recognition of Handwritten Digi
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from lnsnum.tasks.training import Data
@@ -21,13 +26,26 @@ def load() -> Data:
     Raises:
         ImportError: without scikit-learn (the extra `tasks`).
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError("the digits come with scikit-learn: pip install 'lnsnum[tasks]'") from error
+    table = torch.from_numpy(_table())
+    images = table[:, :-1].to(torch.float32).reshape(-1, 1, 8, 8) / 16
+    return Data(images, table[:, -1].to(torch.int64))
+
+
+def _table() -> NDArray[np.float64]:
+    """One row an image: 64 pixels from 0 to 16, and the label.
+
+    The file is read where scikit-learn keeps it: importing scikit-learn takes longer than the rest of a start.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError("the digits come with scikit-learn: pip install 'lnsnum[tasks]'")
+    path = Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    if path.exists():
+        return np.loadtxt(path, delimiter=",")
+    from sklearn.datasets import load_digits
+
     pixels, labels = load_digits(return_X_y=True)
-    images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
-    return Data(images, torch.tensor(labels, dtype=torch.int64))
+    return np.column_stack([pixels, labels]).astype(np.float64)
 
 
 def split(data: Data) -> tuple[Data, Data]:
