@@ -17,12 +17,14 @@ from lnsnum.format import (
 )
 from lnsnum.rounding import random_bits
 from lnsnum.tensor import LNSTensor
+from lnsnum.weight_file import WeightFileError, load_weights, save_weights
 
 __version__ = "0.1.0"
 
 __all__ = [
     "LNSFormat",
     "LNSTensor",
+    "WeightFileError",
     "convert",
     "decode",
     "encode",
@@ -37,5 +39,7 @@ __all__ = [
     "lns16f7",
     "lns16f10",
     "lns32f23",
+    "load_weights",
     "random_bits",
+    "save_weights",
 ]

@@ -42,8 +42,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Numbers as logarithms: train networks natively in LNS, and look at the result.",
 )
-console = Console()
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+console = Console(markup=False, highlight=False)
+errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 TASK_ENTRY, RUN_ENTRY = "lnsnum.task", "lnsnum.run"
 """Metadata of the weight files of `lnsnum train`: the task, and the run's arguments and result as JSON."""
@@ -98,7 +98,7 @@ def train(
         float | None, typer.Option(min=0.0, help="Learning rate; by default 0.05 for madam, 0.001 adam, 0.1 sgd.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random in the run.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of everything random in the run.")] = 0,
     out: Annotated[Path, typer.Option(help="The weight file to write.")] = Path("digits.safetensors"),
     compare: Annotated[bool, typer.Option("--compare", help="Also train float32 weights with Adam.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Write training curves and code histogram to this image.")] = None,
@@ -111,6 +111,8 @@ def train(
     _check_writable("--out", out)
     if plot is not None:
         _check_plot(plot)
+        if plot.absolute() == out.absolute():
+            raise CommandError(f"--plot and --out are the same file: {out}")
     import torch
 
     from lnsnum.tasks import digits
@@ -144,7 +146,7 @@ def _check_writable(option: str, path: Path) -> None:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise CommandError(f"{option} {path}: there is no folder {folder}")
-    if path.is_dir() or not os.access(folder, os.W_OK):
+    if (path.exists() and not path.is_file()) or not os.access(folder, os.W_OK):
         raise CommandError(f"{option} {path} cannot be written")
 
 
@@ -179,7 +181,10 @@ def _train_once(
     torch.manual_seed(seed)
     model = digits.network()
     if fmt is not None:
-        convert_model(model, fmt, seed=seed)
+        try:
+            convert_model(model, fmt, seed=seed)
+        except ValueError as error:
+            raise CommandError(f"--format {fmt}: {error}") from error
     optimizer = training.make_optimizer(optimizer_name, model, lr, seed)
     begin = time.perf_counter()
     history = _with_progress(
@@ -278,7 +283,7 @@ def main() -> None:
     try:
         app()
     except (CommandError, TaskError, WeightFileError, OSError, ImportError) as error:
-        errors.print(f"error: {error}", markup=False)
+        errors.print(f"error: {error}")
         sys.exit(2)
 
 

@@ -195,10 +195,10 @@ class LNSTensor:
         return LNSTensor(codes, self._fmt, log_offset=offset)
 
     def __rmul__(self, other: object) -> LNSTensor:
-        return self._operand(other, "multiplication")
+        return self._operand(other, "multiplication") * self
 
     def __rtruediv__(self, other: object) -> LNSTensor:
-        return self._operand(other, "division")
+        return self._operand(other, "division") / self
 
     def __neg__(self) -> LNSTensor:
         return LNSTensor(arithmetic.negative(self._codes, self._fmt), self._fmt, log_offset=self._log_offset)

@@ -94,7 +94,10 @@ def save_weights(
         elif isinstance(tensor, np.ndarray):
             array = tensor
         else:
-            raise TypeError(f"tensor {name!r} is a {type(tensor).__name__}: give an LNSTensor or a NumPy array")
+            raise TypeError(
+                f"tensor {name!r} is a {type(tensor).__name__}: "
+                "give an LNSTensor or a NumPy array (of an LNSWeight its to_lns())"
+            )
         if array.dtype.name not in _STORABLE:
             raise TypeError(f"tensor {name!r} is of {array.dtype}, which weight files cannot hold")
         arrays[name] = np.asarray(array, order="C")
@@ -166,6 +169,13 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     return weights
 
 
+def load_shapes(path: str | os.PathLike[str]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor of a weight file by name, from its header alone. Errors as for `load_weights`."""
+    with _open(path) as file:
+        _header(path, file)
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The metadata entries that `save_weights` was given. Errors as for `load_weights`."""
     with _open(path) as file:
@@ -192,6 +202,8 @@ def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
 def _get(path: str | os.PathLike[str], file: Any, name: str) -> NDArray[Any]:
     try:
         array: NDArray[Any] = file.get_tensor(name)
+    except MemoryError:
+        raise WeightFileError(f"{_shown(path)}: tensor {name!r} does not fit into memory") from None
     except (AttributeError, TypeError, ValueError) as error:
         raise WeightFileError(f"{_shown(path)}: tensor {name!r} is none that NumPy can hold: {error}") from error
     return array
@@ -214,9 +226,10 @@ def _header(path: str | os.PathLike[str], file: Any) -> dict[str, Any]:
     if METADATA_KEY not in metadata:
         _refuse(path, f"a safetensors file, but no LNS weight file: its metadata has no entry {METADATA_KEY!r}")
     try:
-        header = json.loads(metadata[METADATA_KEY])
-    except (ValueError, RecursionError):
-        _refuse(path, f"its metadata entry {METADATA_KEY!r} is not JSON")
+        header = json.loads(metadata[METADATA_KEY], object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        twice = f": {error}" if isinstance(error, _DuplicateError) else ""
+        _refuse(path, f"its metadata entry {METADATA_KEY!r} is not JSON{twice}")
     if not isinstance(header, dict):
         _refuse(path, f"its metadata entry {METADATA_KEY!r} is no JSON object")
     version = header.get("layout")
@@ -225,6 +238,18 @@ def _header(path: str | os.PathLike[str], file: Any) -> dict[str, Any]:
     if not isinstance(header.get("tensors"), dict):
         _refuse(path, f"its metadata entry {METADATA_KEY!r} has no list of tensors")
     return header
+
+
+class _DuplicateError(ValueError):
+    pass
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; two fields of one name would be read differently by different readers."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise _DuplicateError("a name occurs twice in one object")
+    return fields
 
 
 def _to_tensor(path: str | os.PathLike[str], name: str, codes: NDArray[Any], entry: Any) -> LNSTensor:

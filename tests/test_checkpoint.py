@@ -12,7 +12,7 @@ from torch import nn
 
 import lnsnum
 from lnsnum import LNSTensor, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10
-from lnsnum.torch_bridge import LNSWeight, convert_model, decode_model, load_model, save_model
+from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, decode_model, load_model, save_model
 from lnsnum.weight_file import WeightFileError, load_metadata, load_weights, save_weights
 
 torch.set_num_threads(1)
@@ -514,3 +514,47 @@ def test_decoded_values_agree_with_the_file(tmp_path):
             expected = lnsnum.decode(tensor.codes, tensor.fmt, "float32", log_offset=tensor.log_offset)
             assert math.isfinite(float(expected.sum()))
             np.testing.assert_array_equal(dict(model.named_parameters())[name].to_float().numpy(), expected)
+
+
+def test_an_optimizer_goes_on_after_loading_weights_of_the_same_format(tmp_path):
+    model = nn.Linear(8, 4)
+    convert_model(model, "lns8f5")
+    save_model(tmp_path / "model", model)
+    saved = model.weight.codes.clone()
+    optimizer = Madam(model.parameters(), lr=0.2)
+    for _ in range(2):
+        model(torch.ones(2, 8)).sum().backward()
+        optimizer.step()
+    assert not torch.equal(model.weight.codes, saved)
+    weight = model.weight
+    load_model(tmp_path / "model", model)
+    assert model.weight is weight
+    assert torch.equal(model.weight.codes, saved)
+    optimizer.step()
+    assert optimizer.step_report().moved > 0
+    assert not torch.equal(model.weight.codes, saved)
+
+
+def test_models_without_memory_of_their_own_are_refused(tmp_path):
+    save_model(tmp_path / "model", nn.Linear(8, 4))
+    with pytest.raises(ValueError, match=r"'weight' of the model is on the meta device"):
+        load_model(tmp_path / "model", nn.Linear(8, 4, device="meta"))
+    expanded = nn.Linear(2, 2)
+    expanded.register_buffer("z", torch.zeros(1).expand(3))
+    before = expanded.weight.detach().clone()
+    save_model(tmp_path / "expanded", expanded)
+    with pytest.raises(ValueError, match=r"'z' of the model is expanded"):
+        load_model(tmp_path / "expanded", expanded)
+    assert torch.equal(expanded.weight, before)
+
+
+def test_a_file_of_another_model_is_refused_by_its_header_alone(tmp_path):
+    """A sparse file may promise more than there is memory."""
+    ours = json.dumps({"layout": 1, "tensors": {}})
+    promised = {"dtype": "U8", "shape": [2**40], "data_offsets": [0, 2**40]}
+    header = json.dumps({"__metadata__": {"lnsnum": ours}, "weight": promised}).encode()
+    with open(tmp_path / "huge", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + 2**40)
+    with pytest.raises(WeightFileError, match=r"is for another model: it lacks 'bias'"):
+        load_model(tmp_path / "huge", nn.Linear(8, 4))

@@ -74,6 +74,13 @@ def test_evaluate_gives_the_accuracy_of_the_run(trained):
     assert all(isinstance(p, LNSWeight) for p in model.parameters())
 
 
+def test_the_default_run_reaches_the_accuracy_that_it_must(tmp_path):
+    lnsnum("train", cwd=tmp_path)
+    record = json.loads(load_metadata(tmp_path / "digits.safetensors")["lnsnum.run"])
+    assert record["run"] == "lns8f5 madam"
+    assert record["test_accuracy"] >= 0.975
+
+
 def test_the_same_seed_gives_the_same_file(tmp_path):
     for name in ("a", "b"):
         lnsnum("train", "--epochs", 1, "--seed", 7, "--format", "lns8f3", "--out", name, cwd=tmp_path)
@@ -103,6 +110,10 @@ BAD_TRAINING = {
     "kind of plot": (["--plot", "p.xyz"], "--plot p.xyz: the ending is none of"),
     "infinite lr": (["--lr", "inf"], "--lr inf is no learning rate"),
     "negative lr": (["--lr", "-1"], "--lr"),
+    "seed too large": (["--seed", str(2**63)], "--seed"),
+    "base too fine": (["--format", "lns8f5b0x1.0000000000001p+0"], "no scale fits"),
+    "one file for both": (["--out", "x.png", "--plot", "x.png"], "--plot and --out are the same file: x.png"),
+    "out is a device": (["--out", "/dev/null"], "--out /dev/null cannot be written"),
     "no epochs": (["--epochs", "0"], "--epochs"),
     "unknown optimizer": (["--optimizer", "lion"], "--optimizer"),
     "loss that explodes": (["--optimizer", "sgd", "--lr", "1e9", "--format", "float32"], "try a smaller --lr"),
@@ -126,12 +137,20 @@ def test_bad_input_to_evaluate(tmp_path):
     save_model(tmp_path / "whole", digits.network(), metadata={"lnsnum.task": "digits"})
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-1])
     (tmp_path / "empty").touch()
+    whole = (tmp_path / "whole").read_bytes()
+    (tmp_path / "layout").write_bytes(whole.replace(b'\\"layout\\": 1', b'\\"layout\\": 7'))
+    wide = {name: np.asarray(w) for name, w in load_weights(tmp_path / "whole").items()}
+    wide["0.weight"] = LNSTensor(np.full(wide["0.weight"].shape, 5, np.uint32), "lns32f23")
+    (tmp_path / "[").mkdir()
+    save_weights(tmp_path / "[/wide]", wide, metadata={"lnsnum.task": "digits"})
     for name, sentence in {
         "nothing": "No such file",
         "empty": "empty is damaged or no safetensors file",
         "cut": "cut is damaged or no safetensors file",
         "foreign": "a safetensors file, but no LNS weight file",
         "untasked": "untasked names no task: it was not written by lnsnum train",
+        "layout": "layout version 7 is unknown: this reader knows version 1",
+        "[/wide]": "[/wide]: '0.weight' is of lns32f23: at most 16 bits can be loaded",
         "task": "is for the task 'chess', which this version does not know",
         "model": "is for another model: it lacks '0.bias'",
         ".": "is a folder, not a weight file",

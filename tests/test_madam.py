@@ -851,3 +851,34 @@ def test_six_bytes_of_sixteen_bit_weights_and_a_float32_moment():
     state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
     assert sum(p.codes.nbytes for p in model.parameters()) == 2 * n
     assert sum(t.nbytes for t in state) == 4 * n
+
+
+def test_what_a_schedule_breaks_is_refused_before_anything_moves():
+    model = nn.Linear(8, 4)
+    convert_model(model, "lns8f5")
+    optimizer = Madam(model.parameters())
+    model(torch.ones(2, 8)).sum().backward()
+    before = model.weight.codes.clone()
+    for name, value in (("lr", math.nan), ("lr", -0.1), ("g_bound", math.nan), ("rounding", "Nearest"), ("beta", 1.0)):
+        kept = optimizer.param_groups[0][name]
+        optimizer.param_groups[0][name] = value
+        with pytest.raises(ValueError, match=name):
+            optimizer.step()
+        optimizer.param_groups[0][name] = kept
+    assert torch.equal(model.weight.codes, before)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("key", ["step", "stream", "exponent", "second_moment"])
+def test_a_state_that_lacks_something_is_refused(key):
+    model = nn.Linear(8, 4)
+    convert_model(model, "lns8f5")
+    optimizer = Madam(model.parameters())
+    model(torch.ones(2, 8)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    del state["state"][0][key]
+    with pytest.raises(ValueError, match=r"the state of parameter 0"):
+        Madam(model.parameters()).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"this is no optimizer's state"):
+        optimizer.load_state_dict({})

@@ -542,3 +542,35 @@ def test_with_the_first_exponent_the_scale_of_the_gradient_does_not_matter(scale
         results.append(step_of(np.resize(codes_of(lns8f5), 512), g, zero_moment(512), lns8f5, **arguments))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"rounding": "stochastic"}, ValueError),
+        ({"lr": float("nan")}, ValueError),
+        ({"lr": -1.0}, ValueError),
+        ({"step": 0}, ValueError),
+        ({"beta": 1.0}, ValueError),
+        ({"g_bound": float("nan")}, ValueError),
+        ({"codes": np.zeros(3, np.int64)}, TypeError),
+        ({"gradient": np.zeros(3, np.float64)}, TypeError),
+        ({"second_moment": np.zeros(3, np.int8)}, TypeError),
+        ({"gradient": np.zeros(2, np.float32)}, ValueError),
+        ({"codes": np.zeros(6, np.uint8)[::2]}, ValueError),
+    ],
+)
+def test_arguments_out_of_range_are_refused(change, error):
+    arguments = {
+        "codes": np.full(3, 64, np.uint8),
+        "gradient": np.ones(3, np.float32),
+        "second_moment": np.zeros(3, np.uint8),
+        "lr": 0.1,
+        "step": 1,
+        **change,
+    }
+    arrays = [arguments.pop(name) for name in ("codes", "gradient", "second_moment")]
+    before = [array.copy() for array in arrays]
+    with pytest.raises(error):
+        madam_step(*arrays, LNSFormat(8, 5), **arguments)
+    assert all((array == old).all() for array, old in zip(arrays, before, strict=True))

@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.profiler import ProfilerActivity, profile
 
 from lnsnum.tasks import TaskError
-from lnsnum.torch_bridge import LNSWeight, Madam
+from lnsnum.torch_bridge import Madam
 from lnsnum.torch_bridge.madam import DEFAULT_LR
 
 BATCH_SIZE = 64
@@ -141,16 +141,11 @@ def measure_footprint(model: nn.Module, optimizer: Optimizer, data: Data) -> Foo
         gradients = sum(p.grad.nbytes for p in parameters if p.grad is not None)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    weights = sum(stored_bytes(p) for p in parameters)
+    weights = sum(p.nbytes for p in parameters)
     states = optimizer.state.values()
     state = sum(v.nbytes for s in states for v in s.values() if isinstance(v, torch.Tensor))
     peak = weights + state + _peak_allocation(record)
     return Footprint(weights / count, state / count, gradients / count, peak / count)
-
-
-def stored_bytes(tensor: torch.Tensor) -> int:
-    """Bytes in memory: of an LNSWeight, of its codes."""
-    return tensor.codes.nbytes if isinstance(tensor, LNSWeight) else tensor.nbytes
 
 
 @contextlib.contextmanager

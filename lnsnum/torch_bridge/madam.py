@@ -24,10 +24,9 @@ from torch.optim import Optimizer
 from lnsnum.format import check_choice
 from lnsnum.torch_bridge import codes as bridge
 from lnsnum.torch_bridge.model import root_mean_square
-from lnsnum.torch_bridge.update import NO_EXPONENT, StepCounts, first_exponent, madam_step
+from lnsnum.torch_bridge.update import NO_EXPONENT, StepCounts, StepRounding, first_exponent, madam_step
 from lnsnum.torch_bridge.weight import LNSWeight
 
-StepRounding = Literal["stochastic_log", "nearest"]
 SecondMoment = Literal["lns8", "float32"]
 
 DEFAULT_LR = 0.05
@@ -129,6 +128,8 @@ class Madam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._counts = {}
+        for group in self.param_groups:
+            _check_group(group)  # a schedule may have changed it
         for p in (p for group in self.param_groups for p in group["params"]):
             if p.grad is not None and p.grad.layout != torch.strided:
                 raise TypeError("Madam takes dense gradients: make the embedding with sparse=False")
@@ -170,6 +171,8 @@ class Madam(Optimizer):
         Raises:
             ValueError: where the state is of other parameters than these; nothing is loaded then.
         """
+        if not {"state", "param_groups"} <= state_dict.keys():
+            raise ValueError("this is no optimizer's state: it has no 'state' and 'param_groups'")
         for group in state_dict["param_groups"]:
             lacking = sorted(self.defaults.keys() - group.keys())
             if lacking:
@@ -183,7 +186,9 @@ class Madam(Optimizer):
             moment = state.get("second_moment")
             if not isinstance(moment, torch.Tensor) or moment.shape != p.shape:
                 raise ValueError(f"the state of parameter {place} is not that of a parameter of shape {tuple(p.shape)}")
-            if isinstance(p, LNSWeight) != ("stream" in state):
+            keys = {"step", "stream", "exponent"} if isinstance(p, LNSWeight) else {"step", "max"}
+            dtypes = (torch.uint8, torch.float32) if isinstance(p, LNSWeight) else (torch.float32, torch.float64)
+            if not keys <= state.keys() or moment.dtype not in dtypes:
                 raise ValueError(f"the state of parameter {place} is for {_kind(p, other=True)}, and it is {_kind(p)}")
         super().load_state_dict(state_dict)
         for p, state in states.items():  # the base class casts state to the parameter's dtype
@@ -234,7 +239,7 @@ def _step_codes(p: LNSWeight, gradient: torch.Tensor, state: dict[str, Any], gro
         p.fmt,
         lr=float(group["lr"]),
         step=state["step"],
-        moment_exponent=max(state["exponent"], -120),
+        moment_exponent=0 if state["exponent"] == NO_EXPONENT else state["exponent"],
         g_bound=group["g_bound"],
         beta=group["beta"],
         rounding=group["rounding"],

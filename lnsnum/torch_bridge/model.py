@@ -136,6 +136,10 @@ def _choose(
 ) -> tuple[dict[str, tuple[nn.Parameter, LNSFormat]], list[str]]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    if filter_fn is not None and not callable(filter_fn):
+        raise TypeError(
+            "filter_fn is a function of name and parameter; to choose by names give fmt as a mapping of them"
+        )
     named = dict(model.named_parameters())
     if not named:
         raise ValueError(f"the model ({type(model).__name__}) has no parameters: there is nothing to convert")

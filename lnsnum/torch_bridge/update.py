@@ -21,12 +21,12 @@ is rounded on the value axis, stochastically, for it must not be inflated.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.format import LNSFormat
+from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernel import kernel
 from lnsnum.rounding import fill_random_bits
 
@@ -34,6 +34,7 @@ MOMENT_BIAS = 128
 MOMENT_FRACTION_BITS = 2
 MOMENT_HEADROOM = 7
 NO_EXPONENT = -1000
+_EXPONENT_BOUND = 120
 
 _CHUNK = 1024
 _LEAST_NORMAL = np.float32(2.0**-126)
@@ -48,7 +49,8 @@ _MANTISSAS = np.array([2.0 ** (j / 4) for j in range(5)]).astype(np.float32)
 MOMENT_TABLE = np.array([0.0] + [2.0 ** ((c - MOMENT_BIAS) / 4) for c in range(1, 256)]).astype(np.float32)
 """The value of each second-moment code at exponent 0."""
 
-ROUNDINGS = ("stochastic_log", "nearest")
+StepRounding = Literal["stochastic_log", "nearest"]
+"""How code steps are rounded; ties of "nearest" go to even."""
 
 
 class StepCounts(NamedTuple):
@@ -73,7 +75,7 @@ def first_exponent(gradient: NDArray[np.float32]) -> int:
     if greatest == np.float32(0.0):
         return NO_EXPONENT
     exponent = math.frexp(greatest)[1] - 1 - MOMENT_HEADROOM
-    return min(max(exponent, -120), 120)
+    return min(max(exponent, -_EXPONENT_BOUND), _EXPONENT_BOUND)
 
 
 @kernel
@@ -160,12 +162,12 @@ def madam_step(
     moment_exponent: int = 0,
     g_bound: float = 10.0,
     beta: float = 0.999,
-    rounding: str = "stochastic_log",
+    rounding: StepRounding = "stochastic_log",
     seed: int = 0,
     stream: int = 0,
     start: int = 0,
 ) -> StepCounts:
-    """One step of Madam on codes, in place.
+    """One step of Madam on codes: a function of its arguments alone, which writes its results over two of them.
 
     Args:
         codes: fmt.dtype, contiguous; updated.
@@ -180,7 +182,8 @@ def madam_step(
             whole parameter, so that a shard draws what the whole would.
 
     Raises:
-        ValueError: where the arrays differ in size or are not contiguous.
+        TypeError: where an array is of another dtype.
+        ValueError: where the arrays differ in size or are not contiguous, or an argument is out of range.
 
     Returns:
         How many elements moved, are at the greatest and at the smallest magnitude, and had a gradient not finite.
@@ -192,7 +195,17 @@ def madam_step(
     >>> codes.tolist()  # 0.2 * 8 / ln 2 = 2.3 steps: one shrinks, one grows, zero stays
     [62, 194, 0]
     """
-    for what, array in (("codes", codes), ("gradient", gradient), ("second_moment", second_moment)):
+    check_choice("rounding", rounding, StepRounding)
+    if not (0.0 <= lr < math.inf and 0.0 <= beta < 1.0 and g_bound > 0.0 and step >= 1):
+        raise ValueError(f"lr={lr}, beta={beta}, g_bound={g_bound}, step={step}: one of them is out of range")
+    kinds: dict[str, list[Any]] = {
+        "codes": [fmt.dtype],
+        "gradient": [np.float32],
+        "second_moment": [np.uint8, np.float32],
+    }
+    for (what, dtypes), array in zip(kinds.items(), (codes, gradient, second_moment), strict=True):
+        if array.dtype not in dtypes:
+            raise TypeError(f"{what} is of {array.dtype}: give {' or '.join(np.dtype(d).name for d in dtypes)}")
         if array.size != codes.size or not array.flags.c_contiguous:
             raise ValueError(f"{what} must be contiguous and of the {codes.size} elements of the codes")
     coded = second_moment.dtype == np.uint8

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
-from lnsnum.codes import fit_log_offset
+from lnsnum.codes import check_format, fit_log_offset
 from lnsnum.format import LNSFormat, Rounding, Underflow, check_log_offset
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge import codes as bridge
@@ -41,6 +41,7 @@ class LNSWeight(torch.Tensor):
     Raises:
         TypeError: where codes are of another dtype than the format's, or dtype is no float type.
         ValueError: where a code lies outside the format.
+        NotImplementedError: for formats wider than 16 bits.
 
     >>> w = LNSWeight.from_float(torch.tensor([1.0, -0.5, 0.0]), LNSFormat(8, 5))
     >>> w.codes
@@ -63,6 +64,7 @@ class LNSWeight(torch.Tensor):
         log_offset: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> LNSWeight:
+        check_format(fmt)
         if codes.dtype != bridge.code_dtype(fmt):
             raise TypeError(f"codes of {fmt.name} are a tensor of {bridge.code_dtype(fmt)}, not {codes.dtype}")
         if dtype not in bridge.FLOAT_NAMES:
@@ -139,6 +141,11 @@ class LNSWeight(torch.Tensor):
             )
         with torch.no_grad():
             self.copy_(value)
+
+    @property
+    def nbytes(self) -> int:  # type: ignore[override]
+        """Bytes in memory: those of the codes."""
+        return self.codes.nbytes
 
     def share_memory_(self) -> LNSWeight:
         """Move the codes to shared memory. (log_offset is not shared: a process keeps the one that it was given.)"""
