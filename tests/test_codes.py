@@ -220,7 +220,7 @@ def octave_boundaries(fraction_bits: int, dtype: str) -> tuple[list[int], list[i
 @pytest.mark.parametrize("fmt", [lns12f6, lns16f7, lns16f10, LNSFormat(16, 9)], ids=str)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_nearest_at_every_boundary_of_wide_formats(fmt, dtype):
-    """One octave by the oracle, in a format without edges; the others are the same floats times powers of two."""
+    """All boundaries: one octave by the oracle, in a format without edges; the others are these times powers of two."""
     below, above = octave_boundaries(fmt.fraction_bits, dtype)
     wide = LNSFormat(32, fmt.fraction_bits)
     steps = 1 << fmt.fraction_bits
@@ -231,7 +231,7 @@ def test_nearest_at_every_boundary_of_wide_formats(fmt, dtype):
     low, high = max(-octaves, exponent_range(dtype)[0]), min(octaves - 1, exponent_range(dtype)[1])
     ulp = 1 << (FLOATS[dtype][1] - 1)
     patterns, expected = [], []
-    for exponent in {low + 1, -1, 0, 1, high - 1, 7, -13} & set(range(low, high + 1)):
+    for exponent in range(low, high + 1):
         for side in (0, 1):
             patterns += [p + exponent * ulp for p in (below, above)[side]]
             expected += [fmt.bias + exponent * steps + j + side for j in range(steps)]
