@@ -24,56 +24,57 @@ UInt32Array = np.ndarray[Any, np.dtype[np.uint32]]
 
 _ROUNDS = 10
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-_LOW = np.uint64(0xFFFFFFFF)
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+_LOW = 0xFFFFFFFF
 _HALF = np.uint64(32)
+_BLOCKS = 256
 
 
 @kernel
-def philox_block(
-    c0: np.uint64, c1: np.uint64, c2: np.uint64, c3: np.uint64, k0: np.uint64, k1: np.uint64
-) -> tuple[np.uint32, np.uint32, np.uint32, np.uint32]:
-    """One block of Philox 4x32-10: four words of 32 random bits. All arguments are below 2^32."""
+def philox(c0: UInt32Array, c1: UInt32Array, c2: UInt32Array, c3: UInt32Array, k0: int, k1: int) -> None:
+    """Philox 4x32-10 in place: block j has the counter (c0[j], c1[j], c2[j], c3[j]) and becomes four random words.
+
+    Round by round over all blocks, so that each round is a loop that the compiler vectorizes.
+    """
     for _ in range(_ROUNDS):
-        even = c0 * _M0
-        odd = c2 * _M1
-        c0 = (odd >> _HALF) ^ c1 ^ k0
-        c2 = (even >> _HALF) ^ c3 ^ k1
-        c1 = odd & _LOW
-        c3 = even & _LOW
-        k0 = (k0 + _W0) & _LOW
-        k1 = (k1 + _W1) & _LOW
-    return np.uint32(c0), np.uint32(c1), np.uint32(c2), np.uint32(c3)
+        key0, key1 = np.uint32(k0), np.uint32(k1)
+        for j in range(c0.size):
+            even = np.uint64(c0[j]) * _M0
+            odd = np.uint64(c2[j]) * _M1
+            c0[j] = np.uint32(odd >> _HALF) ^ c1[j] ^ key0
+            c2[j] = np.uint32(even >> _HALF) ^ c3[j] ^ key1
+            c1[j] = np.uint32(odd & np.uint64(_LOW))
+            c3[j] = np.uint32(even & np.uint64(_LOW))
+        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
 
 
 @kernel
 def fill_random_bits(out: UInt32Array, start: int, seed: int, stream: int, step: int) -> None:
     """Write the random words of the elements `start`, `start + 1`, ... into `out`."""
-    k0, k1 = np.uint64(seed) & _LOW, np.uint64(seed) >> _HALF
-    c2, c3 = np.uint64(step), np.uint64(stream)
-    n = out.size
-    head = min(-start & 3, n)
-    if head:
-        block = np.uint64(start >> 2)
-        words = philox_block(block & _LOW, block >> _HALF, c2, c3, k0, k1)
-        for i in range(head):
-            out[i] = words[(start + i) & 3]
-    first = (start + head) >> 2
-    whole = (n - head) >> 2
-    for j in range(whole):
-        block = np.uint64(first + j)
-        w0, w1, w2, w3 = philox_block(block & _LOW, block >> _HALF, c2, c3, k0, k1)
-        i = head + 4 * j
-        out[i] = w0
-        out[i + 1] = w1
-        out[i + 2] = w2
-        out[i + 3] = w3
-    tail = head + 4 * whole
-    if tail < n:
-        block = np.uint64(first + whole)
-        words = philox_block(block & _LOW, block >> _HALF, c2, c3, k0, k1)
-        for i in range(tail, n):
-            out[i] = words[i - tail]
+    words = np.empty((4, _BLOCKS), np.uint32)
+    block, skipped, done = start >> 2, start & 3, 0
+    while done < out.size:
+        blocks = min(_BLOCKS, (out.size - done + skipped + 3) >> 2)
+        for j in range(blocks):
+            words[0, j] = (block + j) & _LOW
+            words[1, j] = (block + j) >> 32
+            words[2, j] = step
+            words[3, j] = stream
+        philox(
+            words[0, :blocks], words[1, :blocks], words[2, :blocks], words[3, :blocks], seed & _LOW, (seed >> 32) & _LOW
+        )
+        if skipped == 0 and out.size - done >= 4 * blocks:
+            for j in range(blocks):
+                for k in range(4):
+                    out[done + 4 * j + k] = words[k, j]
+            done += 4 * blocks
+        else:
+            count = min(4 * blocks - skipped, out.size - done)
+            for i in range(count):
+                out[done + i] = words[(skipped + i) & 3, (skipped + i) >> 2]
+            done += count
+        block += blocks
+        skipped = 0
 
 
 def random_bits(

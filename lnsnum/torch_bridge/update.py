@@ -9,7 +9,7 @@ The paper's step, w <- w exp(-lr clamp(g_hat) sign(w)), moves log|w| by -lr clam
 an integer addition on the stored magnitude. Zero and NaN (m = 0) stay. All arithmetic is float32, one IEEE operation
 after the other as written, so that any other implementation can agree to the bit; the random bits are Philox's, the
 upper 24 of each word. Gradients enter as clamp(g / 2^exponent, -2^60, 2^60), and where v is then below 2^-126 the
-weight does not move (so 0 / 0 moves nothing). A step is at most 2^40 codes.
+weight does not move (so 0 / 0 moves nothing). A step is at most 2^30 codes.
 
 Source: Bernstein et al., Learning compositional functions via multiplicative weight updates, NeurIPS 2020, Algorithm 1.
 
@@ -39,7 +39,7 @@ _EXPONENT_BOUND = 120
 _CHUNK = 1024
 _LEAST_NORMAL = np.float32(2.0**-126)
 _GREATEST_GRADIENT = np.float32(2.0**60)
-_GREATEST_STEP = np.float32(2.0**40)
+_GREATEST_STEP = np.float32(2.0**30)
 _RANDOM_SHIFT = np.uint32(8)
 _RANDOM_UNIT = np.float32(2.0**24)
 
@@ -79,19 +79,86 @@ def first_exponent(gradient: NDArray[np.float32]) -> int:
 
 
 @kernel
-def _encode_moment(v, random):  # type: ignore[no-untyped-def]
-    """The second-moment code of a float32 v >= 0, rounded stochastically on the value axis."""
-    bits = np.int32(np.float32(v).view(np.int32))
-    mantissa = np.int32((bits & np.int32(0x7FFFFF)) | np.int32(0x3F800000)).view(np.float32)
-    j = np.int32(mantissa >= _MANTISSAS[1]) + np.int32(mantissa >= _MANTISSAS[2]) + np.int32(mantissa >= _MANTISSAS[3])
-    low = _MANTISSAS[j]
-    position = (mantissa - low) / (_MANTISSAS[j + 1] - low)
-    code = np.int64(4 * ((bits >> 23) - 127) + j + MOMENT_BIAS)
-    if code < 1:
-        code = np.int64(0)
-        position = v / MOMENT_TABLE[1]
-    code += np.int32(random >> _RANDOM_SHIFT) < np.int32(position * _RANDOM_UNIT)
-    return min(code, 255)
+def _load_moment(moment, is_coded, out):  # type: ignore[no-untyped-def]
+    if is_coded:
+        for i in range(moment.size):
+            out[i] = MOMENT_TABLE[np.uint8(moment[i])]
+    else:
+        for i in range(moment.size):
+            out[i] = moment[i]
+
+
+@kernel
+def _advance(  # type: ignore[no-untyped-def]
+    gradient, scale, beta, rest, correction, g_bound, rate, stochastic, random, v, steps
+):  # fmt: skip
+    """v becomes the new second moment, `steps` the code steps along the gradient: rounded, with the sign of g_hat.
+
+    Returns how many gradients were not finite.
+    """
+    not_finite = np.int32(0)
+    for i in range(gradient.size):
+        finite = abs(gradient[i]) < np.float32(np.inf)
+        g = gradient[i] * scale if finite else np.float32(0.0)
+        g = min(max(g, -_GREATEST_GRADIENT), _GREATEST_GRADIENT)
+        new = np.float32(beta * v[i]) + np.float32(rest * np.float32(g * g))
+        corrected = max(np.float32(new * correction), _LEAST_NORMAL)
+        g_hat = np.float32(g / np.float32(math.sqrt(corrected)))
+        g_hat = min(max(g_hat, -g_bound), g_bound)
+        g_hat = g_hat if new >= _LEAST_NORMAL else np.float32(0.0)
+        size = min(np.float32(abs(g_hat) * rate), _GREATEST_STEP)
+        whole = np.int32(size)
+        part = np.float32(size - np.float32(whole))
+        if stochastic:
+            up = np.int32(random[i] >> _RANDOM_SHIFT) < np.int32(part * _RANDOM_UNIT)
+        else:
+            up = part > np.float32(0.5) or (part == np.float32(0.5) and (whole & np.int32(1)) == np.int32(1))
+        whole = np.int32(whole + np.int32(up))
+        steps[i] = whole if g_hat > np.float32(0.0) else -whole
+        v[i] = new if finite else v[i]
+        not_finite += np.int32(not finite)
+    return not_finite
+
+
+@kernel
+def _move(codes, steps, max_magnitude):  # type: ignore[no-untyped-def]
+    """m <- clip(m - steps * sign, 1, m_max) where m > 0. Returns how many moved, are at the ceiling and at the floor."""
+    greatest = np.int32(max_magnitude)
+    moved, at_ceiling, at_floor = np.int32(0), np.int32(0), np.int32(0)
+    for i in range(codes.size):
+        code = np.int64(codes[i])
+        m = np.int32(code & max_magnitude)
+        step = steps[i] if code > max_magnitude else np.int32(-steps[i])
+        new = min(max(np.int32(max(min(step, greatest), -greatest) + m), np.int32(1)), greatest)
+        new = new if m > 0 else m
+        moved += np.int32(new != m)
+        at_ceiling += np.int32(new == greatest)
+        at_floor += np.int32(new == 1)
+        codes[i] = code - m + new
+    return moved, at_ceiling, at_floor
+
+
+@kernel
+def _store_moment(v, gradient, random, is_coded, moment):  # type: ignore[no-untyped-def]
+    """Write the second moment, a code rounded stochastically on the value axis, where the gradient was finite."""
+    if not is_coded:
+        for i in range(moment.size):
+            moment[i] = v[i]
+        return
+    t1, t2, t3 = _MANTISSAS[1], _MANTISSAS[2], _MANTISSAS[3]
+    for i in range(moment.size):
+        bits = np.float32(v[i]).view(np.int32)
+        mantissa = np.int32((bits & np.int32(0x7FFFFF)) | np.int32(0x3F800000)).view(np.float32)
+        j = np.int32(mantissa >= t1) + np.int32(mantissa >= t2) + np.int32(mantissa >= t3)
+        low = _MANTISSAS[j]
+        position = np.float32(np.float32(mantissa - low) / np.float32(_MANTISSAS[j + 1] - low))
+        code = np.int32(4 * ((bits >> np.int32(23)) - 127) + j + MOMENT_BIAS)
+        underflow = code < 1
+        position = np.float32(v[i] / MOMENT_TABLE[1]) if underflow else position
+        code = np.int32(0) if underflow else code
+        up = np.int32(random[i] >> _RANDOM_SHIFT) < np.int32(position * _RANDOM_UNIT)
+        code = min(np.int32(code + np.int32(up)), np.int32(255))
+        moment[i] = code if abs(gradient[i]) < np.float32(np.inf) else moment[i]
 
 
 @kernel
@@ -99,55 +166,23 @@ def _step(  # type: ignore[no-untyped-def]
     codes, gradient, moment, is_coded, moment_scale, beta, rest, correction, g_bound, rate, stochastic,
     max_magnitude, seed, stream, step, start,
 ):  # fmt: skip
-    """One step, in place, in chunks that stay in the first cache: random bits, second moment, update, second moment."""
-    random = np.empty(_CHUNK, np.uint32)
-    moment_random = np.empty(_CHUNK, np.uint32)
-    v = np.empty(_CHUNK, np.float32)
-    sign_bit = max_magnitude + 1
+    """One step, in place, in chunks that stay in the first cache; each loop is one that the compiler can vectorize."""
+    random, moment_random = np.empty(_CHUNK, np.uint32), np.empty(_CHUNK, np.uint32)
+    v, steps = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int32)
     moved, at_ceiling, at_floor, not_finite = 0, 0, 0, 0
     for begin in range(0, codes.size, _CHUNK):
-        n = min(_CHUNK, codes.size - begin)
+        end = min(begin + _CHUNK, codes.size)
+        n = end - begin
         if stochastic:
             fill_random_bits(random[:n], start + begin, seed, 2 * stream, step)
         if is_coded:
             fill_random_bits(moment_random[:n], start + begin, seed, 2 * stream + 1, step)
-        for i in range(n):
-            g = gradient[begin + i]
-            finite = abs(g) < np.float32(np.inf)
-            g = np.float32(g * moment_scale)
-            g = min(max(g, -_GREATEST_GRADIENT), _GREATEST_GRADIENT)
-            old = MOMENT_TABLE[np.uint8(moment[begin + i])] if is_coded else np.float32(moment[begin + i])
-            new = np.float32(np.float32(beta * old) + np.float32(rest * np.float32(g * g)))
-            v[i] = new if finite else old
-            corrected = max(np.float32(new * correction), _LEAST_NORMAL)
-            g_hat = np.float32(g / np.float32(math.sqrt(corrected)))
-            g_hat = min(max(g_hat, -g_bound), g_bound)
-            if not finite or new < _LEAST_NORMAL:
-                g_hat = np.float32(0.0)
-            size = min(np.float32(abs(g_hat) * rate), _GREATEST_STEP)
-            whole = np.int64(size)
-            part = np.float32(size - np.float32(whole))
-            if stochastic:
-                whole += np.int64(np.int32(random[i] >> _RANDOM_SHIFT) < np.int32(part * _RANDOM_UNIT))
-            elif part > np.float32(0.5) or (part == np.float32(0.5) and whole & 1):
-                whole += 1
-            code = np.int64(codes[begin + i])
-            m = code & max_magnitude
-            if (g_hat > np.float32(0.0)) != (code >= sign_bit):
-                whole = -whole
-            new_m = min(max(m + whole, 1), max_magnitude) if m > 0 else m
-            moved += new_m != m
-            at_ceiling += new_m == max_magnitude
-            at_floor += new_m == 1
-            not_finite += not finite
-            codes[begin + i] = code - m + new_m
-        if is_coded:
-            for i in range(n):
-                if abs(gradient[begin + i]) < np.float32(np.inf):
-                    moment[begin + i] = _encode_moment(v[i], moment_random[i])
-        else:
-            for i in range(n):
-                moment[begin + i] = v[i]
+        g, own = gradient[begin:end], moment[begin:end]
+        _load_moment(own, is_coded, v)
+        not_finite += _advance(g, moment_scale, beta, rest, correction, g_bound, rate, stochastic, random, v, steps)
+        counts = _move(codes[begin:end], steps, max_magnitude)
+        moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
+        _store_moment(v, g, moment_random, is_coded, own)
     return moved, at_ceiling, at_floor, not_finite
 
 
