@@ -122,7 +122,7 @@ def _advance(  # type: ignore[no-untyped-def]
 
 @kernel
 def _move(codes, steps, max_magnitude):  # type: ignore[no-untyped-def]
-    """m <- clip(m - steps * sign, 1, m_max) where m > 0. Returns how many moved, are at the ceiling and at the floor."""
+    """m <- clip(m - steps * sign, 1, m_max) where m > 0; returns how many moved, and how many are at either end."""
     greatest = np.int32(max_magnitude)
     moved, at_ceiling, at_floor = np.int32(0), np.int32(0), np.int32(0)
     for i in range(codes.size):
