@@ -11,8 +11,8 @@ its error bound (about one element in 2^40), integers decide.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -125,15 +125,23 @@ def check_offsets(log_offset: object, shape: tuple[int, ...]) -> LogOffset:
     return log_offset.astype(np.int32)
 
 
-def _by_offset(log_offset: LogOffset, shape: tuple[int, ...]) -> Iterator[tuple[Any, int]]:
-    """The blocks of an array of `shape` that share a log_offset: (index, offset)."""
+def _by_offset(
+    function: Callable[..., NDArray[Any]], log_offset: LogOffset, dtype: np.dtype[Any], *arrays: NDArray[Any]
+) -> NDArray[Any]:
+    """function(offset, *blocks) for the blocks of the arrays, flat and contiguous, that share a log_offset.
+
+    The arrays have one shape, and so has the result, which is of `dtype`.
+    """
+    shape = arrays[0].shape
     if isinstance(log_offset, int):
-        yield (), log_offset
-        return
+        return function(log_offset, *(np.ascontiguousarray(array).reshape(-1) for array in arrays)).reshape(shape)
+    out = np.empty(shape, dtype)
     padded = log_offset.reshape((1,) * (len(shape) - log_offset.ndim) + log_offset.shape)
     for at in np.ndindex(padded.shape):
         index = tuple(slice(None) if padded.shape[d] == 1 else slice(i, i + 1) for d, i in enumerate(at))
-        yield index, int(padded[at])
+        blocks = (np.ascontiguousarray(array[index]).reshape(-1) for array in arrays)
+        out[index] = function(int(padded[at]), *blocks).reshape(out[index].shape)
+    return out
 
 
 @kernel
@@ -365,16 +373,10 @@ def encode(
     patterns = _float_patterns(x, dtype)
     random = check_random_bits(random_bits, rounding, patterns.shape)
     offset = check_offsets(log_offset, patterns.shape)
-    out = np.empty(patterns.shape, fmt.dtype)
-    for index, block_offset in _by_offset(offset, patterns.shape):
-        block = np.ascontiguousarray(patterns[index]).reshape(-1)
-        if random is None:
-            codes = _encode_block(block, fmt, rounding, overflow, underflow, block_offset)
-        else:
-            bits = np.ascontiguousarray(random[index]).reshape(-1)
-            codes = _encode_block_stochastic(block, bits, fmt, rounding, overflow, underflow, block_offset)
-        out[index] = codes.reshape(out[index].shape)
-    return out
+    modes: dict[str, Any] = {"fmt": fmt, "rounding": rounding, "overflow": overflow, "underflow": underflow}
+    if random is None:
+        return _by_offset(partial(_encode_block, **modes), offset, fmt.dtype, patterns)
+    return _by_offset(partial(_encode_block_stochastic, **modes), offset, fmt.dtype, patterns, random)
 
 
 def overflow_magnitude(fmt: LNSFormat, overflow: Overflow) -> int:
@@ -383,12 +385,13 @@ def overflow_magnitude(fmt: LNSFormat, overflow: Overflow) -> int:
 
 
 def _encode_block(
+    log_offset: int,
     patterns: NDArray[Any],
+    *,
     fmt: LNSFormat,
     rounding: Rounding,
     overflow: Overflow,
     underflow: Underflow,
-    log_offset: int,
 ) -> Codes:
     positive, negative = (thresholds(fmt, side, log_offset) for side in SIDES[rounding])
     below = (1, 1, 1, 1) if underflow == "saturate" else BELOW[rounding]
@@ -417,13 +420,14 @@ def _grid(base: float, fraction_bits: int, lowest: int, count: int) -> NDArray[n
 
 
 def _encode_block_stochastic(
+    log_offset: int,
     patterns: NDArray[Any],
     random: UInt32Array,
+    *,
     fmt: LNSFormat,
     rounding: Rounding,
     overflow: Overflow,
     underflow: Underflow,
-    log_offset: int,
 ) -> Codes:
     floor = thresholds(fmt, "floor", log_offset)
     if floor.octave_steps:
@@ -585,10 +589,11 @@ def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offs
         raise ValueError(f"dtype={name!r} is not known: one of {', '.join(FLOAT_TYPES)}")
     array = check_codes(codes, fmt)
     offset = check_offsets(log_offset, array.shape)
-    out = np.empty(array.shape, FLOAT_TYPES[name].pattern)
-    for index, block_offset in _by_offset(offset, array.shape):
-        block = np.ascontiguousarray(array[index]).reshape(-1)
-        floats = np.empty(block.shape, out.dtype)
-        gather(block, decode_table(fmt, block_offset, name), floats)
-        out[index] = floats.reshape(out[index].shape)
+
+    def decode_block(block_offset: int, block: NDArray[Any]) -> NDArray[Any]:
+        patterns = np.empty(block.shape, FLOAT_TYPES[name].pattern)
+        gather(block, decode_table(fmt, block_offset, name), patterns)
+        return patterns
+
+    out = _by_offset(decode_block, offset, FLOAT_TYPES[name].pattern, array)
     return out if name == "bfloat16" else out.view(name)

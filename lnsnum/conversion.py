@@ -84,28 +84,15 @@ def _place(
             return 0, 1, _threshold(fmt, log, to, lowest, below=True)
         if rounding == "stochastic_log":
             rounding = "nearest"
-        twice_is_below = _compare_powers(fmt.base, log, k, 1, to.base, lowest, to.fraction_bits) < 0
+        twice_is_below = exact.compare_powers(fmt.base, log, k, 1, to.base, lowest, to.fraction_bits) < 0
         m = BELOW[rounding][2 * negative + (not twice_is_below)]
         return m, m, 0
-    if is_exact or rounding in ("nearest", "toward_zero", "up", "down"):
-        side = "floor" if is_exact or rounding not in SIDES else SIDES[rounding][negative]
+    if is_exact or rounding in SIDES:
+        side = "floor" if is_exact else SIDES[rounding][negative]
         m = {"floor": floor, "ceil": floor + 1, "nearest": nearest}[side] + to_magnitude
         return m, m, 0
     m = floor + to_magnitude
     return m, m + 1, threshold_log if rounding == "stochastic_log" else _threshold(fmt, log, to, floor)
-
-
-def _compare_powers(a: float, n: int, k: int, twos: int, b: float, n_b: int, k_b: int) -> int:
-    """The sign of 2^twos a^(n / 2^k) - b^(n_b / 2^k_b)."""
-    if exact.equal_powers(a, Fraction(n, 1 << k), twos, b, Fraction(n_b, 1 << k_b)):
-        return 0
-    precision = exact.FIRST_PRECISION
-    while True:
-        x = exact.power(a, n, k, precision)
-        sign = exact.compare_intervals(x._replace(exponent=x.exponent + twos), exact.power(b, n_b, k_b, precision))
-        if sign is not None:
-            return sign
-        precision *= 2
 
 
 _EQUAL_PRECISION = 1024
