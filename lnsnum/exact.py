@@ -324,7 +324,7 @@ def log2_bracket(base: float, precision: int) -> tuple[int, int]:
         working *= 2
 
 
-def _primitive_root(odd: int) -> tuple[int, int]:
+def primitive_root(odd: int) -> tuple[int, int]:
     """`(d, i)` with odd = d^i and i as great as possible, for odd > 1."""
     for i in range(odd.bit_length(), 1, -1):
         root = round(odd ** (1 / i))
@@ -336,7 +336,7 @@ def _primitive_root(odd: int) -> tuple[int, int]:
 
 def _log_ratio_of_odds(a: int, b: int) -> Fraction | None:
     """log(a) / log(b) for odd a, b > 1, where it is rational."""
-    (a_root, i), (b_root, j) = _primitive_root(a), _primitive_root(b)
+    (a_root, i), (b_root, j) = primitive_root(a), primitive_root(b)
     return Fraction(i, j) if a_root == b_root else None
 
 

@@ -41,14 +41,12 @@ def check_choice(what: str, given: object, choices: Any) -> None:
         raise ValueError(f"{what}={given!r} is not known: one of {', '.join(allowed)}")
 
 
-def check_log_offset(log_offset: int) -> int:
+def check_log_offset(log_offset: int, what: str = "log_offset") -> int:
     """`log_offset` as a Python integer; TypeError or ValueError where it is none or too large."""
     if isinstance(log_offset, bool) or not isinstance(log_offset, (int, np.integer)):
-        raise TypeError(
-            f"log_offset={log_offset!r} is a {type(log_offset).__name__}: give an integer number of code steps"
-        )
+        raise TypeError(f"{what}={log_offset!r} is a {type(log_offset).__name__}: give an integer number of code steps")
     if abs(int(log_offset)) > MAX_LOG_OFFSET:
-        raise ValueError(f"log_offset={log_offset} is too large: at most 2^30 in size")
+        raise ValueError(f"{what}={log_offset} is too large: at most 2^30 in size")
     return int(log_offset)
 
 

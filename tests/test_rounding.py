@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from lnsnum import random_bits
 from lnsnum.rounding import philox as philox_kernel
 
+pytestmark = pytest.mark.plain_python
+
 KNOWN_ANSWERS = [
     ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
@@ -147,5 +149,5 @@ def test_the_seed_is_asked_for_by_name():
 
 @pytest.mark.parametrize("shape", [-1, (2, -3), (-2, -3), (0, -1), (-1, 0)])
 def test_no_shape_is_negative(shape):
-    with pytest.raises(ValueError, match=r"dimension|reshape"):
+    with pytest.raises(ValueError, match=r"has a negative length"):
         random_bits(shape, seed=0)
