@@ -2,16 +2,18 @@
 
     encode:   E = round(2^F log_base |x|),   m = E + bias - log_offset        (docs/number_format.md)
 
-Encoding counts exact thresholds (`lnsnum.thresholds`) on the bits of the float, so no logarithm is ever rounded and
-subnormals are read even where the processor flushes them. Decoding is a table with one correctly rounded entry for each
-code. The stochastic modes compare the random bits with a probability in double precision; where the two are closer than
-its error bound (about one element in 2^40), integers decide.
+At base 2 with few fraction bits, encoding counts exact thresholds (`lnsnum.thresholds`) on the bits of the float, so no
+logarithm is ever rounded. Otherwise it takes a logarithm with a bound of its error (`lnsnum.elementary`), and integers
+decide where the bound leaves the code open (a few elements in a million at the widest). Either way subnormals are
+read as they are, even where the processor flushes them. Decoding is a table with one correctly rounded entry for each
+code up to 16 bits, above that a product of three table entries, with integers behind it in the same way.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
@@ -19,18 +21,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import exact
-from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
+from lnsnum.decide import Sum, Term, Value, resolve
+from lnsnum.elementary import LOG2_ERROR, log2_parts, significands
+from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
 from lnsnum.kernel import kernel
-from lnsnum.rounding import UInt32Array
-from lnsnum.thresholds import Side, Thresholds, edges, locate, thresholds
+from lnsnum.rounding import DOUBT, DOWN, NEAREST, UP, Target, UInt32Array, pack, settle, target
+from lnsnum.thresholds import Side, locate, thresholds
 
 Codes = NDArray[np.unsignedinteger[Any]]
 LogOffset = int | NDArray[np.int32]
 
 WIDEST_TABLE = 16
-"""Formats up to this many bits convert by exact tables."""
+"""Formats up to this many bits decode by a table of all codes."""
 
-RANDOM = 1 << 32
+MOST_THRESHOLDS = 10
+"""Formats of base 2 up to this many fraction bits encode by a table of thresholds."""
 
 
 class _FloatType(NamedTuple):
@@ -72,18 +77,10 @@ FLOAT_TYPES = {
 }
 
 
-def _check_is_format(fmt: LNSFormat) -> None:
+def check_format(fmt: LNSFormat, what: str = "fmt") -> None:
+    """Raise TypeError where `fmt` is no format."""
     if not isinstance(fmt, LNSFormat):
-        raise TypeError(f"{fmt!r} is a {type(fmt).__name__}, not an LNSFormat: LNSFormat.parse reads a name")
-
-
-def check_format(fmt: LNSFormat) -> None:
-    """Raise TypeError where `fmt` is no format, NotImplementedError where it is too wide for the tables."""
-    _check_is_format(fmt)
-    if fmt.bits > WIDEST_TABLE:
-        raise NotImplementedError(
-            f"{fmt.name} is wider than {WIDEST_TABLE} bits: conversions of wider formats are not there yet"
-        )
+        raise TypeError(f"{what}={fmt!r} is a {type(fmt).__name__}, not an LNSFormat: LNSFormat.parse reads a name")
 
 
 def check_codes(codes: ArrayLike, fmt: LNSFormat) -> Codes:
@@ -166,112 +163,62 @@ def _widen(pattern, single):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def pack(m, sign, sign_bit):  # type: ignore[no-untyped-def]
-    """The code of a magnitude and a sign; m = -1 stands for NaN, and zero has no sign."""
-    if m < 0:
-        return sign_bit
-    return m + sign * sign_bit if m > 0 else m
-
-
-@kernel
-def _encode(  # type: ignore[no-untyped-def]
-    patterns, single, positive, negative, smallest, half, below, shift_log, max_magnitude, overflow, out
-):
-    """Deterministic rounding, with the tables of `locate` for either sign.
-
-    `below` holds the magnitudes of an underflow (below half and from half on, for x > 0 and for x < 0), `overflow` that
-    of an overflow.
-    """
+def _encode_by_thresholds(patterns, single, positive, negative, smallest, half, to, out):  # type: ignore[no-untyped-def]
+    """Deterministic rounding, with the tables of `locate` for either sign and the patterns of smallest and its half."""
     infinity, smallest, half = np.uint64(0x7FF0000000000000), np.uint64(smallest), np.uint64(half)
-    sign_bit = max_magnitude + 1
     for i in range(patterns.size):
         sign, a = _widen(np.uint64(patterns[i]), single)
         if a == 0:
             m = np.int64(0)
         elif a > infinity:
             m = np.int64(-1)
-        elif a < smallest:
-            m = below[2 * np.int64(sign) + np.int64(a >= half)]
         elif a == infinity:
-            m = overflow
+            m = to.overflow
+        elif a < smallest:
+            if to.mode == NEAREST:
+                m = np.int64(to.saturate or a >= half)
+            else:
+                m = np.int64(to.saturate or to.mode == (DOWN if sign else UP))
         else:
             table = negative if sign else positive
-            m = locate(a, table[0], table[1], table[2], table[3]) + shift_log
-            if m > max_magnitude:
-                m = overflow
-        out[i] = pack(m, np.int64(sign), sign_bit)
+            m = locate(a, table[0], table[1], table[2], table[3]) - to.lowest + 1
+            if m > to.max_magnitude:
+                m = to.overflow
+        out[i] = pack(m, np.int64(sign), to.sign_bit)
 
 
 @kernel
-def _encode_stochastic(  # type: ignore[no-untyped-def]
-    patterns, single, random, value_axis, floor, grid, growth, smallest, half, smallest_value, saturate,
-    shift_log, max_magnitude, overflow, out, hard,
-):  # fmt: skip
-    """Stochastic rounding; returns how many elements are left to integers, their indices in `hard`.
-
-    With lo the grid point below x as a sum of two doubles, to 2^-63, and rho = (x - lo) / lo, the probability of going
-    up is rho / (step - 1) on the value axis and log(1 + rho) / log(step) on the log axis. `growth` is step - 1. Its
-    error is below 2^-49 + 2^-63 / growth, and so that of the 32-bit threshold below 2^-10 where growth is at least
-    2^-20; random bits closer to it than 2^-8 are hard, and all are where growth is less.
-    """
-    infinity, smallest, half = np.uint64(0x7FF0000000000000), np.uint64(smallest), np.uint64(half)
-    tiny = np.uint64(0x0600000000000000)
-    sign_bit = max_magnitude + 1
-    inverse = 1.0 / growth if value_axis else 1.0 / math.log1p(growth)
-    coarse = growth >= 9.5367431640625e-07
+def _encode_by_logarithm(patterns, single, random, to, out, hard):  # type: ignore[no-untyped-def]
+    """Any rounding; returns how many elements are left to integers, their indices in `hard`."""
+    infinity = np.uint64(0x7FF0000000000000)
+    stride = 0 if random.size == 1 else 1
     unresolved = 0
     for i in range(patterns.size):
         sign, a = _widen(np.uint64(patterns[i]), single)
-        r = np.float64(random[i])
-        threshold = 0.0
-        m = np.int64(0)
-        is_hard = False
         if a == 0:
             m = np.int64(0)
         elif a > infinity:
             m = np.int64(-1)
-        elif a < smallest:
-            if saturate:
-                m = np.int64(1)
-            elif not value_axis:
-                m = np.int64(a >= half)
-            else:
-                x = np.uint64(a).view(np.float64)
-                threshold = x / smallest_value * 4294967296.0
-                is_hard = a < tiny or not abs(r - threshold) > 0.00390625
         elif a == infinity:
-            m = overflow
+            m = to.overflow
         else:
-            log = locate(a, floor[0], floor[1], floor[2], floor[3])
-            m = log + shift_log
-            if m > max_magnitude:
-                m = overflow
-            else:
-                if floor[0] > 0:
-                    exponent = log // floor[0]
-                    j = log - exponent * floor[0]
-                    exponent_bits = np.int64(a >> np.uint64(52))
-                    if exponent_bits == 0:
-                        is_hard = True
-                    mantissa = a & np.uint64(0xFFFFFFFFFFFFF)
-                    x = np.uint64(mantissa | np.uint64(0x3FF0000000000000)).view(np.float64)
-                else:
-                    j = m - 1
-                    x = np.uint64(a).view(np.float64)
-                    is_hard = a < tiny
-                rho = ((x - grid[0, j]) - grid[1, j]) / grid[0, j]
-                up = rho * inverse if value_axis else math.log1p(rho) * inverse
-                threshold = up * 4294967296.0
-                is_hard = is_hard or not (coarse and abs(r - threshold) > 0.00390625)
-        if is_hard:
-            hard[unresolved] = i
-            unresolved += 1
-        elif r < threshold:
-            m += 1
-            if m > max_magnitude:
-                m = overflow
-        out[i] = pack(m, np.int64(sign), sign_bit)
+            r, error = _position(np.uint64(a).view(np.float64), to.steps_in_two, to.steps_error)
+            m = settle(np.int64(0), r, error, random[i * stride], sign != 0, to)
+            if m == DOUBT:
+                hard[unresolved] = i
+                unresolved += 1
+        out[i] = pack(m, np.int64(sign), to.sign_bit)
     return unresolved
+
+
+@kernel
+def _position(x, steps_in_two, steps_error):  # type: ignore[no-untyped-def]
+    """2^F log_base x of a positive double, and a bound of its error."""
+    exponent, log = log2_parts(x)
+    r = steps_in_two * (exponent + log)
+    if log == 0.0 and (exponent == 0 or steps_error == 0.0):
+        return r, 0.0
+    return r, steps_in_two * LOG2_ERROR + abs(r) * 2.0**-50
 
 
 SIDES: dict[Rounding, tuple[Side, Side]] = {
@@ -281,14 +228,6 @@ SIDES: dict[Rounding, tuple[Side, Side]] = {
     "down": ("floor", "ceil"),
 }
 """The side of a magnitude's rounding where x > 0 and where x < 0."""
-
-BELOW: dict[Rounding, tuple[int, int, int, int]] = {
-    "nearest": (0, 1, 0, 1),
-    "toward_zero": (0, 0, 0, 0),
-    "up": (1, 1, 0, 0),
-    "down": (0, 0, 1, 1),
-}
-"""The magnitude of an underflow: |x| < smallest / 2 and from there on where x > 0, then the same where x < 0."""
 
 
 def _float_patterns(x: ArrayLike, dtype: str | None) -> NDArray[Any]:
@@ -347,7 +286,7 @@ def encode(
 
     Args:
         x: float64, float32 or float16 of any shape, or uint16 with dtype="bfloat16".
-        fmt: the format, at most 16 bits wide.
+        fmt: the format.
         rounding: "nearest" (ties to even) and "stochastic_log" round on the log axis, "stochastic_value" on the value
             axis; "toward_zero", "up", "down" are the same on both.
         overflow: "saturate" or "nan", for magnitudes that round above the greatest, and for infinities.
@@ -362,7 +301,6 @@ def encode(
     Raises:
         TypeError: where x is no array of floats, or random_bits are not uint32.
         ValueError: for an unknown mode, missing random_bits, shapes that do not broadcast, an offset beyond 2^30.
-        NotImplementedError: for formats wider than 16 bits.
 
     >>> from lnsnum import lns8f3
     >>> encode([1.0, -2.0, 0.0, float("nan")], lns8f3)
@@ -373,102 +311,115 @@ def encode(
     patterns = _float_patterns(x, dtype)
     random = check_random_bits(random_bits, rounding, patterns.shape)
     offset = check_offsets(log_offset, patterns.shape)
-    modes: dict[str, Any] = {"fmt": fmt, "rounding": rounding, "overflow": overflow, "underflow": underflow}
-    if random is None:
-        return _by_offset(partial(_encode_block, **modes), offset, fmt.dtype, patterns)
-    return _by_offset(partial(_encode_block_stochastic, **modes), offset, fmt.dtype, patterns, random)
+    encode_block = partial(_encode_block, fmt=fmt, rounding=rounding, overflow=overflow, underflow=underflow)
+    return _by_offset(encode_block, offset, fmt.dtype, *(patterns,) if random is None else (patterns, random))
 
 
-def overflow_magnitude(fmt: LNSFormat, overflow: Overflow) -> int:
-    """The m that an overflow becomes; -1 stands for NaN."""
-    return fmt.max_magnitude if overflow == "saturate" else -1
+NO_RANDOM_BITS = np.zeros(1, np.uint32)
+"""What kernels take where no random bits are needed."""
 
 
 def _encode_block(
     log_offset: int,
     patterns: NDArray[Any],
+    random: UInt32Array = NO_RANDOM_BITS,
     *,
     fmt: LNSFormat,
     rounding: Rounding,
     overflow: Overflow,
     underflow: Underflow,
 ) -> Codes:
-    positive, negative = (thresholds(fmt, side, log_offset) for side in SIDES[rounding])
-    below = (1, 1, 1, 1) if underflow == "saturate" else BELOW[rounding]
-    smallest, half = edges(fmt, log_offset)
+    to = target(fmt, log_offset, rounding=rounding, overflow=overflow, underflow=underflow)
+    single = patterns.itemsize == 4
     out = np.empty(patterns.shape, fmt.dtype)
-    _encode(
-        patterns, patterns.itemsize == 4, positive, negative, smallest, half, np.array(below), fmt.bias - log_offset,
-        fmt.max_magnitude, overflow_magnitude(fmt, overflow), out,
-    )  # fmt: skip
-    return out
-
-
-@lru_cache(maxsize=64)
-def _grid(base: float, fraction_bits: int, lowest: int, count: int) -> NDArray[np.float64]:
-    """The grid points from E = lowest, each as an unevaluated sum of two float64 (not for use far below 2^-900)."""
-    out = np.empty((2, count))
-    for j in range(count):
-        significand, exponent = exact.significand64(base, lowest + j, fraction_bits)
-        high = significand >> 11
-        if -1000 < exponent < 1024:
-            out[0, j] = math.ldexp(high, exponent - 52)
-            out[1, j] = math.ldexp(significand & 0x7FF, exponent - 63)
-        else:
-            out[:, j] = math.nan
-    return out
-
-
-def _encode_block_stochastic(
-    log_offset: int,
-    patterns: NDArray[Any],
-    random: UInt32Array,
-    *,
-    fmt: LNSFormat,
-    rounding: Rounding,
-    overflow: Overflow,
-    underflow: Underflow,
-) -> Codes:
-    floor = thresholds(fmt, "floor", log_offset)
-    if floor.octave_steps:
-        grid = _grid(fmt.base, fmt.fraction_bits, 0, floor.octave_steps)
-    else:
-        grid = _grid(fmt.base, fmt.fraction_bits, log_offset - fmt.max_log, fmt.max_magnitude)
-    smallest, half = edges(fmt, log_offset)
-    smallest_value = _grid(fmt.base, fmt.fraction_bits, log_offset - fmt.max_log, 1)[0, 0]
-    out = np.empty(patterns.shape, fmt.dtype)
+    if rounding in SIDES and fmt.base == 2.0 and fmt.fraction_bits <= MOST_THRESHOLDS:
+        positive, negative = (thresholds(fmt.fraction_bits, side) for side in SIDES[rounding])
+        _encode_by_thresholds(patterns, single, positive, negative, *_edges(fmt, log_offset), to, out)
+        return out
     hard = np.empty(patterns.shape, np.int64)
-    growth = exact.step_minus_one(fmt.base, fmt.fraction_bits)
-    unresolved = _encode_stochastic(
-        patterns, patterns.itemsize == 4, random, rounding == "stochastic_value", floor, grid, growth, smallest, half,
-        smallest_value, underflow == "saturate", fmt.bias - log_offset, fmt.max_magnitude,
-        overflow_magnitude(fmt, overflow), out, hard,
-    )  # fmt: skip
-    for i in hard[:unresolved]:
-        sign, pattern = _widen(np.uint64(patterns[i]), patterns.itemsize == 4)
-        m = _stochastic_magnitude(int(pattern), int(random[i]), fmt, rounding, log_offset, floor)
-        if m > fmt.max_magnitude:
-            m = overflow_magnitude(fmt, overflow)
-        out[i] = pack(m, int(sign), fmt.sign_bit)
+    unresolved = _encode_by_logarithm(patterns, single, random, to, out, hard)
+
+    def case(i: int) -> tuple[Value, bool, int, float]:
+        sign, magnitude = _widen(np.uint64(patterns[i]), single)
+        significand, exponent = FLOAT_TYPES["float64"].split(int(magnitude))
+        position, _ = _position(np.uint64(magnitude).view(np.float64), to.steps_in_two, to.steps_error)
+        return Sum((Term(significand, exponent, Fraction(0)),)), sign != 0, int(random[i % random.size]), position
+
+    left = hard[:unresolved]
+    if rounding in SIDES and unresolved > _FEW:
+        left = left[_encode_by_powers(patterns[left], single, rounding, fmt, to, out, left)]
+    resolve(left, case, fmt, to, out)
     return out
 
 
-def _stochastic_magnitude(
-    pattern: int, random: int, fmt: LNSFormat, rounding: Rounding, log_offset: int, floor: Thresholds
-) -> int:
-    """The magnitude that a positive finite float64 is rounded to, decided by integers."""
-    k = fmt.fraction_bits
-    significand, exponent = FLOAT_TYPES["float64"].split(pattern)
-    lowest = log_offset - fmt.max_log
-    if pattern < edges(fmt, log_offset).smallest:
-        return int(exact.compare_sum(significand, exponent + 32, fmt.base, k, [(random, lowest)]) > 0)
-    log = int(locate(np.uint64(pattern), *floor))
-    if rounding == "stochastic_log":
-        up = exact.compare(significand, exponent, fmt.base, (log << 32) + random, k + 32) > 0
+_FEW = 100
+"""So many elements integers decide sooner than the tables of `lnsnum.elementary` are made. Of more scales none
+gets a table."""
+
+
+@kernel
+def _sides(patterns, single, steps_in_two, half, significand, exponent, positions, sides):  # type: ignore[no-untyped-def]
+    """Fill in the positions where `sides` is empty; else the side of each float from significand 2^(exponent - 63)."""
+    for i in range(patterns.size):
+        _, a = _widen(np.uint64(patterns[i]), single)
+        if sides.size == 0:
+            r, _ = _position(np.uint64(a).view(np.float64), steps_in_two, 1.0)
+            positions[i] = np.int64(math.floor(r) if half else math.floor(r + 0.5))
+            continue
+        e = np.int64(a >> np.uint64(52)) - 1023
+        s = ((a & np.uint64(0xFFFFFFFFFFFFF)) | np.uint64(0x10000000000000)) << np.uint64(11)
+        above = e > exponent[i] or (e == exponent[i] and s > significand[i])
+        sides[i] = 0 if e == exponent[i] and s == significand[i] else (1 if above else -1)
+
+
+def _encode_by_powers(
+    patterns: NDArray[Any],
+    single: bool,
+    rounding: Rounding,
+    fmt: LNSFormat,
+    to: Target,
+    out: Codes,
+    at: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Decide floats next to a boundary by comparing them with it, a power of the base; returns which are still open.
+
+    That is the exact comparison of `lnsnum.thresholds` with a threshold made for each float. Open are those at the ends
+    of the range, subnormal floats, and floats so near to a position of 2^50 steps that the boundary itself is in doubt.
+    """
+    half = rounding == "nearest"
+    n, sides = np.empty(patterns.shape, np.int64), np.empty(patterns.shape, np.int8)
+    nothing = np.empty(0, np.uint64), np.empty(0, np.int64)
+    _sides(patterns, single, to.steps_in_two, half, *nothing, n, sides[:0])
+    inside: NDArray[np.bool_] = (n > to.lowest) & (n < to.lowest + to.max_magnitude - 2) & (to.steps_in_two < 2.0**40)
+    normal = (patterns & _MAGNITUDE[single]) >= _LEAST_NORMAL[single]
+    open_: NDArray[np.bool_] = ~(inside & normal)
+    n, chosen, where = n[~open_], patterns[~open_], at[~open_]
+    boundary = significands(fmt.base, fmt.fraction_bits + half, 2 * n + 1 if half else n)
+    sides = np.empty(n.shape, np.int8)
+    _sides(chosen, single, to.steps_in_two, half, *boundary, n, sides)
+    negative = (chosen & ~_MAGNITUDE[single]) != 0
+    if half:
+        n += (sides > 0) | ((sides == 0) & (n & 1 == 1))
     else:
-        terms = [(RANDOM - random, log), (random, log + 1)]
-        up = exact.compare_sum(significand, exponent + 32, fmt.base, k, terms) > 0
-    return log + up + fmt.bias - log_offset
+        upper, lower = (np.array([side == name for side in SIDES[rounding]]) for name in ("ceil", "floor"))
+        sign = negative.astype(np.int64)
+        n += ((sides > 0) & upper[sign]).astype(np.int64) - ((sides < 0) & lower[sign])
+    out[where] = n - to.lowest + 1 + np.where(negative, to.sign_bit, 0)
+    return open_
+
+
+_MAGNITUDE: dict[bool, Any] = {True: np.uint32(0x7FFFFFFF), False: np.uint64(0x7FFFFFFFFFFFFFFF)}
+_LEAST_NORMAL: dict[bool, Any] = {True: np.uint32(0x00800000), False: np.uint64(0x0010000000000000)}
+
+
+@lru_cache(maxsize=4096)
+def _edges(fmt: LNSFormat, log_offset: int) -> tuple[int, int]:
+    """Patterns of the least float64 not below the smallest nonzero magnitude, and not below half of it."""
+    log = log_offset - fmt.max_log
+    return (
+        exact.float64_threshold(fmt.base, log, fmt.fraction_bits),
+        exact.float64_threshold(fmt.base, log, fmt.fraction_bits, halved=True),
+    )
 
 
 def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "nearest", dtype: str | None = None) -> int:
@@ -484,7 +435,7 @@ def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "neares
     >>> fit_log_offset([100.0, -300.0], lns8f3)
     3
     """
-    _check_is_format(fmt)
+    check_format(fmt)
     check_choice("rounding", rounding, Rounding)
     patterns = _float_patterns(x, dtype)
     source = FLOAT_TYPES["float32" if patterns.itemsize == 4 else "float64"]
@@ -496,7 +447,7 @@ def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "neares
         greatest = int(np.max(magnitude, where=eligible, initial=0))
         if greatest:
             logs.append(_round_log(*source.split(greatest), negative, fmt, rounding))
-    return check_log_offset(max(logs) - fmt.max_log) if logs else 0
+    return check_log_offset(max(max(logs) - fmt.max_log, -MAX_LOG_OFFSET)) if logs else 0
 
 
 def _round_log(significand: int, exponent: int, negative: bool, fmt: LNSFormat, rounding: Rounding) -> int:
@@ -507,28 +458,43 @@ def _round_log(significand: int, exponent: int, negative: bool, fmt: LNSFormat, 
 
 
 @lru_cache(maxsize=64)
-def _significands(base: float, fraction_bits: int, lowest: int, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _exact_significands(base: float, fraction_bits: int, lowest: int, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """`exact.significand64` of `count` grid points from E = lowest: two arrays, uint64 and int64."""
     pairs = [exact.significand64(base, lowest + j, fraction_bits) for j in range(count)]
     return np.array([p[0] for p in pairs], np.uint64), np.array([p[1] for p in pairs], np.int64)
 
 
-def _round_significands(significand: NDArray[Any], exponent: NDArray[Any], to: _FloatType) -> NDArray[Any]:
-    """Bit patterns of significand * 2^(exponent - 63), to nearest with ties to even, once."""
-    least_exponent = 1 - to.max_exponent
-    drop = (64 - to.precision) + np.clip(least_exponent - exponent, 0, 64)
-    gone = drop > 64
-    shift = np.minimum(drop, 63).astype(np.uint64)
-    one = np.uint64(1)
-    kept = np.where(drop == 64, np.uint64(0), significand >> shift)
-    rest = np.where(drop == 64, significand, significand & ((one << shift) - one))
-    half = one << np.minimum(drop - 1, 63).astype(np.uint64)
-    up = (rest > half) | ((rest == half) & (kept & one == one))
-    rounded = np.where(gone, np.uint64(0), kept + up)
-    biased = np.clip(exponent + to.max_exponent - 1, 0, 2 * to.max_exponent + 1).astype(np.uint64)
-    patterns = (biased << np.uint64(to.mantissa_bits)) + rounded
-    infinite = (exponent > to.max_exponent) | (patterns > np.uint64(to.infinity))
-    return np.where(infinite, np.uint64(to.infinity), patterns).astype(to.pattern)
+@kernel
+def _round_significand(s, exponent, mantissa_bits, max_exponent):  # type: ignore[no-untyped-def]
+    """The bit pattern of s 2^(exponent - 63), s from 2^63 on, to nearest with ties to even, once."""
+    if exponent > max_exponent:
+        return np.uint64(2 * max_exponent + 1) << np.uint64(mantissa_bits)
+    biased = exponent + max_exponent - 1
+    drop = np.int64(63 - mantissa_bits)
+    if biased < 0:
+        drop, biased = drop - biased, np.int64(0)
+    if drop > 64:
+        return np.uint64(0)
+    half = np.uint64(1) << np.uint64(drop - 1)
+    kept = s >> np.uint64(drop) if drop < 64 else np.uint64(0)
+    rest = s - (kept << np.uint64(drop)) if drop < 64 else s
+    kept += np.uint64(rest > half or (rest == half and kept & np.uint64(1) == np.uint64(1)))
+    pattern = (np.uint64(biased) << np.uint64(mantissa_bits)) + kept
+    return min(pattern, np.uint64(2 * max_exponent + 1) << np.uint64(mantissa_bits))
+
+
+@kernel
+def _round_significands(s, exponent, negative, mantissa_bits, max_exponent, sign_bit, out):  # type: ignore[no-untyped-def]
+    """The floats (-1)^negative s 2^(exponent - 63) as bit patterns; a zero has no sign."""
+    for i in range(s.size):
+        pattern = _round_significand(s[i], exponent[i], mantissa_bits, max_exponent)
+        out[i] = pattern | (np.uint64(negative[i] and pattern != 0) << np.uint64(sign_bit))
+
+
+_FEW_BITS = 10
+"""Formats up to this many bits do without the tables of `lnsnum.elementary`: fewer entries to compute."""
+
+_BLOCK = 1 << 14
 
 
 def decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
@@ -538,20 +504,44 @@ def decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
 
 def _make_decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
     to = FLOAT_TYPES[dtype]
-    lowest = log_offset - fmt.max_log
-    if fmt.base == 2.0:
-        fraction, _ = _significands(2.0, fmt.fraction_bits, 0, 1 << fmt.fraction_bits)
-        logs = np.arange(lowest, lowest + fmt.max_magnitude)
+    logs = np.arange(log_offset - fmt.max_log, log_offset + fmt.max_log + 1)
+    if fmt.base == 2.0 and fmt.bits <= WIDEST_TABLE:
+        fraction, _ = _exact_significands(2.0, fmt.fraction_bits, 0, 1 << fmt.fraction_bits)
         significand = fraction[logs & ((1 << fmt.fraction_bits) - 1)]
         exponent = logs >> fmt.fraction_bits
+    elif fmt.bits <= _FEW_BITS:
+        significand, exponent = _exact_significands(fmt.base, fmt.fraction_bits, int(logs[0]), logs.size)
     else:
-        significand, exponent = _significands(fmt.base, fmt.fraction_bits, lowest, fmt.max_magnitude)
+        significand, exponent = significands(fmt.base, fmt.fraction_bits, logs)
     table = np.zeros(1 << fmt.bits, to.pattern)
-    table[1 : fmt.sign_bit] = _round_significands(significand, exponent, to)
-    table[fmt.sign_bit + 1 :] = table[1 : fmt.sign_bit] | to.pattern.type(1 << (to.bits - 1))
-    table[fmt.sign_bit + 1 :][table[1 : fmt.sign_bit] == 0] = 0
+    for sign, start in ((False, 1), (True, fmt.sign_bit + 1)):
+        part = table[start : start + logs.size]
+        _round_significands(
+            significand,
+            exponent,
+            np.broadcast_to(sign, logs.shape),
+            to.mantissa_bits,
+            to.max_exponent,
+            to.bits - 1,
+            part,
+        )
     table[fmt.nan_code] = to.nan
     return table
+
+
+def _decode_by_powers(codes: Codes, fmt: LNSFormat, log_offset: Any, dtype: str) -> NDArray[Any]:
+    """Bit patterns of one-dimensional codes: where a format is too wide for a table, or the scales are many."""
+    to = FLOAT_TYPES[dtype]
+    logs = (codes.astype(np.int64) & fmt.max_magnitude) + (log_offset - fmt.bias)
+    out = np.empty(codes.shape, to.pattern)
+    for start in range(0, codes.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        significand, exponent = significands(fmt.base, fmt.fraction_bits, logs[part])
+        negative = codes[part] >= fmt.sign_bit
+        _round_significands(significand, exponent, negative, to.mantissa_bits, to.max_exponent, to.bits - 1, out[part])
+    out[codes == 0] = 0
+    out[codes == fmt.nan_code] = to.nan
+    return out
 
 
 _small_table = lru_cache(maxsize=4096)(_make_decode_table)
@@ -570,14 +560,13 @@ def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offs
 
     Args:
         codes: unsigned integers of any shape.
-        fmt: their format, at most 16 bits wide.
+        fmt: their format.
         dtype: "float64", "float32", "float16", or "bfloat16" (given as uint16 bit patterns).
         log_offset: the scale in code steps, an integer or an int32 array that broadcasts to codes.
 
     Raises:
         TypeError: where codes are no integers.
         ValueError: where a code lies outside the format, or the dtype is not one of the four.
-        NotImplementedError: for formats wider than 16 bits.
 
     >>> from lnsnum import lns8f3
     >>> decode([64, 200, 0, 128], lns8f3)
@@ -591,9 +580,15 @@ def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offs
     offset = check_offsets(log_offset, array.shape)
 
     def decode_block(block_offset: int, block: NDArray[Any]) -> NDArray[Any]:
+        if fmt.bits > WIDEST_TABLE:
+            return _decode_by_powers(block, fmt, np.int64(block_offset), name)
         patterns = np.empty(block.shape, FLOAT_TYPES[name].pattern)
         gather(block, decode_table(fmt, block_offset, name), patterns)
         return patterns
 
-    out = _by_offset(decode_block, offset, FLOAT_TYPES[name].pattern, array)
+    if isinstance(offset, np.ndarray) and offset.size > _FEW and np.unique(offset).size > _FEW:
+        each = np.broadcast_to(offset, array.shape).reshape(-1).astype(np.int64)
+        out = _decode_by_powers(np.ascontiguousarray(array).reshape(-1), fmt, each, name).reshape(array.shape)
+    else:
+        out = _by_offset(decode_block, offset, FLOAT_TYPES[name].pattern, array)
     return out if name == "bfloat16" else out.view(name)

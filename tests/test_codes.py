@@ -31,7 +31,6 @@ from lnsnum.format import (
     lns12f6,
     lns16f7,
     lns16f10,
-    lns32f23,
 )
 
 FLOATS = {"float64": (64, 53, -1022), "float32": (32, 24, -126), "float16": (16, 11, -14), "bfloat16": (16, 8, -126)}
@@ -1009,16 +1008,6 @@ def test_other_errors():
         fit_log_offset(ONES, lns8f3, rounding="odd")
     with pytest.raises(TypeError, match=r"not int64"):
         fit_log_offset(np.ones(3, np.int64), lns8f3)
-
-
-def test_formats_wider_than_16_bits_are_not_there_yet():
-    for fmt in (LNSFormat(17, 5), lns32f23):
-        for call in (
-            lambda f=fmt: encode(ONES, f), lambda f=fmt: decode(CODES, f), lambda f=fmt: convert(CODES, f, lns8f3),
-            lambda f=fmt: convert(CODES, lns8f3, f),
-        ):  # fmt: skip
-            with pytest.raises(NotImplementedError, match=r"wider than 16 bits"):
-                call()
 
 
 # ------------------------------------------------------------------------------------------------------ flush to zero

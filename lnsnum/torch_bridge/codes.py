@@ -27,6 +27,14 @@ FLOAT_NAMES = {
 }
 
 
+def check_width(fmt: LNSFormat) -> None:
+    """Raise NotImplementedError where weights cannot be of this format."""
+    if fmt.bits > core.WIDEST_TABLE:
+        raise NotImplementedError(
+            f"{fmt.name} is wider than {core.WIDEST_TABLE} bits: take one of at most {core.WIDEST_TABLE} for weights"
+        )
+
+
 def code_dtype(fmt: LNSFormat) -> torch.dtype:
     """What a tensor of this format's codes is of: uint8, int16 or int32."""
     return _CODE_DTYPES[fmt.dtype.itemsize]

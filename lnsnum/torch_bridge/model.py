@@ -144,6 +144,8 @@ def _choose(
     if not named:
         raise ValueError(f"the model ({type(model).__name__}) has no parameters: there is nothing to convert")
     patterns = {p: LNSFormat.of(f) for p, f in fmt.items()} if isinstance(fmt, Mapping) else {"*": LNSFormat.of(fmt)}
+    for chosen_format in patterns.values():
+        bridge.check_width(chosen_format)
     for wanted in patterns.values():
         check_format(wanted)
     names: dict[int, list[str]] = {}  # a tied parameter has several

@@ -65,6 +65,7 @@ class LNSWeight(torch.Tensor):
         dtype: torch.dtype = torch.float32,
     ) -> LNSWeight:
         check_format(fmt)
+        bridge.check_width(fmt)
         if codes.dtype != bridge.code_dtype(fmt):
             raise TypeError(f"codes of {fmt.name} are a tensor of {bridge.code_dtype(fmt)}, not {codes.dtype}")
         if dtype not in bridge.FLOAT_NAMES:
