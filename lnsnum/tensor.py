@@ -1,25 +1,79 @@
-"""LNSTensor: an array of codes with its format and its scale.
+"""LNSTensor: an array of codes with its format and its scale, that NumPy's functions take.
 
     x[i]  =  (-1)^s[i] * base^((m[i] - bias + log_offset) / 2^F)
 
-The class only routes: every operation is a function on plain arrays in `lnsnum.codes` or `lnsnum.arithmetic`.
+The class only routes: arithmetic is a function on plain arrays in `lnsnum.arithmetic` or `lnsnum.reduction`; what moves
+numbers is in `lnsnum.storage`, what NumPy's functions do in `lnsnum.numpy_ufuncs` and `lnsnum.numpy_protocol`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Self, TypedDict, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lnsnum import arithmetic
-from lnsnum.codes import WIDEST_TABLE, Codes, LogOffset, check_codes, check_offsets, decode, encode, fit_log_offset
+from lnsnum import arithmetic, elementwise, numpy_protocol, reduction
+from lnsnum.accumulate import Order
+from lnsnum.codes import FLOAT_TYPES
+from lnsnum.conversion import rescale
+from lnsnum.elementwise import Bools, apply, as_operand, check_one_format, compare, reduce_into, to_power
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
+from lnsnum.gaussian import GaussianLog
+from lnsnum.numpy_ufuncs import array_ufunc
+from lnsnum.operation import OutLogOffset
+from lnsnum.reduction import Accumulator
+from lnsnum.storage import ScaledCodes
+
+Axis = int | tuple[int, ...] | None
 
 
-class LNSTensor:
+class Scaling(TypedDict, total=False):
+    """Keyword arguments of `LNSTensor.astype`, and of all that rounds."""
+
+    out_log_offset: OutLogOffset
+    rounding: Rounding
+    overflow: Overflow
+    underflow: Underflow
+    random_bits: ArrayLike | None
+
+
+class Rounded(Scaling, total=False):
+    """Those of the operations; out_format: the result's format or its name, needed where the operands' differ."""
+
+    out_format: LNSFormat | str | None
+
+
+class RoundedSum(Rounded, total=False):
+    """Those of `LNSTensor.add` and `subtract`."""
+
+    gaussian: GaussianLog | None
+
+
+class Accumulated(RoundedSum, total=False):
+    """Those of sums: `lnsnum.reduction.Accumulated`."""
+
+    accumulator: Accumulator
+    order: Order
+
+
+def _refused(symbol: str, instead: str) -> Any:
+    def refuse(self: ScaledCodes, other: object = None) -> Any:
+        raise TypeError(f"{symbol} does not take LNSTensors: {instead}")
+
+    return refuse
+
+
+_NO_REMAINDER = "a quotient is rounded to no integer in a logarithmic format; take floats with to_float()"
+_NO_BITS = "compare first, as in (x > 0) & (y > 0)"
+
+
+class LNSTensor(ScaledCodes):
     """Numbers in a logarithmic format.
+
+    Operators and NumPy's functions work as on arrays; docs/numpy.md tells which, and what each means. The methods take
+    what NumPy's signatures have no room for: out_format, out_log_offset, rounding, overflow, underflow, random_bits.
 
     Args:
         codes: unsigned integers of any shape; kept, not copied, where they are of fmt.dtype already.
@@ -37,202 +91,312 @@ class LNSTensor:
     LNSTensor([ 1.        , -2.59367911,  0.        ], lns8f3)
     >>> (x * x).to_float()
     array([1.        , 6.72717132, 0.        ])
+    >>> np.sort(x + x)
+    LNSTensor([-5.18735822,  0.        ,  2.        ], lns8f3)
     """
 
-    __slots__ = ("_codes", "_fmt", "_log_offset")
-    __array_ufunc__ = None  # NumPy hands mixed operations to us, and we refuse them with a sentence
-    __hash__ = None  # type: ignore[assignment]
+    __slots__ = ()
 
-    def __init__(self, codes: ArrayLike, fmt: LNSFormat | str, *, log_offset: LogOffset = 0) -> None:
-        self._fmt = LNSFormat.of(fmt)
-        self._codes = check_codes(codes, self._fmt)
-        self._log_offset = check_offsets(log_offset, self._codes.shape)
+    # ------------------------------------------------------------------------------------------------------- NumPy
 
-    @classmethod
-    def from_float(
-        cls,
-        x: ArrayLike,
-        fmt: LNSFormat | str,
-        *,
-        rounding: Rounding = "nearest",
-        overflow: Overflow = "saturate",
-        underflow: Underflow = "round",
-        log_offset: LogOffset | Literal["fit"] = 0,
-        random_bits: ArrayLike | None = None,
-        dtype: str | None = None,
-    ) -> LNSTensor:
-        """The tensor nearest to floats (or rounded as asked): `lnsnum.encode` with its arguments and errors.
-
-        `log_offset="fit"` takes the least offset at which no finite element saturates.
-
-        >>> LNSTensor.from_float([300.0, 1e6], "lns8f3", log_offset="fit").log_offset
-        96
-        """
-        fmt = LNSFormat.of(fmt)
-        if isinstance(log_offset, str):
-            if log_offset != "fit":
-                raise ValueError(f'log_offset={log_offset!r} is not known: an integer or "fit"')
-            log_offset = fit_log_offset(x, fmt, rounding=rounding, dtype=dtype)
-        codes = encode(
-            x,
-            fmt,
-            rounding=rounding,
-            overflow=overflow,
-            underflow=underflow,
-            log_offset=log_offset,
-            random_bits=random_bits,
-            dtype=dtype,
-        )
-        return cls(codes, fmt, log_offset=log_offset)
-
-    def to_float(self, dtype: str = "float64") -> NDArray[Any]:
-        """The values, each rounded once to "float64", "float32", "float16" or "bfloat16" (as uint16 patterns)."""
-        return decode(self._codes, self._fmt, dtype, log_offset=self._log_offset)
-
-    @property
-    def codes(self) -> Codes:
-        """The code words: an array of fmt.dtype, not a copy."""
-        return self._codes
-
-    @property
-    def fmt(self) -> LNSFormat:
-        """The format of every element."""
-        return self._fmt
-
-    @property
-    def log_offset(self) -> LogOffset:
-        """The scale in code steps: an integer, or an int32 array that broadcasts to the codes."""
-        return self._log_offset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As of a NumPy array."""
-        return self._codes.shape
-
-    @property
-    def ndim(self) -> int:
-        """As of a NumPy array."""
-        return self._codes.ndim
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return self._codes.size
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the codes."""
-        return self._codes.nbytes
-
-    def __bool__(self) -> bool:
-        if self.size != 1:
-            raise ValueError(f"an LNSTensor of {self.size} elements is neither true nor false: compare it first")
-        return bool(self._codes.reshape(-1)[0] != 0)
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **named: Any) -> Any:
+        return array_ufunc(ufunc, method, inputs, named)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        raise TypeError(f"numpy.{func.__name__} does not take LNSTensors: give it floats, by to_float()")
+        return numpy_protocol.array_function(func, args, kwargs)
 
-    def __len__(self) -> int:
-        return len(self._codes)
+    # --------------------------------------------------------------------------------------------------- operators
 
-    def __iter__(self) -> Iterator[LNSTensor]:
-        return (self[i] for i in range(len(self)))
+    def __add__(self, other: object) -> Self:
+        return self._operate(np.add, self, other)
 
-    def _with_shape_of(self, view: Callable[[NDArray[Any]], Any]) -> LNSTensor:
-        """The same view of the codes and of the offsets."""
-        offset = self._log_offset
-        if isinstance(offset, np.ndarray):
-            offset = view(np.broadcast_to(offset, self.shape))
-        return LNSTensor(view(self._codes), self._fmt, log_offset=offset)
+    def __radd__(self, other: object) -> Self:
+        return self._operate(np.add, other, self)
 
-    def __getitem__(self, index: Any) -> LNSTensor:
-        return self._with_shape_of(lambda array: np.asarray(array[index]))
+    def __sub__(self, other: object) -> Self:
+        return self._operate(np.subtract, self, other)
 
-    def reshape(self, *shape: int | tuple[int, ...]) -> LNSTensor:
-        """As `numpy.ndarray.reshape`: a view where it can be one."""
-        target: Any = shape[0] if len(shape) == 1 else shape
-        return self._with_shape_of(lambda array: array.reshape(target))
+    def __rsub__(self, other: object) -> Self:
+        return self._operate(np.subtract, other, self)
 
-    def __repr__(self) -> str:
-        wide = self._fmt.bits > WIDEST_TABLE
-        prefix = "LNSTensor(codes=" if wide else "LNSTensor("
-        values = np.array2string(self._codes if wide else self.to_float(), separator=", ", prefix=prefix)
-        offset = self._log_offset
-        scale = "" if isinstance(offset, int) and offset == 0 else f", log_offset={offset!r}"
-        return f"{prefix}{values}, {self._fmt.name}{scale})"
+    def __mul__(self, other: object) -> Self:
+        return self._operate(np.multiply, self, other)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("an LNSTensor holds codes: making an array of floats always copies")
-        name = "float64" if dtype is None else np.dtype(dtype).name
-        if name in ("float64", "float32", "float16"):
-            return self.to_float(name)  # rounds once
-        return self.to_float().astype(dtype)
+    def __rmul__(self, other: object) -> Self:
+        return self._operate(np.multiply, other, self)
 
-    def _operand(self, other: object, operation: str) -> LNSTensor:
-        if not isinstance(other, LNSTensor):
-            raise TypeError(
-                f"{operation} of LNSTensor and {type(other).__name__}: "
-                f"make it one with LNSTensor.from_float(x, {self._fmt.name!r}), or take floats with to_float()"
-            )
-        if other._fmt != self._fmt:
-            raise TypeError(
-                f"{operation} of {self._fmt.name} and {other._fmt.name}: bring both to one format with lnsnum.convert"
-            )
-        return other
+    def __truediv__(self, other: object) -> Self:
+        return self._operate(np.divide, self, other)
 
-    def __mul__(self, other: object) -> LNSTensor:
-        return self._combine(other, arithmetic.multiply, "multiplication")
+    def __rtruediv__(self, other: object) -> Self:
+        return self._operate(np.divide, other, self)
 
-    def __truediv__(self, other: object) -> LNSTensor:
-        return self._combine(other, arithmetic.divide, "division")
+    def __pow__(self, exponent: object) -> Self:
+        return to_power(self, exponent)
 
-    def _combine(self, other: object, operation: Callable[..., tuple[Codes, int]], name: str) -> LNSTensor:
-        b = self._operand(other, name)
-        codes, offset = operation(
-            self._codes, b._codes, self._fmt, a_log_offset=self._log_offset, b_log_offset=b._log_offset
-        )
-        return LNSTensor(codes, self._fmt, log_offset=offset)
+    def __rpow__(self, base: object) -> Self:
+        return self._operate(np.float_power, base, self)
 
-    def __rmul__(self, other: object) -> LNSTensor:
-        return self._operand(other, "multiplication") * self
+    def __matmul__(self, other: object) -> Self:
+        return self._operate(np.matmul, self, other)
 
-    def __rtruediv__(self, other: object) -> LNSTensor:
-        return self._operand(other, "division") / self
+    def __rmatmul__(self, other: object) -> Self:
+        return self._operate(np.matmul, other, self)
 
-    def __neg__(self) -> LNSTensor:
-        return LNSTensor(arithmetic.negative(self._codes, self._fmt), self._fmt, log_offset=self._log_offset)
-
-    def __pos__(self) -> LNSTensor:
-        return self
-
-    def __abs__(self) -> LNSTensor:
-        return LNSTensor(arithmetic.absolute(self._codes, self._fmt), self._fmt, log_offset=self._log_offset)
-
-    def isnan(self) -> NDArray[np.bool_]:
-        """Which elements are NaN."""
-        return arithmetic.isnan(self._codes, self._fmt)
-
-    def _compare(self, other: object, relation: Callable[[Any, Any], Any]) -> NDArray[np.bool_]:
-        b = self._operand(other, "comparison")
-        keys = (arithmetic.order_key(t._codes, t._fmt, t._log_offset) for t in (self, b))
-        result: NDArray[np.bool_] = relation(*keys) & ~(self.isnan() | b.isnan())
+    def _operate(self, ufunc: np.ufunc, a: object, b: object) -> Self:
+        other = b if a is self else a
+        if not isinstance(other, ScaledCodes) and getattr(other, "__array_ufunc__", ...) is None:
+            return cast(Self, NotImplemented)  # as NumPy's arrays: such a class wants to do it itself
+        result: Self = array_ufunc(ufunc, "__call__", (a, b), {})
         return result
 
-    def __eq__(self, other: object) -> NDArray[np.bool_]:  # type: ignore[override]
-        return self._compare(other, np.equal)
+    def __iadd__(self, other: object) -> Self:
+        return self._in_place(np.add, other)
 
-    def __ne__(self, other: object) -> NDArray[np.bool_]:  # type: ignore[override]
-        return ~self._compare(other, np.equal)
+    def __isub__(self, other: object) -> Self:
+        return self._in_place(np.subtract, other)
 
-    def __lt__(self, other: object) -> NDArray[np.bool_]:
-        return self._compare(other, np.less)
+    def __imul__(self, other: object) -> Self:
+        return self._in_place(np.multiply, other)
 
-    def __le__(self, other: object) -> NDArray[np.bool_]:
-        return self._compare(other, np.less_equal)
+    def __itruediv__(self, other: object) -> Self:
+        return self._in_place(np.divide, other)
 
-    def __gt__(self, other: object) -> NDArray[np.bool_]:
-        return self._compare(other, np.greater)
+    def __ipow__(self, exponent: object) -> Self:
+        return to_power(self, exponent, self)
 
-    def __ge__(self, other: object) -> NDArray[np.bool_]:
-        return self._compare(other, np.greater_equal)
+    def __imatmul__(self, other: object) -> Self:
+        return self._in_place(np.matmul, other)
+
+    def _in_place(self, ufunc: np.ufunc, other: object) -> Self:
+        array_ufunc(ufunc, "__call__", (self, other), {"out": (self,)})
+        return self
+
+    def __neg__(self) -> Self:
+        return elementwise.negative(self)
+
+    def __pos__(self) -> Self:
+        return self
+
+    def __abs__(self) -> Self:
+        return elementwise.absolute(self)
+
+    def __eq__(self, other: object) -> Bools:  # type: ignore[override]
+        return compare(np.equal, self, other)
+
+    def __ne__(self, other: object) -> Bools:  # type: ignore[override]
+        return compare(np.not_equal, self, other)
+
+    def __lt__(self, other: object) -> Bools:
+        return compare(np.less, self, other)
+
+    def __le__(self, other: object) -> Bools:
+        return compare(np.less_equal, self, other)
+
+    def __gt__(self, other: object) -> Bools:
+        return compare(np.greater, self, other)
+
+    def __ge__(self, other: object) -> Bools:
+        return compare(np.greater_equal, self, other)
+
+    __floordiv__ = __rfloordiv__ = _refused("//", _NO_REMAINDER)
+    __mod__ = __rmod__ = _refused("%", _NO_REMAINDER)
+    __divmod__ = __rdivmod__ = _refused("divmod", _NO_REMAINDER)
+    __lshift__ = __rlshift__ = _refused("<<", "multiply by a power of two")
+    __rshift__ = __rrshift__ = _refused(">>", "divide by a power of two")
+    __and__ = __rand__ = _refused("&", _NO_BITS)
+    __or__ = __ror__ = _refused("|", _NO_BITS)
+    __xor__ = __rxor__ = _refused("^", _NO_BITS)
+    __invert__ = _refused("~", _NO_BITS)
+
+    # ------------------------------------------------------------------------------------- operations, with options
+
+    def _with(self, function: Callable[..., Any], others: tuple[object, ...], options: Any) -> Self:
+        return apply(function, [self, *(as_operand(x, self, function.__name__) for x in others)], **options)
+
+    def add(self, other: object, **options: Unpack[RoundedSum]) -> Self:
+        """self + other, correctly rounded as the options say: those of `lnsnum.arithmetic.add`.
+
+        >>> x = LNSTensor.from_float([1.0, 3.0], "lns8f3")
+        >>> x.add(x, rounding="toward_zero", out_format="lns16f10", out_log_offset=0).log_offset
+        0
+        """
+        return self._with(arithmetic.add, (other,), options)
+
+    def subtract(self, other: object, **options: Unpack[RoundedSum]) -> Self:
+        """self - other, correctly rounded."""
+        return self._with(arithmetic.subtract, (other,), options)
+
+    def multiply(self, other: object, **options: Unpack[Rounded]) -> Self:
+        """self * other, exact but for the edges, or correctly rounded into out_format."""
+        return self._with(arithmetic.multiply, (other,), options)
+
+    def divide(self, other: object, **options: Unpack[Rounded]) -> Self:
+        """self / other, as `multiply`."""
+        return self._with(arithmetic.divide, (other,), options)
+
+    def fma(self, factor: object, addend: object, **options: Unpack[Rounded]) -> Self:
+        """self * factor + addend, correctly rounded, once.
+
+        >>> x = LNSTensor.from_float([2.0], "lns16f10")
+        >>> x.fma(x, -4).tolist()
+        [0.0]
+        """
+        return self._with(arithmetic.fma, (factor, addend), options)
+
+    def power(self, exponent: object, **options: Unpack[Rounded]) -> Self:
+        """self^exponent: correctly rounded for an integer or a Fraction, faithful for a tensor."""
+        return to_power(self, exponent, **options)
+
+    def minimum(self, other: object, *, out_log_offset: OutLogOffset = None, **edges: Any) -> Self:
+        """The lesser of each two; NaN in either is NaN."""
+        return self._with(arithmetic.minimum, (other,), {"out_log_offset": out_log_offset, **edges})
+
+    def maximum(self, other: object, *, out_log_offset: OutLogOffset = None, **edges: Any) -> Self:
+        """The greater of each two; NaN in either is NaN."""
+        return self._with(arithmetic.maximum, (other,), {"out_log_offset": out_log_offset, **edges})
+
+    def sqrt(self, **options: Unpack[Rounded]) -> Self:
+        """The square root, correctly rounded."""
+        return self._with(arithmetic.sqrt, (), options)
+
+    def reciprocal(self, **options: Unpack[Rounded]) -> Self:
+        """1 / self, exact but for the edges."""
+        return self._with(arithmetic.reciprocal, (), options)
+
+    def square(self, **options: Unpack[Rounded]) -> Self:
+        """self * self, exact but for the edges."""
+        return self._with(arithmetic.square, (), options)
+
+    def exp(self, **options: Unpack[Rounded]) -> Self:
+        """e^self, faithful."""
+        return self._with(arithmetic.exp, (), options)
+
+    def exp2(self, **options: Unpack[Rounded]) -> Self:
+        """2^self, faithful."""
+        return self._with(arithmetic.exp2, (), options)
+
+    def log(self, **options: Unpack[Rounded]) -> Self:
+        """The natural logarithm, faithful."""
+        return self._with(arithmetic.log, (), options)
+
+    def log2(self, **options: Unpack[Rounded]) -> Self:
+        """The logarithm to base 2, faithful."""
+        return self._with(arithmetic.log2, (), options)
+
+    def ulp_distance(self, other: object) -> NDArray[np.int64]:
+        """How many codes lie between, -1 where one is NaN: `lnsnum.arithmetic.ulp_distance`.
+
+        Raises:
+            ValueError: where the two have not one scale: there is no common step then.
+        """
+        b = as_operand(other, self, "ulp_distance")
+        check_one_format([self, b], "ulp_distance", has_out_format=False)
+        if not np.array_equal(self.log_offset, b.log_offset):
+            raise ValueError(
+                "ulp_distance counts the codes of one scale: bring both to one with astype(out_log_offset=)"
+            )
+        return arithmetic.ulp_distance(self.codes, b.codes, self.fmt)
+
+    def isnan(self) -> Bools:
+        """Which elements are NaN."""
+        return elementwise.isnan(self)
+
+    def iszero(self) -> Bools:
+        """Which elements are zero."""
+        return arithmetic.iszero(self.codes, self.fmt)
+
+    def clip(
+        self,
+        min: object = None,
+        max: object = None,
+    ) -> Self:
+        """minimum(maximum(self, min), max); a bound that is None is none."""
+        clipped: Self = numpy_protocol.clip(self, min, max)
+        return clipped
+
+    def sum(self, axis: Axis = None, *, keepdims: bool = False, **options: Unpack[Accumulated]) -> Self:
+        """The sum over axes, in the accumulator and the order named: `lnsnum.reduction.sum`.
+
+        >>> LNSTensor.from_float([1.0] * 100, "lns8f3").sum(accumulator="lns16f10").tolist()
+        98.70149282610821
+        """
+        return reduce_into(None, reduction.sum, [self], axis=axis, keepdims=keepdims, **options)
+
+    def mean(self, axis: Axis = None, *, keepdims: bool = False, **options: Unpack[Accumulated]) -> Self:
+        """The mean over axes: `lnsnum.reduction.mean`."""
+        return reduce_into(None, reduction.mean, [self], axis=axis, keepdims=keepdims, **options)
+
+    def prod(self, axis: Axis = None, *, keepdims: bool = False, **options: Unpack[Rounded]) -> Self:
+        """The product over axes, exact but for the edges: `lnsnum.reduction.prod`."""
+        return reduce_into(None, reduction.prod, [self], axis=axis, keepdims=keepdims, **options)
+
+    def dot(self, other: object, **options: Unpack[Accumulated]) -> Self:
+        """As `numpy.dot`, in the accumulator and the order named."""
+        product: Self = numpy_protocol.dot(self, other, **options)
+        return product
+
+    def matmul(self, other: object, **options: Unpack[Accumulated]) -> Self:
+        """As `numpy.matmul`, in the accumulator and the order named: `lnsnum.reduction.matmul`."""
+        return self._with(reduction.matmul, (other,), options)
+
+    # --------------------------------------------------------------------------------------------- choosing by value
+
+    def min(self, axis: Axis = None, *, keepdims: bool = False) -> Self:
+        """The least over axes, at the scale it has; NaN where there is one."""
+        return cast(Self, numpy_protocol.least(self, axis, keepdims=keepdims))
+
+    def max(self, axis: Axis = None, *, keepdims: bool = False) -> Self:
+        """The greatest over axes, at the scale it has; NaN where there is one."""
+        return cast(Self, numpy_protocol.greatest(self, axis, keepdims=keepdims))
+
+    def argmin(self, axis: int | None = None, *, keepdims: bool = False) -> Any:
+        """The index of the least, of the first NaN where there is one."""
+        return numpy_protocol.argmin(self, axis, keepdims=keepdims)
+
+    def argmax(self, axis: int | None = None, *, keepdims: bool = False) -> Any:
+        """The index of the greatest, of the first NaN where there is one."""
+        return numpy_protocol.argmax(self, axis, keepdims=keepdims)
+
+    def argsort(self, axis: int | None = -1) -> Any:
+        """Indices in the order of the values: stable, NaN last."""
+        return numpy_protocol.argsort(self, axis)
+
+    def sort(self, axis: int = -1) -> None:
+        """Sort in place along an axis, as `numpy.ndarray.sort`: stable, NaN last.
+
+        Raises:
+            ValueError: where the scale changes along the axis: a number would be rounded in its new place.
+        """
+        result = numpy_protocol.sort(self, axis)
+        old, new = (np.broadcast_to(tensor.log_offset, self.shape) for tensor in (self, result))
+        if not np.array_equal(old, new):
+            raise ValueError("the scale changes along the axis: numpy.sort(x) gives a sorted copy, with its scales")
+        self.codes[...] = result.codes
+
+    @overload
+    def astype(self, to: LNSFormat, **options: Unpack[Scaling]) -> Self: ...
+
+    @overload
+    def astype(self, to: Any) -> Any: ...
+
+    def astype(self, to: Any, **options: Any) -> Any:
+        """In another format, rounded once from the exact values; or as floats, for a float type.
+
+        Args:
+            to: a format or its name, or "float64", "float32", "float16", "bfloat16" or the NumPy type of that name.
+            options: for formats; out_log_offset, rounding, overflow, underflow, random_bits as for every operation.
+
+        >>> x = LNSTensor.from_float([1.0, 2.5], "lns16f10")
+        >>> x.astype("lns8f3"), x.astype(np.float32)
+        (LNSTensor([1.        , 2.59367911], lns8f3), array([1.      , 2.500585], dtype=float32))
+        """
+        if isinstance(to, str) and to.startswith("lns"):
+            to = LNSFormat.parse(to)
+        if isinstance(to, LNSFormat):
+            codes, log_offset = rescale(self.codes, self.fmt, log_offset=self.log_offset, out_format=to, **options)
+            return self._of(codes, to, log_offset)
+        name = to if to == "bfloat16" else np.dtype(to).name
+        if name not in FLOAT_TYPES or options:
+            raise TypeError(f"astype({to!r}): give a format, or float64, float32, float16 or bfloat16 without options")
+        return self.to_float(name)
