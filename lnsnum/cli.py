@@ -1,4 +1,4 @@
-"""The command line: `lnsnum train` and `lnsnum evaluate`.
+"""The command line: `lnsnum train`, `lnsnum evaluate` and `lnsnum certify`.
 
 Bad input ends with one sentence on stderr and exit code 2; so does a missing extra.
 """
@@ -9,10 +9,11 @@ import enum
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -34,6 +35,8 @@ except ImportError as missing:
 if TYPE_CHECKING:
     from torch import nn
 
+    from lnsnum.certify import Certificate, Judgement
+    from lnsnum.gaussian import GaussianLog
     from lnsnum.tasks.training import Data, Footprint, History
 
 app = typer.Typer(
@@ -42,8 +45,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Numbers as logarithms: train networks natively in LNS, and look at the result.",
 )
-console = Console(markup=False, highlight=False)
-errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+console = Console(markup=False, highlight=False, emoji=False)
+errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 TASK_ENTRY, RUN_ENTRY = "lnsnum.task", "lnsnum.run"
 """Metadata of the weight files of `lnsnum train`: the task, and the run's arguments and result as JSON."""
@@ -276,6 +279,104 @@ def evaluate(
     score = training.accuracy(model, test_data)
     console.print(f"{file}: {training.weight_count(model)} weights in {', '.join(formats)}")
     console.print(f"test accuracy {score:.2%} on {len(test_data.labels)} images")
+
+
+@app.command()
+def certify(
+    formats: Annotated[list[str], typer.Argument(help="Formats, such as lns8f3 or lns32f23.", show_default=False)],
+    gaussian: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Judge an approximate Gaussian logarithm instead: exact, mitchell, cotransformation, "
+            "cotransformation:BITS, linear:SEGMENTS. Can be repeated."
+        ),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for the documentation.")] = False,
+) -> None:
+    """Scan all that a claim of correct rounding needs, and print a certificate. Exit code 1 where one is refuted."""
+    try:
+        parsed = [LNSFormat.parse(name) for name in formats]
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    from lnsnum import certify as proofs
+
+    logs = {name: _gaussian_log(name) for name in gaussian or []}
+    wrong = 0
+    for i, fmt in enumerate(parsed):
+        if i and markdown:
+            print()
+        if logs:
+            judged = {name: proofs.judge(log, fmt) for name, log in logs.items()}
+            if markdown:
+                rows = (proofs.judgement_markdown(name, judgements) for name, judgements in judged.items())
+                print(f"### {fmt.name}", "", proofs.JUDGEMENT_HEAD, *rows, sep="\n")
+            else:
+                for name, judgements in judged.items():
+                    console.print(_judgement(fmt, name, judgements))
+            continue
+        with errors.status(f"{fmt.name}: ...") as status:
+            certificate = proofs.certify(fmt, lambda name, fmt=fmt: status.update(f"{fmt.name}: {name}"))  # type: ignore[misc]
+        wrong += certificate.misroundings
+        if markdown:
+            print(proofs.markdown(certificate))
+        else:
+            console.print(_certificate(certificate))
+    if wrong:
+        sys.exit(1)
+
+
+def _gaussian_log(name: str) -> GaussianLog:
+    from lnsnum import gaussian
+
+    kind, _, number = name.partition(":")
+    known: dict[str, Callable[[], GaussianLog]] = {
+        "exact": gaussian.Exact,
+        "mitchell": gaussian.Mitchell,
+        "cotransformation": gaussian.Cotransformation,
+    }
+    numbered: dict[str, Callable[[int], GaussianLog]] = {
+        "linear": gaussian.LinearInterpolation,
+        "cotransformation": gaussian.Cotransformation,
+    }
+    try:
+        if number and kind in numbered:
+            return numbered[kind](int(number) if re.fullmatch("-?[0-9]{1,9}", number) else _no_number(number))
+        if not number and kind in known:
+            return known[kind]()
+    except ValueError as error:
+        raise CommandError(f"--gaussian {name}: {error}") from error
+    raise CommandError(
+        f"--gaussian {name} is not known: exact, mitchell, cotransformation, cotransformation:BITS, linear:SEGMENTS"
+    )
+
+
+def _no_number(text: str) -> int:
+    raise ValueError(f"{text!r} is no integer")
+
+
+def _certificate(certificate: Certificate) -> Table:
+    caption = ", ".join(f"{name} {value}" for name, value in certificate.environment.items())
+    table = Table(title=certificate.fmt.name, caption=f"{certificate.seconds:.1f} s; {caption}")
+    table.add_column("operation")
+    for column in ("inputs scanned", "nearest tie", "near ties re-checked", "misroundings"):
+        table.add_column(column, justify="right")
+    for finding in certificate.findings:
+        row = [f"{finding.inputs:,}", finding.tie, f"{finding.rechecked:,}"]
+        table.add_row(finding.operation, *row, f"{finding.misroundings} {finding.first_wrong}".strip())
+    return table
+
+
+def _judgement(fmt: LNSFormat, name: str, judgements: list[Judgement]) -> Table:
+    from lnsnum.certify import EDGES
+
+    table = Table(title=f"{fmt.name}, {name}: error in ulp over every z")
+    ends = [f"<= {end:g}" for end in EDGES[:-1]]
+    for column in ("", *ends, "more", "worst", "monotone", "rounding"):
+        table.add_column(column, justify="right")
+    for j in judgements:
+        row = [*(f"{count:,}" for count in j.histogram), f"{j.worst_error:.3f} at z={j.worst_z}"]
+        table.add_row(j.function, *row, "yes" if j.monotone else "no", j.rounding)
+    return table
 
 
 def main() -> None:
