@@ -14,6 +14,8 @@ EXERCISE = """
 import hashlib, sys
 import numpy as np
 from lnsnum import LNSFormat, convert, decode, encode, random_bits
+from fractions import Fraction
+from lnsnum import arithmetic, reduction
 from lnsnum.arithmetic import divide, multiply
 from lnsnum.torch_bridge.update import first_exponent, madam_step
 
@@ -23,7 +25,8 @@ special = [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -1e-310, 1e308]
 x = np.concatenate([random.normal(size=60) * 10.0 ** random.integers(-4, 5, 60), special])
 x32 = np.concatenate([x[:60].astype(np.float32), np.float32([0, 1e-45, -1e-40, 3e38])])
 bits = random_bits(x.shape, seed=3)
-for fmt in (LNSFormat(8, 3), LNSFormat(8, 5), LNSFormat(16, 10), LNSFormat(6, 1, base=1.7)):
+narrow = (LNSFormat(8, 3), LNSFormat(8, 5), LNSFormat(16, 10), LNSFormat(6, 1, base=1.7))
+for fmt in (*narrow, LNSFormat(32, 23), LNSFormat(20, 17, base=3.0)):
     for rounding in ("nearest", "toward_zero", "up", "down", "stochastic_log", "stochastic_value"):
         for values in (x, x32, np.float16([1.5, -6e-8, 65504.0, np.inf])):
             own = bits[: values.size] if rounding.startswith("stochastic") else None
@@ -33,6 +36,25 @@ for fmt in (LNSFormat(8, 3), LNSFormat(8, 5), LNSFormat(16, 10), LNSFormat(6, 1,
     for operation in (multiply, divide):
         digest.update(operation(codes, codes[::-1], fmt)[0].tobytes())
         digest.update(operation(codes, codes[::-1], fmt, a_log_offset=3)[0].tobytes())
+    b, c = codes[::-1], np.roll(codes, 5)
+    for rounding in ("nearest", "up", "stochastic_value"):
+        modes = {"rounding": rounding, "random_bits": bits if rounding.startswith("stochastic") else None}
+        for name in ("add", "subtract", "multiply", "float_power"):
+            operation = getattr(arithmetic, name)
+            digest.update(operation(codes, b, fmt, **modes)[0].tobytes())
+            if name != "float_power":
+                digest.update(repr(operation(codes, b, fmt, a_log_offset=7, **modes)[1]).encode())
+        for name in ("sqrt", "square", "reciprocal", "exp", "exp2", "log", "log2"):
+            digest.update(getattr(arithmetic, name)(codes, fmt, **modes)[0].tobytes())
+        digest.update(arithmetic.fma(codes, b, c, fmt, **modes)[0].tobytes())
+        digest.update(arithmetic.power(codes, Fraction(2, 3), fmt, **modes)[0].tobytes())
+    wide = LNSFormat(16, 10) if fmt.base == 2.0 and fmt.bits <= 16 else fmt
+    some = codes[:60].reshape(6, 10)
+    for order in ("sequential", "pairwise"):
+        digest.update(reduction.matmul(some, some.T, fmt, accumulator=wide, order=order)[0].tobytes())
+    digest.update(reduction.mean(codes[:60], fmt, accumulator=wide)[0].tobytes())
+    if fmt not in narrow:
+        continue
     gradient = np.concatenate([random.normal(size=codes.size - 4), [0, np.nan, np.inf, 1e-42]]).astype(np.float32)
     for moment in (np.zeros(codes.size, np.uint8), np.zeros(codes.size, np.float32)):
         exponent = first_exponent(gradient)
@@ -67,7 +89,7 @@ def test_plain_python_and_bounds_checks_give_the_same_bits(tmp_path):
 CACHED = """
 from lnsnum import encode, lns8f5
 from lnsnum import codes
-print(encode([1.0, -0.3], lns8f5).tolist(), sum(codes._encode.stats.cache_hits.values()))
+print(encode([1.0, -0.3], lns8f5).tolist(), sum(codes._encode_by_thresholds.stats.cache_hits.values()))
 """
 
 
