@@ -23,27 +23,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import functions, sums
 from lnsnum.codes import NO_RANDOM_BITS, Codes, LogOffset, check_codes, check_format, gather
-from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
+from lnsnum.format import LNSFormat, Overflow, Underflow
 from lnsnum.gaussian import GaussianLog
 from lnsnum.kernel import kernel
 from lnsnum.linear import KEEP, Rule, combine, linear
-from lnsnum.operation import Operand, OutLogOffset, Result, prepare
-
-
-class Rounded(TypedDict, total=False):
-    """Keyword arguments of every operation that may round.
-
-    out_format: the result's format; needed where the operands' differ, else theirs.
-    out_log_offset: the result's scale; see `OutLogOffset`.
-    rounding, overflow, underflow, random_bits: as for `encode`; random_bits broadcast to the result.
-    """
-
-    out_format: LNSFormat | None
-    out_log_offset: OutLogOffset
-    rounding: Rounding
-    overflow: Overflow
-    underflow: Underflow
-    random_bits: ArrayLike | None
+from lnsnum.operation import DEFAULTS, Operand, OutLogOffset, Result, Rounded, check_names, prepare
 
 
 class Unary(Rounded, total=False):
@@ -77,9 +61,7 @@ def _prepare(
     options: Any, accepted: Any, fmt: LNSFormat, **codes: ArrayLike
 ) -> tuple[list[Operand], Result, GaussianLog | None]:
     """Operands and result of a call; the names of the arrays are those of their offsets and formats."""
-    unknown = [name for name in options if name not in accepted.__annotations__]
-    if unknown:
-        raise TypeError(f"{unknown[0]} is no argument of this operation: {', '.join(accepted.__annotations__)}")
+    check_names(options, accepted, "operation")
     options = dict(options)
     gaussian = options.pop("gaussian", None)
     operands = []
@@ -89,15 +71,7 @@ def _prepare(
             check_format(own, f"{name}_format")
         offset = options.pop(f"{name}_log_offset" if len(codes) > 1 else "log_offset", 0)
         operands.append((array, fmt if own is None else own, offset))
-    defaults: dict[str, Any] = {
-        "out_format": None,
-        "out_log_offset": None,
-        "rounding": "nearest",
-        "overflow": "saturate",
-        "underflow": "round",
-        "random_bits": None,
-    }
-    checked, result = prepare(operands, **{**defaults, **options})
+    checked, result = prepare(operands, **{**DEFAULTS, **options})
     return checked, result, gaussian
 
 

@@ -75,12 +75,9 @@ def log2_significand(m):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def log2_parts(x):  # type: ignore[no-untyped-def]
-    """`(e, log2(m))` of a positive double x = 2^e m, 1 <= m < 2, the latter exactly 0 for m = 1.
-
-    Subnormals are read from the bits, even where the processor flushes them.
-    """
-    bits = np.float64(x).view(np.uint64)
+def split_bits(bits):  # type: ignore[no-untyped-def]
+    """`(biased exponent, mantissa)` of the pattern of a positive double, a subnormal one normalized: the exponent goes
+    on below 1."""
     exponent = np.int64(bits >> np.uint64(52))
     mantissa = bits & np.uint64(0xFFFFFFFFFFFFF)
     if exponent == 0:
@@ -89,6 +86,16 @@ def log2_parts(x):  # type: ignore[no-untyped-def]
             mantissa = mantissa << np.uint64(1)
             exponent -= 1
         mantissa = mantissa & np.uint64(0xFFFFFFFFFFFFF)
+    return exponent, mantissa
+
+
+@kernel
+def log2_parts(x):  # type: ignore[no-untyped-def]
+    """`(e, log2(m))` of a positive double x = 2^e m, 1 <= m < 2, the latter exactly 0 for m = 1.
+
+    Subnormals are read from the bits, even where the processor flushes them.
+    """
+    exponent, mantissa = split_bits(np.float64(x).view(np.uint64))
     if mantissa == 0:
         return exponent - 1023, 0.0
     m = np.uint64(mantissa | np.uint64(0x3FF0000000000000)).view(np.float64)

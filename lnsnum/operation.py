@@ -9,7 +9,7 @@ The scale of a result is an argument; "fit" is found by running the kernel once 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,40 @@ from lnsnum.rounding import Target, UInt32Array, target, unbounded
 OutLogOffset = int | Literal["fit"] | None
 """The result's log_offset: an integer, "fit" (the least at which nothing saturates), or None: 0 where all operands
 have 0, else "fit"."""
+
+
+class Rounded(TypedDict, total=False):
+    """Keyword arguments of every operation that may round.
+
+    out_format: the result's format; needed where the operands' differ, else theirs.
+    out_log_offset: the result's scale; see `OutLogOffset`.
+    rounding, overflow, underflow, random_bits: as for `encode`; random_bits broadcast to the result.
+    """
+
+    out_format: LNSFormat | None
+    out_log_offset: OutLogOffset
+    rounding: Rounding
+    overflow: Overflow
+    underflow: Underflow
+    random_bits: ArrayLike | None
+
+
+DEFAULTS: dict[str, Any] = {
+    "out_format": None,
+    "out_log_offset": None,
+    "rounding": "nearest",
+    "overflow": "saturate",
+    "underflow": "round",
+    "random_bits": None,
+}
+"""What the keywords of `Rounded` are where they are not given."""
+
+
+def check_names(options: Any, accepted: Any, what: str) -> None:
+    """Raise TypeError where a keyword is none of those of the TypedDict `accepted`."""
+    for name in options:
+        if name not in accepted.__annotations__:
+            raise TypeError(f"{name} is no argument of this {what}: {', '.join(accepted.__annotations__)}")
 
 
 class Operand(NamedTuple):

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import operator
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple, TypedDict, Unpack, cast
+from typing import Any, Literal, NamedTuple, Unpack, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,29 +31,18 @@ from lnsnum import exact, sums
 from lnsnum.accumulate import Order, Terms, accumulate, terms_of
 from lnsnum.codes import Codes, LogOffset, check_format, decode, encode, fit_log_offset
 from lnsnum.decide import Quotient, Term, Value
-from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
+from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, check_choice, check_log_offset
 from lnsnum.gaussian import GaussianLog, check_gaussian
 from lnsnum.kernel import kernel
 from lnsnum.linear import KEEP, linear
-from lnsnum.operation import OutLogOffset, prepare, run
+from lnsnum.operation import DEFAULTS, Rounded, check_names, prepare, run
 from lnsnum.rounding import DOUBT, Target, UInt32Array, pack, settle, steps_in_two
 
 Accumulator = Literal["float64", "float32"] | LNSFormat | str
 """What a sum is kept in: a float type, or an LNS format or its name."""
 
 
-class Reduced(TypedDict, total=False):
-    """Keyword arguments of the result of a reduction, as for every operation that rounds."""
-
-    out_format: LNSFormat | None
-    out_log_offset: OutLogOffset
-    rounding: Rounding
-    overflow: Overflow
-    underflow: Underflow
-    random_bits: ArrayLike | None
-
-
-class Accumulated(Reduced, total=False):
+class Accumulated(Rounded, total=False):
     """Those of a sum.
 
     accumulator: "float64" (the default), "float32", or a format of the operands' base with no fewer bits and fraction
@@ -122,21 +111,9 @@ class _Call(NamedTuple):
     """Keyword arguments of `prepare`."""
 
 
-_DEFAULTS: dict[str, Any] = {
-    "out_format": None,
-    "out_log_offset": None,
-    "rounding": "nearest",
-    "overflow": "saturate",
-    "underflow": "round",
-    "random_bits": None,
-}
-
-
 def _read(options: Any, accepted: Any, *formats: LNSFormat, scaled: bool) -> _Call:
     """Check the keywords of a reduction of operands of these formats; `scaled`: one has a log_offset other than 0."""
-    unknown = [name for name in options if name not in accepted.__annotations__]
-    if unknown:
-        raise TypeError(f"{unknown[0]} is no argument of this reduction: {', '.join(accepted.__annotations__)}")
+    check_names(options, accepted, "reduction")
     order = options.get("order", "sequential")
     _check_order(order)
     accumulator = options.get("accumulator", "float64")
@@ -156,7 +133,7 @@ def _read(options: Any, accepted: Any, *formats: LNSFormat, scaled: bool) -> _Ca
                 )
         if gaussian is not None:
             check_gaussian(gaussian)
-    kept = {name: options.get(name, default) for name, default in _DEFAULTS.items()}
+    kept = {name: options.get(name, default) for name, default in DEFAULTS.items()}
     if kept["out_log_offset"] is None:
         kept["out_log_offset"] = "fit" if scaled else 0
     return _Call(accumulator, order, sums.EXACT if gaussian is None else gaussian, kept)
@@ -250,7 +227,7 @@ def _check(codes: ArrayLike, fmt: LNSFormat, log_offset: LogOffset, base: LNSFor
     pairs: list[tuple[ArrayLike, LNSFormat, LogOffset]] = [(codes, fmt, log_offset)]
     if base is not None:
         pairs.append((np.zeros((), base.dtype), base, 0))
-    (x, *_), result = prepare(pairs, **{**_DEFAULTS, "out_format": fmt})
+    (x, *_), result = prepare(pairs, **{**DEFAULTS, "out_format": fmt})
     return x.codes.reshape(result.shape)
 
 
@@ -327,7 +304,7 @@ def sum(
         a, fmt, log_offset: codes of any shape, their format and scale.
         axis: one axis, several, or None for all.
         keepdims: whether the reduced axes stay, of length 1.
-        options: see `Accumulated` and `Reduced`.
+        options: see `Accumulated` and `Rounded`.
 
     Raises:
         TypeError: for codes that are no integers, or an accumulator of another base.
@@ -369,7 +346,7 @@ def prod(
     axis: int | tuple[int, ...] | None = None,
     keepdims: bool = False,
     log_offset: LogOffset = 0,
-    **options: Unpack[Reduced],
+    **options: Unpack[Rounded],
 ) -> tuple[Codes, int]:
     """The product over axes: exact but for the edges of the result, (codes, log_offset). Logarithms add as integers.
 
@@ -378,7 +355,7 @@ def prod(
     array(-16.)
     """
     codes = _check(a, fmt, log_offset, options.get("out_format"))
-    call = _read(options, Reduced, fmt, scaled=bool(np.any(log_offset)))
+    call = _read(options, Rounded, fmt, scaled=bool(np.any(log_offset)))
     axes = _axes(axis, codes.ndim)
     columns = _to_columns(codes, axes)
     offsets = _to_columns(np.broadcast_to(np.asarray(log_offset, np.int64), codes.shape), axes)
@@ -404,7 +381,7 @@ def matmul(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Accumul
     Args:
         a, b: codes of shapes (..., M, K) and (..., K, N), or one-dimensional.
         fmt: their format; `b_format` that of b, if it is another.
-        options: see `AccumulatedProduct`, `Accumulated`, `Reduced`.
+        options: see `AccumulatedProduct`, `Accumulated`, `Rounded`.
 
     Raises:
         As `sum`, and ValueError for shapes that do not match.

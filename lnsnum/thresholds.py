@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from lnsnum.elementary import split_bits
 from lnsnum.exact import float64_threshold
 from lnsnum.kernel import kernel
 
@@ -67,13 +68,6 @@ def thresholds(fraction_bits: int, side: Side) -> Thresholds:
 @kernel
 def locate(bits, octave_steps, shift, start, threshold):  # type: ignore[no-untyped-def]
     """E of the positive finite float64 whose bit pattern is `bits` (uint64): an int64."""
-    exponent = np.int64(bits >> np.uint64(52))
-    mantissa = bits & np.uint64(0xFFFFFFFFFFFFF)
-    if exponent == 0:
-        exponent = np.int64(1)
-        while mantissa >> np.uint64(52) == 0:
-            mantissa = mantissa << np.uint64(1)
-            exponent -= 1
-        mantissa = mantissa & np.uint64(0xFFFFFFFFFFFFF)
+    exponent, mantissa = split_bits(bits)
     bucket = mantissa >> np.uint64(shift)
     return (exponent - 1023) * octave_steps + start[bucket] + np.int64(mantissa >= threshold[bucket])
