@@ -1,0 +1,75 @@
+"""Files that are replaced at once or not at all: written beside the old one, flushed to disk, renamed over it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+StrPath = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def replacing(path: StrPath, *like: Path) -> Iterator[Path]:
+    """A temporary path beside `path`: it becomes `path`, durably, if the block ends well, and vanishes if not.
+
+    It gets the permissions of the file that it replaces; without one, of the first that is there of `like`.
+    """
+    target = target_of(path)
+    with temporary_in(target.parent) as temporary:
+        mode = permissions(target, *like, temporary)
+        yield temporary
+        put(temporary, target, mode)
+
+
+def target_of(path: StrPath) -> Path:
+    """The file that a path means, links resolved: there is none yet, or it is a regular file.
+
+    Raises:
+        OSError: where it is anything else.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise OSError(f"{shown(path)} is no regular file: it cannot be replaced by a weight file")
+    return target
+
+
+@contextlib.contextmanager
+def temporary_in(folder: Path) -> Iterator[Path]:
+    """An empty temporary file in a folder; what is still there when the block ends is deleted."""
+    temporary = folder / f".lnsnum-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def permissions(*paths: Path) -> int:
+    """The permission bits of the first of these files that is there; the last one is."""
+    present = next(path for path in paths if path.exists())
+    return present.stat().st_mode & 0o777
+
+
+def put(temporary: Path, target: Path, mode: int) -> None:
+    """Rename a finished temporary file, durably, with these permissions: what wrote it may have set others."""
+    temporary.chmod(mode)
+    _flush_to_disk(temporary)
+    os.replace(temporary, target)
+    _flush_to_disk(target.parent)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def shown(path: StrPath) -> str:
+    """The path as an error shows it, in one line."""
+    text = os.fspath(path)
+    return text if text.isprintable() else repr(text)
