@@ -222,9 +222,44 @@ def test_to_lns_of_a_view():
         (lambda: LNSWeight.from_float(torch.ones(2), lns8f5, log_offset="best"), TypeError, "log_offset='best'"),
         (lambda: LNSWeight.from_float(torch.ones(2), lns32f23), NotImplementedError, "wider than 16 bits"),
         (
-            lambda: LNSWeight.from_lns(LNSTensor([[1], [2]], lns8f5, log_offset=np.array([[1], [2]]))),
+            lambda: LNSWeight(torch.zeros(2, 3, dtype=torch.uint8), lns8f5, torch.tensor([1, 2])),
             ValueError,
-            "one for each channel",
+            r"log_offset of shape \(2,\) does not broadcast to the codes' shape \(2, 3\)",
+        ),
+        (
+            lambda: LNSWeight(torch.zeros(3, dtype=torch.uint8), lns8f5, torch.zeros(2, 3, dtype=torch.int64)),
+            ValueError,
+            r"log_offset of shape \(2, 3\) does not broadcast",
+        ),
+        (
+            lambda: LNSWeight(torch.zeros(2, 0, dtype=torch.uint8), lns8f5, torch.zeros(2, 0, dtype=torch.int64)),
+            ValueError,
+            r"log_offset of shape \(2, 0\) does not broadcast",
+        ),
+        (
+            lambda: LNSWeight(torch.zeros(2, dtype=torch.uint8), lns8f5, torch.tensor([1.0, 2.0])),
+            TypeError,
+            "log_offset is a tensor of torch.float32: give integers",
+        ),
+        (
+            lambda: LNSWeight(torch.zeros(2, dtype=torch.uint8), lns8f5, torch.tensor([True, False])),
+            TypeError,
+            "log_offset is a tensor of torch.bool",
+        ),
+        (
+            lambda: LNSWeight(torch.zeros(2, dtype=torch.uint8), lns8f5, torch.tensor([0, -(2**30) - 1])),
+            ValueError,
+            "log_offset=-1073741825 is too large",
+        ),
+        (
+            lambda: LNSWeight(torch.zeros(2, dtype=torch.uint8), lns8f5, torch.tensor(2**40)),
+            ValueError,
+            "log_offset=1099511627776 is too large",
+        ),
+        (
+            lambda: LNSWeight.from_float(torch.ones(2), lns8f5, log_offset=torch.tensor([1, 2, 3])),
+            ValueError,
+            r"log_offset of shape \(3,\) does not broadcast",
         ),
         (
             lambda: LNSWeight.from_lns(LNSTensor([1], lns8f5), torch.int8),
@@ -652,17 +687,39 @@ def test_state_dict_round_trip(fmt, assign, by_file):
         check_same(b, a)
 
 
-def test_state_dict_of_floats_is_encoded_at_the_scale_here():
-    model, _ = two_models()
-    floats = {name: t.clone() for name, t in decode_model(two_models()[1]).state_dict().items()}
-    offsets = [p.log_offset for p in model.parameters()]
-    torch.manual_seed(5)
-    model.load_state_dict(floats)
-    torch.manual_seed(5)
-    assert [p.log_offset for p in model.parameters()] == offsets
-    for name, p in model.named_parameters():
+@pytest.mark.parametrize("which", [0, 1], ids=["the same scale", "another scale"])
+def test_state_dict_of_an_lns_model_decoded_gives_the_values_back(which):
+    """Exactly, without drawing random numbers; and the codes where the scale is that of the weights here."""
+    model, source = two_models()[0], two_models()[which]
+    codes = [(p.codes.clone(), p.log_offset) for p in source.parameters()]
+    with torch.no_grad():
+        for p in model.parameters():
+            p.neg_()
+    generator = torch.get_rng_state()
+    model.load_state_dict(decode_model(source).state_dict())
+    assert torch.equal(torch.get_rng_state(), generator)
+    for p, floats, (code, log_offset) in zip(model.parameters(), source.parameters(), codes, strict=True):
         assert isinstance(p, LNSWeight)
-        np.testing.assert_array_equal(words(p), written(floats[name], p))
+        assert same_bits(p.to_float(), floats.detach())
+        if which == 0:
+            assert torch.equal(p.codes, code)
+            assert p.log_offset == log_offset
+
+
+def test_state_dict_of_floats_is_encoded_as_conversion_does():
+    """To nearest at p_scale = 3, whatever the scale here was; conversion of those floats is the oracle."""
+    model, other = two_models()
+    decode_model(other)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(7)) * 0.1)
+    floats = {name: t.clone() for name, t in other.state_dict().items()}
+    model.load_state_dict(floats)
+    convert_model(other, lns8f5, zeros="keep")
+    for p, expected in zip(model.parameters(), other.parameters(), strict=True):
+        assert isinstance(p, LNSWeight)
+        check_same(p, expected)
+    assert all(type(t) is torch.Tensor for t in floats.values())
 
 
 def test_state_dict_of_codes_is_decoded_by_a_float_model():
@@ -770,13 +827,38 @@ def test_changes_of_shape_or_storage_are_refused(write):
     check_same(weight, a_weight())
 
 
-def test_setting_data_does_something_or_raises():
+def test_setting_data_writes_at_the_same_scale():
     weight = a_parameter()
-    try:
-        weight.data = torch.ones(6, 5)
-    except (NotImplementedError, RuntimeError, TypeError):
-        return
-    assert torch.equal(weight.to_float(), torch.ones(6, 5))
+    floats = torch.linspace(-0.3, 0.3, 30).reshape(6, 5)
+    torch.manual_seed(3)
+    weight.data = floats
+    torch.manual_seed(3)
+    np.testing.assert_array_equal(words(weight), written(floats, weight))
+    assert isinstance(weight, LNSWeight)
+    assert (weight.log_offset, weight.requires_grad) == (-40, True)
+
+
+def test_setting_data_to_a_weight_takes_its_codes_and_scale():
+    weight, other = a_parameter(), a_weight(seed=4, log_offset=7)
+    weight.data = other
+    assert torch.equal(weight.codes, other.codes)
+    assert weight.codes.data_ptr() != other.codes.data_ptr()
+    assert weight.log_offset == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.ones(5), r"values of shape \(5,\) cannot become those of a weight of \(6, 5\)"),
+        (torch.ones(1, 6, 5), r"values of shape \(1, 6, 5\) cannot become"),
+        (torch.ones(6, 5, device="meta"), "values on meta cannot become those of a weight on cpu"),
+    ],
+)
+def test_setting_data_of_another_shape_or_device_is_refused(value, message):
+    weight = a_parameter()
+    with pytest.raises(ValueError, match=message):
+        weight.data = value
+    check_same(weight, a_parameter())
 
 
 @pytest.mark.parametrize(("fmt", "dtype"), [(lns8f5, torch.bfloat16), (lns16f10, torch.float32)], ids=str)

@@ -1,12 +1,14 @@
 """Codes as torch tensors: decode, encode, and the memory that torch and the kernels share.
 
-A tensor of codes is uint8, int16 or int32, because torch has few operations on uint16 and uint32; the bits are those of
-the format's unsigned codes. On the CPU the kernels of the core work on the tensor's own memory; elsewhere decoding is a
-table look-up in torch and encoding goes by way of the CPU. All agree to the bit.
+A tensor of codes is uint8 or int16, because torch has few operations on uint16; the bits are those of the format's
+unsigned codes. On the CPU the kernels of the core work on the tensor's own memory, on as many threads as
+torch has; elsewhere, and for torch.compile, `lnsnum.torch_bridge.codes_twin` does the same in torch's operations. They
+agree to the bit.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,30 +16,20 @@ import torch
 from numpy.typing import NDArray
 
 from lnsnum import codes as core
+from lnsnum.codes import FLOAT_TYPES
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
+from lnsnum.kernel import kernel
+from lnsnum.torch_bridge import codes_twin
+from lnsnum.torch_bridge.codes_twin import CODE_DTYPES, FLOAT_NAMES, PATTERN_DTYPES
+from lnsnum.torch_bridge.scale import Scale
+from lnsnum.torch_bridge.threads import in_chunks
 
-_CODE_DTYPES = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
-_PATTERN_DTYPES = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-FLOAT_NAMES = {
-    torch.float64: "float64",
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-}
-
-
-def check_width(fmt: LNSFormat) -> None:
-    """Raise NotImplementedError where weights cannot be of this format."""
-    if fmt.bits > core.WIDEST_TABLE:
-        raise NotImplementedError(
-            f"{fmt.name} is wider than {core.WIDEST_TABLE} bits: take one of at most {core.WIDEST_TABLE} for weights"
-        )
+_PARALLEL = 1 << 18
 
 
 def code_dtype(fmt: LNSFormat) -> torch.dtype:
-    """What a tensor of this format's codes is of: uint8, int16 or int32."""
-    return _CODE_DTYPES[fmt.dtype.itemsize]
+    """What a tensor of this format's codes is of: uint8 or int16."""
+    return CODE_DTYPES[fmt.dtype.itemsize]
 
 
 def as_numpy(tensor: torch.Tensor, dtype: Any = None) -> NDArray[Any]:
@@ -54,60 +46,130 @@ def _flat(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(-1)
 
 
-def decode(codes: torch.Tensor, fmt: LNSFormat, log_offset: int, dtype: torch.dtype) -> torch.Tensor:
+def is_on_cpu(tensor: torch.Tensor) -> bool:
+    """Whether the kernels of the core can work on a tensor's memory: it has some, here, and nothing is being traced."""
+    return (
+        type(tensor) is torch.Tensor
+        and tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0  # a mode that traces or counts sees torch's operations alone
+    )
+
+
+def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype) -> torch.Tensor:
     """The floats that codes stand for, each rounded once to `dtype`, with the strides of the codes where they are
     dense.
     """
+    if not is_on_cpu(codes):
+        return codes_twin.decode(codes, fmt, scale, dtype)
     order = sorted(range(codes.ndim), key=codes.stride, reverse=True)
     dense = codes.permute(order)
     if not dense.is_contiguous():
-        return decode(codes.contiguous(), fmt, log_offset, dtype)
-    table = core.decode_table(fmt, log_offset, FLOAT_NAMES[dtype])
-    if codes.device.type == "cpu":
-        floats = torch.empty(dense.shape, dtype=dtype, device="cpu")
-        patterns = _flat(floats.view(_PATTERN_DTYPES[dtype.itemsize]))
-        core.gather(as_numpy(_flat(dense), fmt.dtype), table, as_numpy(patterns, table.dtype))
+        return decode(codes.contiguous(), fmt, scale, dtype)
+    floats = torch.empty_strided(codes.shape, codes.stride(), dtype=dtype, device="cpu")
+    name = FLOAT_NAMES[dtype]
+    bits = floats.permute(order).view(PATTERN_DTYPES[dtype.itemsize])
+    patterns = as_numpy(_flat(bits), FLOAT_TYPES[name].pattern)
+    words = as_numpy(_flat(dense), fmt.dtype)
+    if scale.offsets is None:
+        table = core.decode_table(fmt, scale.low, name)
+        in_chunks(lambda begin, end: core.gather(words[begin:end], table, patterns[begin:end]), words.size, _PARALLEL)
     else:
-        signed = table.view(f"i{dtype.itemsize}")
-        values = torch.from_numpy(signed).to(codes.device).view(dtype)
-        index = dense.to(torch.int64) & ((1 << fmt.bits) - 1)
-        floats = values[index]
-    inverse = sorted(range(codes.ndim), key=order.__getitem__)
-    return floats.permute(inverse)
+        _decode_channels(words, fmt, scale, scale.offsets.expand(codes.shape).permute(order), name, patterns)
+    return floats
+
+
+def _decode_channels(
+    words: NDArray[Any], fmt: LNSFormat, scale: Scale, offsets: torch.Tensor, name: str, patterns: NDArray[Any]
+) -> None:
+    """Decode contiguous codes; the offsets are expanded to their shape, in their order of dimensions."""
+    if words.size == 0:
+        return
+    shape = offsets.shape
+    varying = [d for d, stride in enumerate(offsets.stride()) if stride != 0 and shape[d] > 1]
+    blocks = (1, words.size, 1)
+    if not varying:
+        offsets, blocks = offsets.reshape(-1)[:1], (1, 1, words.size)
+    elif len(varying) == 1:
+        at = varying[0]
+        offsets = offsets.movedim(at, 0).reshape(shape[at], -1)[:, 0]
+        blocks = (math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :]))
+    first, last = codes_twin.table_range(fmt, scale.low, scale.high, name)
+    (table,) = codes_twin.signed_patterns(fmt, first, last, name)
+    places = as_numpy(offsets.reshape(-1).contiguous()).astype(np.int64) - (fmt.bias + first)
+    codes, out = words.reshape(blocks), patterns.view(table.dtype).reshape(blocks)
+    by_table = fmt.bits <= 8 and blocks[0] * blocks[2] >= 1 << fmt.bits
+
+    def run(begin: int, end: int) -> None:
+        part = slice(begin, end)
+        rule = table, fmt.max_magnitude, last - first + 1, by_table
+        _gather_channels(codes[:, part], places[part], *rule, out[:, part])
+
+    in_chunks(run, blocks[1], max(_PARALLEL * blocks[1] // words.size, 1), alignment=1)
+
+
+@kernel
+def _gather_channels(codes, places, table, max_magnitude, count, by_table, out):  # type: ignore[no-untyped-def]
+    """out[o, c, i] = table[m + places[c]] for codes[o, c, i] = (sign, m), `count` further where it is negative; behind
+    these are 0 and NaN. `by_table` makes a table of all codes for each channel first.
+    """
+    own = np.empty(2 * max_magnitude + 2, table.dtype)
+    for c in range(codes.shape[1]):
+        if by_table:
+            for code in range(own.size):
+                own[code] = table[_place(code, places[c], max_magnitude, count)]
+            for o in range(codes.shape[0]):
+                for i in range(codes.shape[2]):
+                    out[o, c, i] = own[codes[o, c, i]]
+        else:
+            for o in range(codes.shape[0]):
+                for i in range(codes.shape[2]):
+                    out[o, c, i] = table[_place(np.int64(codes[o, c, i]), places[c], max_magnitude, count)]
+
+
+@kernel
+def _place(code, place, max_magnitude, count):  # type: ignore[no-untyped-def]
+    m = code & max_magnitude
+    negative = np.int64(code > max_magnitude)
+    return min(max(m + place, np.int64(0)), count - 1) + count * negative if m > 0 else 2 * count + negative
 
 
 def encode(
     x: torch.Tensor,
     fmt: LNSFormat,
+    scale: Scale,
     *,
-    log_offset: int,
     rounding: Rounding = "nearest",
     overflow: Overflow = "saturate",
     underflow: Underflow = "round",
     random_bits: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The codes of floats, as `lnsnum.encode` makes them; random bits as int32, needed by the stochastic modes."""
-    on_cpu = x.detach().to("cpu").contiguous()
+    if not is_on_cpu(x):
+        return codes_twin.encode(
+            x, fmt, scale, rounding=rounding, overflow=overflow, underflow=underflow, random_bits=random_bits
+        )
+    contiguous = x.detach().contiguous()
     name = FLOAT_NAMES[x.dtype]
-    floats = as_numpy(on_cpu.view(torch.int16), np.uint16) if name == "bfloat16" else as_numpy(on_cpu)
+    floats = as_numpy(contiguous.view(torch.int16), np.uint16) if name == "bfloat16" else as_numpy(contiguous)
     codes = core.encode(
         floats,
         fmt,
         rounding=rounding,
         overflow=overflow,
         underflow=underflow,
-        log_offset=log_offset,
-        random_bits=None if random_bits is None else as_numpy(random_bits.cpu(), np.uint32),
+        log_offset=scale.low if scale.offsets is None else as_numpy(scale.offsets.contiguous()),
+        random_bits=None if random_bits is None else as_numpy(random_bits.contiguous(), np.uint32),
         dtype=name,
     )
-    return from_numpy(codes, fmt).to(x.device)
+    return from_numpy(codes).clone()
 
 
-def from_numpy(codes: NDArray[Any], fmt: LNSFormat) -> torch.Tensor:
-    """A tensor on the memory of an array of codes."""
-    return torch.from_numpy(codes.view(f"i{codes.itemsize}") if codes.itemsize > 1 else codes).to(code_dtype(fmt))
+def from_numpy(codes: NDArray[Any]) -> torch.Tensor:
+    """A tensor on the memory of an array of codes; `clone` gives it memory of torch's own, which it can resize."""
+    return torch.from_numpy(codes.view(f"i{codes.itemsize}") if codes.itemsize > 1 else codes)
 
 
-def draw_random_bits(shape: torch.Size) -> torch.Tensor:
-    """32 random bits for each element, int32, from torch's default generator."""
-    return torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32, device="cpu")
+def draw_random_bits(shape: torch.Size, device: torch.device) -> torch.Tensor:
+    """32 random bits for each element, int32, from the default generator of torch on the device."""
+    return torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32, device=device)

@@ -3,44 +3,66 @@
     element  =  (-1)^s * base^((m - bias + log_offset) / 2^F)
 
 It is a wrapper subclass: autograd, modules and optimizers see its float dtype, but there is no float storage. Views
-apply to the codes; every other operation decodes its LNS arguments, runs, and lets the floats go. So forward results
-and gradients are those of the decoded model, bit for bit, and what autograd saves for backward is the codes. Gradients
-are plain tensors.
+apply to the codes; every other operation decodes its LNS arguments, runs, and lets the floats go
+(`lnsnum.torch_bridge.weight_ops`). So forward results and gradients are those of the decoded model, bit for bit, and
+what autograd saves for backward is the codes. Gradients are plain tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+import hashlib
+import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import return_and_correct_aliasing
 
+import lnsnum
 from lnsnum.codes import check_format, fit_log_offset
-from lnsnum.format import LNSFormat, Rounding, Underflow, check_log_offset
+from lnsnum.format import LNSFormat, Rounding, Underflow
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge import codes as bridge
+from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES, check_width, is_real
+from lnsnum.torch_bridge.scale import LogOffset, Scale, check_offset, fit_scale
+from lnsnum.torch_bridge.weight_ops import dispatch
 
-aten = torch.ops.aten
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Where a weight's codes are in their range."""
+
+    elements: int
+    at_ceiling: float
+    """Share at the greatest magnitude, where Madam can only shrink them."""
+    at_floor: float
+    """Share at the smallest nonzero magnitude."""
+    zeros: float
+    """Share of zeros, which Madam does not move (unless told to)."""
+    nan: float
+    """Share of NaN."""
+    histogram: torch.Tensor
+    """Counts by log magnitude m, int64, of 2^(bits - 1) entries; that of 0 counts the zeros. On the CPU."""
 
 
 class LNSWeight(torch.Tensor):
     """Codes of an LNS format in the guise of a float tensor.
 
     Args:
-        codes: uint8, int16 or int32 (the format's unsigned codes bit for bit), of any shape.
+        codes: uint8 or int16 (the format's unsigned codes bit for bit), of any shape.
         fmt: the format.
-        log_offset: the scale in code steps.
+        log_offset: the scale in code steps: an integer, or for channels an integer tensor that broadcasts to the codes.
         dtype: the float type that it appears as and decodes to.
 
     Attributes:
         codes: the tensor of codes. A kernel that writes to it must tell autograd (`increment_version`).
-        fmt, log_offset: as given. Views and detached aliases share the log_offset.
+        fmt: as given.
+
+    Views and detached aliases share the codes and the log_offset.
 
     Raises:
-        TypeError: where codes are of another dtype than the format's, or dtype is no float type.
-        ValueError: where a code lies outside the format.
+        TypeError: where codes are of another dtype than the format's, log_offset is of no integers, or dtype is no
+            float type.
+        ValueError: where a code lies outside the format, or a log_offset is too large or does not broadcast.
         NotImplementedError: for formats wider than 16 bits.
 
     >>> w = LNSWeight.from_float(torch.tensor([1.0, -0.5, 0.0]), LNSFormat(8, 5))
@@ -52,7 +74,9 @@ class LNSWeight(torch.Tensor):
 
     codes: torch.Tensor
     fmt: LNSFormat
-    _scale: list[int]  # one log_offset, in a list because aliases of the same codes must see one value
+    _span: list[int]  # least and greatest log_offset, and how often they changed: shared by aliases of the same codes
+    _offsets: torch.Tensor | None  # of channels
+    _taken_at: int | None  # for a view that has a copy of offsets: the count of changes when they were copied
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -61,26 +85,43 @@ class LNSWeight(torch.Tensor):
         cls: type[LNSWeight],
         codes: torch.Tensor,
         fmt: LNSFormat,
-        log_offset: int = 0,
+        log_offset: LogOffset = 0,
         dtype: torch.dtype = torch.float32,
     ) -> LNSWeight:
         check_format(fmt)
-        bridge.check_width(fmt)
+        check_width(fmt)
         if codes.dtype != bridge.code_dtype(fmt):
             raise TypeError(f"codes of {fmt.name} are a tensor of {bridge.code_dtype(fmt)}, not {codes.dtype}")
-        if dtype not in bridge.FLOAT_NAMES:
+        if dtype not in FLOAT_NAMES:
             raise TypeError(f"dtype={dtype} is no float type that an LNSWeight can appear as")
         if fmt.bits < 8 * fmt.dtype.itemsize and codes.numel() and codes.device.type != "meta":
             low, high = (int(extreme) for extreme in codes.aminmax())
             if low < 0 or high >= 1 << fmt.bits:
                 outside = low if low < 0 else high
                 raise ValueError(f"code {outside} is outside {fmt.name}: its codes are 0 to {(1 << fmt.bits) - 1}")
-        return _wrap(codes, fmt, [check_log_offset(log_offset)], dtype)
+        scale = check_offset(log_offset, codes.shape)
+        offsets = None if scale.offsets is None else scale.offsets.to(codes.device)
+        return _wrap(codes, fmt, [scale.low, scale.high, 0], offsets, dtype)
 
     @property
-    def log_offset(self) -> int:
-        """The scale in code steps."""
-        return self._scale[0]
+    def scale(self) -> Scale:
+        """Where the codes are on the logarithmic axis, as the kernels take it.
+
+        Raises:
+            RuntimeError: of a view that had to copy the offsets of channels, after the weight's were changed.
+        """
+        if self._taken_at is not None and self._taken_at != self._span[2]:
+            raise RuntimeError("this view merged channels, and their log_offsets have been changed since: take it anew")
+        low, high = self._span[:2]
+        if self._offsets is not None and is_real(self._offsets) and self._offsets.is_shared():
+            low, high = (int(extreme) for extreme in self._offsets.aminmax())  # another process may have changed them
+        return Scale(low, high, self._offsets)
+
+    @property
+    def log_offset(self) -> LogOffset:
+        """The scale in code steps: an integer, or an int32 tensor that broadcasts to the codes."""
+        scale = self.scale
+        return scale.low if scale.offsets is None else scale.offsets
 
     @classmethod
     def from_float(
@@ -88,46 +129,169 @@ class LNSWeight(torch.Tensor):
         x: torch.Tensor,
         fmt: LNSFormat | str,
         *,
-        log_offset: int | Literal["fit"] = 0,
+        log_offset: LogOffset | Literal["fit"] = 0,
         rounding: Rounding = "nearest",
         underflow: Underflow = "round",
         random_bits: torch.Tensor | None = None,
     ) -> LNSWeight:
         """The weight nearest to floats (or rounded as asked); see `lnsnum.encode` for the arguments and errors."""
         fmt = LNSFormat.of(fmt)
-        if x.dtype not in bridge.FLOAT_NAMES:
+        check_width(fmt)
+        if x.dtype not in FLOAT_NAMES:
             raise TypeError(f"a tensor of {x.dtype} cannot become an LNSWeight: it holds real floating-point numbers")
-        if log_offset == "fit":
+        if isinstance(log_offset, str):
+            if log_offset != "fit":
+                raise TypeError(f"log_offset={log_offset!r} is not known: give an integer, a tensor of them, or 'fit'")
             wide = x.detach().to("cpu", torch.float64 if x.dtype == torch.float64 else torch.float32)
             log_offset = fit_log_offset(bridge.as_numpy(wide.contiguous()), fmt, rounding=rounding)
-        codes = bridge.encode(
-            x, fmt, log_offset=log_offset, rounding=rounding, underflow=underflow, random_bits=random_bits
-        )
+        scale = check_offset(log_offset, x.shape)
+        codes = bridge.encode(x, fmt, scale, rounding=rounding, underflow=underflow, random_bits=random_bits)
         return cls(codes, fmt, log_offset, x.dtype)
 
     @classmethod
     def from_lns(cls, tensor: LNSTensor, dtype: torch.dtype = torch.float32) -> LNSWeight:
-        """The weight with the codes of an LNSTensor that has one log_offset."""
-        if not isinstance(tensor.log_offset, int):
-            raise ValueError("an LNSWeight has one log_offset, and this tensor has one for each channel")
-        return cls(bridge.from_numpy(tensor.codes.copy(), tensor.fmt), tensor.fmt, tensor.log_offset, dtype)
+        """The weight with the codes and the log_offset of an LNSTensor, copied."""
+        offset = tensor.log_offset
+        log_offset = offset if isinstance(offset, int) else torch.from_numpy(offset.copy())
+        return cls(bridge.from_numpy(tensor.codes).clone(), tensor.fmt, log_offset, dtype)
 
     def to_lns(self) -> LNSTensor:
         """The same codes as an LNSTensor, copied."""
         codes = bridge.as_numpy(self.codes.detach().cpu().clone().contiguous(), self.fmt.dtype)
-        return LNSTensor(codes, self.fmt, log_offset=self.log_offset)
+        offsets = self.scale.offsets
+        log_offset = self._span[0] if offsets is None else bridge.as_numpy(offsets.cpu().clone().contiguous())
+        return LNSTensor(codes, self.fmt, log_offset=log_offset)
 
     def to_float(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """A plain tensor of the values, each rounded once to `dtype` (by default the dtype it appears as)."""
-        return bridge.decode(self.codes, self.fmt, self.log_offset, dtype or self.dtype)
+        return bridge.decode(self.codes, self.fmt, self.scale, dtype or self.dtype)
 
     def with_dtype(self, dtype: torch.dtype) -> LNSWeight:
         """The same codes, appearing as another float type."""
         return self.like(self.codes, dtype)
 
-    def like(self, codes: torch.Tensor, dtype: torch.dtype | None = None) -> LNSWeight:
-        """A weight on other codes of the same format, sharing the log_offset."""
-        return _wrap(codes, self.fmt, self._scale, dtype or self.dtype)
+    def like(
+        self,
+        codes: torch.Tensor,
+        dtype: torch.dtype | None = None,
+        *,
+        offsets: torch.Tensor | None = None,
+        copied: bool = False,
+    ) -> LNSWeight:
+        """A weight on other codes of the same format, sharing the log_offset.
+
+        `offsets` are those of a view of channels, `copied` where they are no view of these here.
+        """
+        offsets = self._offsets if offsets is None else offsets
+        taken_at = self._span[2] if copied else self._taken_at
+        return _wrap(codes, self.fmt, self._span, offsets, dtype or self.dtype, taken_at)
+
+    def copied_with(self, codes: torch.Tensor, dtype: torch.dtype | None = None) -> LNSWeight:
+        """A weight on other codes of the same format and shape, with a log_offset of its own."""
+        scale = self.scale
+        offsets = scale.offsets
+        if offsets is not None:
+            no_values = offsets.is_meta and not codes.is_meta
+            offsets = (
+                torch.zeros_like(offsets, device=codes.device) if no_values else offsets.to(codes.device, copy=True)
+            )
+        return _wrap(codes, self.fmt, [scale.low, scale.high, 0], offsets, dtype or self.dtype)
+
+    def take_scale(self, source: LNSWeight) -> bool:
+        """Take another weight's log_offset; False where only a part of a weight is here, and they differ.
+
+        Raises:
+            ValueError: where the other has one for each channel, and there is one here (or of another shape).
+        """
+        own, other = self.scale, source.scale
+        if not self.is_whole():
+            if own.offsets is None or other.offsets is None:
+                return own.offsets is other.offsets and own.low == other.low
+            return torch.equal(own.offsets, other.offsets)
+        if own.offsets is None:
+            if other.low != other.high:
+                raise ValueError(
+                    "a weight with one log_offset cannot take codes with one for each channel: convert the model with "
+                    "per_channel=True"
+                )
+            if own.low != other.low:
+                self._set_span(other.low, other.high)
+            return True
+        offsets = torch.full_like(own.offsets, other.low) if other.offsets is None else other.offsets
+        if own.offsets.shape != offsets.shape:
+            raise ValueError(
+                f"log_offsets of shape {tuple(offsets.shape)} cannot become those of a weight that has "
+                f"{tuple(own.offsets.shape)}"
+            )
+        if not (is_real(own.offsets) and torch.equal(own.offsets, offsets)):
+            own.offsets.copy_(offsets)
+            self._set_span(other.low, other.high)
+        return True
+
+    def rescale_(self, log_offset: LogOffset | None = None, *, p_scale: float = 3.0) -> LNSWeight:
+        """Move the codes to another scale, in place; returns self.
+
+            m  <-  clip(m + old log_offset - new log_offset, 1, m_max)        where m > 0
+
+        An addition of integers: exact but for what saturates at either end. Nothing else changes a weight's scale but
+        taking the codes of another (`copy_`).
+
+        Args:
+            log_offset: the new scale, an integer or as many as there are. By default the least at which the greatest
+                magnitude is at or above p_scale times the RMS (of each channel where there are several).
+            p_scale: see log_offset.
+
+        Raises:
+            TypeError, ValueError: for a log_offset of another kind or shape than the weight's.
+            RuntimeError: of a view of a part of a weight, whose other elements have the same scale.
+        """
+        if not 0.0 < p_scale < math.inf:
+            raise ValueError(f"p_scale={p_scale} is out of range: finite and greater than 0")
+        if not self.is_whole():
+            raise RuntimeError(
+                "rescale_ of a part of a weight would leave the rest at another scale: rescale the whole"
+            )
+        old = self.scale
+        if log_offset is None:
+            log_offset = fit_scale(self.to_float(torch.float64).nan_to_num(), self.fmt, p_scale, of=old.offsets)
+        new = check_offset(log_offset, self.shape)
+        if new.offsets is not None and (old.offsets is None or new.offsets.shape != old.offsets.shape):
+            if old.offsets is None:
+                raise ValueError("this weight has one log_offset: give one integer")
+            shapes = tuple(new.offsets.shape), tuple(old.offsets.shape)
+            raise ValueError(f"log_offsets of shape {shapes[0]} cannot become those of a weight that has {shapes[1]}")
+        target = new.low if new.offsets is None else new.offsets.to(self.device)
+        with torch.no_grad():
+            m = self.codes.to(torch.int64) & self.fmt.max_magnitude
+            shift = (old.low if old.offsets is None else old.offsets.to(torch.int64)) - target
+            moved = torch.where(m > 0, (m + shift).clamp(1, self.fmt.max_magnitude), m)
+            self.codes.add_((moved - m).to(self.codes.dtype))
+            if old.offsets is not None:
+                old.offsets.copy_(torch.as_tensor(target))
+        self._set_span(new.low, new.high)
+        torch.autograd.graph.increment_version(self)
+        return self
+
+    def telemetry(self) -> Telemetry:
+        """Where the codes are in their range: shares saturated at the top and the bottom, zeros, a histogram."""
+        if self.is_meta:
+            raise ValueError("a weight on the meta device has no codes to count")
+        codes, top = self.codes.detach().reshape(-1), self.fmt.max_magnitude
+        histogram = torch.bincount(codes & top, minlength=top + 1).cpu()
+        nan = int(((codes & top == 0) & (codes != 0)).sum())
+        histogram[0] -= nan
+        size = max(self.numel(), 1)
+        ceiling, floor, zeros = (int(histogram[m]) / size for m in (top, 1, 0))
+        return Telemetry(self.numel(), ceiling, floor, zeros, nan / size, histogram)
+
+    def is_whole(self) -> bool:
+        """Whether all elements of the codes' memory are here, so that the scale is this weight's alone."""
+        order = sorted(range(self.codes.ndim), key=self.codes.stride, reverse=True)
+        is_dense = self.codes.permute(order).is_contiguous()
+        return self._taken_at is None and is_dense and self.codes.untyped_storage().nbytes() == self.codes.nbytes
+
+    def _set_span(self, low: int, high: int) -> None:
+        self._span[:] = [low, high, self._span[2] + 1]
 
     @property
     def data(self) -> LNSWeight:
@@ -140,22 +304,40 @@ class LNSWeight(torch.Tensor):
             raise ValueError(
                 f"values of shape {tuple(value.shape)} cannot become those of a weight of {tuple(self.shape)}"
             )
+        if value.device != self.device:
+            raise ValueError(f"values on {value.device} cannot become those of a weight on {self.device}: use to()")
         with torch.no_grad():
             self.copy_(value)
 
     @property
     def nbytes(self) -> int:  # type: ignore[override]
-        """Bytes in memory: those of the codes."""
-        return self.codes.nbytes
+        """Bytes in memory: those of the codes, and of the channels' offsets."""
+        return self.codes.nbytes + (0 if self._offsets is None else self._offsets.nbytes)
 
     def share_memory_(self) -> LNSWeight:
-        """Move the codes to shared memory. (log_offset is not shared: a process keeps the one that it was given.)"""
+        """Move the codes to shared memory, and the offsets of channels.
+
+        One log_offset of the whole is not shared: a process keeps the one that it was given.
+        """
         self.codes.share_memory_()
+        if self._offsets is not None:
+            self._offsets.share_memory_()
         return self
 
     def is_shared(self) -> bool:
         """Whether the codes are in shared memory."""
         return bool(self.codes.is_shared())
+
+    def data_ptr(self) -> int:
+        """0, as of every tensor without memory of its own; pickling asks for it."""
+        return 0
+
+    def storage(self) -> Any:
+        """Not supported: a library that takes a tensor's memory by its address would write a file of nothing."""
+        raise TypeError(
+            "an LNSWeight has no float memory: save models by lnsnum.torch_bridge.save_model or torch.save, and decode "
+            "them first (decode_model) for what writes floats"
+        )
 
     def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("an LNSWeight has no float memory to share by DLPack: take to_float() or its codes")
@@ -166,34 +348,44 @@ class LNSWeight(torch.Tensor):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         gradient = ", requires_grad=True" if self.requires_grad else ""
-        return f"LNSWeight({self.to_float()}, {self.fmt.name}, log_offset={self.log_offset}{gradient})"
+        shown = is_real(self.codes)  # in a traced graph nothing has values
+        values = self.to_float() if shown else "..."
+        log_offset = self._span[0] if self._offsets is None else self._offsets.tolist() if shown else "..."
+        return f"LNSWeight({values}, {self.fmt.name}, log_offset={log_offset}{gradient})"
 
-    def __tensor_flatten__(self) -> tuple[list[str], tuple[LNSFormat, int, torch.dtype]]:
-        return ["codes"], (self.fmt, self.log_offset, self.dtype)
+    def __tensor_flatten__(self) -> tuple[list[str], tuple[LNSFormat, int, int, torch.dtype]]:
+        inner = ["codes"] if self._offsets is None else ["codes", "_offsets"]
+        return inner, (self.fmt, self._span[0], self._span[1], self.dtype)
 
     @staticmethod
     def __tensor_unflatten__(
-        inner: dict[str, torch.Tensor], context: tuple[LNSFormat, int, torch.dtype], size: Any, stride: Any
+        inner: dict[str, torch.Tensor], context: tuple[LNSFormat, int, int, torch.dtype], size: Any, stride: Any
     ) -> LNSWeight:
-        fmt, log_offset, dtype = context
-        return _wrap(inner["codes"], fmt, [log_offset], dtype)
+        fmt, low, high, dtype = context
+        return _wrap(inner["codes"], fmt, [low, high, 0], inner.get("_offsets"), dtype)
+
+    def _stable_hash_for_caching(self) -> str:
+        """What torch's cache of compiled graphs on disk must know: the code that decodes is not in the graphs' keys."""
+        inner, context = self.__tensor_flatten__()
+        tensors = [(t.dtype, tuple(t.shape), t.stride(), str(t.device)) for t in (getattr(self, n) for n in inner)]
+        version = lnsnum.__version__, torch.__version__, "decode by table"
+        return hashlib.sha256(repr((version, context, tensors, self.requires_grad)).encode()).hexdigest()
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        handler = _HANDLERS.get(func)
-        if handler is None and _is_view(func):
-            handler = _on_codes
-        if handler is not None and isinstance(args[0], LNSWeight):
-            return return_and_correct_aliasing(func, args, kwargs, handler(func, *args, **kwargs))
-        if _written_arguments(func):
-            return _run_in_place(func, args, kwargs)
-        return func(*_map(LNSWeight, LNSWeight.to_float, args), **_map(LNSWeight, LNSWeight.to_float, kwargs))
+        return dispatch(LNSWeight, func, args, kwargs or {})
 
 
-def _wrap(codes: torch.Tensor, fmt: LNSFormat, scale: list[int], dtype: torch.dtype) -> LNSWeight:
+def _wrap(
+    codes: torch.Tensor,
+    fmt: LNSFormat,
+    span: list[int],
+    offsets: torch.Tensor | None,
+    dtype: torch.dtype,
+    taken_at: int | None = None,
+) -> LNSWeight:
     """The weight on codes that are known to be good; an inference tensor where they are."""
     with torch.inference_mode(codes.is_inference()):
         weight: LNSWeight = torch.Tensor._make_wrapper_subclass(
@@ -204,152 +396,14 @@ def _wrap(codes: torch.Tensor, fmt: LNSFormat, scale: list[int], dtype: torch.dt
             dtype=dtype,
             device=codes.device,
         )
+    if not torch.compiler.is_compiling():
+        torch._C._set_throw_on_mutable_data_ptr(weight)  # what would write to its memory gets an error, no null pointer
     weight.codes = codes
     weight.fmt = fmt
-    weight._scale = scale
+    weight._span = span
+    weight._offsets = offsets
+    weight._taken_at = taken_at
     return weight
 
-
-def _map(kind: type, function: Callable[[Any], Any], tree: Any) -> Any:
-    """Apply a function to what is of a kind among an operation's arguments: tuples, lists and one dict of names."""
-    if isinstance(tree, kind):
-        return function(tree)
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(_map(kind, function, item) for item in tree)
-    if isinstance(tree, dict):
-        return {name: _map(kind, function, item) for name, item in tree.items()}
-    return tree
-
-
-def _on_codes(func: Any, weight: LNSWeight, *args: Any, **kwargs: Any) -> Any:
-    """A view or a copy of the elements: the same one of the codes."""
-    return _map(torch.Tensor, weight.like, func(weight.codes, *args, **kwargs))
-
-
-def _clone(func: Any, weight: LNSWeight, **kwargs: Any) -> LNSWeight:
-    copy = _on_codes(func, weight, **kwargs)
-    copy._scale = [weight.log_offset]
-    return copy  # type: ignore[no-any-return]
-
-
-def _to_copy(
-    func: Any, weight: LNSWeight, *, dtype: torch.dtype | None = None, device: torch.device | None = None, **kwargs: Any
-) -> torch.Tensor:
-    """Another float type changes what the weight appears as, another device where its codes are."""
-    dtype = dtype or weight.dtype
-    if dtype not in bridge.FLOAT_NAMES:
-        return weight.to_float().to(dtype=dtype, device=device)
-    codes = func(weight.codes, device=device, **kwargs)
-    return _wrap(codes, weight.fmt, [weight.log_offset], dtype)
-
-
-def _copy(func: Any, weight: LNSWeight, source: torch.Tensor, non_blocking: bool = False) -> LNSWeight:
-    """From a weight of the same format: its codes and its log_offset. From floats: encoded at the log_offset here.
-
-    A view cannot take another log_offset, which would change the rest of the weight: there, the values are encoded.
-    """
-    is_whole = weight.codes.untyped_storage().nbytes() == weight.codes.nbytes
-    if (
-        isinstance(source, LNSWeight)
-        and source.fmt == weight.fmt
-        and source.shape == weight.shape
-        and (is_whole or source.log_offset == weight.log_offset)
-    ):
-        weight.codes.copy_(source.codes, non_blocking)
-        weight._scale[0] = source.log_offset
-    else:
-        floats = source.to_float() if isinstance(source, LNSWeight) else source
-        _write(weight, floats.to(weight.device, weight.dtype).expand(weight.shape))
-    return weight
-
-
-def _plain_like(func: Any, weight: LNSWeight, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """zeros_like, new_zeros and their kin: a plain tensor, without decoding."""
-    model = torch.empty((), dtype=weight.dtype, device=weight.device).expand(weight.shape)
-    return func(model, *args, **kwargs)  # type: ignore[no-any-return]
-
-
-def _embedding(func: Any, weight: LNSWeight, indices: torch.Tensor, *args: Any) -> torch.Tensor:
-    """Gathers codes, then decodes the rows that are used."""
-    return bridge.decode(aten.embedding.default(weight.codes, indices), weight.fmt, weight.log_offset, weight.dtype)
-
-
-def _write(weight: LNSWeight, floats: torch.Tensor) -> None:
-    """Write floats into the codes at the weight's log_offset, rounded so that small changes survive on average.
-
-    Elements that are what they decode to keep their code: decoding rounds, and encoding that again could move it.
-    """
-    codes = bridge.encode(
-        floats,
-        weight.fmt,
-        log_offset=weight.log_offset,
-        rounding="stochastic_value",
-        random_bits=bridge.draw_random_bits(floats.shape),
-    )
-    weight.codes.copy_(torch.where(floats == weight.to_float(), weight.codes, codes))
-
-
-def _run_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An operation that writes to a weight: decode, run, encode again at the same log_offset (stochastic_value).
-
-    The scale is never chosen anew here: aliases and other shards of the weight would not learn of it.
-    """
-    if torch.Tag.inplace_view in func.tags:
-        raise NotImplementedError(f"{func} would change the shape or the storage of an LNSWeight in place")
-    floats: dict[int, torch.Tensor] = {}
-    written: list[LNSWeight] = []
-
-    def decode(weight: LNSWeight) -> torch.Tensor:
-        if id(weight) not in floats:
-            floats[id(weight)] = weight.to_float()
-        return floats[id(weight)]
-
-    for position, name in _written_arguments(func):
-        _map(LNSWeight, written.append, args[position] if position < len(args) else kwargs.get(name))
-    out = func(*_map(LNSWeight, decode, args), **_map(LNSWeight, decode, kwargs))
-    weights = {id(floats[id(weight)]): weight for weight in written}
-    for weight in weights.values():
-        _write(weight, floats[id(weight)])
-    return _map(torch.Tensor, lambda tensor: weights.get(id(tensor), tensor), out)
-
-
-@lru_cache(maxsize=1024)
-def _is_view(func: Any) -> bool:
-    """Whether an operation returns a view of its first argument."""
-    returned = [r.alias_info for r in func._schema.returns]
-    return any(alias is not None and not alias.is_write for alias in returned)
-
-
-def _refuse(func: Any, *args: Any, **kwargs: Any) -> Any:
-    raise NotImplementedError(f"{func} would look at the float memory of an LNSWeight, which has none: use to_float()")
-
-
-@lru_cache(maxsize=1024)
-def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
-    """Position and name of the arguments that an operation writes to."""
-    arguments = enumerate(func._schema.arguments)
-    return tuple((i, a.name) for i, a in arguments if a.alias_info is not None and a.alias_info.is_write)
-
-
-_REINTERPRETING = [
-    aten.view.dtype, aten._conj.default, aten._neg_view.default, aten.view_as_complex.default,
-    aten.view_as_real.default,
-]  # fmt: skip
-
-_LIKE = [
-    aten.empty_like.default, aten.full_like.default, aten.new_empty.default, aten.new_full.default,
-    aten.new_ones.default, aten.new_zeros.default, aten.ones_like.default, aten.rand_like.default,
-    aten.randn_like.default, aten.zeros_like.default,
-]  # fmt: skip
-
-_HANDLERS: dict[Any, Callable[..., Any]] = {
-    **dict.fromkeys(_REINTERPRETING, _refuse),
-    **dict.fromkeys(_LIKE, _plain_like),
-    aten.clone.default: _clone,
-    aten._unsafe_view.default: _on_codes,
-    aten._to_copy.default: _to_copy,
-    aten.copy_.default: _copy,
-    aten.embedding.default: _embedding,
-}
 
 torch.serialization.add_safe_globals([LNSWeight, LNSFormat])

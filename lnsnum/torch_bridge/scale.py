@@ -1,0 +1,93 @@
+"""The scale of a weight: one log_offset, or one for each channel; and which scale fits given values.
+
+    log_offset  =  the least at which the greatest magnitude is at or above p_scale * RMS(w)
+
+What is the clip |w| <= p_scale * RMS(w0) in the Madam paper is then the saturation of the format itself.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from lnsnum import exact
+from lnsnum.format import LNSFormat, check_log_offset
+
+LogOffset = int | torch.Tensor
+"""A scale in code steps: an integer, or an integer tensor that broadcasts to the codes."""
+
+
+class Scale(NamedTuple):
+    """Where a tensor's codes are on the logarithmic axis."""
+
+    low: int
+    """The least log_offset."""
+    high: int
+    """The greatest; `low`, where there is only one."""
+    offsets: torch.Tensor | None = None
+    """int32, of as many dimensions as the codes, to which it broadcasts: one log_offset for each channel."""
+
+
+def check_offset(log_offset: object, shape: torch.Size) -> Scale:
+    """The scale of a tensor of this shape.
+
+    Raises:
+        TypeError: where log_offset is no integer and no tensor of integers.
+        ValueError: where one is larger than 2^30 in size, or they do not broadcast to the shape.
+    """
+    if not isinstance(log_offset, torch.Tensor):
+        offset = check_log_offset(log_offset)  # type: ignore[arg-type]
+        return Scale(offset, offset)
+    if log_offset.dtype.is_floating_point or log_offset.dtype.is_complex or log_offset.dtype == torch.bool:
+        raise TypeError(f"log_offset is a tensor of {log_offset.dtype}: give integers, whole code steps")
+    if log_offset.ndim == 0:
+        return check_offset(int(log_offset), shape)
+    try:
+        fits = torch.broadcast_shapes(log_offset.shape, shape) == shape
+    except RuntimeError:
+        fits = False
+    if not fits or log_offset.numel() == 0:
+        raise ValueError(
+            f"log_offset of shape {tuple(log_offset.shape)} does not broadcast to the codes' shape {tuple(shape)}"
+        )
+    low, high = (check_log_offset(int(extreme)) for extreme in log_offset.aminmax())
+    padded = log_offset.detach().reshape((1,) * (len(shape) - log_offset.ndim) + log_offset.shape)
+    return Scale(low, high, padded.to(torch.int32).clone(memory_format=torch.contiguous_format))
+
+
+def fit_scale(w: torch.Tensor, fmt: LNSFormat, p_scale: float, *, of: torch.Tensor | None = None) -> LogOffset:
+    """The log_offset that fits values (float64), or an int32 tensor of one for each channel, shaped as `of`.
+
+    Raises:
+        ValueError: where it would be larger than 2^30 in size.
+    """
+    if of is None:
+        return fit_to_rms(root_mean_square(w), fmt, p_scale)
+    varying = [d for d in range(w.ndim) if of.shape[d] > 1]
+    rest = [d for d in range(w.ndim) if of.shape[d] == 1]
+    channels = w.permute(varying + rest).reshape(of.numel(), w.numel() // of.numel())
+    greatest = channels.abs().amax(1, keepdim=True) if channels.numel() else channels.new_zeros(of.numel(), 1)
+    unit = torch.where(greatest > 0, greatest, 1.0)
+    means = ((channels / unit).square().sum(1) / max(channels.shape[1], 1)).sqrt() * greatest[:, 0]
+    fitting = [fit_to_rms(rms, fmt, p_scale) for rms in means.tolist()]
+    return torch.tensor(fitting, dtype=torch.int32, device=w.device).reshape(of.shape)
+
+
+def root_mean_square(x: torch.Tensor) -> float:
+    """sqrt(mean(x^2)) of a float64 tensor, scaled so that no square leaves the range; 0 of an empty one."""
+    scale = float(x.abs().max()) if x.numel() else 0.0
+    return scale * float((x / scale).square().mean().sqrt()) if scale else 0.0
+
+
+def fit_to_rms(rms: float, fmt: LNSFormat, p_scale: float = 3.0) -> int:
+    """The least log_offset at which the greatest magnitude is at or above p_scale * rms; 0 where that is 0.
+
+    >>> from lnsnum import lns8f5
+    >>> fit_to_rms(1.0, lns8f5)
+    -12
+    """
+    top = p_scale * rms
+    if top == 0.0:
+        return 0
+    return check_log_offset(exact.ceil_log(*exact.split_float(top), fmt.base, fmt.fraction_bits) - fmt.max_log)

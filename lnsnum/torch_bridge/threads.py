@@ -1,0 +1,68 @@
+"""A few threads for the kernels: chunks of one array, as many at a time as torch has threads.
+
+Kernels run without the GIL, so plain threads give the other processors. Which chunk runs where changes no result. The
+threads belong to one process: a forked one, such as a DataLoader's worker, makes its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class _Pool:
+    """One executor, made when it is first needed in this process."""
+
+    def __init__(self) -> None:
+        self.executor: ThreadPoolExecutor | None = None
+        self.owner = (0, 0)
+        self.lock = Lock()
+
+    def submit(self, threads: int, function: Callable[[int, int], T], bounds: list[tuple[int, int]]) -> list[Future[T]]:
+        """Hand chunks to the executor of this process with so many threads."""
+        with self.lock:  # another thread may want another number of them
+            owner = (os.getpid(), threads)
+            if self.executor is None or self.owner != owner:
+                if self.executor is not None and self.owner[0] == owner[0]:
+                    self.executor.shutdown(wait=False)
+                self.executor, self.owner = ThreadPoolExecutor(threads, thread_name_prefix="lnsnum"), owner
+            return [self.executor.submit(function, *bound) for bound in bounds]
+
+    def renew_lock(self) -> None:
+        """In a forked process, whose parent may have held the lock in another thread."""
+        self.lock = Lock()
+
+
+_pool = _Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.renew_lock)
+
+
+def in_chunks(function: Callable[[int, int], T], size: int, least: int, *, alignment: int = 4096) -> list[T]:
+    """function(begin, end) for chunks that make up range(size), in order; on torch.get_num_threads() threads.
+
+    Chunks are about of one size, of at least `least` elements (the last may be smaller), and begin at multiples of
+    `alignment`. What a chunk raises is raised, after all have ended.
+    """
+    threads = torch.get_num_threads()
+    count = min(threads, size // least)
+    if count <= 1:
+        return [function(0, size)]
+    length = -(-size // (count * alignment)) * alignment
+    bounds = [(begin, min(begin + length, size)) for begin in range(0, size, length)]
+    others = _pool.submit(threads - 1, function, bounds[1:])
+    try:
+        first = function(*bounds[0])
+    finally:
+        results = [other.exception() for other in others]
+    for error in results:
+        if error is not None:
+            raise error
+    return [first, *(other.result() for other in others)]

@@ -1,0 +1,253 @@
+"""What each of torch's operations does to LNS weights: the table behind `LNSWeight.__torch_dispatch__`.
+
+    a view or a copy of elements      the same one of the codes
+    another float type or device      the codes stay what they are
+    shapes only (zeros_like, ...)     a plain tensor, nothing is decoded
+    a write                           decode, run, encode again at the same log_offset, rounded stochastically
+    a collective, a change of memory  refused
+    anything else                     decode the weights, run, let the floats go
+
+A write never chooses the scale anew: other views, and other shards of the weight, would not learn of it. A collective
+on the decoded floats would end with wrong weights on all processes, and say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import return_and_correct_aliasing
+
+from lnsnum.torch_bridge import codes as bridge
+from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES
+
+aten = torch.ops.aten
+
+Weight = Any
+"""An LNSWeight. (Its class is made of this module.)"""
+
+
+def dispatch(kind: type, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operation some of whose arguments are weights, of class `kind`."""
+    handler = _HANDLERS.get(func)
+    if handler is None and func.namespace in _COLLECTIVES:
+        handler = _refuse_collective
+    if handler is None and _is_view(func):
+        handler = _on_codes
+    if handler is not None and isinstance(args[0], kind):
+        return return_and_correct_aliasing(func, args, kwargs, handler(func, *args, **kwargs))
+    if func.namespace in _COLLECTIVES:
+        return _refuse_collective(func)
+    if _written_arguments(func):
+        return _run_in_place(kind, func, args, kwargs)
+    return func(*_map(kind, kind.to_float, args), **_map(kind, kind.to_float, kwargs))  # type: ignore[attr-defined]
+
+
+def _map(kind: type, function: Callable[[Any], Any], tree: Any) -> Any:
+    """Apply a function to what is of a kind among an operation's arguments: tuples, lists and one dict of names."""
+    if isinstance(tree, kind):
+        return function(tree)
+    if isinstance(tree, (tuple, list)):
+        return type(tree)(_map(kind, function, item) for item in tree)
+    if isinstance(tree, dict):
+        return {name: _map(kind, function, item) for name, item in tree.items()}
+    return tree
+
+
+def _on_codes(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> Any:
+    """A view of the elements: the same one of the codes, and of the channels' offsets."""
+    codes = func(weight.codes, *args, **kwargs)
+    offsets = weight.scale.offsets
+    if offsets is None:
+        return _map(torch.Tensor, weight.like, codes)
+    expanded = offsets.expand(weight.shape)
+    try:
+        views = func(expanded, *args, **kwargs)
+        copied = False
+    except RuntimeError:  # dimensions that no view of the offsets can merge
+        views = func(expanded.contiguous(), *args, **kwargs)
+        copied = True
+    if isinstance(codes, torch.Tensor):
+        return weight.like(codes, offsets=_narrow(views), copied=copied)
+    return type(codes)(weight.like(c, offsets=_narrow(o), copied=copied) for c, o in zip(codes, views, strict=True))
+
+
+def _narrow(offsets: torch.Tensor) -> torch.Tensor:
+    """One element of each dimension along which expanded offsets are the same."""
+    for dim, stride in enumerate(offsets.stride()):
+        if stride == 0 and offsets.shape[dim] > 1:
+            offsets = offsets.narrow(dim, 0, 1)
+    return offsets
+
+
+def _as_strided(func: Any, weight: Weight, size: Any, stride: Any, storage_offset: int | None = None) -> Weight:
+    """On the codes' memory; of channels only the strides that the weight has."""
+    codes = func(weight.codes, size, stride, storage_offset)
+    if weight.scale.offsets is None:
+        return weight.like(codes)
+    same = tuple(stride) == weight.codes.stride() and storage_offset in (None, weight.codes.storage_offset())
+    if tuple(size) != tuple(weight.shape) or not same:
+        raise NotImplementedError(
+            "as_strided of an LNSWeight with a log_offset for each channel: take view, slice or to_float()"
+        )
+    return weight.like(codes, offsets=weight.scale.offsets)
+
+
+def _clone(func: Any, weight: Weight, **kwargs: Any) -> Weight:
+    return weight.copied_with(func(weight.codes, **kwargs))
+
+
+def _to_copy(
+    func: Any, weight: Weight, *, dtype: torch.dtype | None = None, device: torch.device | None = None, **kwargs: Any
+) -> torch.Tensor:
+    """Another float type changes what the weight appears as, another device where its codes are."""
+    dtype = dtype or weight.dtype
+    if dtype not in FLOAT_NAMES:
+        return weight.to_float().to(dtype=dtype, device=device)  # type: ignore[no-any-return]
+    return weight.copied_with(func(weight.codes, device=device, **kwargs), dtype)  # type: ignore[no-any-return]
+
+
+def _copy(func: Any, weight: Weight, source: torch.Tensor, non_blocking: bool = False) -> Weight:
+    """From a weight of the same format: its codes and its scale. From floats: encoded at the scale here.
+
+    A view cannot take another scale, which would change the rest of the weight: there, the values are encoded.
+    """
+    is_weight = isinstance(source, type(weight))
+    of_this_kind = is_weight and source.fmt == weight.fmt and source.shape == weight.shape  # type: ignore[attr-defined]
+    if of_this_kind and weight.take_scale(source):
+        weight.codes.copy_(source.codes, non_blocking)  # type: ignore[attr-defined]
+        return weight
+    floats = source.to_float() if is_weight else source  # type: ignore[attr-defined]
+    _write(weight, floats.to(weight.device, weight.dtype).expand(weight.shape))
+    return weight
+
+
+def _plain_like(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """zeros_like, new_zeros and their kin: a plain tensor, without decoding."""
+    model = torch.empty((), dtype=weight.dtype, device=weight.device).expand(weight.shape)
+    return func(model, *args, **kwargs)  # type: ignore[no-any-return]
+
+
+def _empty_like(func: Any, weight: Weight, *, device: torch.device | None = None, **kwargs: Any) -> torch.Tensor:
+    """A weight of zeros where a device is named, as `Module.to_empty` does, which must not make floats of weights.
+
+    A plain tensor otherwise, as for all of its kin.
+    """
+    if device is None:
+        return _plain_like(func, weight, **kwargs)
+    dtype = kwargs.pop("dtype", None)
+    return weight.copied_with(torch.zeros_like(weight.codes, device=device), dtype)  # type: ignore[no-any-return]
+
+
+def _embedding(func: Any, weight: Weight, indices: torch.Tensor, *args: Any) -> torch.Tensor:
+    """Gathers codes, then decodes the rows that are used."""
+    scale = weight.scale
+    if scale.offsets is not None and scale.offsets.shape[0] > 1:
+        scale = scale._replace(offsets=aten.embedding.default(scale.offsets, indices))
+    elif scale.offsets is not None:
+        scale = scale._replace(offsets=scale.offsets[0])
+    return bridge.decode(aten.embedding.default(weight.codes, indices), weight.fmt, scale, weight.dtype)
+
+
+def _pad(func: Any, weight: Weight, pad: Any, value: Any = 0) -> torch.Tensor:
+    """Zeros around codes are codes."""
+    if value != 0 or weight.scale.offsets is not None:
+        return func(weight.to_float(), pad, value)  # type: ignore[no-any-return]
+    return weight.copied_with(func(weight.codes, pad, 0))  # type: ignore[no-any-return]
+
+
+def _is_pinned(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> Any:
+    return func(weight.codes, *args, **kwargs)
+
+
+def _write(weight: Weight, floats: torch.Tensor) -> None:
+    """Write floats into the codes at the weight's scale, rounded so that small changes survive on average.
+
+    Elements that are what they decode to keep their code: decoding rounds, and encoding that again could move it.
+    """
+    codes = bridge.encode(
+        floats,
+        weight.fmt,
+        weight.scale,
+        rounding="stochastic_value",
+        random_bits=bridge.draw_random_bits(floats.shape, floats.device),
+    )
+    weight.codes.copy_(torch.where(floats == weight.to_float(), weight.codes, codes))
+
+
+def _run_in_place(kind: type, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An operation that writes to a weight: decode, run, encode again at the same log_offset (stochastic_value)."""
+    if torch.Tag.inplace_view in func.tags:
+        raise NotImplementedError(f"{func} would change the shape or the storage of an LNSWeight in place")
+    floats: dict[int, torch.Tensor] = {}
+    written: list[Weight] = []
+
+    def decode(weight: Weight) -> torch.Tensor:
+        if id(weight) not in floats:
+            floats[id(weight)] = weight.to_float()
+        return floats[id(weight)]
+
+    for position, name in _written_arguments(func):
+        _map(kind, written.append, args[position] if position < len(args) else kwargs.get(name))
+    out = func(*_map(kind, decode, args), **_map(kind, decode, kwargs))
+    weights = {id(floats[id(weight)]): weight for weight in written}
+    for weight in weights.values():
+        _write(weight, floats[id(weight)])
+    return _map(torch.Tensor, lambda tensor: weights.get(id(tensor), tensor), out)
+
+
+@lru_cache(maxsize=1024)
+def _is_view(func: Any) -> bool:
+    """Whether an operation returns a view of its first argument."""
+    returned = [r.alias_info for r in func._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in returned)
+
+
+@lru_cache(maxsize=1024)
+def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
+    """Position and name of the arguments that an operation writes to."""
+    arguments = enumerate(func._schema.arguments)
+    return tuple((i, a.name) for i, a in arguments if a.alias_info is not None and a.alias_info.is_write)
+
+
+def _refuse_memory(func: Any, *args: Any, **kwargs: Any) -> Any:
+    raise NotImplementedError(f"{func} would look at the float memory of an LNSWeight, which has none: use to_float()")
+
+
+def _refuse_collective(func: Any, *args: Any, **kwargs: Any) -> Any:
+    raise NotImplementedError(
+        f"{func} on an LNSWeight: its codes are what processes must exchange: send weight.codes, and weight.log_offset"
+    )
+
+
+_COLLECTIVES = frozenset(
+    ["c10d", "_c10d_functional", "_c10d_functional_autograd", "c10d_functional", "_dtensor", "symm_mem"]
+)
+
+_REINTERPRETING = [
+    aten.view.dtype, aten._conj.default, aten._neg_view.default, aten.view_as_complex.default,
+    aten.view_as_real.default,
+]  # fmt: skip
+
+_LIKE = [
+    aten.full_like.default, aten.new_empty.default, aten.new_empty_strided.default, aten.new_full.default,
+    aten.new_ones.default, aten.new_zeros.default, aten.ones_like.default, aten.rand_like.default,
+    aten.randn_like.default, aten.zeros_like.default,
+]  # fmt: skip
+
+_HANDLERS: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys(_REINTERPRETING, _refuse_memory),
+    **dict.fromkeys(_LIKE, _plain_like),
+    aten.empty_like.default: _empty_like,
+    aten.clone.default: _clone,
+    aten._pin_memory.default: _clone,
+    aten.is_pinned.default: _is_pinned,
+    aten._unsafe_view.default: _on_codes,
+    aten.as_strided.default: _as_strided,
+    aten._to_copy.default: _to_copy,
+    aten.copy_.default: _copy,
+    aten.constant_pad_nd.default: _pad,
+    aten.embedding.default: _embedding,
+}
