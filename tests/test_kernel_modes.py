@@ -17,7 +17,8 @@ from lnsnum import LNSFormat, convert, decode, encode, random_bits
 from fractions import Fraction
 from lnsnum import arithmetic, reduction
 from lnsnum.arithmetic import divide, multiply
-from lnsnum.torch_bridge.update import first_exponent, madam_step
+from lnsnum.torch_bridge.moments import first_exponent
+from lnsnum.torch_bridge.update import madam_step
 
 digest = hashlib.sha256()
 random = np.random.default_rng(0)
@@ -60,7 +61,7 @@ for fmt in (*narrow, LNSFormat(32, 23), LNSFormat(20, 17, base=3.0)):
         exponent = first_exponent(gradient)
         for step in (1, 2, 3):
             rounding = "nearest" if step == 3 else "stochastic_log"
-            counts = madam_step(codes, gradient, moment, fmt, lr=0.1, step=step, moment_exponent=exponent, start=7,
+            counts = madam_step(codes, gradient, moment, fmt, lr=0.1, step=step, exponent=exponent, start=7,
                                 rounding=rounding, seed=5, stream=2)
             digest.update(codes.tobytes() + moment.tobytes() + repr([int(c) for c in counts]).encode())
 print(digest.hexdigest())

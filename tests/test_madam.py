@@ -19,12 +19,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.optim import lr_scheduler
 
 from lnsnum import LNSFormat, lns8f3, lns8f5, lns12f6, lns16f10
 from lnsnum.torch_bridge import LNSWeight, Madam, StepReport, convert_model, load_model, save_model
 from lnsnum.torch_bridge.madam import DEFAULT_LR
-from lnsnum.torch_bridge.update import NO_EXPONENT, first_exponent, madam_step
+from lnsnum.torch_bridge.moments import NO_EXPONENT, first_exponent
+from lnsnum.torch_bridge.update import StepCounts, madam_step
 
 torch.set_num_threads(1)
 
@@ -114,20 +114,77 @@ class Shadow:
     def __init__(self, p: LNSWeight, stream: int, second_moment="lns8") -> None:
         self.codes = p.codes.contiguous().numpy().view(p.fmt.dtype).copy()
         self.moment = np.zeros(self.codes.shape, np.uint8 if second_moment == "lns8" else np.float32)
+        self.momentum = None
         self.fmt, self.stream, self.exponent, self.steps = p.fmt, stream, NO_EXPONENT, 0
+        self.beta_product = self.momentum_product = 1.0
+        self.counts = (0, 0, 0, 0, 0)
 
-    def step(self, gradient, lr, **arguments) -> tuple:
+    def step(self, gradient, lr, *, beta=0.999, momentum=0.0, **arguments) -> StepCounts:
+        """One step; by a sparse gradient, of its rows."""
+        rows = None
+        if gradient.is_sparse:
+            gradient = gradient.coalesce()
+            rows, gradient = gradient.indices()[0].numpy(), gradient.values()
         g = np.ascontiguousarray(gradient.float().numpy())
         self.steps += 1
-        if self.exponent == NO_EXPONENT and self.moment.dtype == np.uint8:
+        self.beta_product, self.momentum_product = self.beta_product * beta, self.momentum_product * momentum
+        if momentum and self.momentum is None:
+            self.momentum = np.zeros(self.codes.shape, np.uint8)
+        if self.exponent == NO_EXPONENT and (momentum or self.moment.dtype == np.uint8):
             self.exponent = first_exponent(g.reshape(-1))
-        exponent = 0 if self.exponent == NO_EXPONENT else self.exponent
-        arguments = {"step": self.steps, "stream": self.stream, "moment_exponent": exponent, **arguments}
-        return madam_step(self.codes, g, self.moment, self.fmt, lr=lr, **arguments)
+            if self.moment.dtype == np.float32:
+                self.exponent = min(self.exponent, 53)  # beside a float32 moment gradients are clamped at 2^60
+        arrays = [self.codes, self.moment, self.momentum if momentum else None]
+        if rows is not None:
+            arrays = [None if array is None else array[rows] for array in arrays]
+        counts = madam_step(
+            arrays[0],
+            g,
+            arrays[1],
+            self.fmt,
+            lr=lr,
+            momentum_codes=arrays[2],
+            beta=beta,
+            momentum=momentum,
+            step=self.steps,
+            stream=self.stream,
+            exponent=0 if self.exponent == NO_EXPONENT else self.exponent,
+            beta_product=self.beta_product,
+            momentum_product=self.momentum_product,
+            rows=rows,
+            **arguments,
+        )
+        for own, new in zip((self.codes, self.moment, self.momentum), arrays, strict=True):
+            if rows is not None and new is not None:
+                own[rows] = new
+        self.counts = (arrays[0].size, *counts)
+        return counts
 
     def check(self, p: LNSWeight, state: dict) -> None:
         np.testing.assert_array_equal(p.codes.contiguous().numpy().view(p.fmt.dtype), self.codes)
         np.testing.assert_array_equal(state["second_moment"].numpy(), self.moment)
+        if self.steps:
+            own = (self.steps, self.exponent, self.beta_product, self.momentum_product, self.stream)
+            names = ("step", "exponent", "beta_product", "momentum_product", "stream")
+            assert tuple(float(state[name]) for name in names) == own
+        if self.momentum is None:
+            assert "momentum" not in state
+        else:
+            np.testing.assert_array_equal(state["momentum"].numpy(), self.momentum)
+
+
+def shadows_of(model, second_moment="lns8") -> list[Shadow]:
+    return [Shadow(p, i, second_moment) for i, p in enumerate(model.parameters())]
+
+
+def follow(model, optimizer, shadows, steps, lr, **arguments) -> None:
+    """Optimizer and shadows through steps with the same gradients, compared after each of them."""
+    for step in steps:
+        set_gradients(model, step)
+        optimizer.step()
+        for shadow, p in zip(shadows, model.parameters(), strict=True):
+            shadow.step(p.grad, lr, **arguments)
+            shadow.check(p, optimizer.state[p])
 
 
 # -------------------------------------------------------------------------------------------------------- the arguments
@@ -136,10 +193,10 @@ class Shadow:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lr": -0.1}, r"lr=-0.1 is out of range: at least 0.0, less than inf"),
+        ({"lr": -0.1}, "lr=-0.1 is out of range: at least 0, less than inf"),
         ({"lr": math.inf}, "lr=inf is out of range"),
         ({"lr": math.nan}, "lr=nan is out of range"),
-        ({"beta": 1.0}, "beta=1.0 is out of range: at least 0.0, less than 1.0"),
+        ({"beta": 1.0}, "beta=1.0 is out of range: at least 0, less than 1.0"),
         ({"beta": -0.1}, "beta=-0.1 is out of range"),
         ({"beta": math.nan}, "beta=nan is out of range"),
         ({"g_bound": 0.0}, "g_bound=0.0 is out of range: finite and greater than 0"),
@@ -149,8 +206,18 @@ class Shadow:
         ({"p_scale": math.nan}, "p_scale=nan is out of range"),
         ({"seed": -1}, "seed=-1 is out of range"),
         ({"seed": 2**63}, "seed=9223372036854775808 is out of range"),
-        ({"rounding": "up"}, "rounding='up' is not known: one of stochastic_log, nearest"),
+        ({"rounding": "up"}, "rounding='up' is not known: one of stochastic_log, stochastic_value, nearest"),
         ({"second_moment": "uint8"}, "second_moment='uint8' is not known: one of lns8, float32"),
+        ({"lr": torch.tensor(-0.1)}, "lr=-0.1.* is out of range"),
+        ({"lr": torch.tensor(math.nan)}, "lr=nan is out of range"),
+        ({"momentum": 1.0}, "momentum=1.0 is out of range: at least 0, less than 1.0"),
+        ({"momentum": -0.1}, "momentum=-0.1 is out of range"),
+        ({"momentum": math.nan}, "momentum=nan is out of range"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1 is out of range: at least 0, less than inf"),
+        ({"weight_decay": math.inf}, "weight_decay=inf is out of range"),
+        ({"weight_decay": math.nan}, "weight_decay=nan is out of range"),
+        ({"zero": "stay"}, "zero='stay' is not known: one of keep, leave, raise"),
+        ({"non_finite": "ignore"}, "non_finite='ignore' is not known: one of skip, raise"),
     ],
 )
 @pytest.mark.parametrize("of_group", [False, True])
@@ -172,8 +239,12 @@ def test_defaults():
         "p_scale": 3.0,
         "g_bound": 10.0,
         "beta": 0.999,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
         "rounding": "stochastic_log",
         "second_moment": "lns8",
+        "zero": "keep",
+        "non_finite": "skip",
         "seed": 0,
     }
 
@@ -198,33 +269,38 @@ def test_no_parameters_and_the_same_twice():
         Madam([{"params": [p]}, {"params": [p]}])
 
 
-@pytest.mark.parametrize("arguments", [{"seed": 0.5}, {"lr": "0.1"}, {"lr": None}], ids=str)
-def test_arguments_of_another_type_are_told(arguments):
-    with pytest.raises((TypeError, ValueError), match=next(iter(arguments))):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": 0.5}, "seed=0.5 is a float: give an integer"),
+        ({"seed": True}, "seed=True is a bool: give an integer"),
+        ({"lr": "0.1"}, "lr='0.1' is a str: give a number"),
+        ({"lr": None}, "lr=None is a NoneType: give a number"),
+        ({"lr": torch.ones(2)}, "lr=.* is a Tensor: give a number"),
+        ({"lr": True}, "lr=True is a bool"),
+        ({"beta": torch.tensor(0.9)}, "beta=.* is a Tensor: give a number"),
+        ({"momentum": "0.9"}, "momentum='0.9' is a str: give a number"),
+        ({"weight_decay": None}, "weight_decay=None is a NoneType: give a number"),
+        ({"g_bound": [1]}, r"g_bound=\[1\] is a list: give a number"),
+    ],
+    ids=str,
+)
+def test_arguments_of_another_type_are_told(arguments, message):
+    with pytest.raises(TypeError, match=message):
         Madam(network().parameters(), **arguments)
 
 
-def test_sparse_gradients_are_refused():
-    model = nn.Embedding(5, 4, sparse=True)
-    convert_model(model, lns8f5)
-    before = model.weight.codes.clone()
-    optimizer = Madam(model.parameters())
-    model(torch.tensor([1, 2])).sum().backward()
-    with pytest.raises(TypeError, match="Madam takes dense gradients: make the embedding with sparse=False"):
+def test_gradients_that_are_sparse_otherwise_are_refused_before_anything_moves():
+    """Elements instead of rows, as torch makes none for a parameter."""
+    model = network()
+    before = [p.codes.clone() for p in model.parameters()]
+    optimizer = Madam(model.parameters(), lr=1.0)
+    set_gradients(model, 1)
+    model[3].weight.grad = torch.ones(3, 16).to_sparse()
+    with pytest.raises(TypeError, match="Madam takes dense gradients, and sparse ones of whole rows"):
         optimizer.step()
-    assert torch.equal(model.weight.codes, before)
+    assert all(torch.equal(p.codes, b) for p, b in zip(model.parameters(), before, strict=True))
     assert not optimizer.state
-
-
-def test_a_sparse_gradient_stops_the_whole_step():
-    embedding, linear = nn.Embedding(5, 4, sparse=True), nn.Linear(4, 1)
-    model = nn.ModuleList([linear, embedding])
-    convert_model(model, lns8f5)
-    before = linear.weight.codes.clone()
-    linear(embedding(torch.tensor([1, 2]))).sum().backward()
-    with pytest.raises(TypeError):
-        Madam(model.parameters(), lr=1.0).step()
-    assert torch.equal(linear.weight.codes, before)
 
 
 # ------------------------------------------------------------------------------------------------------------ LNS steps
@@ -232,10 +308,12 @@ def test_a_sparse_gradient_stops_the_whole_step():
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 @pytest.mark.parametrize("second_moment", ["lns8", "float32"])
-@pytest.mark.parametrize("rounding", ["stochastic_log", "nearest"])
-def test_each_parameter_is_stepped_by_madam_step(fmt, second_moment, rounding):
+@pytest.mark.parametrize("rounding", ["stochastic_log", "stochastic_value", "nearest"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_each_parameter_is_stepped_by_madam_step(fmt, second_moment, rounding, momentum):
     model = network(fmt)
-    arguments = {"g_bound": 2.0, "beta": 0.9, "rounding": rounding, "seed": 7}
+    arguments = {"g_bound": 2.0, "beta": 0.9, "rounding": rounding, "seed": 7, "momentum": momentum}
+    arguments |= {"weight_decay": 0.2, "zero": "leave"}
     optimizer = Madam(model.parameters(), lr=0.1, second_moment=second_moment, **arguments)
     shadows = [Shadow(p, i, second_moment) for i, p in enumerate(model.parameters())]
     for step in range(1, 8):
@@ -302,6 +380,47 @@ def test_parameters_without_gradients_are_left_alone_and_keep_their_streams():
         assert optimizer.step_report().weights == sum(parameters[i].numel() for i in with_gradient)
 
 
+def test_parameters_that_never_had_a_gradient_have_no_state_and_do_not_hinder_loading():
+    model = network()
+    optimizer = Madam(model.parameters())
+    for step in (1, 2):
+        set_gradients(model, step)
+        model[0].bias.grad = None
+        optimizer.step()
+    assert model[0].bias not in optimizer.state
+    other = copy.deepcopy(model)
+    fresh = Madam(other.parameters())
+    fresh.load_state_dict(reloaded(optimizer.state_dict(), "torch.save"))
+    run(model, optimizer, 3, 4)
+    run(other, fresh, 3, 4)
+    assert_same(snapshot(other, fresh), snapshot(model, optimizer))
+
+
+def test_a_step_without_any_gradient_is_reported_as_one():
+    model = network()
+    optimizer = Madam(model.parameters())
+    run(model, optimizer, 1, 1)
+    assert optimizer.step_report().weights == sum(p.numel() for p in model.parameters())
+    optimizer.zero_grad()
+    before = snapshot(model, optimizer)["weights"]
+    optimizer.step()
+    assert optimizer.step_report() == StepReport(0, 0.0, 0.0, 0.0, 0)
+    assert_same(snapshot(model, optimizer)["weights"], before)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"momentum": 0.9, "weight_decay": 1.0, "zero": "leave"}], ids=str)
+@pytest.mark.parametrize("fmt", FORMATS, ids=str)
+def test_a_step_of_rate_zero_changes_no_code(fmt, arguments):
+    """What distributed checkpointing does, to make an optimizer's state: all gradients zero, and lr 0."""
+    model = network(fmt)
+    before = [p.codes.clone() for p in model.parameters()]
+    optimizer = Madam(model.parameters(), lr=0.0, **arguments)
+    for scale in (0.0, 1.0):
+        set_gradients(model, 1, scale)
+        optimizer.step()
+        assert all(torch.equal(p.codes, b) for p, b in zip(model.parameters(), before, strict=True))
+
+
 def test_a_zero_gradient_changes_nothing_and_leaves_the_scale_of_the_moment_open():
     model = network()
     before = [p.codes.clone() for p in model.parameters()]
@@ -310,7 +429,7 @@ def test_a_zero_gradient_changes_nothing_and_leaves_the_scale_of_the_moment_open
         set_gradients(model, 1, scale=0.0)
         optimizer.step()
     assert all(torch.equal(p.codes, b) for p, b in zip(model.parameters(), before, strict=True))
-    assert {s["exponent"] for s in optimizer.state.values()} == {NO_EXPONENT}
+    assert {int(s["exponent"]) for s in optimizer.state.values()} == {NO_EXPONENT}
     assert optimizer.step_report().moved == 0.0
     set_gradients(model, 4, scale=1e-8)
     optimizer.step()
@@ -486,9 +605,9 @@ def test_the_second_moment_of_bfloat16_floats_decays():
 def test_groups_have_their_own_arguments():
     model = network()
     settings = [
-        {"lr": 0.02, "second_moment": "float32", "seed": 3},
-        {"lr": 0.2, "rounding": "nearest", "beta": 0.5},
-        {"lr": 0.0, "g_bound": 1.0},
+        {"lr": 0.02, "second_moment": "float32", "seed": 3, "momentum": 0.9},
+        {"lr": 0.2, "rounding": "nearest", "beta": 0.5, "weight_decay": 0.3, "zero": "leave"},
+        {"lr": 0.03, "g_bound": 1.0, "rounding": "stochastic_value", "momentum": 0.5},
     ]
     split = [list(model[0].parameters()), list(model[1].parameters()), list(model[3].parameters())]
     groups = [{"params": params, **setting} for params, setting in zip(split, settings, strict=True)]
@@ -503,41 +622,6 @@ def test_groups_have_their_own_arguments():
             shadow.step(p.grad, setting.pop("lr"), **setting)
             shadow.check(p, optimizer.state[p])
     assert [s["second_moment"].dtype for s in optimizer.state.values()] == [torch.float32] * 2 + [torch.uint8] * 4
-
-
-SCHEDULES = {
-    "StepLR": lambda o: lr_scheduler.StepLR(o, 2, 0.5),
-    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, 8),
-    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.3, total_steps=10, cycle_momentum=False),
-    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda t: 1 / (1 + t)),
-    "LinearLR": lambda o: lr_scheduler.LinearLR(o, 0.1, total_iters=5),
-    "ReduceLROnPlateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0, factor=0.5),
-}
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules_set_the_rate_of_the_next_step(name):
-    model = network()
-    optimizer = Madam(model.parameters(), lr=0.1)
-    schedule = SCHEDULES[name](optimizer)
-    shadows = [Shadow(p, i) for i, p in enumerate(model.parameters())]
-    rates = []
-    for step in range(1, 8):
-        rates.append(optimizer.param_groups[0]["lr"])
-        set_gradients(model, step)
-        optimizer.step()
-        schedule.step(*([1.0] if name == "ReduceLROnPlateau" else []))
-        for shadow, p in zip(shadows, model.parameters(), strict=True):
-            shadow.step(p.grad, rates[-1])
-            shadow.check(p, optimizer.state[p])
-    assert len(set(rates)) > 1
-
-
-def test_a_rate_given_as_a_tensor():
-    models = [network(), network()]
-    for model, lr in zip(models, (0.1, torch.tensor(0.1, dtype=torch.float64)), strict=True):
-        run(model, Madam(model.parameters(), lr=lr), 1, 3)
-    assert all(torch.equal(a.codes, b.codes) for a, b in zip(*(m.parameters() for m in models), strict=True))
 
 
 def test_closure():
@@ -605,6 +689,42 @@ def test_state_dict_is_loaded_to_the_bit(how, dtype, second_moment):
     assert_same(snapshot(other, fresh), snapshot(model, optimizer))
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_state_is_loaded_twice_and_over_another(momentum):
+    """The second load wipes out what was done in between, momentum included."""
+    model = floats_left()
+    optimizer = Madam(model.parameters(), momentum=momentum)
+    run(model, optimizer, 1, 3)
+    states = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    expected = snapshot(model, optimizer)
+    for _ in range(2):
+        run(model, optimizer, 4, 6)
+        model.load_state_dict(states[0])
+        optimizer.load_state_dict(states[1])
+        assert_same(snapshot(model, optimizer), expected)
+    run(model, optimizer, 4, 6)
+    after = snapshot(model, optimizer)
+    other = floats_left()
+    fresh = Madam(other.parameters(), momentum=0.5)
+    run(other, fresh, 1, 2)
+    other.load_state_dict(states[0])
+    fresh.load_state_dict(states[1])
+    run(other, fresh, 4, 6)
+    assert_same(snapshot(other, fresh), after)
+
+
+@pytest.mark.parametrize("bad", ["shape", "dtype"])
+def test_a_momentum_of_another_kind_is_refused(bad):
+    model = network()
+    optimizer = Madam(model.parameters(), momentum=0.9)
+    run(model, optimizer, 1, 1)
+    state = copy.deepcopy(optimizer.state_dict())
+    own = state["state"][0]["momentum"]
+    state["state"][0]["momentum"] = own[:2] if bad == "shape" else own.float()
+    with pytest.raises(ValueError, match="the state of parameter 0"):
+        optimizer.load_state_dict(state)
+
+
 def test_loaded_state_is_a_copy():
     model = network()
     optimizer = Madam(model.parameters())
@@ -628,7 +748,8 @@ def test_the_optimizer_is_copied_with_its_model(how):
     other, copied = how((model, optimizer))
     assert [id(p) for p in other.parameters()] == [id(p) for p in copied.param_groups[0]["params"]]
     assert_same(snapshot(other, copied), snapshot(model, optimizer))
-    assert copied.step_report().weights == 0
+    assert copied.step_report() == optimizer.step_report()
+    assert copied.step_report().weights == 12 * 16 + 16 * 3
     run(other, copied, 4, 8)
     before = [bits(p) for p in model.parameters()]
     run(model, optimizer, 4, 8)
@@ -659,7 +780,7 @@ def states_of_others():
         "wider": (of_wide.state_dict(), r"the state of parameter 0 is not that of a parameter of shape \(16, 12\)"),
         "floats": (
             of_floats.state_dict(),
-            r"the state of parameter 0 is for a float parameter, and it is an LNSWeight",
+            r"the state of parameter 0 is not for an LNSWeight, which this one is",
         ),
         "Adam": (of_adam.state_dict(), r"the state is of another optimizer: its groups have no 'beta'"),
         "fewer": (fewer.state_dict(), r"the state is of 4 parameters, this optimizer has 6"),
@@ -685,7 +806,7 @@ def test_state_of_others_is_refused_and_nothing_is_loaded(name):
 def test_state_of_codes_is_refused_by_floats():
     run(model := network(), optimizer := Madam(model.parameters()), 1, 2)
     floats = network(None)
-    with pytest.raises(ValueError, match="parameter 0 is for an LNSWeight, and it is a float parameter"):
+    with pytest.raises(ValueError, match="parameter 0 is not for a float parameter, which this one is"):
         Madam(floats.parameters()).load_state_dict(optimizer.state_dict())
 
 
@@ -711,20 +832,21 @@ def test_state_before_the_first_step():
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 def test_codes_do_not_depend_on_the_number_of_threads(fmt):
-    """Given the same gradients."""
+    """Given the same gradients; the first weight is of three chunks and a bit."""
     results = []
-    for threads in (1, 2):
+    for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         try:
             torch.manual_seed(0)
-            model = nn.Sequential(nn.Linear(200, 150), nn.Linear(150, 7))
+            model = nn.Sequential(nn.Linear(401, 500), nn.Linear(500, 7))
             convert_model(model, fmt)
-            optimizer = Madam(model.parameters())
-            run(model, optimizer, 1, 4)
-            results.append(snapshot(model, optimizer))
+            optimizer = Madam(model.parameters(), momentum=0.9)
+            run(model, optimizer, 1, 3)
+            results.append((snapshot(model, optimizer), optimizer.step_report()))
         finally:
             torch.set_num_threads(1)
-    assert_same(*results)
+    assert_same(results[1], results[0])
+    assert_same(results[2], results[0])
 
 
 def test_torch_s_generator_has_no_say_and_the_seed_has():
@@ -815,6 +937,7 @@ def big() -> nn.Sequential:
 
 
 def test_two_bytes_a_parameter_and_no_float_of_a_weight_outlives_the_step():
+    others = live_tensors()  # of other tests; kept, so that their ids are not given anew
     model = big()
     convert_model(model, "lns8f5")
     optimizer = Madam(model.parameters())
@@ -830,11 +953,13 @@ def test_two_bytes_a_parameter_and_no_float_of_a_weight_outlives_the_step():
 
     weights = sum(p.codes.untyped_storage().nbytes() for p in model.parameters())
     state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
-    assert all(t.dtype == torch.uint8 for t in state)
+    assert all(t.dtype == torch.uint8 for t in state if t.shape in shapes)
+    assert all(t.numel() <= 5 for t in state if t.shape not in shapes)
     assert weights + sum(t.untyped_storage().nbytes() for t in state) <= 2.1 * n
     assert not list(model.buffers())
 
-    tensors = live_tensors()
+    old = {id(other) for other in others}
+    tensors = [t for t in live_tensors() if id(t) not in old]
     floats = [t for t in tensors if not isinstance(t, LNSWeight) and t.is_floating_point() and t.shape in shapes]
     assert floats == []
     known = {p.codes.data_ptr() for p in model.parameters()} | {t.data_ptr() for t in state}
@@ -848,9 +973,11 @@ def test_six_bytes_of_sixteen_bit_weights_and_a_float32_moment():
     optimizer = Madam(model.parameters(), second_moment="float32")
     run(model, optimizer, 1, 1)
     n = sum(p.numel() for p in model.parameters())
+    shapes = {p.shape for p in model.parameters()}
     state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
     assert sum(p.codes.nbytes for p in model.parameters()) == 2 * n
-    assert sum(t.nbytes for t in state) == 4 * n
+    assert sum(t.nbytes for t in state if t.shape in shapes) == 4 * n
+    assert sum(t.nbytes for t in state) <= 4.1 * n
 
 
 def test_what_a_schedule_breaks_is_refused_before_anything_moves():

@@ -3,6 +3,7 @@ Philox of its own. Every code, every moment code and every count is compared, ne
 """
 
 import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f3, lns8f4, lns8f5, lns12f6, lns16f7, lns16f10
-from lnsnum.torch_bridge.update import MOMENT_TABLE, NO_EXPONENT, StepCounts, first_exponent, madam_step
+from lnsnum.torch_bridge.moments import MOMENT_TABLE, NO_EXPONENT, first_exponent
+from lnsnum.torch_bridge.update import StepCounts, madam_step, up_coefficients
 
 F32 = np.float32
 LOW = 0xFFFFFFFF
@@ -39,18 +41,27 @@ def philox(counter, key):
     return c0, c1, c2, c3
 
 
-def words24(n: int, *, seed: int, stream: int, step: int, start: int) -> np.ndarray:
-    """The upper 24 bits of each element's random word."""
-    index = np.arange(start, start + n, dtype=np.uint64)
+def words_at(index: np.ndarray, *, seed: int, stream: int, step: int) -> np.ndarray:
+    """The upper 24 bits of the random word of each element, by its index in the parameter."""
+    index = index.astype(np.uint64)
     block = index >> np.uint64(2)
-    zero = np.zeros(n, np.uint64)
+    zero = np.zeros(index.size, np.uint64)
     counter = (block & np.uint64(LOW), block >> np.uint64(32), zero + np.uint64(step), zero + np.uint64(stream))
     words = np.stack(philox(counter, (seed & LOW, seed >> 32)))
     return (np.take_along_axis(words, (index & np.uint64(3)).astype(np.int64)[None], 0)[0] >> np.uint64(8)).astype(int)
 
 
+def words24(n: int, *, seed: int, stream: int, step: int, start: int) -> np.ndarray:
+    """The same of n elements in a row."""
+    return words_at(np.arange(start, start + n, dtype=np.uint64), seed=seed, stream=stream, step=step)
+
+
 MOMENTS = np.array([0.0] + [2.0 ** ((c - 128) / 4) for c in range(1, 256)]).astype(F32)
 """Code c is 2^((c - 128) / 4)."""
+
+SIZES = np.array([0.0] + [2.0 ** ((c - 64) / 4) for c in range(1, 128)]).astype(F32)
+MOMENTA = np.concatenate([SIZES, -SIZES])
+"""Momentum code c < 128 is 2^((c - 64) / 4), c + 128 its negative; 128 does not occur."""
 
 
 def threshold24(part: np.ndarray) -> np.ndarray:
@@ -58,14 +69,31 @@ def threshold24(part: np.ndarray) -> np.ndarray:
     return np.floor(part.astype(np.float64) * 2.0**24).astype(int)
 
 
-def second_moment(gradient, moment, *, moment_exponent, beta, step):
-    """(the gradient as scaled, v as a float32, v_hat)."""
-    coded = moment.dtype == np.uint8
-    g = gradient * F32(2.0**-moment_exponent) if coded else gradient
-    g = np.clip(g, F32(-(2.0**60)), F32(2.0**60))
-    old = MOMENTS[moment] if coded else moment
-    v = F32(beta) * old + F32(1.0 - beta) * (g * g)
-    return g, v, np.maximum(v * F32(1.0 / (1.0 - beta**step)), F32(2.0**-126))
+def value_share(part: np.ndarray, shrinks: np.ndarray, fmt) -> np.ndarray:
+    """The fraction of a step as a probability that is unbiased in the value, in float32 by Horner's scheme."""
+    f = np.where(shrinks, F32(1.0) - part, part)
+    p = np.zeros_like(f)
+    for coefficient in up_coefficients(fmt)[::-1]:
+        p = (p + coefficient) * f
+    return np.where(part > 0, np.where(shrinks, F32(1.0) - p, p), F32(0.0))
+
+
+def code_of(x: np.ndarray, table: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Nonnegative float32 values as indices into an increasing table, stochastically rounded on the value axis."""
+    c = np.searchsorted(table, x, side="right") - 1
+    low, high = table[c], table[np.minimum(c + 1, table.size - 1)]
+    with np.errstate(all="ignore"):
+        part = np.where(c == table.size - 1, F32(0.0), (x - low) / (high - low))
+    return c + (words < threshold24(part))
+
+
+class Result(NamedTuple):
+    """What a step leaves."""
+
+    codes: np.ndarray
+    moment: np.ndarray
+    momentum: np.ndarray | None
+    counts: StepCounts
 
 
 def oracle(
@@ -76,67 +104,117 @@ def oracle(
     *,
     lr,
     step,
-    moment_exponent=0,
+    momentum_codes=None,
+    exponent=0,
     g_bound=10.0,
     beta=0.999,
+    momentum=0.0,
+    weight_decay=0.0,
+    beta_product=None,
+    momentum_product=None,
     rounding="stochastic_log",
+    zero="keep",
     seed=0,
     stream=0,
     start=0,
-):
-    """What madam_step's docstring promises: (codes, second moment, counts)."""
-    finite = np.isfinite(gradient)
-    draw = {"seed": seed, "step": step, "start": start}
+    rows=None,
+) -> Result:
+    """What madam_step's docstring promises."""
+    finite, coded = np.isfinite(gradient), moment.dtype == np.uint8
+    if rows is None:
+        index = np.arange(start, start + codes.size, dtype=np.uint64)
+    else:
+        width = codes.size // max(rows.size, 1)
+        index = (rows[:, None] * width + np.arange(width)).reshape(-1)
+    beta_product = beta**step if beta_product is None else beta_product
+    momentum_product = momentum**step if momentum_product is None else momentum_product
+    rate = lr * 2**fmt.fraction_bits / math.log(fmt.base)
+
     with np.errstate(all="ignore"):
-        g, v, v_hat = second_moment(gradient, moment, moment_exponent=moment_exponent, beta=beta, step=step)
-        g_hat = np.clip(g / np.sqrt(v_hat), F32(-g_bound), F32(g_bound))
-    g_hat = np.where(finite & (v >= F32(2.0**-126)), g_hat, F32(0.0))
-    size = np.abs(g_hat) * F32(lr * 2**fmt.fraction_bits / math.log(fmt.base))
+        g = np.where(finite, gradient, F32(0.0))
+        g = np.clip(g * F32(2.0**-exponent) if coded else g, F32(-(2.0**60)), F32(2.0**60))
+        v = F32(beta) * (MOMENTS[moment] if coded else moment) + F32(1.0 - beta) * (g * g)
+        v_hat = np.maximum(v * F32(1.0 / (1.0 - beta_product)), F32(2.0**-126))
+        drive = g
+        if momentum_codes is not None:
+            old = MOMENTA[momentum_codes] * F32(1.0 if coded else 2.0**exponent)
+            u = F32(momentum) * old + F32(1.0 - momentum) * g
+            drive = u * F32(1.0 / (1.0 - momentum_product))
+        g_hat = np.clip(drive / np.sqrt(v_hat), F32(-g_bound), F32(g_bound))
+        drive = np.where(finite & (v >= F32(2.0**-126)), g_hat, F32(0.0)) * F32(min(rate, 2.0**100))
+
+    along = np.where(codes < fmt.sign_bit, drive, -drive)
+    shrink = np.where(finite, along + F32(min(rate * weight_decay, 2.0**30)), F32(0.0))
+    size = np.minimum(np.abs(shrink), F32(2.0**30))
     assert size.dtype == F32
     if rounding == "nearest":
         steps = np.rint(size).astype(int)
     else:
         whole = np.floor(size)
-        ups = words24(codes.size, stream=2 * stream, **draw) < threshold24(size - whole)
-        steps = whole.astype(int) + ups
+        part = size - whole
+        if rounding == "stochastic_value":
+            part = value_share(part, shrink > 0, fmt)
+        steps = whole.astype(int) + (words_at(index, seed=seed, stream=2 * stream, step=step) < threshold24(part))
     m = codes.astype(int) & fmt.max_magnitude
-    sign = np.where(codes > fmt.sign_bit, -1, 1)
-    moved_to = np.clip(m - sign * np.sign(g_hat).astype(int) * steps, 1, fmt.max_magnitude)
+    moved_to = np.clip(m - np.where(shrink > 0, steps, -steps), 1, fmt.max_magnitude)
     new_m = np.where(m == 0, 0, moved_to)
-    new_codes = (codes.astype(int) - m + new_m).astype(codes.dtype)
-    if moment.dtype == np.uint8:
-        c = np.searchsorted(MOMENTS, v, side="right") - 1
-        low, high = MOMENTS[c], MOMENTS[np.minimum(c + 1, 255)]
+    new_codes = codes.astype(int) - m + new_m
+    if zero == "leave":
+        leaves = (codes == 0) & (drive != 0)
+        new_m = np.where(leaves, 1, new_m)
+        new_codes = np.where(leaves, np.where(drive > 0, fmt.sign_bit + 1, 1), new_codes)
+
+    if coded:
+        v = code_of(v, MOMENTS, words_at(index, seed=seed, stream=2 * stream + 1, step=step)).astype(np.uint8)
+    if momentum_codes is not None:
         with np.errstate(all="ignore"):
-            part = np.where(c == 255, F32(0.0), (v - low) / (high - low))
-        part = np.where(finite, part, F32(0.0))
-        v = (c + (words24(codes.size, stream=2 * stream + 1, **draw) < threshold24(part))).astype(np.uint8)
+            scaled = u * F32(1.0 if coded else 2.0**-exponent)
+        c = code_of(np.abs(scaled), SIZES, words_at(index, seed=seed, stream=2**31 + stream, step=step))
+        u = np.where(finite, np.where((scaled < 0) & (c > 0), c + 128, c), momentum_codes).astype(np.uint8)
     counts = StepCounts(
         moved=int((new_m != m).sum()),
         at_ceiling=int((new_m == fmt.max_magnitude).sum()),
         at_floor=int((new_m == 1).sum()),
         not_finite=int((~finite).sum()),
     )
-    return new_codes, np.where(finite, v, moment), counts
+    return Result(
+        new_codes.astype(codes.dtype), np.where(finite, v, moment), None if momentum_codes is None else u, counts
+    )
+
+
+def result_of(codes, gradient, moment, fmt, *, momentum_codes=None, **arguments) -> Result:
+    """madam_step on copies."""
+    codes, moment = codes.copy(), moment.copy()
+    momentum_codes = None if momentum_codes is None else momentum_codes.copy()
+    with np.errstate(all="ignore"):  # for NUMBA_DISABLE_JIT, where the kernel's operations are NumPy's
+        counts = madam_step(codes, gradient, moment, fmt, momentum_codes=momentum_codes, **arguments)
+    return Result(codes, moment, momentum_codes, counts)
 
 
 def step_of(codes, gradient, moment, fmt, **arguments):
-    """madam_step on copies: (codes, second moment, counts)."""
-    codes, moment = codes.copy(), moment.copy()
-    with np.errstate(all="ignore"):  # for NUMBA_DISABLE_JIT, where the kernel's operations are NumPy's
-        counts = madam_step(codes, gradient, moment, fmt, **arguments)
-    return codes, moment, counts
+    """madam_step on copies, without momentum: (codes, second moment, counts)."""
+    result = result_of(codes, gradient, moment, fmt, **arguments)
+    return result.codes, result.moment, result.counts
+
+
+def check_all(codes, gradient, moment, fmt, **arguments) -> Result:
+    """One step on copies, all of it against the oracle."""
+    gradient = np.asarray(gradient, F32)
+    found = result_of(codes, gradient, moment, fmt, **arguments)
+    expected = oracle(codes, gradient, moment, fmt, **arguments)
+    np.testing.assert_array_equal(found.codes, expected.codes)
+    np.testing.assert_array_equal(found.moment, expected.moment)
+    if expected.momentum is not None:
+        np.testing.assert_array_equal(found.momentum, expected.momentum)
+        assert not (found.momentum == 128).any()
+    assert found.counts == expected.counts
+    return found
 
 
 def check(codes, gradient, moment, fmt, **arguments):
-    """One step on copies, all of it against the oracle; returns the new codes and moments."""
-    gradient = np.asarray(gradient, F32)
-    found_codes, found_moment, counts = step_of(codes, gradient, moment, fmt, **arguments)
-    expected_codes, expected_moment, expected_counts = oracle(codes, gradient, moment, fmt, **arguments)
-    np.testing.assert_array_equal(found_codes, expected_codes)
-    np.testing.assert_array_equal(found_moment, expected_moment)
-    assert counts == expected_counts
-    return found_codes, found_moment
+    """The same, without momentum: the new codes and moments."""
+    found = check_all(codes, gradient, moment, fmt, **arguments)
+    return found.codes, found.moment
 
 
 def all_pairs(first, second):
@@ -175,21 +253,58 @@ def test_moment_table():
 
 # ------------------------------------------------------------------------------------------------ everything, exhausted
 
+ROUNDINGS = ["stochastic_log", "stochastic_value", "nearest"]
+MOMENTUM_CODES = np.delete(np.arange(256), 128).astype(np.uint8)
+
 
 @pytest.mark.parametrize("fmt", [LNSFormat(3, 0), lns4f1, lns6f2, lns8f3, lns8f4, lns8f5], ids=str)
-@pytest.mark.parametrize("rounding", ["stochastic_log", "nearest"])
-def test_every_code_with_every_gradient(fmt, rounding):
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("zero", ["keep", "leave"])
+@pytest.mark.parametrize("momentum", [None, 0.0, 0.9])
+def test_every_code_with_every_gradient(fmt, rounding, zero, momentum):
     codes, gradient = all_pairs(codes_of(fmt), GRADIENTS)
-    for kind, exponent, lr, step in (("uint8", 0, 0.05, 1), ("uint8", -7, 0.5, 9), ("float32", 0, 3.0, 4)):
+    momentum_codes = None if momentum is None else np.resize(MOMENTUM_CODES, codes.size)
+    arguments = {"rounding": rounding, "zero": zero, "momentum": momentum or 0.0, "momentum_codes": momentum_codes}
+    for kind, exponent, lr, step, decay in (
+        ("uint8", 0, 0.05, 1, 0.0),
+        ("uint8", -7, 0.5, 9, 0.3),
+        ("float32", 0, 3.0, 4, 0.01),
+        ("float32", -7, 0.02, 4, 2.0),
+    ):
         moment = np.resize(np.array([0, 1, 100, 128, 254, 255], kind), codes.size)
-        check(codes, gradient, moment, fmt, lr=lr, step=step, moment_exponent=exponent, rounding=rounding, seed=5)
+        check_all(
+            codes, gradient, moment, fmt, lr=lr, step=step, exponent=exponent, weight_decay=decay, seed=5, **arguments
+        )
+
+
+@pytest.mark.parametrize("exponent", [-120, -7, 5, 120])
+@pytest.mark.parametrize("kind", ["uint8", "float32"])
+def test_every_momentum_code_with_every_gradient(exponent, kind):
+    momentum_codes, gradient = all_pairs(MOMENTUM_CODES, GRADIENTS)
+    codes = np.resize(codes_of(lns8f5), momentum_codes.size)
+    moment = np.resize(np.arange(0, 256, 3).astype(kind), momentum_codes.size)
+    arguments = {"lr": 0.1, "step": 3, "exponent": exponent, "beta": 0.9, "momentum": 0.8}
+    check_all(codes, gradient, moment, lns8f5, momentum_codes=momentum_codes, **arguments)
+
+
+@pytest.mark.parametrize("gradient", [0.0, 0.7, -3.0])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_every_momentum_code_with_every_moment_code(gradient, rounding):
+    momentum_codes, moment = all_pairs(MOMENTUM_CODES, np.arange(256).astype(np.uint8)[:: 1 if jit else 37])
+    codes = np.resize(codes_of(lns8f4), momentum_codes.size)
+    arguments = {"lr": 0.06, "step": 20, "momentum": 0.9, "weight_decay": 0.1, "rounding": rounding}
+    check_all(codes, np.full(codes.size, gradient), moment, lns8f4, momentum_codes=momentum_codes, **arguments)
 
 
 @pytest.mark.parametrize("fmt", [lns12f6, lns16f7, lns16f10, LNSFormat(16, 0, base=1.001)], ids=str)
 @pytest.mark.parametrize("gradient", [0.3, -0.3])
-def test_every_code_of_wide_formats(fmt, gradient):
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+def test_every_code_of_wide_formats(fmt, gradient, rounding):
     codes = codes_of(fmt)[:: 1 if jit else 97]
-    check(codes, np.full(codes.size, gradient), zero_moment(codes.size), fmt, lr=0.07, step=1, seed=2, stream=3)
+    arguments = {"lr": 0.07, "step": 1, "seed": 2, "stream": 3, "rounding": rounding, "zero": "leave"}
+    momentum_codes = np.resize(MOMENTUM_CODES, codes.size)
+    arguments |= {"momentum": 0.9, "momentum_codes": momentum_codes, "weight_decay": 0.2}
+    check_all(codes, np.full(codes.size, gradient), zero_moment(codes.size), fmt, **arguments)
 
 
 @pytest.mark.parametrize("exponent", [-120, -7, 0, 5, 120])
@@ -197,7 +312,7 @@ def test_every_code_of_wide_formats(fmt, gradient):
 def test_every_moment_code_with_every_gradient(exponent, step):
     moment, gradient = all_pairs(np.arange(256).astype(np.uint8), GRADIENTS)
     codes = np.resize(codes_of(lns8f5), moment.size)
-    check(codes, gradient, moment, lns8f5, lr=0.1, step=step, moment_exponent=exponent, beta=0.9)
+    check(codes, gradient, moment, lns8f5, lr=0.1, step=step, exponent=exponent, beta=0.9)
 
 
 FORMATS = st.integers(3, 16).flatmap(
@@ -208,55 +323,76 @@ FORMATS = st.integers(3, 16).flatmap(
 FLOATS = st.one_of(st.sampled_from(GRADIENTS.tolist()), st.floats(width=32), st.floats(-1, 1, width=32))
 
 
-@example([0.0, INF, NAN, 2.0**-149, 1e38], lns8f3, 0.05, 1, 0, 10.0, 0.999, "stochastic_log", "uint8", 0, 0, 0)
-@example([1e-20, -1e-20], lns8f3, 0.05, 1, 0, 10.0, 0.999, "nearest", "float32", 0, 0, 0)
-@example([1e38, -1e38], lns16f10, 1e6, 1, -120, 10.0, 0.0, "stochastic_log", "uint8", 2**63 - 1, 2**31 - 1, 2**61)
+def any_state(n, fmt, kind):
+    """Codes, a second moment and momentum codes that depend on their number alone."""
+    random = np.random.default_rng(n)
+    codes = random.integers(0, 1 << fmt.bits, n).astype(fmt.dtype)
+    moment = random.integers(0, 256, n).astype(np.uint8)
+    if kind == "float32":
+        moment = np.where(moment < 20, F32(0.0), (random.standard_normal(n) ** 2).astype(F32))
+    return codes, moment, random.choice(MOMENTUM_CODES, n)
+
+
+@example([0.0, INF, NAN, 2.0**-149, 1e38], lns8f3, "uint8", {"lr": 0.05, "step": 1})
+@example([1e-20, -1e-20], lns8f3, "float32", {"lr": 0.05, "step": 1, "rounding": "nearest"})
+@example(
+    [1e38, -1e38],
+    lns16f10,
+    "uint8",
+    {"lr": 1e6, "step": 1, "exponent": -120, "seed": 2**63 - 1, "stream": 2**31 - 1, "start": 2**61},
+)
+@example(
+    [1e-38, 1.0, 0.0], LNSFormat(3, 0, base=1e300), "uint8", {"lr": 1e3, "step": 1, "rounding": "stochastic_value"}
+)
 @given(
     gradient=st.lists(FLOATS, max_size=70),
     fmt=FORMATS,
-    lr=st.one_of(st.just(0.0), st.floats(1e-6, 1.0), st.floats(1.0, 1e6)),
-    step=st.one_of(st.integers(1, 20), st.integers(1, 2**32 - 1)),
-    exponent=st.integers(-120, 120),
-    g_bound=st.sampled_from([0.1, 1.0, 10.0, 1e6]),
-    beta=st.sampled_from([0.0, 0.5, 0.9, 0.999, 0.9999999]),
-    rounding=st.sampled_from(["stochastic_log", "nearest"]),
     kind=st.sampled_from(["uint8", "float32"]),
-    seed=st.integers(0, 2**63 - 1),
-    stream=st.integers(0, 2**31 - 1),
-    start=st.one_of(st.integers(0, 100), st.integers(0, 2**61)),
+    arguments=st.fixed_dictionaries(
+        {
+            "lr": st.one_of(st.just(0.0), st.floats(1e-6, 1.0), st.floats(1.0, 1e6)),
+            "step": st.one_of(st.integers(1, 20), st.integers(1, 2**32 - 1)),
+        },
+        optional={
+            "exponent": st.integers(-120, 120),
+            "g_bound": st.sampled_from([0.1, 1.0, 10.0, 1e6]),
+            "beta": st.sampled_from([0.0, 0.5, 0.9, 0.999, 0.9999999]),
+            "momentum": st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.9999999]),
+            "weight_decay": st.one_of(st.sampled_from([0.0, 1e-3, 1.0, 1e30]), st.floats(0, 10)),
+            "beta_product": st.floats(0, 0.9999),
+            "momentum_product": st.floats(0, 0.9999),
+            "rounding": st.sampled_from(ROUNDINGS),
+            "zero": st.sampled_from(["keep", "leave", "raise"]),
+            "seed": st.integers(0, 2**63 - 1),
+            "stream": st.integers(0, 2**31 - 1),
+            "start": st.one_of(st.integers(0, 100), st.integers(0, 2**61)),
+        },
+    ),
 )
-def test_any_step(gradient, fmt, lr, step, exponent, g_bound, beta, rounding, kind, seed, stream, start):
-    random = np.random.default_rng(len(gradient))
-    codes = random.integers(0, 1 << fmt.bits, len(gradient)).astype(fmt.dtype)
-    moment = random.integers(0, 256, len(gradient)).astype(np.uint8)
-    if kind == "float32":
-        moment = np.where(moment < 20, F32(0.0), (random.standard_normal(len(gradient)) ** 2).astype(F32))
-    check(
-        codes,
-        gradient,
-        moment,
-        fmt,
-        lr=lr,
-        step=step,
-        moment_exponent=exponent,
-        g_bound=g_bound,
-        beta=beta,
-        rounding=rounding,
-        seed=seed,
-        stream=stream,
-        start=start,
-    )
+def test_any_step(gradient, fmt, kind, arguments):
+    codes, moment, momentum_codes = any_state(len(gradient), fmt, kind)
+    if "momentum" in arguments:
+        arguments = {**arguments, "momentum_codes": momentum_codes}
+    check_all(codes, gradient, moment, fmt, **arguments)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
-def test_many_steps_in_a_row(kind):
-    """State goes round: two hundred steps, every code after each of them."""
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("with_momentum", [False, True])
+def test_many_steps_in_a_row(kind, rounding, with_momentum):
+    """State goes round: two hundred steps, every code after each of them; the decays change on the way."""
     random = np.random.default_rng(0)
-    codes, moment = codes_of(lns8f5), zero_moment(256, kind)
+    state = Result(codes_of(lns8f5), zero_moment(256, kind), np.zeros(256, np.uint8) if with_momentum else None, None)
+    beta_product = momentum_product = 1.0
     for step in range(1, 201 if jit else 20):
         gradient = random.standard_normal(256).astype(F32) * F32(0.01)
-        exponent = -14
-        codes, moment = check(codes, gradient, moment, lns8f5, lr=0.05, step=step, moment_exponent=exponent, seed=9)
+        decays = {"beta": 0.99 if step % 3 else 0.999, "momentum": (0.9 if step % 2 else 0.8) * with_momentum}
+        beta_product, momentum_product = beta_product * decays["beta"], momentum_product * decays["momentum"]
+        arguments = {"lr": 0.05, "step": step, "exponent": -14, "seed": 9, "rounding": rounding, **decays}
+        arguments |= {"beta_product": beta_product, "momentum_product": momentum_product, "weight_decay": 0.01}
+        state = check_all(
+            state.codes, gradient, state.moment, lns8f5, momentum_codes=state.momentum, zero="leave", **arguments
+        )
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 1023, 1024, 1025, 2051])
@@ -269,12 +405,16 @@ def test_any_size_and_the_chunks(n):
 def test_shapes_are_those_of_the_arrays():
     codes = codes_of(lns8f5).reshape(8, 4, 8)
     moment = zero_moment((8, 4, 8))
-    expected, expected_moment, counts = oracle(
-        codes.reshape(-1), np.ones(256, F32), moment.reshape(-1), lns8f5, lr=0.1, step=1
+    momentum = np.zeros((8, 4, 8), np.uint8)
+    flat = {"lr": 0.1, "step": 1, "momentum": 0.5}
+    expected = oracle(
+        codes.reshape(-1), np.ones(256, F32), moment.reshape(-1), lns8f5, momentum_codes=momentum.reshape(-1), **flat
     )
-    assert madam_step(codes, np.ones((8, 4, 8), F32), moment, lns8f5, lr=0.1, step=1) == counts
-    np.testing.assert_array_equal(codes.reshape(-1), expected)
-    np.testing.assert_array_equal(moment.reshape(-1), expected_moment)
+    counts = madam_step(codes, np.ones((8, 4, 8), F32), moment, lns8f5, momentum_codes=momentum, **flat)
+    assert counts == expected.counts
+    np.testing.assert_array_equal(codes.reshape(-1), expected.codes)
+    np.testing.assert_array_equal(moment.reshape(-1), expected.moment)
+    np.testing.assert_array_equal(momentum.reshape(-1), expected.momentum)
 
 
 # ----------------------------------------------------------------------------------------------------- laws of the step
@@ -337,7 +477,7 @@ def test_gradients_not_finite_change_neither_code_nor_moment(kind, bad):
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
 @pytest.mark.parametrize("exponent", [-120, 0, 120])
 def test_zero_over_zero_moves_nothing(kind, exponent):
-    arguments = {"lr": 1.0, "step": 1, "moment_exponent": exponent}
+    arguments = {"lr": 1.0, "step": 1, "exponent": exponent}
     codes, moment, counts = step_of(codes_of(lns8f5), np.zeros(256, F32), zero_moment(256, kind), lns8f5, **arguments)
     np.testing.assert_array_equal(codes, codes_of(lns8f5))
     assert not moment.any()
@@ -366,6 +506,42 @@ def test_a_shard_draws_what_the_whole_would(cut, length, kind, start):
     )
     np.testing.assert_array_equal(shard[0], whole[0][part])
     np.testing.assert_array_equal(shard[1], whole[1][part])
+
+
+@given(
+    st.lists(st.integers(0, 40), unique=True, max_size=12),
+    st.integers(1, 40),
+    st.sampled_from(["uint8", "float32"]),
+    st.sampled_from(ROUNDINGS),
+)
+def test_rows_step_as_they_would_within_the_whole(rows, width, kind, rounding):
+    codes, moment, momentum_codes = (array.reshape(41, width) for array in any_state(41 * width, lns8f5, kind))
+    gradient = np.linspace(-1, 1, codes.size).astype(F32).reshape(codes.shape)
+    arguments = {"lr": 0.05, "step": 3, "seed": 4, "stream": 1, "momentum": 0.9, "rounding": rounding}
+    whole = result_of(codes, gradient, moment, lns8f5, momentum_codes=momentum_codes, **arguments)
+    some = np.array(rows, np.int64)
+    taken = check_rows(codes[some], gradient[some], moment[some], momentum_codes[some], some, **arguments)
+    np.testing.assert_array_equal(taken.codes, whole.codes[some])
+    np.testing.assert_array_equal(taken.moment, whole.moment[some])
+    np.testing.assert_array_equal(taken.momentum, whole.momentum[some])
+
+
+def check_rows(codes, gradient, moment, momentum_codes, rows, **arguments):
+    found = result_of(codes, gradient, moment, lns8f5, momentum_codes=momentum_codes, rows=rows, **arguments)
+    flat = [array.reshape(-1) for array in (codes, gradient, moment)]
+    expected = oracle(*flat, lns8f5, momentum_codes=momentum_codes.reshape(-1), rows=rows, **arguments)
+    for own, other in zip(found[:3], expected[:3], strict=True):
+        np.testing.assert_array_equal(own.reshape(-1), other)
+    assert found.counts == expected.counts
+    return found
+
+
+def test_rows_of_several_chunks():
+    """Rows wider than the 1,024 elements that the kernel takes at a time, of a parameter of 2^40 elements."""
+    rows = np.array([2**28, 3, 0, 2**28 - 1], np.int64)
+    codes, moment, momentum_codes = (array.reshape(4, -1) for array in any_state(4 * 2051, lns8f5, "uint8"))
+    gradient = np.linspace(-1, 1, codes.size).astype(F32).reshape(codes.shape)
+    check_rows(codes, gradient, moment, momentum_codes, rows, lr=0.05, step=3, momentum=0.5)
 
 
 def test_seed_stream_and_step_each_change_the_draw():
@@ -538,7 +714,7 @@ def test_with_the_first_exponent_the_scale_of_the_gradient_does_not_matter(scale
     gradient = np.linspace(-1, 1, 512).astype(F32)
     results = []
     for g in (gradient, gradient * factor):
-        arguments = {"lr": 0.3, "step": 1, "moment_exponent": int(first_exponent(g))}
+        arguments = {"lr": 0.3, "step": 1, "exponent": int(first_exponent(g))}
         results.append(step_of(np.resize(codes_of(lns8f5), 512), g, zero_moment(512), lns8f5, **arguments))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
@@ -558,6 +734,16 @@ def test_with_the_first_exponent_the_scale_of_the_gradient_does_not_matter(scale
         ({"second_moment": np.zeros(3, np.int8)}, TypeError),
         ({"gradient": np.zeros(2, np.float32)}, ValueError),
         ({"codes": np.zeros(6, np.uint8)[::2]}, ValueError),
+        ({"zero": "stay"}, ValueError),
+        ({"momentum": 1.0}, ValueError),
+        ({"momentum": -0.1}, ValueError),
+        ({"weight_decay": -1.0}, ValueError),
+        ({"weight_decay": math.inf}, ValueError),
+        ({"momentum_codes": np.zeros(3, np.int8)}, TypeError),
+        ({"momentum_codes": np.zeros(2, np.uint8)}, ValueError),
+        ({"momentum_codes": np.zeros(6, np.uint8)[::2]}, ValueError),
+        ({"momentum": 0.9}, ValueError),
+        ({"rows": np.arange(2)}, ValueError),
     ],
 )
 def test_arguments_out_of_range_are_refused(change, error):

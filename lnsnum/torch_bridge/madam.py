@@ -1,33 +1,42 @@
 """Madam: a multiplicative Adam, whose step on an LNS weight is an integer addition to its codes.
 
-    w  <-  w * exp(-lr * clamp(g / sqrt(v_hat), -g_bound, g_bound) * sign(w)),      |w| <= p_scale * RMS(w0)
+    w  <-  w * exp(-lr * (clamp(u_hat / sqrt(v_hat), -g_bound, g_bound) * sign(w) + weight_decay)),  |w| <= the clip
 
-On `LNSWeight` parameters the step is `lnsnum.torch_bridge.update.madam_step`, and the clip is the format's saturation.
-Plain float parameters in the same optimizer get the formula above in float, the paper's algorithm.
+where v is the second moment of the gradient, and u its momentum, or the gradient itself. On `LNSWeight` parameters the
+step is `lnsnum.torch_bridge.update` (off the CPU and under torch.compile `update_twin`), and the clip is the format's
+saturation. Plain float parameters in the same optimizer get the formula above in float, the paper's algorithm with the
+clip p_scale * RMS(w0).
 
 Source: Bernstein, Zhao, Meister, Liu, Anandkumar, Yue: Learning compositional functions via multiplicative weight
-updates, NeurIPS 2020, Algorithm 1.
+updates, NeurIPS 2020, Algorithm 1. Momentum as in Adam (Kingma, Ba, ICLR 2015), decay as in AdamW (Loshchilov, Hutter,
+ICLR 2019).
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from lnsnum.format import check_choice
-from lnsnum.torch_bridge import codes as bridge
-from lnsnum.torch_bridge.model import root_mean_square
-from lnsnum.torch_bridge.update import NO_EXPONENT, StepCounts, StepRounding, first_exponent, madam_step
+from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
+from lnsnum.torch_bridge.step import CODE_STATE, SecondMoment, code_state, step_codes
+from lnsnum.torch_bridge.update import StepRounding, Zero
 from lnsnum.torch_bridge.weight import LNSWeight
 
-SecondMoment = Literal["lns8", "float32"]
+NonFinite = Literal["skip", "raise"]
 
 DEFAULT_LR = 0.05
 
@@ -51,25 +60,38 @@ class Madam(Optimizer):
     """The Madam optimizer for LNS weights and for floats.
 
     Args:
-        params: parameters or parameter groups: `LNSWeight` or plain floats, in any mixture.
+        params: parameters or parameter groups: `LNSWeight` or plain floats. The LNS weights of a group are of one
+            format; `parameter_groups` makes a group for each.
         lr: learning rate, in the paper's units: the natural logarithm of the factor by which a weight changes when its
             normalized gradient is 1. See docs/training.md for where the default comes from.
         p_scale: for float parameters, the clip in units of their RMS at the first step. (LNS weights were given it at
             conversion.)
         g_bound: clamp of the normalized gradient.
         beta: decay of the second moment.
-        rounding: how code steps are rounded: "stochastic_log" or "nearest". Nearest loses small steps; it is for
+        momentum: decay of the momentum; 0 for none. It takes a third byte for each LNS weight.
+        weight_decay: the factor exp(-lr * weight_decay) on every weight with a gradient, in each step: for LNS weights
+            a constant pull of the codes.
+        rounding: how the real number of code steps is rounded: "stochastic_log" (the logarithm of the weight is right
+            on average), "stochastic_value" (the weight is) or "nearest". Nearest loses small steps; it is for
             reproducing the paper's ladders.
         second_moment: of LNS weights: "lns8" (one byte a weight) or "float32".
+        zero: what becomes of an LNS weight that is zero: "keep" it; let it "leave" zero as the smallest magnitude,
+            against what would move it; or "raise" a ValueError when a group that has one is added.
+        non_finite: a gradient element that is NaN or infinite changes nothing ("skip", the report counts them), or the
+            step raises FloatingPointError before anything has changed ("raise").
         seed: of the random bits. They depend on the seed, the parameter's place in the optimizer, the step and the
-            element's index, and on nothing else.
+            element's index, and on nothing else: several optimizers want several seeds.
 
-    All but params may be set for each group. Zero weights stay zero and signs never change. A gradient element that is
-    NaN or infinite changes nothing.
+    All but params may be set for each group. Signs never change. Sparse gradients of embeddings step the rows that they
+    have; the moments of the others do not decay, and the corrections for bias count every step (as in SparseAdam).
+
+    `step` can be compiled without a graph break. What changes from step to step must be tensors then, or each value is
+    compiled anew: `lr=torch.tensor(...)`, and no schedule that cycles the momentum, a number. Call `make_state` before.
+    A graph cannot refuse: an lr that is no number from 0 on moves nothing.
 
     Raises:
         TypeError: for parameters that are no real floating-point tensors.
-        ValueError: for arguments out of range.
+        ValueError: for arguments out of range, a group of several formats, an LNS weight that is a view of a part.
 
     >>> from lnsnum.torch_bridge import convert_model
     >>> model = torch.nn.Linear(3, 1)
@@ -84,13 +106,17 @@ class Madam(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = DEFAULT_LR,
+        lr: float | torch.Tensor = DEFAULT_LR,
         *,
         p_scale: float = 3.0,
         g_bound: float = 10.0,
         beta: float = 0.999,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
         rounding: StepRounding = "stochastic_log",
         second_moment: SecondMoment = "lns8",
+        zero: Zero = "keep",
+        non_finite: NonFinite = "skip",
         seed: int = 0,
     ) -> None:
         defaults = {
@@ -98,27 +124,39 @@ class Madam(Optimizer):
             "p_scale": p_scale,
             "g_bound": g_bound,
             "beta": beta,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
             "rounding": rounding,
             "second_moment": second_moment,
+            "zero": zero,
+            "non_finite": non_finite,
             "seed": seed,
         }
-        self._counts: dict[torch.Tensor, StepCounts] = {}
+        self._forget_attachment()
         super().__init__(params, defaults)
+
+    def _forget_attachment(self) -> None:
+        self._hooks: dict[torch.Tensor, RemovableHandle] = {}
+        self._arrived: Callable[[torch.Tensor], None] | None = None
+        self._attached: frozenset[torch.Tensor] = frozenset()  # the parameters of that model
+        self._stepped = True  # since the last gradient that arrived where attached
+        self._warned: set[int] = set()  # groups whose lr has been warned of
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._counts = {}
+        if "_hooks" not in self.__dict__:
+            self._forget_attachment()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, checked; see `torch.optim.Optimizer.add_param_group`."""
         _check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
-        for i, p in enumerate(self.param_groups[-1]["params"]):
-            if p.dtype not in bridge.FLOAT_NAMES:
-                del self.param_groups[-1]
-                raise TypeError(
-                    f"parameter {i} of the group is of {p.dtype}: Madam takes real floating-point parameters"
-                )
+        try:
+            _check_parameters(self.param_groups[-1])
+            self._warn_of_lr(len(self.param_groups) - 1)
+        except Exception:
+            del self.param_groups[-1]
+            raise
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -127,18 +165,23 @@ class Madam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._counts = {}
-        for group in self.param_groups:
-            _check_group(group)  # a schedule may have changed it
-        for p in (p for group in self.param_groups for p in group["params"]):
-            if p.grad is not None and p.grad.layout != torch.strided:
-                raise TypeError("Madam takes dense gradients: make the embedding with sparse=False")
+        if not torch.compiler.is_compiling():
+            self._check_step()
+        elif any(group["non_finite"] == "raise" for group in self.param_groups):
+            raise ValueError("non_finite='raise' looks at the gradients, which a compiled step cannot: take 'skip'")
         stream = 0
         for group in self.param_groups:
             for p in group["params"]:
-                if p.grad is not None:
+                if p.grad is not None and self._arrived is not None and p in self._attached and self._is_attached():
+                    self._arrived(p)  # it was unfrozen since: from now on it has a hook too
+                elif p.grad is not None:
                     self._step_parameter(p, group, stream)
+                elif p in self.state and not self._is_attached():
+                    _forget_counts(self.state[p])
                 stream += 1
+        if not torch.compiler.is_compiling():
+            torch.clear_autocast_cache()  # it may hold weights that were cast before this step
+            self._stepped = True
         return loss
 
     def _step_parameter(self, p: torch.Tensor, group: dict[str, Any], stream: int) -> None:
@@ -146,24 +189,115 @@ class Madam(Optimizer):
         state = self.state[p]
         if not state:
             state.update(_first_state(p, group, stream))
-        state["step"] += 1
         if isinstance(p, LNSWeight):
-            self._counts[p] = _step_codes(p, p.grad, state, group)
+            step_codes(p, p.grad, state, group)
         else:
-            _step_floats(p, p.grad, state, group)
+            step_floats(p, p.grad, state, group)
+
+    def _check_step(self) -> None:
+        """What a schedule, or the gradients, may have broken is told before anything moves."""
+        for i, group in enumerate(self.param_groups):
+            _check_group(group)
+            self._warn_of_lr(i)
+            for p in group["params"]:
+                if p.grad is not None:
+                    _check_gradient(p, group, self.state.get(p, {}))
+
+    def _warn_of_lr(self, i: int) -> None:
+        """Once for each group, where one step crosses the whole range."""
+        group = self.param_groups[i]
+        fmt = next((p.fmt for p in group["params"] if isinstance(p, LNSWeight)), None)
+        if fmt is None or i in self._warned:
+            return
+        steps = float(group["lr"]) * (1 << fmt.fraction_bits) / math.log(fmt.base)
+        if steps >= fmt.max_magnitude - 1:
+            self._warned.add(i)
+            warnings.warn(
+                f"lr={float(group['lr'])} is {steps:.0f} code steps of {fmt.name}, which has {fmt.max_magnitude}: one "
+                "step crosses the whole range",
+                stacklevel=_level_of_the_caller(),
+            )
+
+    def make_state(self) -> None:
+        """Make the state of all parameters now, not at their first step.
+
+        Before a step is compiled, so that it is compiled once; `attach` does it too.
+        """
+        stream = 0
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.requires_grad and not self.state[p]:
+                    self.state[p].update(_first_state(p, group, stream))
+                stream += 1
+
+    def attach(self, model: nn.Module) -> list[RemovableHandle]:
+        """Step each parameter as soon as its gradient is there, within `backward`, and free the gradient.
+
+        So no more than one gradient is alive at a time. `step` has nothing to do then; call it as before, for the
+        schedules and the report. Gradients cannot be accumulated, clipped together or unscaled by a GradScaler, a
+        gradient that is refused (non_finite="raise") is refused after others have stepped, and tied weights within
+        reentrant checkpoints would step for each part of their gradient: use non-reentrant ones.
+
+        Args:
+            model: the module whose parameters these are.
+
+        Returns:
+            The hooks; `remove()` of each ends it.
+
+        Raises:
+            TypeError: where model is no module, or one that is spread over processes.
+            ValueError: where it has a trainable parameter that is not in this optimizer, or it is attached already.
+        """
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+        for module in model.modules():
+            spread = _SPREAD & {c.__name__ for c in type(module).__mro__}
+            if spread:
+                raise TypeError(
+                    f"the model is a {min(spread)}: a step within backward would run before the processes have "
+                    "exchanged their gradients, and their weights would differ: call step() after backward instead"
+                )
+        if self._is_attached():
+            raise ValueError("this optimizer is attached already: remove() the hooks that attach returned first")
+        places: dict[torch.Tensor, tuple[int, int]] = {}
+        for g, group in enumerate(self.param_groups):
+            for p in group["params"]:
+                places[p] = g, len(places)
+        for name, own in model.named_parameters():
+            if own.requires_grad and own not in places:
+                raise ValueError(f"parameter {name!r} of the model is not in this optimizer")
+
+        @torch.no_grad()
+        def arrived(p: torch.Tensor) -> None:
+            g, stream = places[p]
+            group = self.param_groups[g]  # loading a state makes new ones
+            _check_group(group)
+            _check_gradient(p, group, self.state.get(p, {}))
+            if self._stepped:
+                for state in self.state.values():
+                    _forget_counts(state)
+                self._stepped = False
+            self._step_parameter(p, group, stream)
+            torch.clear_autocast_cache()
+            p.grad = None
+            if p not in self._hooks:
+                self._hooks[p] = p.register_post_accumulate_grad_hook(arrived)
+
+        self.make_state()  # not in the midst of gradients: so the heap stays in one piece
+        self._arrived, self._attached = arrived, frozenset(model.parameters())
+        trained = (p for p in model.parameters() if p.requires_grad)
+        self._hooks = {p: p.register_post_accumulate_grad_hook(arrived) for p in trained}
+        return list(self._hooks.values())
+
+    def _is_attached(self) -> bool:
+        return any(hook.id in (hook.hooks_dict_ref() or ()) for hook in self._hooks.values())
 
     def step_report(self) -> StepReport:
         """What the last step did to the LNS weights that had a gradient."""
-        counts = self._counts.values()
-        weights = sum(p.numel() for p in self._counts)
+        counts = [s["counts"].tolist() for s in self.state.values() if "counts" in s]
+        weights, moved, at_ceiling, at_floor, not_finite = (sum(c[i] for c in counts) for i in range(5))
         size = max(weights, 1)
-        return StepReport(
-            weights=weights,
-            moved=sum(c.moved for c in counts) / size,
-            at_ceiling=sum(c.at_ceiling for c in counts) / size,
-            at_floor=sum(c.at_floor for c in counts) / size,
-            not_finite=sum(c.not_finite for c in counts),
-        )
+        return StepReport(weights, moved / size, at_ceiling / size, at_floor / size, not_finite)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave, to the bit; the steps that follow are those that would have followed there.
@@ -174,7 +308,7 @@ class Madam(Optimizer):
         if not {"state", "param_groups"} <= state_dict.keys():
             raise ValueError("this is no optimizer's state: it has no 'state' and 'param_groups'")
         for group in state_dict["param_groups"]:
-            lacking = sorted(self.defaults.keys() - group.keys())
+            lacking = sorted(_HYPERPARAMETERS - group.keys())
             if lacking:
                 raise ValueError(f"the state is of another optimizer: its groups have no {lacking[0]!r}")
         saved = [i for group in state_dict["param_groups"] for i in group["params"]]
@@ -183,86 +317,125 @@ class Madam(Optimizer):
             raise ValueError(f"the state is of {len(saved)} parameters, this optimizer has {len(own)}")
         states = {p: state_dict["state"][i] for i, p in zip(saved, own, strict=True) if i in state_dict["state"]}
         for place, (p, state) in enumerate(states.items()):
-            moment = state.get("second_moment")
-            if not isinstance(moment, torch.Tensor) or moment.shape != p.shape:
-                raise ValueError(f"the state of parameter {place} is not that of a parameter of shape {tuple(p.shape)}")
-            keys = {"step", "stream", "exponent"} if isinstance(p, LNSWeight) else {"step", "max"}
-            dtypes = (torch.uint8, torch.float32) if isinstance(p, LNSWeight) else (torch.float32, torch.float64)
-            if not keys <= state.keys() or moment.dtype not in dtypes:
-                raise ValueError(f"the state of parameter {place} is for {_kind(p, other=True)}, and it is {_kind(p)}")
-        super().load_state_dict(state_dict)
-        for p, state in states.items():  # the base class casts state to the parameter's dtype
-            self.state[p] = {key: deepcopy(value) for key, value in state.items()}
-            self.state[p]["second_moment"] = state["second_moment"].clone().to(p.device)
+            _check_state(place, p, state)
+        super().load_state_dict({**state_dict, "state": {}})
+        for p, state in states.items():  # the base class would cast them to the parameter's dtype
+            self.state[p] = {
+                key: value.clone().to(p.device if value.shape == p.shape else value.device)
+                if isinstance(value, torch.Tensor)
+                else deepcopy(value)
+                for key, value in state.items()
+            }
 
 
-def _kind(p: torch.Tensor, *, other: bool = False) -> str:
-    return "an LNSWeight" if isinstance(p, LNSWeight) != other else "a float parameter"
+_HYPERPARAMETERS = frozenset(inspect.signature(Madam).parameters) - {"params"}
+
+_SPREAD = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """The trainable parameters of a model as groups for `Madam`: one for each format, one for floats.
+
+    >>> from lnsnum.torch_bridge import convert_model
+    >>> model = torch.nn.Linear(3, 1)
+    >>> report = convert_model(model, {"weight": "lns8f5", "bias": "lns16f10"})
+    >>> [len(group["params"]) for group in parameter_groups(model)]
+    [1, 1]
+    """
+    groups: dict[str, list[torch.Tensor]] = {}
+    for p in model.parameters():
+        if p.requires_grad:
+            groups.setdefault(p.fmt.name if isinstance(p, LNSWeight) else "float", []).append(p)
+    return [{"params": group} for group in groups.values()]
+
+
+def _forget_counts(state: dict[str, Any]) -> None:
+    if "counts" in state:
+        state["counts"].zero_()
+
+
+def _first_state(p: torch.Tensor, group: dict[str, Any], stream: int) -> dict[str, Any]:
+    if isinstance(p, LNSWeight):
+        return code_state(p, group["second_moment"], stream)
+    return float_state(p, group["p_scale"])
 
 
 def _check_group(group: dict[str, Any]) -> None:
-    check_choice("rounding", group["rounding"], StepRounding)
-    check_choice("second_moment", group["second_moment"], SecondMoment)
-    for name in ("lr", "beta", "p_scale", "g_bound", "seed"):
+    choices = {"rounding": StepRounding, "second_moment": SecondMoment, "zero": Zero, "non_finite": NonFinite}
+    for name, allowed in choices.items():
+        check_choice(name, group[name], allowed)
+    for name in ("lr", "beta", "momentum", "weight_decay", "p_scale", "g_bound", "seed"):
         kind, article = (numbers.Integral, "an integer") if name == "seed" else (numbers.Real, "a number")
         is_scalar = name == "lr" and isinstance(group[name], torch.Tensor) and group[name].numel() == 1
         if not is_scalar and (isinstance(group[name], bool) or not isinstance(group[name], kind)):
             raise TypeError(f"{name}={group[name]!r} is a {type(group[name]).__name__}: give {article}")
-    for name, low, high in (("lr", 0.0, math.inf), ("beta", 0.0, 1.0), ("seed", 0, 1 << 63)):
-        if not low <= group[name] < high:
-            raise ValueError(f"{name}={group[name]} is out of range: at least {low}, less than {high}")
+    limits = {"lr": math.inf, "beta": 1.0, "momentum": 1.0, "weight_decay": math.inf, "seed": 1 << 63}
+    for name, high in limits.items():
+        if not 0 <= group[name] < high:
+            raise ValueError(f"{name}={group[name]} is out of range: at least 0, less than {high}")
     for name in ("p_scale", "g_bound"):
         if not 0.0 < group[name] < math.inf:
             raise ValueError(f"{name}={group[name]} is out of range: finite and greater than 0")
 
 
-def _first_state(p: torch.Tensor, group: dict[str, Any], stream: int) -> dict[str, Any]:
-    if not isinstance(p, LNSWeight):
-        maximum = group["p_scale"] * root_mean_square(p.to(torch.float64))
-        wide = torch.float64 if p.dtype == torch.float64 else torch.float32
-        return {"step": 0, "second_moment": torch.zeros_like(p, dtype=wide), "max": maximum}
-    dtype = torch.uint8 if group["second_moment"] == "lns8" else torch.float32
-    moment = torch.zeros(p.shape, dtype=dtype, device=p.device)
-    return {"step": 0, "second_moment": moment, "stream": stream, "exponent": NO_EXPONENT}
+def _check_parameters(group: dict[str, Any]) -> None:
+    for i, p in enumerate(group["params"]):
+        if p.dtype not in FLOAT_NAMES:
+            raise TypeError(f"parameter {i} of the group is of {p.dtype}: Madam takes real floating-point parameters")
+        if not isinstance(p, LNSWeight):
+            continue
+        if not p.is_whole():
+            raise ValueError(f"parameter {i} of the group is a view of a part of a weight: give the whole")
+        if group["zero"] == "raise" and p.telemetry().zeros:
+            raise ValueError(
+                f"parameter {i} of the group has zeros, which Madam does not move: convert_model(zeros='redraw') "
+                "re-draws them, zero='leave' lets them go, zero='keep' keeps them"
+            )
+    formats = {p.fmt.name: p.fmt for p in group["params"] if isinstance(p, LNSWeight)}
+    if len(formats) > 1:
+        raise ValueError(
+            f"the group mixes {' and '.join(sorted(formats))}: make a group for each format, as parameter_groups does"
+        )
 
 
-def _step_codes(p: LNSWeight, gradient: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> StepCounts:
-    """The integer step, on the memory of the codes; a kernel's write is told to autograd by `increment_version`."""
-    codes, moment = (t.cpu().contiguous() for t in (p.codes, state["second_moment"]))
-    floats = bridge.as_numpy(gradient.detach().to("cpu", torch.float32).contiguous())
-    if moment.dtype == torch.uint8 and state["exponent"] == NO_EXPONENT:
-        state["exponent"] = first_exponent(floats.reshape(-1))
-    counts = madam_step(
-        bridge.as_numpy(codes, p.fmt.dtype),
-        floats,
-        bridge.as_numpy(moment),
-        p.fmt,
-        lr=float(group["lr"]),
-        step=state["step"],
-        moment_exponent=0 if state["exponent"] == NO_EXPONENT else state["exponent"],
-        g_bound=group["g_bound"],
-        beta=group["beta"],
-        rounding=group["rounding"],
-        seed=group["seed"],
-        stream=state["stream"],
-    )
-    for own, updated in ((p.codes, codes), (state["second_moment"], moment)):
-        if updated.data_ptr() != own.data_ptr():
-            own.copy_(updated)
-    torch.autograd.graph.increment_version(p)
-    return counts
+def _level_of_the_caller() -> int:
+    """How many calls up is the first line that is neither ours nor torch's, as `warnings.warn` counts them."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lnsnum", "torch"):
+        level, frame = level + 1, frame.f_back
+    return level + 1
 
 
-def _step_floats(p: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-    """The paper's algorithm in float. 0 / 0 moves nothing, and neither does a gradient that is not finite.
+def _check_gradient(p: torch.Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    assert p.grad is not None
+    if isinstance(p.grad, LNSWeight):
+        raise TypeError("a gradient is an LNSWeight: give plain floats")
+    if isinstance(p, LNSWeight) and state:
+        kept = "lns8" if state["second_moment"].dtype == torch.uint8 else "float32"
+        if kept != group["second_moment"]:
+            raise ValueError(f"second_moment={group['second_moment']!r} comes too late: it has been {kept!r} so far")
+    if p.grad.layout not in (torch.strided, torch.sparse_coo) or (p.grad.is_sparse and p.grad.sparse_dim() != 1):
+        raise TypeError("Madam takes dense gradients, and sparse ones of whole rows, such as an embedding's")
+    if group["non_finite"] == "raise":
+        values = p.grad.coalesce().values() if p.grad.is_sparse else p.grad
+        bad = int((~torch.isfinite(values)).sum())
+        if bad:
+            raise FloatingPointError(f"{bad} elements of a gradient of shape {tuple(p.shape)} are NaN or infinite")
 
-    As for codes, gradients are clamped at 2^60, so that no square overflows, and v below 2^-126 moves nothing.
-    """
-    v = state["second_moment"]
-    finite = torch.isfinite(gradient)
-    g = torch.where(finite, gradient, 0.0).to(v.dtype).clamp(-(2.0**60), 2.0**60)
-    v.copy_(torch.where(finite, group["beta"] * v + (1 - group["beta"]) * g.square(), v))
-    v_hat = (v / (1 - group["beta"] ** state["step"])).clamp_min(2.0**-126)
-    g_hat = torch.where(v < 2.0**-126, 0.0, g / v_hat.sqrt()).clamp(-group["g_bound"], group["g_bound"])
-    factor = torch.exp(-float(group["lr"]) * g_hat * p.sign())
-    p.copy_((p * factor).clamp(-state["max"], state["max"]))
+
+def _check_state(place: int, p: torch.Tensor, state: dict[str, Any]) -> None:
+    is_codes = isinstance(p, LNSWeight)
+    moment, own = state.get("second_moment"), "an LNSWeight" if is_codes else "a float parameter"
+    if not isinstance(moment, torch.Tensor) or moment.shape != p.shape:
+        raise ValueError(f"the state of parameter {place} is not that of a parameter of shape {tuple(p.shape)}")
+    if ("exponent" in state) != is_codes or (moment.dtype == torch.uint8 and not is_codes):
+        raise ValueError(f"the state of parameter {place} is not for {own}, which this one is")
+    lacking = sorted((CODE_STATE if is_codes else FLOAT_STATE) - state.keys())
+    if lacking:
+        raise ValueError(f"the state of parameter {place} lacks {lacking[0]!r}")
+    momentum = state.get("momentum", moment)
+    if momentum.shape != p.shape or (is_codes and "momentum" in state and momentum.dtype != torch.uint8):
+        raise ValueError(f"the state of parameter {place} has a momentum that is not that of such a parameter")
+    allowed = (torch.uint8, torch.float32) if is_codes else (torch.float32, torch.float64)
+    if moment.dtype not in allowed:
+        raise ValueError(f"the state of parameter {place} has a second moment of {moment.dtype}")

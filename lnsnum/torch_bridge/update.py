@@ -3,24 +3,25 @@
 The paper's step, w <- w exp(-lr clamp(g_hat) sign(w)), moves log|w| by -lr clamp(g_hat) sign(w), so in code steps
 
     v      <-  beta v + (1 - beta) g^2                                         the second moment
-    g_hat   =  clamp(g / sqrt(v / (1 - beta^t)), -g_bound, g_bound)
-    m      <-  clip(m - round(rate g_hat) sign(w), 1, m_max),      rate = lr 2^F / ln(base)
+    u      <-  momentum u + (1 - momentum) g                                   the momentum; without it, u = g
+    g_hat   =  clamp(u_hat / sqrt(v_hat), -g_bound, g_bound)                   both corrected for their bias
+    m      <-  clip(m - round(rate g_hat sign(w) + pull), 1, m_max),           rate = lr 2^F / ln(base)
 
-an integer addition on the stored magnitude. Zero and NaN (m = 0) stay. All arithmetic is float32, one IEEE operation
-after the other as written, so that any other implementation can agree to the bit; the random bits are Philox's, the
-upper 24 of each word. Gradients enter as clamp(g / 2^exponent, -2^60, 2^60), and where v is then below 2^-126 the
-weight does not move (so 0 / 0 moves nothing). A step is at most 2^30 codes.
+an integer addition on the stored magnitude; pull = rate weight_decay, decoupled weight decay as a constant pull of the
+codes (w <- w exp(-lr weight_decay)). NaN stays, and so does zero, or under zero="leave" it becomes the smallest
+magnitude against its gradient. All arithmetic is float32, one IEEE operation after the other as written, so that
+`lnsnum.torch_bridge.update_twin` agrees to the bit; the random bits are Philox's, the upper 24 of each word. Gradients
+enter as clamp(g / 2^exponent, -2^60, 2^60), and where v is then below 2^-126, g_hat is 0 (so 0 / 0 moves nothing). A
+step is at most 2^30 codes. A gradient that is not finite changes nothing of its element.
 
-Source: Bernstein et al., Learning compositional functions via multiplicative weight updates, NeurIPS 2020, Algorithm 1.
-
-The second moment in one byte: code 0 is zero, code c is 2^((c - 128) / 4 + 2 exponent), 64 octaves, with `exponent` one
-integer for each array, fixed at its first nonzero gradient so that the greatest |g| / 2^exponent is in [2^7, 2^8). It
-is rounded on the value axis, stochastically, for it must not be inflated.
+Source: Bernstein et al., Learning compositional functions via multiplicative weight updates, NeurIPS 2020, Algorithm 1;
+decoupled weight decay: Loshchilov, Hutter, ICLR 2019.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,28 +30,38 @@ from numpy.typing import NDArray
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernel import kernel
 from lnsnum.rounding import fill_random_bits
+from lnsnum.torch_bridge.moments import (
+    MOMENT_TABLE,
+    MOMENTUM_TABLE,
+    RANDOM_SHIFT,
+    RANDOM_UNIT,
+    load_moment,
+    store_moment,
+    store_momentum,
+)
+from lnsnum.torch_bridge.threads import in_chunks
 
-MOMENT_BIAS = 128
-MOMENT_FRACTION_BITS = 2
-MOMENT_HEADROOM = 7
-NO_EXPONENT = -1000
-_EXPONENT_BOUND = 120
+StepRounding = Literal["stochastic_log", "stochastic_value", "nearest"]
+"""How the real number of code steps is rounded: so that the logarithm of the weight is right on average, so that the
+weight is, or to nearest, ties to an even number of steps."""
+
+Zero = Literal["keep", "leave", "raise"]
+"""What becomes of a weight that is zero: it stays; it leaves zero at the first nonzero g_hat, as the smallest magnitude
+against the gradient; or the optimizer refuses it. (The step itself takes "raise" as "keep".)"""
+
+_NEAREST, _LOG, _VALUE = 0, 1, 2
+_MODES = {"nearest": _NEAREST, "stochastic_log": _LOG, "stochastic_value": _VALUE}
 
 _CHUNK = 1024
+_PARALLEL = 1 << 16
 _LEAST_NORMAL = np.float32(2.0**-126)
 _GREATEST_GRADIENT = np.float32(2.0**60)
 _GREATEST_STEP = np.float32(2.0**30)
-_RANDOM_SHIFT = np.uint32(8)
-_RANDOM_UNIT = np.float32(2.0**24)
+_NO_TABLE = np.empty(0, np.float32)
 
-_MANTISSAS = np.array([2.0 ** (j / 4) for j in range(5)]).astype(np.float32)
-"""2^(j/4), the grid of the second moment within an octave."""
-
-MOMENT_TABLE = np.array([0.0] + [2.0 ** ((c - MOMENT_BIAS) / 4) for c in range(1, 256)]).astype(np.float32)
-"""The value of each second-moment code at exponent 0."""
-
-StepRounding = Literal["stochastic_log", "nearest"]
-"""How code steps are rounded; ties of "nearest" go to even."""
+MOMENTUM_STREAM = 1 << 31
+"""Parameter `stream` draws its weights' random bits from Philox stream 2 stream, its second moment's from 2 stream + 1,
+and its momentum's from this one plus stream."""
 
 
 class StepCounts(NamedTuple):
@@ -61,128 +72,183 @@ class StepCounts(NamedTuple):
     at_floor: int
     not_finite: int
 
+    def __add__(self, other: tuple[int, ...]) -> StepCounts:  # type: ignore[override]
+        return StepCounts(*(a + b for a, b in zip(self, other, strict=True)))
 
-@kernel
-def first_exponent(gradient: NDArray[np.float32]) -> int:
-    """The exponent of a second moment whose first gradient is this one; NO_EXPONENT where no element is finite and
-    nonzero.
+
+class StepScalars(NamedTuple):
+    """The float32 scalars of a step; of the twin under torch.compile, tensors of them."""
+
+    gradient_scale: Any
+    """2^-exponent where the second moment is coded, else 1."""
+    beta: Any
+    rest: Any
+    """1 - beta."""
+    correction: Any
+    """1 / (1 - the product of beta over the steps)."""
+    momentum: Any
+    momentum_rest: Any
+    momentum_correction: Any
+    momentum_load: Any
+    """The scale of momentum codes against that of gradients: 1 where the second moment is coded, else 2^exponent."""
+    momentum_store: Any
+    """Its inverse."""
+    g_bound: Any
+    rate: Any
+    """lr 2^F / ln(base), at most 2^100."""
+    pull: Any
+    """rate weight_decay, at most 2^30."""
+
+
+@lru_cache(maxsize=256)
+def up_coefficients(fmt: LNSFormat) -> NDArray[np.float32]:
+    """The coefficients of (b^f - 1) / (b - 1) as a polynomial in f, from that of f on; b is the factor of one step.
+
+    It is the probability of rounding up a growth by a fraction f of a step, unbiased in the value; cut where the terms
+    fall below 2^-30.
+
+    >>> from lnsnum import lns8f5
+    >>> [f"{c:.4f}" for c in up_coefficients(lns8f5)[:3]]
+    ['0.9892', '0.0107', '0.0001']
     """
-    greatest = np.float32(0.0)
-    for g in gradient:
-        size = abs(g)
-        if size > greatest and size < np.float32(np.inf):
-            greatest = size
-    if greatest == np.float32(0.0):
-        return NO_EXPONENT
-    exponent = math.frexp(greatest)[1] - 1 - MOMENT_HEADROOM
-    return min(max(exponent, -_EXPONENT_BOUND), _EXPONENT_BOUND)
+    log_step = math.log(fmt.base) / (1 << fmt.fraction_bits)
+    term, terms, k = log_step / math.expm1(log_step), [], 1
+    while term > 2.0**-30 or k <= log_step:
+        terms.append(term)
+        k += 1
+        term *= log_step / k
+    return np.array(terms, np.float32)
 
 
 @kernel
-def _load_moment(moment, is_coded, out):  # type: ignore[no-untyped-def]
-    if is_coded:
-        for i in range(moment.size):
-            out[i] = MOMENT_TABLE[np.uint8(moment[i])]
-    else:
-        for i in range(moment.size):
-            out[i] = moment[i]
-
-
-@kernel
-def _advance(  # type: ignore[no-untyped-def]
-    gradient, scale, beta, rest, correction, g_bound, rate, stochastic, random, v, steps
-):  # fmt: skip
-    """v becomes the new second moment, `steps` the code steps along the gradient: rounded, with the sign of g_hat.
-
-    Returns how many gradients were not finite.
-    """
+def _advance(gradient, scalars, has_momentum, v, u, drive):  # type: ignore[no-untyped-def]
+    """v and u become the new moments, `drive` rate g_hat; returns how many gradients were not finite."""
     not_finite = np.int32(0)
     for i in range(gradient.size):
         finite = abs(gradient[i]) < np.float32(np.inf)
-        g = gradient[i] * scale if finite else np.float32(0.0)
+        g = np.float32(gradient[i] * scalars.gradient_scale) if finite else np.float32(0.0)
         g = min(max(g, -_GREATEST_GRADIENT), _GREATEST_GRADIENT)
-        new = np.float32(beta * v[i]) + np.float32(rest * np.float32(g * g))
-        corrected = max(np.float32(new * correction), _LEAST_NORMAL)
+        new = np.float32(scalars.beta * v[i]) + np.float32(scalars.rest * np.float32(g * g))
+        corrected = max(np.float32(new * scalars.correction), _LEAST_NORMAL)
+        if has_momentum:
+            u[i] = np.float32(scalars.momentum * u[i]) + np.float32(scalars.momentum_rest * g)
+            g = np.float32(u[i] * scalars.momentum_correction)
         g_hat = np.float32(g / np.float32(math.sqrt(corrected)))
-        g_hat = min(max(g_hat, -g_bound), g_bound)
-        g_hat = g_hat if new >= _LEAST_NORMAL else np.float32(0.0)
-        size = min(np.float32(abs(g_hat) * rate), _GREATEST_STEP)
-        whole = np.int32(size)
-        part = np.float32(size - np.float32(whole))
-        if stochastic:
-            up = np.int32(random[i] >> _RANDOM_SHIFT) < np.int32(part * _RANDOM_UNIT)
-        else:
-            up = part > np.float32(0.5) or (part == np.float32(0.5) and (whole & np.int32(1)) == np.int32(1))
-        whole = np.int32(whole + np.int32(up))
-        steps[i] = whole if g_hat > np.float32(0.0) else -whole
+        g_hat = min(max(g_hat, -scalars.g_bound), scalars.g_bound)
+        moves = finite and new >= _LEAST_NORMAL
+        drive[i] = np.float32(g_hat * scalars.rate) if moves else np.float32(0.0)
         v[i] = new if finite else v[i]
         not_finite += np.int32(not finite)
     return not_finite
 
 
 @kernel
-def _move(codes, steps, max_magnitude):  # type: ignore[no-untyped-def]
-    """m <- clip(m - steps * sign, 1, m_max) where m > 0; returns how many moved, and how many are at either end."""
+def _round_steps(codes, gradient, drive, pull, mode, up, sign_bit, random, steps):  # type: ignore[no-untyped-def]
+    """`steps` becomes the whole number of code steps by which each magnitude shrinks (grows, where it is negative)."""
+    for i in range(codes.size):
+        finite = abs(gradient[i]) < np.float32(np.inf)
+        along = drive[i] if codes[i] < sign_bit else -drive[i]
+        shrink = np.float32(along + pull) if finite else np.float32(0.0)
+        size = min(np.float32(abs(shrink)), _GREATEST_STEP)
+        whole = np.int32(size)
+        part = np.float32(size - np.float32(whole))
+        if mode == _NEAREST:
+            more = part > np.float32(0.5) or (part == np.float32(0.5) and (whole & np.int32(1)) == np.int32(1))
+        else:
+            if mode == _VALUE:
+                part = _share(part, shrink > np.float32(0.0), up)
+            more = np.int32(random[i] >> RANDOM_SHIFT) < np.int32(part * RANDOM_UNIT)
+        whole = np.int32(whole + np.int32(more))
+        steps[i] = whole if shrink > np.float32(0.0) else -whole
+
+
+@kernel
+def _share(part, shrinks, up):  # type: ignore[no-untyped-def]
+    """With which probability a fraction of a step becomes a whole one, unbiased in the value.
+
+    To grow by it (b^part - 1) / (b - 1), to shrink by it 1 - (b^(1 - part) - 1) / (b - 1).
+    """
+    f = np.float32(np.float32(1.0) - part) if shrinks else part
+    p = np.float32(0.0)
+    for k in range(up.size):
+        p = np.float32(np.float32(p + up[up.size - 1 - k]) * f)
+    p = np.float32(np.float32(1.0) - p) if shrinks else p
+    return p if part > np.float32(0.0) else np.float32(0.0)
+
+
+@kernel
+def _move(codes, steps, drive, max_magnitude, leave):  # type: ignore[no-untyped-def]
+    """m <- clip(m - steps, 1, m_max) where m > 0; returns how many moved, and how many are at either end."""
     greatest = np.int32(max_magnitude)
     moved, at_ceiling, at_floor = np.int32(0), np.int32(0), np.int32(0)
     for i in range(codes.size):
         code = np.int64(codes[i])
         m = np.int32(code & max_magnitude)
-        step = steps[i] if code > max_magnitude else np.int32(-steps[i])
-        new = min(max(np.int32(max(min(step, greatest), -greatest) + m), np.int32(1)), greatest)
+        new = min(max(np.int32(m - max(min(steps[i], greatest), -greatest)), np.int32(1)), greatest)
         new = new if m > 0 else m
+        code += np.int64(new - m)
+        if leave:
+            leaves = code == 0 and drive[i] != np.float32(0.0)
+            new = np.int32(1) if leaves else new
+            code = (np.int64(max_magnitude + 2) if drive[i] > np.float32(0.0) else np.int64(1)) if leaves else code
         moved += np.int32(new != m)
         at_ceiling += np.int32(new == greatest)
         at_floor += np.int32(new == 1)
-        codes[i] = code - m + new
+        codes[i] = code
     return moved, at_ceiling, at_floor
 
 
 @kernel
-def _store_moment(v, gradient, random, is_coded, moment):  # type: ignore[no-untyped-def]
-    """Write the second moment, a code rounded stochastically on the value axis, where the gradient was finite."""
-    if not is_coded:
-        for i in range(moment.size):
-            moment[i] = v[i]
-        return
-    t1, t2, t3 = _MANTISSAS[1], _MANTISSAS[2], _MANTISSAS[3]
-    for i in range(moment.size):
-        bits = np.float32(v[i]).view(np.int32)
-        mantissa = np.int32((bits & np.int32(0x7FFFFF)) | np.int32(0x3F800000)).view(np.float32)
-        j = np.int32(mantissa >= t1) + np.int32(mantissa >= t2) + np.int32(mantissa >= t3)
-        low = _MANTISSAS[j]
-        position = np.float32(np.float32(mantissa - low) / np.float32(_MANTISSAS[j + 1] - low))
-        code = np.int32(4 * ((bits >> np.int32(23)) - 127) + j + MOMENT_BIAS)
-        underflow = code < 1
-        position = np.float32(v[i] / MOMENT_TABLE[1]) if underflow else position
-        code = np.int32(0) if underflow else code
-        up = np.int32(random[i] >> _RANDOM_SHIFT) < np.int32(position * _RANDOM_UNIT)
-        code = min(np.int32(code + np.int32(up)), np.int32(255))
-        moment[i] = code if abs(gradient[i]) < np.float32(np.inf) else moment[i]
-
-
-@kernel
 def _step(  # type: ignore[no-untyped-def]
-    codes, gradient, moment, is_coded, moment_scale, beta, rest, correction, g_bound, rate, stochastic,
-    max_magnitude, seed, stream, step, start,
+    codes, gradient, moment, momentum, scalars, mode, up, leave, max_magnitude, seed, stream, step, start,
 ):  # fmt: skip
     """One step, in place, in chunks that stay in the first cache; each loop is one that the compiler can vectorize."""
-    random, moment_random = np.empty(_CHUNK, np.uint32), np.empty(_CHUNK, np.uint32)
-    v, steps = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int32)
+    random = np.empty(_CHUNK, np.uint32)
+    v, u = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
+    drive, steps = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int32)
+    coded = moment.itemsize == 1
+    one = np.float32(1.0)
     moved, at_ceiling, at_floor, not_finite = 0, 0, 0, 0
     for begin in range(0, codes.size, _CHUNK):
         end = min(begin + _CHUNK, codes.size)
         n = end - begin
-        if stochastic:
-            fill_random_bits(random[:n], start + begin, seed, 2 * stream, step)
-        if is_coded:
-            fill_random_bits(moment_random[:n], start + begin, seed, 2 * stream + 1, step)
         g, own = gradient[begin:end], moment[begin:end]
-        _load_moment(own, is_coded, v)
-        not_finite += _advance(g, moment_scale, beta, rest, correction, g_bound, rate, stochastic, random, v, steps)
-        counts = _move(codes[begin:end], steps, max_magnitude)
+        load_moment(own, MOMENT_TABLE if coded else _NO_TABLE, one, v)
+        if momentum.size:
+            load_moment(momentum[begin:end], MOMENTUM_TABLE, scalars.momentum_load, u)
+        not_finite += _advance(g, scalars, momentum.size > 0, v, u, drive)
+        if mode != _NEAREST:
+            fill_random_bits(random[:n], start + begin, seed, 2 * stream, step)
+        part = codes[begin:end]
+        _round_steps(part, g, drive, scalars.pull, mode, up, max_magnitude + 1, random, steps)
+        counts = _move(part, steps, drive, max_magnitude, leave)
         moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
-        _store_moment(v, g, moment_random, is_coded, own)
+        if coded:
+            fill_random_bits(random[:n], start + begin, seed, 2 * stream + 1, step)
+            store_moment(v, g, random, own)
+        else:
+            own[:] = v[:n]
+        if momentum.size:
+            fill_random_bits(random[:n], start + begin, seed, MOMENTUM_STREAM + stream, step)
+            store_momentum(u, g, random, scalars.momentum_store, momentum[begin:end])
+    return moved, at_ceiling, at_floor, not_finite
+
+
+@kernel
+def _step_rows(  # type: ignore[no-untyped-def]
+    codes, gradient, moment, momentum, scalars, mode, up, leave, max_magnitude, seed, stream, step, rows,
+):  # fmt: skip
+    """`_step` on some rows of a parameter, which draw the random bits that they would draw within the whole."""
+    moved, at_ceiling, at_floor, not_finite = 0, 0, 0, 0
+    width = codes.size // max(rows.size, 1)
+    for r in range(rows.size):
+        row = slice(r * width, (r + 1) * width)
+        counts = _step(
+            codes[row], gradient[row], moment[row], momentum[row], scalars, mode, up, leave, max_magnitude,
+            seed, stream, step, rows[r] * width,
+        )  # fmt: skip
+        moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
+        not_finite += counts[3]
     return moved, at_ceiling, at_floor, not_finite
 
 
@@ -194,27 +260,40 @@ def madam_step(
     *,
     lr: float,
     step: int,
-    moment_exponent: int = 0,
+    momentum_codes: NDArray[np.uint8] | None = None,
+    exponent: int = 0,
     g_bound: float = 10.0,
     beta: float = 0.999,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    beta_product: float | None = None,
+    momentum_product: float | None = None,
     rounding: StepRounding = "stochastic_log",
+    zero: Zero = "keep",
     seed: int = 0,
     stream: int = 0,
     start: int = 0,
+    rows: NDArray[np.int64] | None = None,
 ) -> StepCounts:
-    """One step of Madam on codes: a function of its arguments alone, which writes its results over two of them.
+    """One step of Madam on codes: a function of its arguments alone, which writes its results over some of them.
 
     Args:
         codes: fmt.dtype, contiguous; updated.
         gradient: float32, of the same size. An element that is not finite changes nothing.
-        second_moment: uint8 codes (see the module) or float32 values, of the same size; updated.
+        second_moment: uint8 codes (see `lnsnum.torch_bridge.moments`) or float32 values, of the same size; updated.
         lr: the paper's learning rate: the natural logarithm of the factor of a step at g_hat = 1.
-        step: the number of this step, from 1; the bias correction and the random bits take it.
-        moment_exponent: the scale of a uint8 second moment.
-        g_bound, beta: clamp of the normalized gradient, decay of the second moment.
-        rounding: of the code steps, "stochastic_log" or "nearest" (ties to even).
+        step: the number of this step, from 1; the random bits take it.
+        momentum_codes: uint8, of the same size; updated. None: no momentum.
+        exponent: the scale of one-byte moments.
+        g_bound, beta, momentum: clamp of the normalized gradient, decay of the second moment and of the momentum.
+        weight_decay: the pull, in units of lr.
+        beta_product, momentum_product: the product of beta and of momentum over the steps so far, this one included,
+            which the bias corrections take; by default beta^step and momentum^step.
+        rounding: of the code steps.
+        zero: what becomes of weights that are zero.
         seed, stream, start: what the random bits are drawn by; `start` is the index of the first element within the
             whole parameter, so that a shard draws what the whole would.
+        rows: where the arrays are rows of a parameter, the index of each of them within it (instead of `start`).
 
     Raises:
         TypeError: where an array is of another dtype.
@@ -231,37 +310,118 @@ def madam_step(
     [62, 194, 0]
     """
     check_choice("rounding", rounding, StepRounding)
-    if not (0.0 <= lr < math.inf and 0.0 <= beta < 1.0 and g_bound > 0.0 and step >= 1):
-        raise ValueError(f"lr={lr}, beta={beta}, g_bound={g_bound}, step={step}: one of them is out of range")
-    kinds: dict[str, list[Any]] = {
-        "codes": [fmt.dtype],
-        "gradient": [np.float32],
-        "second_moment": [np.uint8, np.float32],
+    check_choice("zero", zero, Zero)
+    for name, value, high in (("lr", lr, math.inf), ("beta", beta, 1.0), ("momentum", momentum, 1.0)):
+        if not 0.0 <= value < high:
+            raise ValueError(f"{name}={value} is out of range: at least 0, less than {high}")
+    if not (0.0 <= weight_decay < math.inf and g_bound > 0.0 and step >= 1):
+        raise ValueError(f"weight_decay={weight_decay}, g_bound={g_bound}, step={step}: one of them is out of range")
+    kinds: dict[str, tuple[Any, list[Any]]] = {
+        "codes": (codes, [fmt.dtype]),
+        "gradient": (gradient, [np.float32]),
+        "second_moment": (second_moment, [np.uint8, np.float32]),
+        "momentum_codes": (momentum_codes, [np.uint8]),
     }
-    for (what, dtypes), array in zip(kinds.items(), (codes, gradient, second_moment), strict=True):
+    for what, (array, dtypes) in kinds.items():
+        if array is None:
+            continue
         if array.dtype not in dtypes:
             raise TypeError(f"{what} is of {array.dtype}: give {' or '.join(np.dtype(d).name for d in dtypes)}")
         if array.size != codes.size or not array.flags.c_contiguous:
             raise ValueError(f"{what} must be contiguous and of the {codes.size} elements of the codes")
-    coded = second_moment.dtype == np.uint8
-    rate = min(lr * (1 << fmt.fraction_bits) / math.log(fmt.base), 2.0**100)
-    one = np.float32(1.0)
-    moved = _step(
-        codes.reshape(-1),
-        gradient.reshape(-1),
-        second_moment.reshape(-1),
-        coded,
-        np.float32(2.0**-moment_exponent) if coded else one,
-        np.float32(beta),
-        np.float32(1.0 - beta),
-        np.float32(1.0 / (1.0 - beta**step)),
-        np.float32(g_bound),
-        np.float32(rate),
-        rounding == "stochastic_log",
-        fmt.max_magnitude,
-        seed,
-        stream,
-        step,
-        start,
+    if momentum_codes is None and momentum != 0.0:
+        raise ValueError(f"momentum={momentum} needs momentum_codes")
+    if rows is not None and (rows.size == 0 or codes.size % rows.size) and codes.size:
+        raise ValueError(f"{codes.size} elements are not {rows.size} rows of one length")
+    scalars = step_scalars(
+        fmt,
+        lr=lr,
+        coded=second_moment.dtype == np.uint8,
+        exponent=exponent,
+        g_bound=g_bound,
+        beta=beta,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        beta_product=beta**step if beta_product is None else beta_product,
+        momentum_product=momentum**step if momentum_product is None else momentum_product,
     )
-    return StepCounts(*moved)
+    return apply_step(
+        codes,
+        gradient,
+        second_moment,
+        momentum_codes,
+        fmt,
+        scalars,
+        rounding=rounding,
+        zero=zero,
+        seed=seed,
+        stream=stream,
+        step=step,
+        start=start,
+        rows=rows,
+    )
+
+
+def step_scalars(
+    fmt: LNSFormat,
+    *,
+    lr: float,
+    coded: bool,
+    exponent: int,
+    g_bound: float,
+    beta: float,
+    momentum: float,
+    weight_decay: float,
+    beta_product: float,
+    momentum_product: float,
+) -> StepScalars:
+    """The scalars of a step: float64 arithmetic, each rounded once to float32."""
+    rate = lr * (1 << fmt.fraction_bits) / math.log(fmt.base)
+    values = (
+        2.0**-exponent if coded else 1.0,
+        beta,
+        1.0 - beta,
+        1.0 / (1.0 - beta_product),
+        momentum,
+        1.0 - momentum,
+        1.0 / (1.0 - momentum_product),
+        1.0 if coded else 2.0**exponent,
+        1.0 if coded else 2.0**-exponent,
+        g_bound,
+        min(rate, 2.0**100),
+        min(rate * weight_decay, 2.0**30),
+    )
+    return StepScalars(*map(np.float32, values))
+
+
+def apply_step(
+    codes: NDArray[Any],
+    gradient: NDArray[np.float32],
+    second_moment: NDArray[Any],
+    momentum_codes: NDArray[np.uint8] | None,
+    fmt: LNSFormat,
+    scalars: StepScalars,
+    *,
+    rounding: StepRounding,
+    zero: Zero,
+    seed: int,
+    stream: int,
+    step: int,
+    start: int = 0,
+    rows: NDArray[np.int64] | None = None,
+) -> StepCounts:
+    """`madam_step` with its scalars made and its arguments known to be good, on as many threads as torch uses."""
+    mode = _MODES[rounding]
+    up = up_coefficients(fmt) if mode == _VALUE else _NO_TABLE
+    arrays = [codes, gradient, second_moment, np.empty(0, np.uint8) if momentum_codes is None else momentum_codes]
+    flat = [array.reshape(-1) for array in arrays]
+
+    def run(begin: int, end: int) -> tuple[int, int, int, int]:
+        parts = (array[begin:end] for array in flat)
+        rule = scalars, mode, up, zero == "leave", fmt.max_magnitude, seed, stream, step
+        return _step(*parts, *rule, start + begin)  # type: ignore[no-any-return]
+
+    if rows is not None:
+        rule = scalars, mode, up, zero == "leave", fmt.max_magnitude, seed, stream, step
+        return StepCounts(*_step_rows(*flat, *rule, rows))
+    return sum((StepCounts(*c) for c in in_chunks(run, codes.size, _PARALLEL)), StepCounts(0, 0, 0, 0))

@@ -1,0 +1,72 @@
+"""The paper's Madam on plain float parameters: the baseline, and what the floats of a mixed model get.
+
+    w  <-  clip(w * exp(-lr * (g_hat * sign(w) + weight_decay)), p_scale * RMS(w0))
+
+As for codes, 0 / 0 moves nothing, gradients are clamped at 2^60, so that no square overflows, v below 2^-126 moves
+nothing, and neither does a gradient that is not finite.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from lnsnum.torch_bridge.step import State, advance_clock
+
+FLOAT_STATE = frozenset(["step", "second_moment", "beta_product", "momentum_product", "max"])
+"""What the state of a float parameter holds, besides momentum."""
+
+
+def float_state(p: torch.Tensor, p_scale: float) -> State:
+    """The state of a float parameter before its first step; `max` is the clip."""
+    wide = torch.float64 if p.dtype == torch.float64 else torch.float32
+    w = p.detach().to(torch.float64)
+    greatest = w.abs().amax() if w.numel() else w.new_zeros(())
+    unit = torch.where(greatest > 0, greatest, 1.0)
+    rms = (w / unit).square().sum().div(max(w.numel(), 1)).sqrt() * greatest
+    return {
+        "step": torch.zeros((), dtype=torch.int64, device="cpu"),
+        "second_moment": torch.zeros_like(p, dtype=wide),
+        "beta_product": torch.ones((), dtype=torch.float64, device="cpu"),
+        "momentum_product": torch.ones((), dtype=torch.float64, device="cpu"),
+        "max": p_scale * rms,
+    }
+
+
+def step_floats(p: torch.Tensor, gradient: torch.Tensor, state: State, group: dict[str, Any]) -> None:
+    """One step of a float parameter, in place; a sparse gradient steps the rows that it has."""
+    v_all = state["second_moment"]
+    advance_clock(p, v_all.dtype, state, group)
+    u_all = state["momentum"] if group["momentum"] > 0 else None
+    rows = None
+    if gradient.is_sparse:
+        gradient = gradient.coalesce()
+        rows, gradient = gradient.indices()[0], gradient.values()
+    w, v = (p, v_all) if rows is None else (p[rows], v_all[rows])
+    finite = torch.isfinite(gradient)
+    g = torch.where(finite, gradient, 0.0).to(v.dtype).clamp(-(2.0**60), 2.0**60)
+    v = torch.where(finite, group["beta"] * v + (1 - group["beta"]) * g.square(), v)
+    drive = g
+    if u_all is not None:
+        u = u_all if rows is None else u_all[rows]
+        u = torch.where(finite, group["momentum"] * u + (1 - group["momentum"]) * g, u)
+        drive = u / (1 - state["momentum_product"]).to(v.device, v.dtype)
+        _put(u_all, u, rows)
+    v_hat = (v / (1 - state["beta_product"]).to(v.device, v.dtype)).clamp_min(2.0**-126)
+    moves = finite & (v >= 2.0**-126)
+    g_hat = torch.where(moves, drive / v_hat.sqrt(), 0.0).clamp(-group["g_bound"], group["g_bound"])
+    exponent = torch.where(finite, g_hat * w.sign() + group["weight_decay"], 0.0)
+    lr = group["lr"].reshape(()) if isinstance(group["lr"], torch.Tensor) else group["lr"]
+    factor = torch.exp(-lr * exponent)
+    top = state["max"].to(v.device, v.dtype)
+    new = torch.minimum(torch.maximum((w * factor).to(v.dtype), -top), top)
+    _put(p, new.to(p.dtype), rows)
+    _put(v_all, v, rows)
+
+
+def _put(own: torch.Tensor, new: torch.Tensor, rows: torch.Tensor | None) -> None:
+    if rows is None:
+        own.copy_(new)
+    else:
+        own.index_copy_(0, rows, new)
