@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 import lnsnum
 from lnsnum import LNSTensor, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10
+from lnsnum.single_file import WeightFile
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, decode_model, load_model, save_model
 from lnsnum.weight_file import WeightFileError, load_metadata, load_weights, save_weights
 
@@ -338,12 +340,6 @@ def without(*names):
     return lambda w: [w.pop(name) for name in names]
 
 
-def per_channel(w):
-    tensor = w["4.weight"]
-    offsets = np.full((4, 1), tensor.log_offset, np.int32)
-    w["4.weight"] = LNSTensor(tensor.codes, tensor.fmt, log_offset=offsets)
-
-
 SPOILED = {
     "one missing": (without("4.bias"), r"is for another model: it lacks '4.bias'$"),
     "many missing": (
@@ -370,7 +366,6 @@ SPOILED = {
         lambda w: w.update({"1.num_batches_tracked": np.zeros(1, np.int64)}),
         r"'1.num_batches_tracked' has shape \(1,\), and \(\) there$",
     ),
-    "per channel": (per_channel, r"has a log_offset for each channel of '4.weight': one alone can be loaded$"),
     "codes for a buffer": (
         lambda w: w.update({"1.running_mean": LNSTensor(np.zeros(6, np.uint8), lns8f5)}),
         r"holds codes for '1.running_mean', which is no float parameter of the model$",
@@ -535,10 +530,7 @@ def test_an_optimizer_goes_on_after_loading_weights_of_the_same_format(tmp_path)
     assert not torch.equal(model.weight.codes, saved)
 
 
-def test_models_without_memory_of_their_own_are_refused(tmp_path):
-    save_model(tmp_path / "model", nn.Linear(8, 4))
-    with pytest.raises(ValueError, match=r"'weight' of the model is on the meta device"):
-        load_model(tmp_path / "model", nn.Linear(8, 4, device="meta"))
+def test_expanded_tensors_are_refused(tmp_path):
     expanded = nn.Linear(2, 2)
     expanded.register_buffer("z", torch.zeros(1).expand(3))
     before = expanded.weight.detach().clone()
@@ -558,3 +550,357 @@ def test_a_file_of_another_model_is_refused_by_its_header_alone(tmp_path):
         file.truncate(8 + len(header) + 2**40)
     with pytest.raises(WeightFileError, match=r"is for another model: it lacks 'bias'"):
         load_model(tmp_path / "huge", nn.Linear(8, 4))
+
+
+# ----------------------------------------------------------------------------------------------------- what data show
+
+
+LATE = {
+    "a code": (lambda: np.uint8([0, 1, 64]), "lns6f2", "code 64 at index \\(2,\\) is outside lns6f2"),
+    "a float": (lambda: np.float64([0, 1, 1e300]), None, "'zz' is of torch.float64, and as torch.float32 would lose v"),
+    "an integer": (lambda: np.uint64([0, 1, 2**64 - 1]), None, None),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_bad_data_of_the_last_tensor_change_nothing(tmp_path, name, device):
+    make, fmt, message = LATE[name]
+    entry = {"zz": {"format": fmt, "log_offset": 0}} if fmt else {}
+    arrays = {"a": np.ones(3, np.float32), "zz": make()}
+    header = json.dumps({"layout": 1, "tensors": entry})
+    safetensors.numpy.save_file(arrays, tmp_path / "model", metadata={"lnsnum": header})
+    model = nn.Module()
+    model.a, model.zz = (nn.Parameter(torch.zeros(3, device=device)) for _ in range(2))
+    own = list(model.parameters())
+    if message:
+        with pytest.raises(WeightFileError, match=message):
+            load_model(tmp_path / "model", model)
+        assert all(a is b for a, b in zip(own, model.parameters(), strict=True))
+        assert device == "meta" or model.a.tolist() == model.zz.tolist() == [0.0, 0.0, 0.0]
+    else:
+        load_model(tmp_path / "model", model)
+        assert model.zz.tolist() == [0.0, 1.0, 2.0**64]
+
+
+@pytest.mark.parametrize("at", [0, 2**18 - 1, 2**18, 2**18 + 4])
+def test_every_part_of_a_large_tensor_is_looked_at(tmp_path, at):
+    values = np.zeros(2**18 + 5)
+    values[at] = 1e300
+    save_weights(tmp_path / "model", {"w": values})
+    model = nn.Module()
+    model.w = nn.Parameter(torch.zeros(values.shape))
+    with pytest.raises(WeightFileError, match="would lose values"):
+        load_model(tmp_path / "model", model)
+
+
+# --------------------------------------------------------------------------------------------------- the meta device
+
+
+def on_meta(make, *args):
+    with torch.device("meta"):
+        return make(*args)
+
+
+class Everything(nn.Module):
+    """Convolutions, running statistics, a tied weight, a recurrent module, a buffer that is registered twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6))
+        self.tied = Tied()
+        self.rnn = nn.LSTM(3, 4, num_layers=2, bidirectional=True)
+        self.register_buffer("first", torch.arange(4.0))
+        self.register_buffer("second", self.first)
+        self.count = nn.Parameter(torch.tensor(3), requires_grad=False)
+        self.brain = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+
+    def forward(self, x):
+        return self.net(x).sum() + self.rnn(x[0, 0, :, :3])[0].sum() + self.tied(torch.tensor([1, 2])).sum()
+
+
+@pytest.mark.parametrize("most", [None, 200])
+@pytest.mark.parametrize("chosen", [["*"], ["net.*", "rnn.*"], []], ids=str)
+def test_a_model_on_the_meta_device_is_loaded_without_floats(tmp_path, most, chosen):
+    torch.manual_seed(0)
+    model = Everything()
+    model(images())
+    floats = lambda name, p: p.is_floating_point()  # noqa: E731
+    for pattern in chosen:
+        convert_model(model, {pattern: lns8f5}, filter_fn=floats)
+    path = save_model(tmp_path / "model", model, max_shard_bytes=most)
+    empty = on_meta(Everything)
+    assert load_model(path, empty) is empty
+    assert_equal_models(empty, model)
+    assert {t.device.type for t in tensors(empty).values()} == {"cpu"}
+    assert empty.tied.embedding.weight is empty.tied.head.weight
+    assert empty.first is empty.second
+    assert all(a is b for a, b in zip(empty.rnn._flat_weights, empty.rnn.parameters(), strict=True))
+    assert torch.equal(empty.eval()(images()), model.eval()(images()))
+    empty.first.resize_(7)
+
+
+def test_the_meta_model_s_own_types_are_kept(tmp_path):
+    model = network()
+    convert_model(model, {"*.weight": lns8f5})
+    save_model(tmp_path / "model", model)
+    empty = load_model(tmp_path / "model", on_meta(nn.Sequential, *network()).to("meta").to(torch.bfloat16))
+    assert {t.dtype for t in empty.parameters()} == {torch.bfloat16}
+    assert torch.equal(empty[4].weight.codes, model[4].weight.codes)
+    assert torch.equal(empty[4].bias, model[4].bias.bfloat16())
+
+
+def test_a_converted_model_on_the_meta_device(tmp_path):
+    """Codes on meta become the file's, or floats if it has floats."""
+    model = network()
+    convert_model(model, lns8f5)
+    save_model(tmp_path / "codes", model)
+    save_model(tmp_path / "floats", network())
+    for kind, original in (("codes", model), ("floats", network())):
+        empty = copy.deepcopy(model).to("meta")
+        assert isinstance(empty[0].weight, LNSWeight)
+        assert empty[0].weight.is_meta
+        assert_equal_models(load_model(tmp_path / kind, empty), original)
+
+
+def test_part_of_a_model_on_the_meta_device(tmp_path):
+    model = network()
+    convert_model(model, lns8f5)
+    save_model(tmp_path / "model", model)
+    mixed = network(seed=1)
+    mixed[4].to("meta")
+    assert_equal_models(load_model(tmp_path / "model", mixed), model)
+
+
+def test_a_loaded_model_is_trained_on(tmp_path):
+    model = nn.Linear(8, 4)
+    convert_model(model, "lns8f5")
+    save_model(tmp_path / "model", model)
+    empty = load_model(tmp_path / "model", on_meta(nn.Linear, 8, 4))
+    for each in (model, empty):
+        torch.manual_seed(1)
+        optimizer = Madam(each.parameters(), lr=0.2)
+        each(torch.ones(2, 8)).sum().backward()
+        optimizer.step()
+    assert_equal_models(empty, model)
+
+
+def test_buffers_that_no_file_has_must_not_be_on_the_meta_device(tmp_path):
+    save_model(tmp_path / "model", Buffers(0))
+    empty = on_meta(Buffers)
+    empty.inner = nn.Module()
+    empty.inner.register_buffer("cache", torch.zeros(1, device="meta"), persistent=False)
+    before = tensors(empty)
+    with pytest.raises(ValueError, match=r"^'mask', 'inner.cache' of the model: on the meta device, and no file") as e:
+        load_model(tmp_path / "model", empty)
+    assert "assign them tensors on the CPU first" in str(e.value)
+    assert all(t is before[name] for name, t in tensors(empty).items())
+    empty.mask, empty.inner.cache = torch.zeros(2), torch.zeros(1)
+    load_model(tmp_path / "model", empty)
+    del empty.inner
+    assert_equal_models(empty, Buffers(0))
+
+
+def test_a_meta_model_that_does_not_fit_stays_on_meta(tmp_path):
+    save_model(tmp_path / "model", nn.Linear(8, 4))
+    for empty in (on_meta(nn.Linear, 8, 5), on_meta(nn.Linear, 8, 4, False)):
+        with pytest.raises(WeightFileError, match="is for another model"):
+            load_model(tmp_path / "model", empty)
+        assert all(p.is_meta for p in empty.parameters())
+
+
+def test_a_model_on_the_meta_device_has_nothing_to_save(tmp_path):
+    with pytest.raises(ValueError, match="'weight' of the model is on the meta device: it has no values to save"):
+        save_model(tmp_path / "model", on_meta(nn.Linear, 8, 4))
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------------ several files
+
+
+@pytest.mark.parametrize("most", [1, 100, 200])
+def test_models_in_several_files(tmp_path, most):
+    model = network()
+    convert_model(model, {"*.weight": lns8f5})
+    index = save_model(tmp_path / "model.safetensors", model, metadata={"card": "digits"}, max_shard_bytes=most)
+    assert index == tmp_path / "model.safetensors.index.json"
+    assert json.loads(index.read_text())["metadata"]["total_size"] == sum(t.nbytes for t in model.state_dict().values())
+    for path in (index, tmp_path / "model.safetensors"):
+        assert_equal_models(load_model(path, network(seed=1)), model)
+        assert load_metadata(path) == {"card": "digits"}
+    assert save_model(tmp_path / "model.safetensors", model) == tmp_path / "model.safetensors"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_set_for_another_model_changes_nothing(tmp_path):
+    index = save_model(tmp_path / "model", network(), max_shard_bytes=100)
+    other = Tied()
+    before = snapshot(other)
+    with pytest.raises(WeightFileError, match=r"model\.index\.json is for another model: it lacks 'embedding.weight'"):
+        load_model(index, other)
+    next(tmp_path.glob("model-*")).unlink()
+    with pytest.raises(WeightFileError, match=r"model\.index\.json: its shard 'model-.*' is not there"):
+        load_model(tmp_path / "model", other)
+    assert_untouched(other, before)
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+
+class Census:
+    """Bytes of the arrays that went through `count` and are alive."""
+
+    def __init__(self):
+        self.alive = self.most = 0
+
+    def count(self, array):
+        self.alive += array.nbytes
+        self.most = max(self.most, self.alive)
+        weakref.finalize(array, self._died, array.nbytes)
+        return array
+
+    def _died(self, size):
+        self.alive -= size
+
+
+def layers(device=None):
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(16, 16, bias=False, device=device) for _ in range(6)))
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """What the reader has read and is not yet let go."""
+    census, original = Census(), WeightFile._array
+    monkeypatch.setattr(WeightFile, "_array", lambda self, name: census.count(original(self, name)))
+    return census
+
+
+@pytest.mark.parametrize("most", [None, 600])
+@pytest.mark.parametrize("fmt", [None, lns8f5, lns6f2, lns12f6], ids=str)
+def test_loading_in_place_has_one_tensor_more_than_the_model(tmp_path, read, most, fmt):
+    model = layers()
+    if fmt:
+        convert_model(model, fmt)
+    path = save_model(tmp_path / "model", model, max_shard_bytes=most)
+    load_model(path, model)
+    assert read.most == model[0].weight.nbytes
+    assert read.alive == 0
+
+
+@pytest.mark.parametrize("fmt", [lns8f5, lns6f2])
+def test_codes_replace_what_the_model_had_one_tensor_at_a_time(tmp_path, read, fmt):
+    """On the meta device or over floats: one tensor is read beyond the model, and the floats go as the codes come."""
+    model = layers()
+    convert_model(model, fmt)
+    save_model(tmp_path / "model", model)
+    size = model[0].weight.nbytes
+    for device in ("meta", "cpu"):
+        fresh = layers(device)
+        floats = [weakref.ref(p) for p in fresh.parameters()]
+        gone = []
+        with pytest.MonkeyPatch.context() as patch:
+            original = WeightFile._array  # the census, which sees each tensor before it is placed
+
+            def look(self, name, original=original, floats=floats, gone=gone):
+                gone.append(sum(ref() is None for ref in floats))
+                return original(self, name)
+
+            patch.setattr(WeightFile, "_array", look)
+            load_model(tmp_path / "model", fresh)
+        assert read.most == size
+        assert gone[-6:] == [0, 1, 2, 3, 4, 5]
+        assert_equal_models(fresh, model)
+        assert read.alive == 0
+        assert all(p.codes.untyped_storage().resizable() for p in fresh.parameters())
+
+
+@pytest.mark.parametrize("fmt", [None, lns8f5, lns12f6], ids=str)
+def test_saving_copies_nothing(tmp_path, monkeypatch, fmt):
+    model = layers()
+    if fmt:
+        convert_model(model, fmt)
+    written, original = {}, safetensors.numpy.save_file
+
+    def look(arrays, *args, **kwargs):
+        written.update({name: array.ctypes.data for name, array in arrays.items()})
+        original(arrays, *args, **kwargs)
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", look)
+    save_model(tmp_path / "model", model, max_shard_bytes=600)
+    assert written == {n: (p.codes if fmt else p).data_ptr() for n, p in model.named_parameters()}
+
+
+def test_what_must_be_copied_is_copied_a_file_at_a_time(tmp_path, monkeypatch):
+    """Tensors whose elements lie in another order."""
+    model = layers()
+    for layer in model:
+        layer.weight = nn.Parameter(layer.weight.detach().t())
+    census, original = Census(), safetensors.numpy.save_file
+
+    def look(arrays, *args, **kwargs):
+        for array in arrays.values():
+            census.count(array)
+        original(arrays, *args, **kwargs)
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", look)
+    save_model(tmp_path / "model", model, max_shard_bytes=2 * 16 * 16 * 4)
+    assert census.most == 2 * 16 * 16 * 4
+    assert census.alive == 0
+    assert_equal_models(load_model(tmp_path / "model", layers("meta")), model)
+
+
+# ---------------------------------------------------------------------------------------- a log_offset for each channel
+
+
+def with_offsets(seed=0):
+    """Two weights with an offset for each row or each column, and one with an offset for all."""
+    rng = np.random.default_rng(seed)
+    model = nn.Module()
+    for name, shape, scale in (("rows", (4, 3), (4, 1)), ("columns", (4, 3), (3,)), ("one", (4, 3), ())):
+        codes = rng.integers(0, 256, shape, np.uint8)
+        offsets = rng.integers(-200, 200, scale).astype(np.int32)
+        tensor = LNSTensor(codes, lns8f5, log_offset=offsets if scale else int(offsets))
+        setattr(model, name, nn.Parameter(LNSWeight.from_lns(tensor)))
+    return model
+
+
+def offsets_of(weight):
+    return np.asarray(weight.log_offset).tolist()
+
+
+def assert_equal_offsets(a, b):
+    for name, p in a.named_parameters():
+        other = dict(b.named_parameters())[name]
+        assert offsets_of(p) == offsets_of(other), name
+        assert torch.equal(p.codes, other.codes), name
+        assert torch.equal(p.to_float(), other.to_float()), name
+
+
+@pytest.mark.parametrize("most", [None, 12])
+@pytest.mark.parametrize("into", ["meta", "floats", "codes"])
+def test_offsets_for_each_channel_go_both_ways(tmp_path, most, into):
+    model = with_offsets()
+    path = save_model(tmp_path / "model", model, max_shard_bytes=most)
+    for name, tensor in load_weights(path).items():
+        assert offsets_of(tensor) == offsets_of(getattr(model, name))
+        np.testing.assert_array_equal(tensor.codes, getattr(model, name).codes.numpy())
+    fresh = with_offsets(1)
+    if into == "floats":
+        decode_model(fresh)
+    if into == "meta":
+        fresh = fresh.to("meta")
+    own = dict(fresh.named_parameters())
+    load_model(path, fresh)
+    assert_equal_offsets(fresh, model)
+    assert all((p is own[name]) == (into == "codes") for name, p in fresh.named_parameters())
+
+
+@pytest.mark.parametrize("seeds", [("one", "rows"), ("rows", "one"), ("rows", "columns")], ids="-".join)
+def test_another_kind_of_offsets_than_the_model_s(tmp_path, seeds):
+    """The file says what scale there is, whatever the model had."""
+    held, had = seeds
+    model, fresh = nn.Module(), nn.Module()
+    model.w, fresh.w = getattr(with_offsets(), held), getattr(with_offsets(1), had)
+    save_model(tmp_path / "model", model)
+    assert_equal_offsets(load_model(tmp_path / "model", fresh), model)

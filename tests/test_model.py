@@ -19,7 +19,7 @@ import lnsnum
 from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10
 from lnsnum.format import MAX_LOG_OFFSET
 from lnsnum.torch_bridge import ConversionReport, LNSWeight, convert_model, decode_model
-from lnsnum.torch_bridge.model import fit_to_rms
+from lnsnum.torch_bridge.scale import fit_to_rms
 
 torch.set_num_threads(1)
 
@@ -593,3 +593,123 @@ def test_an_empty_mapping_is_told_as_one():
 def test_formats_too_wide_are_told_as_such():
     with pytest.raises(NotImplementedError, match="wider than 16 bits"):
         convert_model(network(), "lns32f23")
+
+
+# --------------------------------------------------------------------------------------------------------------- memory
+
+
+def module_of(**parameters: torch.Tensor) -> nn.Module:
+    model = nn.Module()
+    for name, tensor in parameters.items():
+        model.register_parameter(name, nn.Parameter(tensor))
+    return model
+
+
+def with_buffer(p: torch.Tensor, buffer: torch.Tensor) -> nn.Module:
+    model = module_of(p=p)
+    model.register_buffer("buffer", buffer)
+    return model
+
+
+LONG, WHOLE = torch.randn(100), torch.randn(6, 5)
+
+SHARED = {
+    "a slice": (lambda: module_of(p=LONG[:50]), r"parameter 'p' is a view: 200 of the 400 bytes of another tensor"),
+    "a column": (lambda: module_of(p=WHOLE[:, 1]), r"parameter 'p' is a view: 24 of the 120 bytes"),
+    "an expanded row": (lambda: module_of(p=WHOLE[:1].expand(6, 5)), r"parameter 'p' is expanded"),
+    "an expanded number": (lambda: module_of(p=torch.tensor(1.0).expand(3)), r"parameter 'p' is expanded"),
+    "a zero stride of a larger size": (
+        lambda: module_of(p=torch.ones(3, 1).expand(3, 4)),
+        r"parameter 'p' is expanded, several elements in one place",
+    ),
+    "elements that overlap": (lambda: module_of(p=torch.arange(4.0).as_strided((2, 2), (1, 1))), r"parameter 'p'"),
+    "twice the same memory": (lambda: module_of(p=WHOLE, q=WHOLE), r"parameter 'p' shares memory with 'q'"),
+    "turned": (lambda: module_of(p=WHOLE, q=WHOLE.t()), r"parameter 'p' shares memory with 'q'"),
+    "the whole and a row": (lambda: module_of(p=WHOLE, q=WHOLE[2]), r"parameter 'p' shares memory with 'q'"),
+    "halves that overlap": (lambda: module_of(p=LONG[:50], q=LONG[25:75]), r"parameter 'p'"),
+    "a buffer on the same memory": (lambda: with_buffer(WHOLE, WHOLE), r"parameter 'p'"),
+    "a buffer on a part of it": (lambda: with_buffer(WHOLE, WHOLE[1]), r"parameter 'p'"),
+}
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("name", SHARED)
+def test_parameters_on_the_memory_of_others_are_refused_and_nothing_changes(name, per_channel):
+    make, message = SHARED[name]
+    model = make()
+    before = state(model)
+    with pytest.raises(ValueError, match=message) as caught:
+        convert_model(model, lns8f5, per_channel=per_channel)
+    assert "\n" not in str(caught.value)
+    assert "nn.Parameter(p.detach().clone())" in str(caught.value)
+    assert_untouched(model, before)
+
+
+def test_the_mend_that_the_message_names_works():
+    model = module_of(p=LONG[:50])
+    model.p = nn.Parameter(model.p.detach().clone())
+    assert len(convert_model(model, lns8f5)) == 1
+
+
+def test_parameters_side_by_side_in_one_buffer_are_converted():
+    """A flat buffer that they fill without overlapping, as FSDP and optimizers lay them out."""
+    torch.manual_seed(0)
+    flat = torch.randn(70)
+    values = flat.clone()
+    model = module_of(p=flat[:30].view(6, 5), q=flat[30:50], r=flat[50:].view(5, 4).t())
+    convert_model(model, lns16f10)
+    assert torch.equal(flat, values)
+    for p, expected in ((model.p, flat[:30].view(6, 5)), (model.q, flat[30:50]), (model.r, flat[50:].view(5, 4).t())):
+        assert isinstance(p, LNSWeight)
+        assert p.codes.untyped_storage().nbytes() == p.codes.nbytes
+        np.testing.assert_allclose(p.detach().to_float(), expected, rtol=1e-3)
+        p.detach().rescale_(0)
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        lambda: torch.randn(5, 6).t(),
+        lambda: torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last),
+        lambda: torch.randn(()),
+        lambda: torch.zeros(0, 3),
+        lambda: torch.zeros(3, 0).expand(3, 0),
+        lambda: torch.randn(1, 5).expand(1, 5),
+    ],
+)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_any_layout_of_ones_own_memory_is_converted(parameter, per_channel):
+    torch.manual_seed(0)
+    value = parameter()
+    model = module_of(p=value)
+    convert_model(model, lns16f10, per_channel=per_channel, zeros="keep", p_scale=10.0)
+    assert model.p.shape == value.shape
+    floats = model.p.detach().to_float()
+    assert bool(((floats - value).abs() <= 1e-3 * value.abs() + 1e-3).all())
+
+
+def test_what_shares_memory_may_stay_float():
+    model = module_of(p=WHOLE, q=WHOLE[2], r=torch.randn(3))
+    assert [entry.name for entry in convert_model(model, {"r": lns8f5})] == ["r"]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_recurrent_and_tied_weights_are_no_shared_memory(kind, per_channel):
+    model = nn.ModuleDict({"r": kind(3, 4, num_layers=2), "twins": Twins()})
+    convert_model(model, lns8f5, per_channel=per_channel)
+    assert all(isinstance(p, LNSWeight) for p in model.parameters())
+    assert model["twins"].a.weight is model["twins"].embedding.weight
+
+
+def test_each_parameter_takes_the_headroom_of_the_first_pattern_that_matches():
+    models = [nn.Linear(6, 5) for _ in range(3)]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    report = convert_model(models[0], lns8f5, p_scale={"weight": 12.0, "w*": 1.0})
+    alone = convert_model(models[1], lns8f5, p_scale=12.0)
+    default = convert_model(models[2], lns8f5)
+    assert report["weight"].log_offset == alone["weight"].log_offset == default["weight"].log_offset + 64
+    assert report["bias"].log_offset == default["bias"].log_offset
+    with pytest.raises(ValueError, match=r"p_scale=0.0 is out of range"):
+        convert_model(nn.Linear(6, 5), lns8f5, p_scale={"*": 0.0})

@@ -4,9 +4,9 @@ Needs torch (the extra `torch`); the rest of lnsnum does not.
 """
 
 from lnsnum.torch_bridge.checkpoint import load_model, save_model
-from lnsnum.torch_bridge.madam import Madam, StepReport
+from lnsnum.torch_bridge.madam import Madam, StepReport, parameter_groups
 from lnsnum.torch_bridge.model import ConversionReport, ParameterReport, convert_model, decode_model
-from lnsnum.torch_bridge.weight import LNSWeight
+from lnsnum.torch_bridge.weight import LNSWeight, Telemetry
 
 __all__ = [
     "ConversionReport",
@@ -14,8 +14,10 @@ __all__ = [
     "Madam",
     "ParameterReport",
     "StepReport",
+    "Telemetry",
     "convert_model",
     "decode_model",
     "load_model",
+    "parameter_groups",
     "save_model",
 ]

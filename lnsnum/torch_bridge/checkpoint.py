@@ -1,119 +1,243 @@
 """Models and weight files: what `save_weights` and `load_weights` are for tensors, for whole models.
 
 LNS weights go to the file as their codes, every other parameter and buffer as it is. Tied parameters are stored once,
-under the first of their names.
+under the first of their names. Both ways go one tensor at a time: a model needs no second one's memory.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from lnsnum.atomic_file import StrPath, shown
 from lnsnum.codes import WIDEST_TABLE
+from lnsnum.format import LNSFormat
+from lnsnum.sharded_file import WeightFiles, open_files
+from lnsnum.single_file import Description, Tensor, tensor_on
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge import codes as bridge
-from lnsnum.torch_bridge.model import replace_parameters
+from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.weight import LNSWeight
-from lnsnum.weight_file import WeightFileError, load_shapes, load_weights, save_weights
+from lnsnum.weight_file import WeightFileError, save_tensors
+
+Places = list[tuple[nn.Module, str]]
+
+_CHUNK = 1 << 18
+"""Elements looked at at once, so that looking takes little memory."""
 
 
-def save_model(path: str | os.PathLike[str], model: nn.Module, *, metadata: Mapping[str, str] | None = None) -> None:
+def save_model(
+    path: StrPath, model: nn.Module, *, metadata: Mapping[str, str] | None = None, max_shard_bytes: int | None = None
+) -> Path:
     """Write the parameters and persistent buffers of a model to a weight file, atomically.
 
+    Tensors on the CPU are written from where they lie; of others, those of one file are copied to it at a time.
+
     Args:
-        path: the file; an existing one is replaced.
+        path: the file; an existing one is replaced, and so is a set that an earlier call with this path wrote.
         model: any module whose state holds tensors only.
         metadata: further entries, strings by name.
+        max_shard_bytes: where the tensors have more bytes in all, they go to several files and an index.
+
+    Returns:
+        What was written: the file, or the index. `load_model` takes it, and `path` as well.
 
     Raises:
         As `lnsnum.weight_file.save_weights`.
     """
-    save_weights(path, {name: _to_core(tensor) for name, tensor in _state(model).items()}, metadata=metadata)
+    state = _state(model)
+    for name, tensor in state.items():
+        if tensor.is_meta:
+            raise ValueError(f"{name!r} of the model is on the meta device: it has no values to save")
+    sizes = {name: tensor.nbytes for name, tensor in state.items()}
+    return save_tensors(
+        path, sizes, lambda name: _to_core(state[name]), metadata=metadata, max_shard_bytes=max_shard_bytes
+    )
 
 
-def load_model(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+def load_model(path: StrPath, model: nn.Module) -> nn.Module:
     """Put the tensors of a weight file into a model of the same architecture; returns the model.
 
     Where the file holds codes the parameter becomes an `LNSWeight` with these codes, whatever it was before. A
-    parameter of the file's kind and format is written in place, so an optimizer made before goes on with it; any other
-    is replaced, and the optimizer must be made afterwards. Nothing is changed unless the whole file fits.
+    parameter of the file's kind and format, with a log_offset of the same shape, is written in place, so an optimizer
+    made before goes on with it; any other is replaced, and the optimizer must be made afterwards. Parameters and
+    buffers on the meta device are replaced too, by ones on the CPU: a model that was made there never has floats for
+    what the file has as codes.
+
+    Nothing is changed unless the whole file fits. Then one tensor after another is read and put into its place: beyond
+    the model, there is memory for one.
+
+    Args:
+        path: the file, the index of a set, or the path that the set was saved under.
+        model: the module to load into.
 
     Raises:
         WeightFileError: where the file is damaged, or is one for another model; the message says which tensor.
-        ValueError: where a tensor of the model is on the meta device or expanded.
+        ValueError: where a tensor of the model is expanded, or a buffer that files do not hold is on the meta device.
         OSError: where it cannot be read.
     """
     state = _state(model)
-    where = os.fspath(path)
-    _check_fit(where, load_shapes(path), state)
-    replacements: dict[int, nn.Parameter] = {}
-    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for name, tensor in load_weights(path).items():
-        own = state[name]
-        loaded = _from_core(where, name, tensor, own)
-        if getattr(loaded, "fmt", None) != getattr(own, "fmt", None):
-            replacements[id(own)] = nn.Parameter(loaded, requires_grad=own.requires_grad)
-        else:
-            copies.append((own, loaded))
-    with torch.no_grad():
-        for own, loaded in copies:
-            own.copy_(loaded)
-    replace_parameters(model, replacements)
+    _check_transient_buffers(model, state)
+    with open_files(path) as files, torch.no_grad():
+        _check_fit(files, state)
+        for name, own in state.items():
+            _check_values(files, name, own)
+        places = _places(model)
+        for name in files.names:
+            own = state.pop(name)
+            _put(files, name, own, places[id(own)])
+            del own  # a parameter that was replaced goes before the next is read
     return model
 
 
-def _check_fit(where: str, shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a file whose tensors are not those of the model, by its header, before any is read."""
-    missing, unknown = sorted(state.keys() - shapes.keys()), sorted(shapes.keys() - state.keys())
+# ------------------------------------------------------------------------------------------- before anything is changed
+
+
+def _check_transient_buffers(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a model some of whose buffers would stay on the meta device, because no file holds them."""
+    loaded = {id(tensor) for tensor in state.values()}
+    left = [name for name, buffer in model.named_buffers() if buffer.is_meta and id(buffer) not in loaded]
+    if left:
+        raise ValueError(
+            f"{_some(left)} of the model: on the meta device, and no file holds buffers that are not persistent: "
+            "assign them tensors on the CPU first"
+        )
+
+
+def _check_fit(files: WeightFiles, state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a file whose tensors are not those of the model, by headers alone."""
+    where, names = shown(files.path), set(files.names)
+    missing, unknown = sorted(state.keys() - names), sorted(names - state.keys())
     if missing or unknown:
         lacks = [f"it lacks {_some(missing)}"] if missing else []
         holds = [f"it holds {_some(unknown)}, which the model has not"] if unknown else []
         raise WeightFileError(f"{where} is for another model: {' and '.join(lacks + holds)}")
     for name, own in state.items():
-        if shapes[name] != tuple(own.shape):
+        if files.shape(name) != tuple(own.shape):
             raise WeightFileError(
-                f"{where} is for another model: {name!r} has shape {shapes[name]}, and {tuple(own.shape)} there"
+                f"{where} is for another model: {name!r} has shape {files.shape(name)}, and {tuple(own.shape)} there"
             )
-        if own.device.type == "meta":
-            raise ValueError(f"{name!r} of the model is on the meta device: give it memory first, by to_empty()")
-        if any(stride == 0 and size > 1 for stride, size in zip(own.stride(), own.shape, strict=True)):
+        if not own.is_meta and any(stride == 0 and n > 1 for stride, n in zip(own.stride(), own.shape, strict=True)):
             raise ValueError(
                 f"{name!r} of the model is expanded, several elements in one place: make it contiguous first"
             )
+        _check_kind(where, name, files.describe(name), own)
 
 
-def _from_core(where: str, name: str, tensor: LNSTensor | NDArray[Any], own: torch.Tensor) -> torch.Tensor:
-    """A tensor of the file as the model wants it: an LNSWeight of its codes, or a plain tensor of the model's dtype."""
-    if isinstance(tensor, LNSTensor):
-        if not isinstance(own, nn.Parameter) or own.dtype not in bridge.FLOAT_NAMES:
-            raise WeightFileError(f"{where} holds codes for {name!r}, which is no float parameter of the model")
-        if not isinstance(tensor.log_offset, int):
-            raise WeightFileError(f"{where} has a log_offset for each channel of {name!r}: one alone can be loaded")
-        if tensor.fmt.bits > WIDEST_TABLE:
-            raise WeightFileError(
-                f"{where}: {name!r} is of {tensor.fmt.name}: at most {WIDEST_TABLE} bits can be loaded"
-            )
-        return LNSWeight.from_lns(tensor, own.dtype).to(own.device)
-    is_bfloat16 = tensor.dtype.name == "bfloat16"
-    loaded = torch.from_numpy(tensor.view(np.int16) if is_bfloat16 else tensor)
-    loaded = loaded.view(torch.bfloat16) if is_bfloat16 else loaded
-    if _loses_values(loaded, own.dtype):
-        raise WeightFileError(f"{where}: {name!r} is of {loaded.dtype}, and as {own.dtype} would lose values")
-    return loaded.to(own.device, own.dtype)
+def _check_kind(where: str, name: str, told: Description, own: torch.Tensor) -> None:
+    if told.fmt is None:
+        return
+    if not isinstance(own, nn.Parameter) or own.dtype not in FLOAT_NAMES:
+        raise WeightFileError(f"{where} holds codes for {name!r}, which is no float parameter of the model")
+    if told.fmt.bits > WIDEST_TABLE:
+        raise WeightFileError(f"{where}: {name!r} is of {told.fmt.name}: at most {WIDEST_TABLE} bits can be loaded")
+
+
+def _check_values(files: WeightFiles, name: str, own: torch.Tensor) -> None:
+    """Refuse what only the data can show, reading no more of them than must be: bad codes, floats that do not fit."""
+    told = files.describe(name)
+    if told.fmt is not None:
+        if not told.takes_any_data:
+            files.read(name)
+        return
+    dtype = getattr(torch, told.dtype)
+    if not _holds_all(own.dtype, dtype) and _loses_values(_to_torch(files.read(name), own.dtype), own.dtype):
+        raise WeightFileError(f"{shown(files.path)}: {name!r} is of {dtype}, and as {own.dtype} would lose values")
+
+
+def _holds_all(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Whether every value of `other` is one of `dtype`, rounded at most, as types alone show."""
+    if dtype == other:
+        return True
+    both_float = dtype.is_floating_point and other.is_floating_point
+    return both_float and torch.promote_types(dtype, other) == dtype
 
 
 def _loses_values(x: torch.Tensor, dtype: torch.dtype) -> bool:
     """Whether x as another dtype is more than rounded: finite numbers become infinite, or fractions integers."""
-    converted = x.to(dtype)
-    if dtype.is_floating_point or dtype.is_complex:
-        return bool((torch.isfinite(x) & ~torch.isfinite(converted)).any())
-    return not torch.equal(converted.to(x.dtype), x)
+    for part in x.reshape(-1).split(_CHUNK):
+        converted = part.to(dtype)
+        if not (dtype.is_floating_point or dtype.is_complex):
+            if not torch.equal(converted.to(x.dtype), part):
+                return True
+        elif bool((torch.isfinite(part.to(torch.float64)) & ~torch.isfinite(converted)).any()):
+            return True
+    return False
+
+
+# ----------------------------------------------------------------------------------------------------------- one tensor
+
+
+def _put(files: WeightFiles, name: str, own: torch.Tensor, places: Places) -> None:
+    """Read one tensor into the place of the model's own, which is changed or replaced."""
+    loaded = _to_torch(files.read(name), own.dtype)
+    if not own.is_meta and _kind(loaded) == _kind(own):
+        own.copy_(loaded)
+        return
+    device = torch.device("cpu") if own.is_meta else own.device
+    is_lns = isinstance(loaded, LNSWeight)
+    new = loaded.clone().to(device) if is_lns else torch.empty(own.shape, dtype=own.dtype, device=device).copy_(loaded)
+    if isinstance(own, nn.Parameter):
+        new = nn.Parameter(new, requires_grad=own.requires_grad)
+    for module, key in places:
+        if isinstance(own, nn.Parameter):
+            setattr(module, key, new)  # not into _parameters: recurrent modules keep a list of their weights as well
+        else:
+            module._buffers[key] = new
+
+
+def _kind(tensor: torch.Tensor) -> tuple[LNSFormat, torch.Size] | None:
+    """Format and shape of the scale, None of a plain tensor: what is the same where one can be copied to the other."""
+    if not isinstance(tensor, LNSWeight):
+        return None
+    offset = tensor.log_offset
+    return tensor.fmt, offset.shape if isinstance(offset, torch.Tensor) else torch.Size()
+
+
+def _places(model: nn.Module) -> dict[int, Places]:
+    """Every place where a parameter or buffer stands, by its id: tied ones have several."""
+    places: dict[int, Places] = {}
+    for module in model.modules():
+        for key, tensor in _tensors(module):
+            places.setdefault(id(tensor), []).append((module, key))
+    return places
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+        if tensor is not None:
+            yield key, tensor
+
+
+def _to_torch(tensor: Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor on the memory of the file's: an LNSWeight that appears as `dtype`, or a plain one of the file's type."""
+    if not isinstance(tensor, LNSTensor):
+        is_bfloat16 = tensor.dtype.name == "bfloat16"
+        plain = torch.from_numpy(tensor.view(np.int16) if is_bfloat16 else tensor)
+        return plain.view(torch.bfloat16) if is_bfloat16 else plain
+    offset = tensor.log_offset
+    scale = offset if isinstance(offset, int) else torch.from_numpy(offset.copy())
+    return LNSWeight(bridge.from_numpy(tensor.codes), tensor.fmt, scale, dtype)
+
+
+def _to_core(tensor: torch.Tensor) -> Any:
+    """What the file holds of a tensor, on its own memory where that is contiguous and on the CPU."""
+    if isinstance(tensor, LNSWeight):
+        codes = bridge.as_numpy(tensor.codes.detach().cpu().contiguous(), tensor.fmt.dtype)
+        offset = tensor.log_offset
+        scale = bridge.as_numpy(offset.cpu().contiguous()) if isinstance(offset, torch.Tensor) else offset
+        return tensor_on(codes, tensor.fmt, scale)
+    on_cpu = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        import ml_dtypes
+
+        return bridge.as_numpy(on_cpu.view(torch.int16)).view(ml_dtypes.bfloat16)
+    return on_cpu.numpy() if tensor.dtype == torch.bool else bridge.as_numpy(on_cpu)
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -132,17 +256,6 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
     return parameters
 
 
-def _to_core(tensor: torch.Tensor) -> Any:
-    if isinstance(tensor, LNSWeight):
-        return tensor.to_lns()
-    on_cpu = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return bridge.as_numpy(on_cpu.view(torch.int16)).view(ml_dtypes.bfloat16)
-    return on_cpu.numpy() if tensor.dtype == torch.bool else bridge.as_numpy(on_cpu)
-
-
 def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+    shown_names = ", ".join(repr(name) for name in names[:3])
+    return shown_names if len(names) <= 3 else f"{shown_names} and {len(names) - 3} more"

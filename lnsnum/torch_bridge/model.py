@@ -1,25 +1,26 @@
 """Models: float parameters become LNS weights, and back.
 
-The scale of each parameter is chosen once, from its values w0: log_offset is the least at which the greatest magnitude
-is at or above p_scale * RMS(w0). What is the clip |w| <= p_scale * RMS(w0) in the Madam paper is then the saturation of
-the format itself.
+The scale of each parameter, or of each of its channels, is chosen once, from its values w0: the least log_offset at
+which the greatest magnitude is at or above p_scale * RMS(w0). Floats that `load_state_dict` brings later are encoded
+as conversion would encode them.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from lnsnum import exact
 from lnsnum.codes import check_format
-from lnsnum.format import LNSFormat, check_choice, check_log_offset
+from lnsnum.format import LNSFormat, check_choice
 from lnsnum.torch_bridge import codes as bridge
+from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES, check_width
+from lnsnum.torch_bridge.scale import LogOffset, check_offset, fit_scale, fit_to_rms
 from lnsnum.torch_bridge.weight import LNSWeight
 
 Zeros = Literal["redraw", "keep"]
@@ -33,7 +34,7 @@ class ParameterReport:
     name: str
     format: LNSFormat
     shape: tuple[int, ...]
-    log_offset: int
+    log_offset: LogOffset
     relative_error: float
     """||decoded - w|| / ||w||, w after zeros were re-drawn."""
     at_ceiling: float
@@ -67,12 +68,19 @@ class ConversionReport:
         width = max((len(p.name) for p in self.parameters), default=4)
         lines = [f"{'name':{width}}  format   log_offset  rel. error  ceiling   floor   zeros re-drawn"]
         lines += [
-            f"{p.name:{width}}  {p.format.name:7}  {p.log_offset:10}  {p.relative_error:10.4f}  {p.at_ceiling:6.2%}"
-            f"  {p.at_floor:6.2%}  {p.zeros_redrawn:15}"
+            f"{p.name:{width}}  {p.format.name:7}  {_span(p.log_offset):>10}  {p.relative_error:10.4f}"
+            f"  {p.at_ceiling:6.2%}  {p.at_floor:6.2%}  {p.zeros_redrawn:15}"
             for p in self.parameters
         ]
         lines += [f"{name:{width}}  float" for name in self.left_float]
         return "\n".join(lines)
+
+
+def _span(log_offset: LogOffset) -> str:
+    """A log_offset as text: one number, or the least and the greatest."""
+    if not isinstance(log_offset, torch.Tensor):
+        return str(log_offset)
+    return f"{int(log_offset.min())}..{int(log_offset.max())}"
 
 
 def convert_model(
@@ -80,7 +88,8 @@ def convert_model(
     fmt: Formats,
     *,
     filter_fn: Callable[[str, nn.Parameter], bool] | None = None,
-    p_scale: float = 3.0,
+    per_channel: bool = False,
+    p_scale: float | Mapping[str, float] = 3.0,
     zeros: Zeros = "redraw",
     zero_std: float = 0.1,
     seed: int = 0,
@@ -95,7 +104,10 @@ def convert_model(
         fmt: the format of every parameter, or a mapping from name patterns (`fnmatch`: "*.weight") to formats, where
             the first pattern that matches decides and parameters that none matches stay float.
         filter_fn: given name and parameter, says whether to convert it. All of them where not given.
-        p_scale: headroom: the greatest magnitude is at or just above p_scale times the root mean square.
+        per_channel: choose a log_offset for each index of the first dimension, of parameters with two or more; four
+            bytes each.
+        p_scale: headroom: the greatest magnitude is at or just above p_scale times the root mean square. Or a mapping
+            from name patterns, as of formats; 3 where none matches.
         zeros: Madam cannot move zeros: "redraw" takes normally distributed numbers of standard deviation `zero_std`
             instead (or the parameter's own RMS, if that is less and not 0), "keep" keeps them, for pruned networks. The
             padding row of an embedding is always kept.
@@ -108,22 +120,32 @@ def convert_model(
     Raises:
         TypeError: where a parameter chosen is no real floating-point tensor, or model is no module.
         ValueError: where there is nothing to convert, a pattern matches nothing, a value is NaN or infinite, or a
-            parameter is an LNSWeight already; the message names the parameter.
+            parameter is an LNSWeight already or a view of other memory; the message names the parameter.
     """
     check_choice("zeros", zeros, Zeros)
-    for what, given in (("p_scale", p_scale), ("zero_std", zero_std)):
+    scales = p_scale if isinstance(p_scale, Mapping) else {"*": p_scale}
+    for what, given in (*(("p_scale", scale) for scale in scales.values()), ("zero_std", zero_std)):
         if not 0.0 < given < math.inf:
             raise ValueError(f"{what}={given} is out of range: finite and greater than 0")
     chosen, left = _choose(model, fmt, filter_fn)
     for name, (parameter, _) in chosen.items():
         _check_convertible(name, parameter)
+    _check_memory(model, chosen.keys())
     padding = _padding_rows(model)
     generator = torch.Generator().manual_seed(seed)
     reports = []
     replacements: dict[int, nn.Parameter] = {}
     for name, (parameter, format_) in chosen.items():
         weight, report = _convert(
-            name, parameter, format_, p_scale, zeros, zero_std, padding.get(id(parameter)), generator
+            name,
+            parameter,
+            format_,
+            per_channel,
+            _first_match(name, scales, 3.0),
+            zeros,
+            zero_std,
+            padding.get(id(parameter)),
+            generator,
         )
         reports.append(report)
         replacements[id(parameter)] = nn.Parameter(weight, requires_grad=parameter.requires_grad)
@@ -144,10 +166,9 @@ def _choose(
     if not named:
         raise ValueError(f"the model ({type(model).__name__}) has no parameters: there is nothing to convert")
     patterns = {p: LNSFormat.of(f) for p, f in fmt.items()} if isinstance(fmt, Mapping) else {"*": LNSFormat.of(fmt)}
-    for chosen_format in patterns.values():
-        bridge.check_width(chosen_format)
     for wanted in patterns.values():
         check_format(wanted)
+        check_width(wanted)
     names: dict[int, list[str]] = {}  # a tied parameter has several
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -169,10 +190,14 @@ def _choose(
     return chosen, left
 
 
+def _first_match(name: str, patterns: Mapping[str, float], default: float) -> float:
+    return next((value for pattern, value in patterns.items() if fnmatch.fnmatchcase(name, pattern)), default)
+
+
 def _check_convertible(name: str, parameter: nn.Parameter) -> None:
     if isinstance(parameter, LNSWeight):
         raise ValueError(f"parameter {name!r} is an LNSWeight already: decode_model first to choose another format")
-    if parameter.dtype not in bridge.FLOAT_NAMES:
+    if parameter.dtype not in FLOAT_NAMES:
         raise TypeError(
             f"parameter {name!r} is of {parameter.dtype}: LNS holds real floating-point numbers; "
             "leave it out with filter_fn"
@@ -182,6 +207,56 @@ def _check_convertible(name: str, parameter: nn.Parameter) -> None:
     if not bool(torch.isfinite(parameter).all()):
         bad = int((~torch.isfinite(parameter)).sum())
         raise ValueError(f"parameter {name!r} has {bad} values that are NaN or infinite")
+
+
+def _check_memory(model: nn.Module, chosen: Iterable[str]) -> None:
+    """Refuse parameters that share memory with something else, which would not see their codes."""
+    tenants: dict[int, dict[str, torch.Tensor]] = {}
+    named = dict(model.named_parameters())
+    for name, tensor in (*named.items(), *model.named_buffers()):
+        if (
+            tensor.numel()
+            and tensor.layout == torch.strided
+            and not tensor.is_meta
+            and not isinstance(tensor, LNSWeight)
+        ):
+            tenants.setdefault(tensor.untyped_storage().data_ptr(), {})[name] = tensor
+    for name in chosen:
+        parameter = named[name]
+        if not parameter.numel():
+            continue
+        others = {n: t for n, t in tenants[parameter.untyped_storage().data_ptr()].items() if n != name}
+        storage = parameter.untyped_storage().nbytes()
+        begin, end = _bytes_of(parameter)
+        sharing = [n for n, t in others.items() if _bytes_of(t)[0] < end and begin < _bytes_of(t)[1]]
+        if _overlaps_itself(parameter):
+            what = f"{'is expanded' if 0 in parameter.stride() else 'overlaps itself'}, several elements in one place"
+        elif sharing:
+            what = f"shares memory with {sharing[0]!r}"
+        elif not others and storage > parameter.nbytes:
+            what = f"is a view: {parameter.nbytes} of the {storage} bytes of another tensor"
+        else:
+            continue
+        raise ValueError(
+            f"parameter {name!r} {what}; what else looks at that memory would not see its codes: "
+            "give it memory of its own, nn.Parameter(p.detach().clone())"
+        )
+
+
+def _bytes_of(tensor: torch.Tensor) -> tuple[Any, Any]:
+    """The first byte of the storage that a tensor looks at, and the one behind the last."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = tensor.storage_offset() * tensor.itemsize
+    return begin, begin + (last + 1) * tensor.itemsize
+
+
+def _overlaps_itself(tensor: torch.Tensor) -> bool:
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return True
+        reach += (size - 1) * stride
+    return False
 
 
 def _padding_rows(model: nn.Module) -> dict[int, int]:
@@ -197,63 +272,112 @@ def _convert(
     name: str,
     parameter: nn.Parameter,
     fmt: LNSFormat,
+    per_channel: bool,
     p_scale: float,
     zeros: Zeros,
     zero_std: float,
     padding_row: int | None,
     generator: torch.Generator,
 ) -> tuple[LNSWeight, ParameterReport]:
-    w = parameter.detach().to(torch.float64).clone()
-    rms = root_mean_square(w)
-    redraw = w == 0 if zeros == "redraw" else torch.zeros_like(w, dtype=torch.bool)
-    if padding_row is not None:
-        redraw[padding_row] = False
-    count = int(redraw.sum())
-    if count:
-        std = min(zero_std, rms) if rms > 0 else zero_std
-        drawn = torch.randn(count, dtype=torch.float64, generator=generator, device="cpu") * std
-        w[redraw] = drawn.to(w.device)
-        if rms == 0:
-            rms = root_mean_square(w)
+    """One parameter, block by block: beside the codes it takes memory for some float64 numbers, not for all."""
+    w = _Redrawn(parameter.detach(), zeros, zero_std, padding_row, generator)
+    rms = w.rms()
+    each = per_channel and parameter.ndim > 1 and parameter.numel() > 0
     try:
-        log_offset = fit_to_rms(rms, fmt, p_scale)
+        offsets = [fit_to_rms(r, fmt, p_scale) for r in (w.row_rms() if each else [rms])]
     except (ValueError, OverflowError) as error:
         raise ValueError(f"parameter {name!r}: no scale fits {p_scale} times its RMS of {rms}: {error}") from error
-    weight = LNSWeight.from_float(w, fmt, log_offset=log_offset, underflow="saturate").with_dtype(parameter.dtype)
-    m = weight.codes.to(torch.int64) & fmt.max_magnitude
-    relative_error = root_mean_square(weight.to_float(torch.float64) - w) / (root_mean_square(w) or 1.0)
-    size = max(w.numel(), 1)
+    log_offset: LogOffset = offsets[0]
+    if each:
+        log_offset = torch.tensor(offsets, dtype=torch.int32).reshape(-1, *(1,) * (parameter.ndim - 1))
+    codes = torch.empty(w.rows.shape, dtype=bridge.code_dtype(fmt), device=parameter.device)
+    error_squares = 0.0
+    for begin, block in w.blocks():
+        end = begin + len(block)
+        scale = check_offset(torch.tensor(offsets[begin:end])[:, None] if each else offsets[0], block.shape)
+        scale = scale._replace(offsets=None if scale.offsets is None else scale.offsets.to(block.device))
+        codes[begin:end] = bridge.encode(block, fmt, scale, underflow="saturate")
+        decoded = bridge.decode(codes[begin:end], fmt, scale, torch.float64)
+        error_squares += float(((decoded - block) / w.unit).square().sum())
+    weight = LNSWeight(codes.reshape(parameter.shape), fmt, log_offset, parameter.dtype)
+    telemetry = weight.telemetry()
     report = ParameterReport(
         name=name,
         format=fmt,
-        shape=tuple(w.shape),
+        shape=tuple(parameter.shape),
         log_offset=log_offset,
-        relative_error=relative_error,
-        at_ceiling=int((m == fmt.max_magnitude).sum()) / size,
-        at_floor=int((m == 1).sum()) / size,
-        zeros_redrawn=count,
-        zeros_kept=int((m == 0).sum()),
+        relative_error=math.sqrt(error_squares / w.squares) if w.squares else 0.0,
+        at_ceiling=telemetry.at_ceiling,
+        at_floor=telemetry.at_floor,
+        zeros_redrawn=w.count,
+        zeros_kept=int(telemetry.histogram[0]),
     )
     return weight, report
 
 
-def root_mean_square(x: torch.Tensor) -> float:
-    """sqrt(mean(x^2)) of a float64 tensor, scaled so that no square leaves the range; 0 of an empty one."""
-    scale = float(x.abs().max()) if x.numel() else 0.0
-    return scale * float((x / scale).square().mean().sqrt()) if scale else 0.0
+_BLOCK = 1 << 16
 
 
-def fit_to_rms(rms: float, fmt: LNSFormat, p_scale: float = 3.0) -> int:
-    """The least log_offset at which the greatest magnitude is at or above p_scale * rms; 0 where that is 0.
+class _Redrawn:
+    """The numbers of a parameter as float64, in blocks of rows, its zeros re-drawn where that is wanted."""
 
-    >>> from lnsnum import lns8f5
-    >>> fit_to_rms(1.0, lns8f5)
-    -12
-    """
-    top = p_scale * rms
-    if top == 0.0:
-        return 0
-    return check_log_offset(exact.ceil_log(*exact.split_float(top), fmt.base, fmt.fraction_bits) - fmt.max_log)
+    def __init__(
+        self,
+        w: torch.Tensor,
+        zeros: Zeros,
+        zero_std: float,
+        padding_row: int | None,
+        generator: torch.Generator,
+    ) -> None:
+        self.rows = w.reshape(w.shape[0], -1) if w.ndim > 1 and w.numel() else w.reshape(-1, 1)
+        self.redraw = self.rows == 0 if zeros == "redraw" else torch.zeros_like(self.rows, dtype=torch.bool)
+        if padding_row is not None:
+            self.redraw[padding_row] = False
+        self.drawn = torch.empty(0, dtype=torch.float64)
+        self.count = 0
+        self._measure()
+        count = int(self.redraw.sum())
+        if count:
+            rms = self.rms()
+            std = min(zero_std, rms) if rms > 0 else zero_std
+            drawn = torch.randn(count, dtype=torch.float64, generator=generator, device="cpu") * std
+            self.drawn, self.count = drawn.to(w.device), count
+            if rms == 0:
+                self._measure()
+            self.squares = sum(float((block / self.unit).square().sum()) for _, block in self.blocks())
+
+    def _measure(self) -> None:
+        """The greatest magnitude, and the sum of squares in units of it, which leaves no range."""
+        greatest = max((float(block.abs().max()) for _, block in self.blocks()), default=0.0)
+        self.unit = greatest or 1.0
+        self.squares = sum(float((block / self.unit).square().sum()) for _, block in self.blocks())
+        self.mean_square = self.squares / max(self.rows.numel(), 1)
+
+    def rms(self) -> float:
+        """The root mean square; that of the numbers before zeros were re-drawn, if it was not 0."""
+        return self.unit * math.sqrt(self.mean_square)
+
+    def row_rms(self) -> list[float]:
+        """The root mean square of each row; of a row of zeros that of all."""
+        each: list[float] = []
+        for _, block in self.blocks():
+            unit = block.abs().amax(1, keepdim=True)
+            unit = torch.where(unit > 0, unit, 1.0)
+            each += ((block / unit).square().mean(1).sqrt() * unit[:, 0]).tolist()
+        return [rms or self.rms() for rms in each]
+
+    def blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """The index of the first row, and some rows."""
+        length, used = max(_BLOCK // max(self.rows.shape[1], 1), 1), 0
+        for begin in range(0, len(self.rows), length):
+            part = slice(begin, begin + length)
+            block = self.rows[part].to(torch.float64, copy=True)
+            if self.count:
+                redraw = self.redraw[part]
+                count = int(redraw.sum())
+                block[redraw] = self.drawn[used : used + count]
+                used += count
+            yield begin, block
 
 
 def decode_model(model: nn.Module) -> nn.Module:
@@ -276,9 +400,59 @@ def decode_model(model: nn.Module) -> nn.Module:
 def replace_parameters(model: nn.Module, replacements: Mapping[int, nn.Parameter]) -> None:
     """Put a new parameter wherever one with the given id() stands; tied parameters stay tied.
 
-    By `setattr`, not into `_parameters`: recurrent modules keep a list of their weights, which only that updates.
+    By `setattr`, not into `_parameters`: recurrent modules keep a list of their weights, which only that updates. A
+    module that gets codes learns to encode the floats that `load_state_dict` may bring.
     """
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is not None and id(parameter) in replacements:
                 setattr(module, name, replacements[id(parameter)])
+                if isinstance(replacements[id(parameter)], LNSWeight):
+                    _encode_what_is_loaded(module)
+
+
+def _encode_what_is_loaded(module: nn.Module) -> None:
+    hooks = module._load_state_dict_pre_hooks.values()
+    if not any(getattr(hook, "hook", hook) is encode_state for hook in hooks):
+        module.register_load_state_dict_pre_hook(encode_state)
+
+
+def encode_state(
+    module: nn.Module,
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: Mapping[str, Any],
+    *rest: Any,
+) -> None:
+    """Before a state is loaded: floats for a module's own LNS weights become codes of their format, rounded to nearest;
+    codes of another format likewise.
+
+    At the scale that the weight has, or else at the least that fits the greatest, if one of them holds the floats
+    exactly (they are those of an LNS model, decoded); else at that of conversion, p_scale = 3.
+    """
+    if local_metadata.get("assign_to_params_buffers", False):
+        return
+    for name, parameter in module._parameters.items():
+        weight: Any = parameter
+        floats: Any = state_dict.get(prefix + name)
+        if not isinstance(weight, LNSWeight) or not isinstance(floats, torch.Tensor):
+            continue
+        if isinstance(floats, LNSWeight):
+            if floats.fmt == weight.fmt or floats.is_meta:
+                continue  # its codes will be taken as they are
+            floats = floats.to_float()
+        if floats.shape != weight.shape or floats.dtype not in FLOAT_NAMES or floats.device.type == "meta":
+            continue  # load_state_dict itself has the word for it
+        state_dict[prefix + name] = _encode_loaded(floats.detach(), weight)
+
+
+def _encode_loaded(floats: torch.Tensor, weight: LNSWeight) -> LNSWeight:
+    def encoded(log_offset: LogOffset | Literal["fit"]) -> LNSWeight:
+        return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, underflow="saturate")
+
+    one = weight.scale.offsets is None
+    for candidate in (encoded(weight.log_offset), *([encoded("fit")] if one else [])):
+        if torch.equal(candidate.to_float().nan_to_num(), floats.nan_to_num()):
+            return candidate
+    finite = torch.where(torch.isfinite(floats), floats.to(torch.float64), 0.0)
+    return encoded(fit_scale(finite, weight.fmt, 3.0, of=weight.scale.offsets))
