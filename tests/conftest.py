@@ -2,8 +2,21 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture
+def fresh():
+    """A compiler that remembers nothing; on disk neither, where graphs are known by the version of our code."""
+    import torch
+    import torch._functorch.config
+
+    torch.compiler.reset()
+    with torch._functorch.config.patch(enable_autograd_cache=False):
+        yield
+    torch.compiler.reset()

@@ -38,6 +38,9 @@ ORDER = [
     "lnsnum.numpy_moves",
     "lnsnum.numpy_protocol",
     "lnsnum.tensor",
+    "lnsnum.atomic_file",
+    "lnsnum.single_file",
+    "lnsnum.sharded_file",
     "lnsnum.weight_file",
     "lnsnum",
     "lnsnum.reference.radicals",
@@ -53,9 +56,17 @@ ORDER = [
     "lnsnum.law_suite",
     "lnsnum.strategies",
     "lnsnum.certify",
+    "lnsnum.torch_bridge.threads",
+    "lnsnum.torch_bridge.scale",
+    "lnsnum.torch_bridge.codes_twin",
     "lnsnum.torch_bridge.codes",
+    "lnsnum.torch_bridge.weight_ops",
     "lnsnum.torch_bridge.weight",
+    "lnsnum.torch_bridge.moments",
     "lnsnum.torch_bridge.update",
+    "lnsnum.torch_bridge.update_twin",
+    "lnsnum.torch_bridge.step",
+    "lnsnum.torch_bridge.float_step",
     "lnsnum.torch_bridge.model",
     "lnsnum.torch_bridge.madam",
     "lnsnum.torch_bridge.checkpoint",
@@ -68,10 +79,10 @@ ORDER = [
 ]
 """All modules, from the top step of the staircase down: a new module is entered here, above all that import it."""
 
-CORE = ORDER[: ORDER.index("lnsnum.torch_bridge.codes")]
+CORE = ORDER[: ORDER.index("lnsnum.torch_bridge.threads")]
 
 LIBRARIES = {
-    "lnsnum.weight_file": {"numpy", "safetensors", "ml_dtypes"},
+    "lnsnum.single_file": {"numpy", "safetensors", "ml_dtypes"},
     **{module: {"mpmath"} for module in ORDER if module.startswith("lnsnum.reference")},
     "lnsnum.laws": {"numpy", "mpmath"},
     "lnsnum.law_suite": {"numpy", "hypothesis"},
