@@ -904,3 +904,15 @@ def test_another_kind_of_offsets_than_the_model_s(tmp_path, seeds):
     model.w, fresh.w = getattr(with_offsets(), held), getattr(with_offsets(1), had)
     save_model(tmp_path / "model", model)
     assert_equal_offsets(load_model(tmp_path / "model", fresh), model)
+
+
+def test_floats_for_a_model_that_was_loaded_are_encoded_as_for_one_that_was_converted(tmp_path):
+    model = nn.Linear(6, 5)
+    convert_model(model, lns8f5)
+    save_model(tmp_path / "model", model)
+    loaded = load_model(tmp_path / "model", nn.Linear(6, 5))
+    floats = {name: 100.0 * p for name, p in nn.Linear(6, 5).state_dict().items()}
+    for each in (model, loaded):
+        each.load_state_dict(floats)
+    assert_equal_models(loaded, model)
+    assert model.weight.log_offset > 100

@@ -67,6 +67,7 @@ ORDER = [
     "lnsnum.torch_bridge.update_twin",
     "lnsnum.torch_bridge.step",
     "lnsnum.torch_bridge.float_step",
+    "lnsnum.torch_bridge.placing",
     "lnsnum.torch_bridge.model",
     "lnsnum.torch_bridge.madam",
     "lnsnum.torch_bridge.checkpoint",

@@ -713,3 +713,5 @@ def test_each_parameter_takes_the_headroom_of_the_first_pattern_that_matches():
     assert report["bias"].log_offset == default["bias"].log_offset
     with pytest.raises(ValueError, match=r"p_scale=0.0 is out of range"):
         convert_model(nn.Linear(6, 5), lns8f5, p_scale={"*": 0.0})
+    with pytest.raises(ValueError, match=r"p_scale: no parameter's name matches 'wieght'"):
+        convert_model(nn.Linear(6, 5), lns8f5, p_scale={"wieght": 2.0})

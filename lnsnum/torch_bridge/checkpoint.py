@@ -22,6 +22,7 @@ from lnsnum.single_file import Description, Tensor, tensor_on
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge import codes as bridge
 from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.placing import encode_what_is_loaded
 from lnsnum.torch_bridge.weight import LNSWeight
 from lnsnum.weight_file import WeightFileError, save_tensors
 
@@ -187,6 +188,8 @@ def _put(files: WeightFiles, name: str, own: torch.Tensor, places: Places) -> No
     for module, key in places:
         if isinstance(own, nn.Parameter):
             setattr(module, key, new)  # not into _parameters: recurrent modules keep a list of their weights as well
+            if is_lns:
+                encode_what_is_loaded(module)
         else:
             module._buffers[key] = new
 

@@ -1,8 +1,7 @@
 """Models: float parameters become LNS weights, and back.
 
 The scale of each parameter, or of each of its channels, is chosen once, from its values w0: the least log_offset at
-which the greatest magnitude is at or above p_scale * RMS(w0). Floats that `load_state_dict` brings later are encoded
-as conversion would encode them.
+which the greatest magnitude is at or above p_scale * RMS(w0).
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from lnsnum.codes import check_format
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.torch_bridge import codes as bridge
 from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES, check_width
-from lnsnum.torch_bridge.scale import LogOffset, check_offset, fit_scale, fit_to_rms
+from lnsnum.torch_bridge.placing import replace_parameters
+from lnsnum.torch_bridge.scale import LogOffset, check_offset, fit_to_rms
 from lnsnum.torch_bridge.weight import LNSWeight
 
 Zeros = Literal["redraw", "keep"]
@@ -128,6 +128,9 @@ def convert_model(
         if not 0.0 < given < math.inf:
             raise ValueError(f"{what}={given} is out of range: finite and greater than 0")
     chosen, left = _choose(model, fmt, filter_fn)
+    for pattern in scales:
+        if not fnmatch.filter([name for name, _ in model.named_parameters()], pattern):
+            raise ValueError(f"p_scale: no parameter's name matches {pattern!r}")
     for name, (parameter, _) in chosen.items():
         _check_convertible(name, parameter)
     _check_memory(model, chosen.keys())
@@ -395,64 +398,3 @@ def decode_model(model: nn.Module) -> nn.Module:
     }
     replace_parameters(model, replacements)
     return model
-
-
-def replace_parameters(model: nn.Module, replacements: Mapping[int, nn.Parameter]) -> None:
-    """Put a new parameter wherever one with the given id() stands; tied parameters stay tied.
-
-    By `setattr`, not into `_parameters`: recurrent modules keep a list of their weights, which only that updates. A
-    module that gets codes learns to encode the floats that `load_state_dict` may bring.
-    """
-    for module in model.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None and id(parameter) in replacements:
-                setattr(module, name, replacements[id(parameter)])
-                if isinstance(replacements[id(parameter)], LNSWeight):
-                    _encode_what_is_loaded(module)
-
-
-def _encode_what_is_loaded(module: nn.Module) -> None:
-    hooks = module._load_state_dict_pre_hooks.values()
-    if not any(getattr(hook, "hook", hook) is encode_state for hook in hooks):
-        module.register_load_state_dict_pre_hook(encode_state)
-
-
-def encode_state(
-    module: nn.Module,
-    state_dict: dict[str, Any],
-    prefix: str,
-    local_metadata: Mapping[str, Any],
-    *rest: Any,
-) -> None:
-    """Before a state is loaded: floats for a module's own LNS weights become codes of their format, rounded to nearest;
-    codes of another format likewise.
-
-    At the scale that the weight has, or else at the least that fits the greatest, if one of them holds the floats
-    exactly (they are those of an LNS model, decoded); else at that of conversion, p_scale = 3.
-    """
-    if local_metadata.get("assign_to_params_buffers", False):
-        return
-    for name, parameter in module._parameters.items():
-        weight: Any = parameter
-        floats: Any = state_dict.get(prefix + name)
-        if not isinstance(weight, LNSWeight) or not isinstance(floats, torch.Tensor):
-            continue
-        if isinstance(floats, LNSWeight):
-            if floats.fmt == weight.fmt or floats.is_meta:
-                continue  # its codes will be taken as they are
-            floats = floats.to_float()
-        if floats.shape != weight.shape or floats.dtype not in FLOAT_NAMES or floats.device.type == "meta":
-            continue  # load_state_dict itself has the word for it
-        state_dict[prefix + name] = _encode_loaded(floats.detach(), weight)
-
-
-def _encode_loaded(floats: torch.Tensor, weight: LNSWeight) -> LNSWeight:
-    def encoded(log_offset: LogOffset | Literal["fit"]) -> LNSWeight:
-        return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, underflow="saturate")
-
-    one = weight.scale.offsets is None
-    for candidate in (encoded(weight.log_offset), *([encoded("fit")] if one else [])):
-        if torch.equal(candidate.to_float().nan_to_num(), floats.nan_to_num()):
-            return candidate
-    finite = torch.where(torch.isfinite(floats), floats.to(torch.float64), 0.0)
-    return encoded(fit_scale(finite, weight.fmt, 3.0, of=weight.scale.offsets))

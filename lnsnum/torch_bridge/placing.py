@@ -1,0 +1,79 @@
+"""LNS weights in modules: putting them there, and what `load_state_dict` may bring for them later.
+
+A state of floats is encoded before torch copies it into the codes, which would keep the scale that they have: that of
+other weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.scale import LogOffset, fit_scale
+from lnsnum.torch_bridge.weight import LNSWeight
+
+
+def replace_parameters(model: nn.Module, replacements: Mapping[int, nn.Parameter]) -> None:
+    """Put a new parameter wherever one with the given id() stands; tied parameters stay tied.
+
+    By `setattr`, not into `_parameters`: recurrent modules keep a list of their weights, which only that updates. A
+    module that gets codes learns to encode the floats that `load_state_dict` may bring.
+    """
+    for module in model.modules():
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and id(parameter) in replacements:
+                setattr(module, name, replacements[id(parameter)])
+                if isinstance(replacements[id(parameter)], LNSWeight):
+                    encode_what_is_loaded(module)
+
+
+def encode_what_is_loaded(module: nn.Module) -> None:
+    """Let a module's `load_state_dict` call `encode_state` first."""
+    hooks = module._load_state_dict_pre_hooks.values()
+    if not any(getattr(hook, "hook", hook) is encode_state for hook in hooks):
+        module.register_load_state_dict_pre_hook(encode_state)
+
+
+def encode_state(
+    module: nn.Module,
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: Mapping[str, Any],
+    *rest: Any,
+) -> None:
+    """Before a state is loaded: floats for a module's own LNS weights become codes of their format, rounded to nearest;
+    codes of another format likewise.
+
+    At the scale that the weight has, or else at the least that fits the greatest, if one of them holds the floats
+    exactly (they are those of an LNS model, decoded); else at that of conversion, p_scale = 3.
+    """
+    if local_metadata.get("assign_to_params_buffers", False):
+        return
+    for name, parameter in module._parameters.items():
+        weight: Any = parameter
+        floats: Any = state_dict.get(prefix + name)
+        if not isinstance(weight, LNSWeight) or not isinstance(floats, torch.Tensor):
+            continue
+        if isinstance(floats, LNSWeight):
+            if floats.fmt == weight.fmt or floats.is_meta:
+                continue  # its codes will be taken as they are
+            floats = floats.to_float()
+        if floats.shape != weight.shape or floats.dtype not in FLOAT_NAMES or floats.device.type == "meta":
+            continue  # load_state_dict itself has the word for it
+        state_dict[prefix + name] = _encode_loaded(floats.detach(), weight)
+
+
+def _encode_loaded(floats: torch.Tensor, weight: LNSWeight) -> LNSWeight:
+    def encoded(log_offset: LogOffset | Literal["fit"]) -> LNSWeight:
+        return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, underflow="saturate")
+
+    one = weight.scale.offsets is None
+    for candidate in (encoded(weight.log_offset), *([encoded("fit")] if one else [])):
+        if torch.equal(candidate.to_float().nan_to_num(), floats.nan_to_num()):
+            return candidate
+    finite = torch.where(torch.isfinite(floats), floats.to(torch.float64), 0.0)
+    return encoded(fit_scale(finite, weight.fmt, 3.0, of=weight.scale.offsets))
