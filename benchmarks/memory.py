@@ -19,13 +19,13 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from lnsnum.tasks.training import peak_allocation
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model
 
 WIDTH, DEPTH, BATCH, STEPS = 2048, 12, 16, 4
@@ -92,7 +92,7 @@ def measure(kind: str) -> dict[str, float]:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         train(model, optimizer, WIDTH, 1)
     assert all(isinstance(p, LNSWeight) for p in parameters) or kind == "adam"
-    in_step = peak_of(record)
+    in_step = peak_allocation(record)
     return {
         "weights": weights / count,
         "state": state / count,
@@ -100,19 +100,6 @@ def measure(kind: str) -> dict[str, float]:
         "activations": 2 * DEPTH * BATCH * WIDTH * 4 / count,
         "resident": growth / count,
     }
-
-
-def peak_of(record: profile) -> int:
-    """The most bytes alive at once of those allocated within the record."""
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        record.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
-    alive = peak = 0
-    for _, size in sorted((e["ts"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]"):
-        alive += size
-        peak = max(peak, alive)
-    return peak
 
 
 def run(command: list[str], variables: dict[str, str]) -> dict[str, float]:

@@ -144,7 +144,7 @@ def measure_footprint(model: nn.Module, optimizer: Optimizer, data: Data) -> Foo
     weights = sum(p.nbytes for p in parameters)
     states = optimizer.state.values()
     state = sum(v.nbytes for s in states for v in s.values() if isinstance(v, torch.Tensor))
-    peak = weights + state + _peak_allocation(record)
+    peak = weights + state + peak_allocation(record)
     return Footprint(weights / count, state / count, gradients / count, peak / count)
 
 
@@ -161,7 +161,7 @@ def _no_log_lines() -> Iterator[None]:
         os.close(kept)
 
 
-def _peak_allocation(record: profile) -> int:
+def peak_allocation(record: profile) -> int:
     """The most bytes alive at once of those allocated within the record."""
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"

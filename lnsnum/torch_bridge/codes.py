@@ -56,13 +56,18 @@ def is_on_cpu(tensor: torch.Tensor) -> bool:
     )
 
 
+def memory_order(tensor: torch.Tensor) -> list[int]:
+    """The dimensions, those first whose elements are farthest apart in memory."""
+    return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+
+
 def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype) -> torch.Tensor:
     """The floats that codes stand for, each rounded once to `dtype`, with the strides of the codes where they are
     dense.
     """
     if not is_on_cpu(codes):
         return codes_twin.decode(codes, fmt, scale, dtype)
-    order = sorted(range(codes.ndim), key=codes.stride, reverse=True)
+    order = memory_order(codes)
     dense = codes.permute(order)
     if not dense.is_contiguous():
         return decode(codes.contiguous(), fmt, scale, dtype)

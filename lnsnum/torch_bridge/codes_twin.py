@@ -185,7 +185,7 @@ def _encode(
     m = torch.where(a < smallest, 1 if underflow == "saturate" else below.to(torch.int64), m)
     m = torch.where(a > infinity, -1, torch.where(a == 0, 0, m))
     code = torch.where(m < 0, fmt.nan_code, torch.where(negative & (m > 0), m + fmt.sign_bit, m))
-    out = _as_codes(code, fmt)
+    out = as_codes(code, fmt)
     if doubt is None or not is_real(x):
         return out
     assert random_bits is not None
@@ -200,7 +200,7 @@ def _encode(
         random_bits=random_bits.expand(x.shape)[doubt].cpu().numpy().view(np.uint32),
         dtype=FLOAT_NAMES[x.dtype],
     )
-    return out.masked_scatter(doubt, _as_codes(torch.from_numpy(decided.astype(np.int64)), fmt).to(x.device))
+    return out.masked_scatter(doubt, as_codes(torch.from_numpy(decided.astype(np.int64)), fmt).to(x.device))
 
 
 _OPERATORS = torch.library.Library("lnsnum", "FRAGMENT")
@@ -269,8 +269,8 @@ def _numpy(x: torch.Tensor) -> NDArray[Any]:
     return x.cpu().view(torch.int16).numpy().view(np.uint16) if x.dtype == torch.bfloat16 else x.cpu().numpy()
 
 
-def _as_codes(code: torch.Tensor, fmt: LNSFormat) -> torch.Tensor:
-    """int64 codes in the type of a tensor of codes; into int16 without leaving its range."""
+def as_codes(code: torch.Tensor, fmt: LNSFormat) -> torch.Tensor:
+    """Integer codes in the type of a tensor of codes; into int16 without leaving its range."""
     return code.to(torch.uint8) if fmt.bits <= 8 else ((code ^ 0x8000) - 0x8000).to(torch.int16)
 
 
@@ -294,10 +294,10 @@ def _ratio(a: torch.Tensor, name: str, significand: torch.Tensor, exponent: torc
     twos = biased.clamp(min=1) - (kind.max_exponent + kind.mantissa_bits) - exponent
     twos = twos.clamp(-1900, 1900)
     first = twos >> 1
-    return whole / significand * _power_of_two(first) * _power_of_two(twos - first)
+    return whole / significand * power_of_two(first) * power_of_two(twos - first)
 
 
-def _power_of_two(n: torch.Tensor) -> torch.Tensor:
+def power_of_two(n: torch.Tensor) -> torch.Tensor:
     """2^n, -1022 <= n <= 1023, exactly."""
     return ((n + 1023) << 52).view(torch.float64)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lnsnum.torch_bridge.step import State, advance_clock
+from lnsnum.torch_bridge.step import State, advance_clock, write
 
 FLOAT_STATE = frozenset(["step", "second_moment", "beta_product", "momentum_product", "max"])
 """What the state of a float parameter holds, besides momentum."""
@@ -52,7 +52,7 @@ def step_floats(p: torch.Tensor, gradient: torch.Tensor, state: State, group: di
         u = u_all if rows is None else u_all[rows]
         u = torch.where(finite, group["momentum"] * u + (1 - group["momentum"]) * g, u)
         drive = u / (1 - state["momentum_product"]).to(v.device, v.dtype)
-        _put(u_all, u, rows)
+        write(u_all, u, rows)
     v_hat = (v / (1 - state["beta_product"]).to(v.device, v.dtype)).clamp_min(2.0**-126)
     moves = finite & (v >= 2.0**-126)
     g_hat = torch.where(moves, drive / v_hat.sqrt(), 0.0).clamp(-group["g_bound"], group["g_bound"])
@@ -61,12 +61,5 @@ def step_floats(p: torch.Tensor, gradient: torch.Tensor, state: State, group: di
     factor = torch.exp(-lr * exponent)
     top = state["max"].to(v.device, v.dtype)
     new = torch.minimum(torch.maximum((w * factor).to(v.dtype), -top), top)
-    _put(p, new.to(p.dtype), rows)
-    _put(v_all, v, rows)
-
-
-def _put(own: torch.Tensor, new: torch.Tensor, rows: torch.Tensor | None) -> None:
-    if rows is None:
-        own.copy_(new)
-    else:
-        own.index_copy_(0, rows, new)
+    write(p, new.to(p.dtype), rows)
+    write(v_all, v, rows)

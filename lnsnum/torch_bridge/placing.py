@@ -71,8 +71,11 @@ def _encode_loaded(floats: torch.Tensor, weight: LNSWeight) -> LNSWeight:
     def encoded(log_offset: LogOffset | Literal["fit"]) -> LNSWeight:
         return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, underflow="saturate")
 
-    one = weight.scale.offsets is None
-    for candidate in (encoded(weight.log_offset), *([encoded("fit")] if one else [])):
+    candidates: list[LogOffset | Literal["fit"]] = [weight.log_offset]
+    if weight.scale.offsets is None:
+        candidates.append("fit")
+    for log_offset in candidates:
+        candidate = encoded(log_offset)
         if torch.equal(candidate.to_float().nan_to_num(), floats.nan_to_num()):
             return candidate
     finite = torch.where(torch.isfinite(floats), floats.to(torch.float64), 0.0)

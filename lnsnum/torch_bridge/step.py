@@ -66,7 +66,7 @@ def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[s
         stepped, counts = _step_in_torch(p, arrays, gradient, rows, state, group)
     _write_codes(p, stepped[0], rows)
     for moment, new in zip(moments, stepped[1:], strict=True):
-        _write(moment, new, rows)
+        write(moment, new, rows)
     state["counts"].copy_(counts)
 
 
@@ -82,7 +82,7 @@ def advance_clock(p: torch.Tensor, momentum_dtype: torch.dtype, state: State, gr
     state["momentum_product"] *= group["momentum"]
 
 
-def _write(own: torch.Tensor, new: torch.Tensor, rows: torch.Tensor | None) -> None:
+def write(own: torch.Tensor, new: torch.Tensor, rows: torch.Tensor | None) -> None:
     """Write what is not there already."""
     if rows is not None:
         own.index_copy_(0, rows, new)
@@ -96,7 +96,7 @@ def _write_codes(p: LNSWeight, codes: torch.Tensor, rows: torch.Tensor | None) -
     In a traced graph by a write to the weight itself: that is what the graph tells autograd of when it runs.
     """
     if not torch.compiler.is_compiling():
-        _write(p.codes, codes, rows)
+        write(p.codes, codes, rows)
         torch.autograd.graph.increment_version(p)
         return
     p.copy_(p.like(codes if rows is None else p.codes.index_copy(0, rows, codes)))

@@ -415,13 +415,12 @@ def apply_step(
     up = up_coefficients(fmt) if mode == _VALUE else _NO_TABLE
     arrays = [codes, gradient, second_moment, np.empty(0, np.uint8) if momentum_codes is None else momentum_codes]
     flat = [array.reshape(-1) for array in arrays]
+    rule = scalars, mode, up, zero == "leave", fmt.max_magnitude, seed, stream, step
+    if rows is not None:
+        return StepCounts(*_step_rows(*flat, *rule, rows))
 
     def run(begin: int, end: int) -> tuple[int, int, int, int]:
         parts = (array[begin:end] for array in flat)
-        rule = scalars, mode, up, zero == "leave", fmt.max_magnitude, seed, stream, step
         return _step(*parts, *rule, start + begin)  # type: ignore[no-any-return]
 
-    if rows is not None:
-        rule = scalars, mode, up, zero == "leave", fmt.max_magnitude, seed, stream, step
-        return StepCounts(*_step_rows(*flat, *rule, rows))
     return sum((StepCounts(*c) for c in in_chunks(run, codes.size, _PARALLEL)), StepCounts(0, 0, 0, 0))

@@ -25,7 +25,7 @@ from lnsnum import __version__
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.rounding import fill_random_bits
 from lnsnum.torch_bridge import moments, update
-from lnsnum.torch_bridge.codes_twin import is_real, tensors_of
+from lnsnum.torch_bridge.codes_twin import as_codes, is_real, power_of_two, tensors_of
 from lnsnum.torch_bridge.update import MOMENTUM_STREAM, StepRounding, StepScalars, Zero
 
 _LOW = 0xFFFFFFFF
@@ -227,7 +227,7 @@ def step_scalars(
     rate = steps / torch.full_like(steps, math.log(fmt.base))
     rate = torch.where((rate >= 0.0) & (rate < math.inf), rate, 0.0)
     one = torch.ones((), dtype=torch.float64)
-    power = _power_of_two(exponent) if isinstance(exponent, torch.Tensor) else double(2.0**exponent)
+    power = power_of_two(exponent.to(torch.int64)) if isinstance(exponent, torch.Tensor) else double(2.0**exponent)
     values = (
         1.0 / power if coded else one,
         double(beta),
@@ -243,10 +243,6 @@ def step_scalars(
         (rate * weight_decay).clamp(max=2.0**30),
     )
     return StepScalars(*(value.to(torch.float32) for value in values))
-
-
-def _power_of_two(n: torch.Tensor) -> torch.Tensor:
-    return ((n.to(torch.int64) + 1023) << 52).view(torch.float64)
 
 
 def madam_step(
@@ -394,7 +390,7 @@ def _apply_step(
         size = _round(u.abs(), drawn["momentum"], moments.MOMENTUM_BIAS, "momentum", 127)
         size = torch.where((u < 0.0) & (size > 0), size + 128, size)
         momentum_codes = torch.where(finite, size.to(torch.uint8), momentum_codes)
-    out = new_code.to(torch.uint8) if fmt.bits <= 8 else ((new_code ^ 0x8000) - 0x8000).to(torch.int16)
+    out = as_codes(new_code, fmt)
     return [out, second_moment, counts] + ([] if momentum_codes is None else [momentum_codes])
 
 

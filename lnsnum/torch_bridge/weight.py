@@ -286,8 +286,7 @@ class LNSWeight(torch.Tensor):
 
     def is_whole(self) -> bool:
         """Whether all elements of the codes' memory are here, so that the scale is this weight's alone."""
-        order = sorted(range(self.codes.ndim), key=self.codes.stride, reverse=True)
-        is_dense = self.codes.permute(order).is_contiguous()
+        is_dense = self.codes.permute(bridge.memory_order(self.codes)).is_contiguous()
         return self._taken_at is None and is_dense and self.codes.untyped_storage().nbytes() == self.codes.nbytes
 
     def _set_span(self, low: int, high: int) -> None:
