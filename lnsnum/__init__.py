@@ -1,7 +1,8 @@
 """lnsnum: the logarithmic number system for Python. See docs/number_format.md for what a code means."""
 
-from lnsnum.codes import decode, encode, fit_log_offset
 from lnsnum.conversion import convert
+from lnsnum.decoding import decode
+from lnsnum.encoding import encode, fit_log_offset
 from lnsnum.format import (
     LNSFormat,
     lns4f1,

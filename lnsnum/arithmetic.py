@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import functions, sums
-from lnsnum.codes import NO_RANDOM_BITS, Codes, LogOffset, check_codes, check_format, gather
+from lnsnum.codes import NO_RANDOM_BITS, Codes, LogOffset, check_codes, check_format
+from lnsnum.decoding import gather
 from lnsnum.format import LNSFormat, Overflow, Underflow
 from lnsnum.gaussian import GaussianLog
 from lnsnum.kernel import kernel

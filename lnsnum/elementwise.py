@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from lnsnum import arithmetic
 from lnsnum.arithmetic import order_key
-from lnsnum.codes import Codes, fit_log_offset
+from lnsnum.codes import Codes
+from lnsnum.encoding import fit_log_offset
 from lnsnum.format import LNSFormat
 from lnsnum.scalars import as_float, exact_codes, key_of_float, not_exact
 from lnsnum.storage import S, ScaledCodes, in_groups

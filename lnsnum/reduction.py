@@ -29,8 +29,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import exact, sums
 from lnsnum.accumulate import Order, Terms, accumulate, terms_of
-from lnsnum.codes import Codes, LogOffset, check_format, decode, encode, fit_log_offset
+from lnsnum.codes import Codes, LogOffset, check_format
 from lnsnum.decide import Quotient, Term, Value
+from lnsnum.decoding import decode
+from lnsnum.encoding import encode, fit_log_offset
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, check_choice, check_log_offset
 from lnsnum.gaussian import GaussianLog, check_gaussian
 from lnsnum.kernel import kernel

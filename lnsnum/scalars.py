@@ -11,7 +11,8 @@ import numbers
 import numpy as np
 
 from lnsnum.arithmetic import order_key
-from lnsnum.codes import Codes, LogOffset, encode, fit_log_offset
+from lnsnum.codes import Codes, LogOffset
+from lnsnum.encoding import encode, fit_log_offset
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat
 
 

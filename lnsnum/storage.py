@@ -15,17 +15,10 @@ from typing import Any, Literal, Self, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lnsnum.codes import (
-    FLOAT_TYPES,
-    Codes,
-    LogOffset,
-    check_codes,
-    check_offsets,
-    decode,
-    encode,
-    fit_log_offset,
-)
+from lnsnum.codes import FLOAT_TYPES, Codes, LogOffset, check_codes, check_offsets
 from lnsnum.conversion import rescale
+from lnsnum.decoding import decode
+from lnsnum.encoding import encode, fit_log_offset
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 from lnsnum.scalars import exact_codes, not_exact
 

@@ -15,6 +15,7 @@ PACKAGE = Path(lnsnum.__file__).parent
 
 ORDER = [
     "lnsnum.kernel",
+    "lnsnum.threads",
     "lnsnum.exact",
     "lnsnum.format",
     "lnsnum.elementary",
@@ -22,6 +23,8 @@ ORDER = [
     "lnsnum.decide",
     "lnsnum.thresholds",
     "lnsnum.codes",
+    "lnsnum.encoding",
+    "lnsnum.decoding",
     "lnsnum.operation",
     "lnsnum.linear",
     "lnsnum.conversion",
@@ -56,7 +59,6 @@ ORDER = [
     "lnsnum.law_suite",
     "lnsnum.strategies",
     "lnsnum.certify",
-    "lnsnum.torch_bridge.threads",
     "lnsnum.torch_bridge.scale",
     "lnsnum.torch_bridge.codes_twin",
     "lnsnum.torch_bridge.codes",
@@ -80,7 +82,7 @@ ORDER = [
 ]
 """All modules, from the top step of the staircase down: a new module is entered here, above all that import it."""
 
-CORE = ORDER[: ORDER.index("lnsnum.torch_bridge.threads")]
+CORE = ORDER[: ORDER.index("lnsnum.torch_bridge.scale")]
 
 LIBRARIES = {
     "lnsnum.single_file": {"numpy", "safetensors", "ml_dtypes"},

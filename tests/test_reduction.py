@@ -33,7 +33,7 @@ from lnsnum import (
     lns32f23,
     reference,
 )
-from lnsnum.codes import fit_log_offset
+from lnsnum.encoding import fit_log_offset
 from lnsnum.gaussian import Cotransformation, Exact, FromFunctions, LinearInterpolation, Mitchell
 from lnsnum.reduction import dot, error_bound, matmul, mean, prod
 from lnsnum.reduction import sum as lns_sum

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from lnsnum import lns8f5
-from lnsnum.torch_bridge import threads as bridge_threads
-from lnsnum.torch_bridge.threads import in_chunks
+from lnsnum import threads as lnsnum_threads
+from lnsnum.threads import get_num_threads, in_chunks, set_num_threads
 from lnsnum.torch_bridge.update import madam_step
 
 ALIGNMENT = 4096
@@ -25,12 +25,14 @@ LEAST = 1 << 16
 
 @contextmanager
 def threads(n: int):
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), get_num_threads()
     torch.set_num_threads(n)
+    set_num_threads(n)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(before[0])
+        set_num_threads(before[1])
 
 
 def bounds(begin: int, end: int) -> tuple[int, int]:
@@ -62,6 +64,14 @@ def test_there_are_as_many_chunks_as_threads_where_there_is_enough():
     for n in (1, 2, 3):
         with threads(n):
             assert len(in_chunks(bounds, 10 * LEAST, LEAST)) == n
+
+
+def test_the_number_of_threads_is_an_integer_from_1_on():
+    before = get_num_threads()
+    for n, error in ((0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError)):
+        with pytest.raises(error):
+            set_num_threads(n)
+    assert get_num_threads() == before
 
 
 def test_chunks_run_at_the_same_time_and_the_first_on_the_caller_s_thread():
@@ -158,7 +168,7 @@ def test_a_caller_with_another_number_of_threads_does_not_end_the_pool_of_the_fi
 
     def other():
         torch.set_num_threads(3)
-        found.append(in_chunks(bounds, 3 * ALIGNMENT, ALIGNMENT))
+        found.append(in_chunks(bounds, 3 * ALIGNMENT, ALIGNMENT, threads=torch.get_num_threads()))
 
     class Interrupted(ThreadPoolExecutor):
         def submit(self, *args):
@@ -168,8 +178,8 @@ def test_a_caller_with_another_number_of_threads_does_not_end_the_pool_of_the_fi
                 others[0].join(timeout=1.0)  # it may wait until the first is done
             return super().submit(*args)
 
-    monkeypatch.setattr(bridge_threads, "ThreadPoolExecutor", Interrupted)
-    monkeypatch.setattr(bridge_threads, "_pool", bridge_threads._Pool())
+    monkeypatch.setattr(lnsnum_threads, "ThreadPoolExecutor", Interrupted)
+    monkeypatch.setattr(lnsnum_threads, "_pool", lnsnum_threads._Pool())
     with threads(2):
         assert len(in_chunks(bounds, 3 * ALIGNMENT, ALIGNMENT)) == 2
     others[0].join(timeout=60)

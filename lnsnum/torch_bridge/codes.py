@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lnsnum import codes as core
+from lnsnum import decoding, encoding
 from lnsnum.codes import FLOAT_TYPES
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 from lnsnum.kernel import kernel
+from lnsnum.threads import in_chunks
 from lnsnum.torch_bridge import codes_twin
 from lnsnum.torch_bridge.codes_twin import CODE_DTYPES, FLOAT_NAMES, PATTERN_DTYPES
 from lnsnum.torch_bridge.scale import Scale
-from lnsnum.torch_bridge.threads import in_chunks
 
 _PARALLEL = 1 << 18
 
@@ -77,8 +77,8 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     patterns = as_numpy(_flat(bits), FLOAT_TYPES[name].pattern)
     words = as_numpy(_flat(dense), fmt.dtype)
     if scale.offsets is None:
-        table = core.decode_table(fmt, scale.low, name)
-        in_chunks(lambda begin, end: core.gather(words[begin:end], table, patterns[begin:end]), words.size, _PARALLEL)
+        table = decoding.decode_table(fmt, scale.low, name)
+        decoding.gather(words, table, patterns, threads=torch.get_num_threads())
     else:
         _decode_channels(words, fmt, scale, scale.offsets.expand(codes.shape).permute(order), name, patterns)
     return floats
@@ -110,7 +110,8 @@ def _decode_channels(
         rule = table, fmt.max_magnitude, last - first + 1, by_table
         _gather_channels(codes[:, part], places[part], *rule, out[:, part])
 
-    in_chunks(run, blocks[1], max(_PARALLEL * blocks[1] // words.size, 1), alignment=1)
+    least = max(_PARALLEL * blocks[1] // words.size, 1)
+    in_chunks(run, blocks[1], least, alignment=1, threads=torch.get_num_threads())
 
 
 @kernel
@@ -157,7 +158,7 @@ def encode(
     contiguous = x.detach().contiguous()
     name = FLOAT_NAMES[x.dtype]
     floats = as_numpy(contiguous.view(torch.int16), np.uint16) if name == "bfloat16" else as_numpy(contiguous)
-    codes = core.encode(
+    codes = encoding.encode(
         floats,
         fmt,
         rounding=rounding,

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lnsnum import __version__, exact
+from lnsnum import __version__, decoding, encoding, exact
 from lnsnum import codes as core
 from lnsnum.elementary import significands
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
@@ -153,8 +153,8 @@ def _encode(
         return torch.searchsorted(table, a, right=True) + (first - 1)
 
     doubt = None
-    if rounding in core.SIDES:
-        for_positive, for_negative = core.SIDES[rounding]
+    if rounding in encoding.SIDES:
+        for_positive, for_negative = encoding.SIDES[rounding]
         log = search(for_positive)
         if for_positive != for_negative:
             log = torch.where(negative, search(for_negative), log)
@@ -190,7 +190,7 @@ def _encode(
         return out
     assert random_bits is not None
     where_log = low if offsets is None else offsets.expand(x.shape)[doubt].cpu().numpy()
-    decided = core.encode(
+    decided = encoding.encode(
         _numpy(x[doubt]),
         fmt,
         rounding=rounding,
@@ -321,7 +321,7 @@ def _signed(patterns: NDArray[Any]) -> NDArray[Any]:
 
 def _decode_patterns(fmt: LNSFormat, log_offset: int, name: str) -> tuple[NDArray[Any]]:
     """The float of every code."""
-    return (_signed(core.decode_table(fmt, log_offset, name)),)
+    return (_signed(decoding.decode_table(fmt, log_offset, name)),)
 
 
 @lru_cache(maxsize=64)
@@ -330,7 +330,7 @@ def signed_patterns(fmt: LNSFormat, first: int, last: int, name: str) -> tuple[N
     count = last - first + 1
     wide = LNSFormat(min(max(fmt.bits, count.bit_length() + 1), 16), fmt.fraction_bits, base=fmt.base)
     tables = [
-        core.decode_table(wide, start + wide.max_log, name)
+        decoding.decode_table(wide, start + wide.max_log, name)
         for start in range(first, last + 1, wide.max_magnitude)
     ]  # fmt: skip
     positive = np.concatenate([table[1 : wide.sign_bit] for table in tables])[:count]

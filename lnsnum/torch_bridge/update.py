@@ -25,11 +25,13 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernel import kernel
 from lnsnum.rounding import fill_random_bits
+from lnsnum.threads import in_chunks
 from lnsnum.torch_bridge.moments import (
     MOMENT_TABLE,
     MOMENTUM_TABLE,
@@ -39,7 +41,6 @@ from lnsnum.torch_bridge.moments import (
     store_moment,
     store_momentum,
 )
-from lnsnum.torch_bridge.threads import in_chunks
 
 StepRounding = Literal["stochastic_log", "stochastic_value", "nearest"]
 """How the real number of code steps is rounded: so that the logarithm of the weight is right on average, so that the
@@ -423,4 +424,5 @@ def apply_step(
         parts = (array[begin:end] for array in flat)
         return _step(*parts, *rule, start + begin)  # type: ignore[no-any-return]
 
-    return sum((StepCounts(*c) for c in in_chunks(run, codes.size, _PARALLEL)), StepCounts(0, 0, 0, 0))
+    counts = in_chunks(run, codes.size, _PARALLEL, threads=torch.get_num_threads())
+    return sum((StepCounts(*c) for c in counts), StepCounts(0, 0, 0, 0))

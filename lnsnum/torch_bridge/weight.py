@@ -18,7 +18,8 @@ from typing import Any, Literal
 import torch
 
 import lnsnum
-from lnsnum.codes import check_format, fit_log_offset
+from lnsnum.codes import check_format
+from lnsnum.encoding import fit_log_offset
 from lnsnum.format import LNSFormat, Rounding, Underflow
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge import codes as bridge

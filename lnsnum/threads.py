@@ -1,18 +1,22 @@
-"""A few threads for the kernels: chunks of one array, as many at a time as torch has threads.
+"""A few threads for the kernels: chunks of one array, several at a time.
 
 Kernels run without the GIL, so plain threads give the other processors. Which chunk runs where changes no result. The
 threads belong to one process: a forked one, such as a DataLoader's worker, makes its own.
+
+There are as many as Numba would use (NUMBA_NUM_THREADS, by default the processors that the process may run on), until
+`set_num_threads` says otherwise; `lnsnum.torch_bridge` takes torch's number instead.
 """
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import TypeVar
 
-import torch
+import numba
 
 T = TypeVar("T")
 
@@ -45,13 +49,43 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.renew_lock)
 
 
-def in_chunks(function: Callable[[int, int], T], size: int, least: int, *, alignment: int = 4096) -> list[T]:
-    """function(begin, end) for chunks that make up range(size), in order; on torch.get_num_threads() threads.
+_threads = [int(numba.config.NUMBA_NUM_THREADS)]
+
+
+def get_num_threads() -> int:
+    """How many threads the operations on arrays use."""
+    return _threads[0]
+
+
+def set_num_threads(n: int) -> None:
+    """Let the operations on arrays use n threads, in the whole process. It changes no result.
+
+    Raises:
+        TypeError: where n is no integer.
+        ValueError: where it is less than 1.
+
+    >>> before = get_num_threads()
+    >>> set_num_threads(1)
+    >>> get_num_threads()
+    1
+    >>> set_num_threads(before)
+    """
+    n = operator.index(n)
+    if n < 1:
+        raise ValueError(f"n={n} is no number of threads: at least 1")
+    _threads[0] = n
+
+
+def in_chunks(
+    function: Callable[[int, int], T], size: int, least: int, *, alignment: int = 4096, threads: int | None = None
+) -> list[T]:
+    """function(begin, end) for chunks that make up range(size), in order; on `threads` threads, by default
+    `get_num_threads()`. A function that runs in a chunk must not make chunks itself.
 
     Chunks are about of one size, of at least `least` elements (the last may be smaller), and begin at multiples of
     `alignment`. What a chunk raises is raised, after all have ended.
     """
-    threads = torch.get_num_threads()
+    threads = get_num_threads() if threads is None else threads
     count = min(threads, size // least)
     if count <= 1:
         return [function(0, size)]

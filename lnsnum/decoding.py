@@ -1,0 +1,180 @@
+"""Code -> float, each rounded once.
+
+    x = (-1)^s base^(E / 2^F)        (docs/number_format.md, "Decode")
+
+A table with one correctly rounded entry for each code up to 16 bits; above that a product of three table entries, with
+integers behind it where the error bound of the product leaves the float open.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lnsnum import exact
+from lnsnum.codes import (
+    FLOAT_TYPES,
+    WIDEST_TABLE,
+    Codes,
+    LogOffset,
+    by_offset,
+    check_codes,
+    check_format,
+    check_offsets,
+)
+from lnsnum.elementary import significands
+from lnsnum.format import LNSFormat
+from lnsnum.kernel import kernel
+from lnsnum.threads import in_chunks
+
+_FEW = 100
+"""Of more scales none gets a table."""
+
+
+@lru_cache(maxsize=64)
+def _exact_significands(base: float, fraction_bits: int, lowest: int, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`exact.significand64` of `count` grid points from E = lowest: two arrays, uint64 and int64."""
+    pairs = [exact.significand64(base, lowest + j, fraction_bits) for j in range(count)]
+    return np.array([p[0] for p in pairs], np.uint64), np.array([p[1] for p in pairs], np.int64)
+
+
+@kernel
+def _round_significand(s, exponent, mantissa_bits, max_exponent):  # type: ignore[no-untyped-def]
+    """The bit pattern of s 2^(exponent - 63), s from 2^63 on, to nearest with ties to even, once."""
+    if exponent > max_exponent:
+        return np.uint64(2 * max_exponent + 1) << np.uint64(mantissa_bits)
+    biased = exponent + max_exponent - 1
+    drop = np.int64(63 - mantissa_bits)
+    if biased < 0:
+        drop, biased = drop - biased, np.int64(0)
+    if drop > 64:
+        return np.uint64(0)
+    half = np.uint64(1) << np.uint64(drop - 1)
+    kept = s >> np.uint64(drop) if drop < 64 else np.uint64(0)
+    rest = s - (kept << np.uint64(drop)) if drop < 64 else s
+    kept += np.uint64(rest > half or (rest == half and kept & np.uint64(1) == np.uint64(1)))
+    pattern = (np.uint64(biased) << np.uint64(mantissa_bits)) + kept
+    return min(pattern, np.uint64(2 * max_exponent + 1) << np.uint64(mantissa_bits))
+
+
+@kernel
+def _round_significands(s, exponent, negative, mantissa_bits, max_exponent, sign_bit, out):  # type: ignore[no-untyped-def]
+    """The floats (-1)^negative s 2^(exponent - 63) as bit patterns; a zero has no sign."""
+    for i in range(s.size):
+        pattern = _round_significand(s[i], exponent[i], mantissa_bits, max_exponent)
+        out[i] = pattern | (np.uint64(negative[i] and pattern != 0) << np.uint64(sign_bit))
+
+
+_FEW_BITS = 10
+"""Formats up to this many bits do without the tables of `lnsnum.elementary`: fewer entries to compute."""
+
+_BLOCK = 1 << 14
+
+
+def decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
+    """The bit pattern in `dtype` of every code: 2^bits unsigned integers. The array is shared: do not write to it."""
+    return (_small_table if fmt.bits <= 8 else _large_table)(fmt, log_offset, dtype)
+
+
+def _make_decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
+    to = FLOAT_TYPES[dtype]
+    logs = np.arange(log_offset - fmt.max_log, log_offset + fmt.max_log + 1)
+    if fmt.base == 2.0 and fmt.bits <= WIDEST_TABLE:
+        fraction, _ = _exact_significands(2.0, fmt.fraction_bits, 0, 1 << fmt.fraction_bits)
+        significand = fraction[logs & ((1 << fmt.fraction_bits) - 1)]
+        exponent = logs >> fmt.fraction_bits
+    elif fmt.bits <= _FEW_BITS:
+        significand, exponent = _exact_significands(fmt.base, fmt.fraction_bits, int(logs[0]), logs.size)
+    else:
+        significand, exponent = significands(fmt.base, fmt.fraction_bits, logs)
+    table = np.zeros(1 << fmt.bits, to.pattern)
+    for sign, start in ((False, 1), (True, fmt.sign_bit + 1)):
+        part = table[start : start + logs.size]
+        _round_significands(
+            significand,
+            exponent,
+            np.broadcast_to(sign, logs.shape),
+            to.mantissa_bits,
+            to.max_exponent,
+            to.bits - 1,
+            part,
+        )
+    table[fmt.nan_code] = to.nan
+    return table
+
+
+def _decode_by_powers(codes: Codes, fmt: LNSFormat, log_offset: Any, dtype: str) -> NDArray[Any]:
+    """Bit patterns of one-dimensional codes: where a format is too wide for a table, or the scales are many."""
+    to = FLOAT_TYPES[dtype]
+    logs = (codes.astype(np.int64) & fmt.max_magnitude) + (log_offset - fmt.bias)
+    out = np.empty(codes.shape, to.pattern)
+    for start in range(0, codes.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        significand, exponent = significands(fmt.base, fmt.fraction_bits, logs[part])
+        negative = codes[part] >= fmt.sign_bit
+        _round_significands(significand, exponent, negative, to.mantissa_bits, to.max_exponent, to.bits - 1, out[part])
+    out[codes == 0] = 0
+    out[codes == fmt.nan_code] = to.nan
+    return out
+
+
+_small_table = lru_cache(maxsize=4096)(_make_decode_table)
+_large_table = lru_cache(maxsize=64)(_make_decode_table)
+
+
+@kernel
+def _gather(codes, table, out):  # type: ignore[no-untyped-def]
+    for i in range(codes.size):
+        out[i] = table[codes[i]]
+
+
+def gather(codes: NDArray[Any], table: NDArray[Any], out: NDArray[Any], *, threads: int | None = None) -> None:
+    """out[i] = table[codes[i]], all contiguous and one-dimensional."""
+    in_chunks(
+        lambda begin, end: _gather(codes[begin:end], table, out[begin:end]), codes.size, _PARALLEL, threads=threads
+    )
+
+
+_PARALLEL = 1 << 18
+
+
+def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offset: LogOffset = 0) -> NDArray[Any]:
+    """The floats that codes stand for, each rounded once (to nearest, ties to even).
+
+    Args:
+        codes: unsigned integers of any shape.
+        fmt: their format.
+        dtype: "float64", "float32", "float16", or "bfloat16" (given as uint16 bit patterns).
+        log_offset: the scale in code steps, an integer or an int32 array that broadcasts to codes.
+
+    Raises:
+        TypeError: where codes are no integers.
+        ValueError: where a code lies outside the format, or the dtype is not one of the four.
+
+    >>> from lnsnum import lns8f3
+    >>> decode([64, 200, 0, 128], lns8f3)
+    array([ 1., -2.,  0., nan])
+    """
+    check_format(fmt)
+    name = np.dtype(dtype).name if not isinstance(dtype, str) else dtype
+    if name not in FLOAT_TYPES:
+        raise ValueError(f"dtype={name!r} is not known: one of {', '.join(FLOAT_TYPES)}")
+    array = check_codes(codes, fmt)
+    offset = check_offsets(log_offset, array.shape)
+
+    def decode_block(block_offset: int, block: NDArray[Any]) -> NDArray[Any]:
+        if fmt.bits > WIDEST_TABLE:
+            return _decode_by_powers(block, fmt, np.int64(block_offset), name)
+        patterns = np.empty(block.shape, FLOAT_TYPES[name].pattern)
+        gather(block, decode_table(fmt, block_offset, name), patterns)
+        return patterns
+
+    if isinstance(offset, np.ndarray) and offset.size > _FEW and np.unique(offset).size > _FEW:
+        each = np.broadcast_to(offset, array.shape).reshape(-1).astype(np.int64)
+        out = _decode_by_powers(np.ascontiguousarray(array).reshape(-1), fmt, each, name).reshape(array.shape)
+    else:
+        out = by_offset(decode_block, offset, FLOAT_TYPES[name].pattern, array)
+    return out if name == "bfloat16" else out.view(name)
