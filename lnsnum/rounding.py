@@ -31,49 +31,49 @@ UInt32Array = np.ndarray[Any, np.dtype[np.uint32]]
 
 _ROUNDS = 10
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_W0, _W1 = 0x9E3779B9, 0xBB67AE85
-_LOW = 0xFFFFFFFF
-_HALF = np.uint64(32)
-_BLOCKS = 256
+_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+RANDOM_BLOCKS = 256
 
 
 @kernel
-def philox(c0: UInt32Array, c1: UInt32Array, c2: UInt32Array, c3: UInt32Array, k0: int, k1: int) -> None:
-    """Philox 4x32-10 in place: block j has the counter (c0[j], c1[j], c2[j], c3[j]) and becomes four random words.
+def philox(block, step, stream, seed, w0, w1, w2, w3):  # type: ignore[no-untyped-def]
+    """Philox 4x32-10: block + j has the counter (its low word, its high word, step, stream) and becomes w0[j] to w3[j].
 
-    Round by round over all blocks, so that each round is a loop that the compiler vectorizes.
+    Words are held in 64 bits, so that a product of two is one instruction and the loop over blocks becomes vectors.
     """
-    for _ in range(_ROUNDS):
-        key0, key1 = np.uint32(k0), np.uint32(k1)
-        for j in range(c0.size):
-            even = np.uint64(c0[j]) * _M0
-            odd = np.uint64(c2[j]) * _M1
-            c0[j] = np.uint32(odd >> _HALF) ^ c1[j] ^ key0
-            c2[j] = np.uint32(even >> _HALF) ^ c3[j] ^ key1
-            c1[j] = np.uint32(odd & np.uint64(_LOW))
-            c3[j] = np.uint32(even & np.uint64(_LOW))
-        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+    for j in range(w0.size):
+        index = np.uint64(block + j)
+        c0, c1, c2, c3 = index & _LOW, index >> _HALF, np.uint64(step), np.uint64(stream)
+        k0, k1 = np.uint64(seed) & _LOW, np.uint64(seed) >> _HALF
+        for _ in range(_ROUNDS):
+            even, odd = c0 * _M0, c2 * _M1
+            c0, c1, c2, c3 = (odd >> _HALF) ^ c1 ^ k0, odd & _LOW, (even >> _HALF) ^ c3 ^ k1, even & _LOW
+            k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+        w0[j], w1[j], w2[j], w3[j] = c0, c1, c2, c3
+
+
+@kernel
+def _interleave(w0, w1, w2, w3, out):  # type: ignore[no-untyped-def]
+    for j in range(out.size >> 2):
+        out[4 * j], out[4 * j + 1], out[4 * j + 2], out[4 * j + 3] = w0[j], w1[j], w2[j], w3[j]
 
 
 @kernel
 def fill_random_bits(out: UInt32Array, start: int, seed: int, stream: int, step: int) -> None:
     """Write the random words of the elements `start`, `start + 1`, ... into `out`."""
-    words = np.empty((4, _BLOCKS), np.uint32)
+    fill_random_words(out, start, seed, stream, step, np.empty((4, RANDOM_BLOCKS), np.uint32))
+
+
+@kernel
+def fill_random_words(out, start, seed, stream, step, words):  # type: ignore[no-untyped-def]
+    """`fill_random_bits` with memory for its blocks, uint32 of (4, RANDOM_BLOCKS): for who calls it often."""
     block, skipped, done = start >> 2, start & 3, 0
     while done < out.size:
-        blocks = min(_BLOCKS, (out.size - done + skipped + 3) >> 2)
-        for j in range(blocks):
-            words[0, j] = (block + j) & _LOW
-            words[1, j] = (block + j) >> 32
-            words[2, j] = step
-            words[3, j] = stream
-        philox(
-            words[0, :blocks], words[1, :blocks], words[2, :blocks], words[3, :blocks], seed & _LOW, (seed >> 32) & _LOW
-        )
+        blocks = min(RANDOM_BLOCKS, (out.size - done + skipped + 3) >> 2)
+        philox(block, step, stream, seed, words[0, :blocks], words[1, :blocks], words[2, :blocks], words[3, :blocks])
         if skipped == 0 and out.size - done >= 4 * blocks:
-            for j in range(blocks):
-                for k in range(4):
-                    out[done + 4 * j + k] = words[k, j]
+            _interleave(words[0], words[1], words[2], words[3], out[done : done + 4 * blocks])
             done += 4 * blocks
         else:
             count = min(4 * blocks - skipped, out.size - done)

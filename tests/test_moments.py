@@ -4,6 +4,7 @@ Which codes a whole step stores is compared with the oracle in test_update.py.
 """
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -12,12 +13,15 @@ import pytest
 from lnsnum import LNSFormat, decode, encode
 from lnsnum.torch_bridge.moments import (
     EXPONENT_BOUND,
+    INVERSE_GAPS,
     MANTISSAS,
     MOMENT_TABLE,
     MOMENTUM_TABLE,
     NO_EXPONENT,
+    PER_SMALLEST,
     first_exponent,
     load_moment,
+    load_momentum,
     store_moment,
     store_momentum,
 )
@@ -62,7 +66,7 @@ def test_a_momentum_is_a_tensor_of_lns8f2_whose_log_offset_is_four_exponents(exp
     codes = np.arange(256).astype(np.uint8)
     value = decode(codes, lns8f2, log_offset=4 * exponent)
     out = np.empty(256, F32)
-    load_moment(codes, MOMENTUM_TABLE, F32(2.0**exponent), out)
+    load_momentum(codes, F32(2.0**exponent), out)
     np.testing.assert_array_equal(out[SIGNED], value[SIGNED].astype(F32))
     assert np.isnan(value[128])
 
@@ -86,13 +90,13 @@ def test_each_code_is_stored_as_itself_by_all_random_bits(signed):
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_as_many_words_round_up_as_the_value_is_above_the_code_below(signed):
-    """Between each two codes: the words below floor(2^24 (x - low) / (high - low)), in float32, and no others."""
+    """Between each two codes: the words below floor(2^24 (x - low) (1 / (high - low))), in float32, and no others."""
     table = TABLES[signed]
     for code in range(0, table.size - 1, 1 if jit else 17):
         low, high = table[code], table[code + 1]
         for part in (0.0, 2.0**-20, 0.25, 0.7, 1 - 2.0**-10):
             x = min(F32(low + F32(part) * F32(high - low)), np.nextafter(high, F32(0)))
-            share = F32(F32(x - low) / F32(high - low))
+            share = F32(F32(x - low) * F32(F32(1) / F32(high - low)))
             threshold = int(float(share) * WORDS)
             near = np.clip(np.array([0, threshold - 1, threshold, threshold + 1, WORDS - 1]), 0, WORDS - 1)
             codes = stored(np.full(5, x), words(*near.tolist()), signed=signed)
@@ -156,12 +160,20 @@ def test_the_scale_of_a_momentum_is_exact(exponent):
     np.testing.assert_array_equal(scaled, stored(F32(1.3) * np.array([1, -1, 2**-10], F32), words(5_000_000)))
 
 
-def test_load_scales_codes_and_copies_float32():
-    out = np.empty(3, F32)
-    load_moment(np.array([0, 128, 132], np.uint8), MOMENT_TABLE, F32(3.0), out)
-    assert out.tolist() == [0.0, 3.0, 6.0]
-    load_moment(np.array([0.5, 1e30, 0], F32), np.empty(0, F32), F32(3.0), out)
-    np.testing.assert_array_equal(out, np.array([0.5, 1e30, 0], F32))
+def test_every_code_is_loaded_as_its_value_times_the_scale():
+    codes, out = np.arange(256).astype(np.uint8), np.empty(256, F32)
+    load_moment(codes, out)
+    np.testing.assert_array_equal(out, MOMENT_TABLE)
+    for scale in (1.0, 2.0**-100, 3.0):
+        load_momentum(codes, F32(scale), out)
+        np.testing.assert_array_equal(out, MOMENTUM_TABLE * F32(scale))
+
+
+def test_the_inverse_gaps_are_rounded_once():
+    gaps = [Fraction(float(high)) - Fraction(float(low)) for low, high in pairwise(MANTISSAS)]
+    assert INVERSE_GAPS.tolist() == [float(F32(1) / F32(float(gap))) for gap in gaps]
+    for inverse, table in zip(PER_SMALLEST, (MOMENT_TABLE, MOMENTUM_TABLE), strict=True):
+        assert inverse == F32(1) / table[1]
 
 
 def test_first_exponents_are_within_their_bound():

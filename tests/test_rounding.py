@@ -41,8 +41,10 @@ def philox(counter, key):
 
 
 def block_by_kernel(counter, key):
-    words = [np.array([word], np.uint32) for word in counter]
-    philox_kernel(*words, *key)
+    words = [np.empty(1, np.uint32) for _ in range(4)]
+    philox_kernel(
+        np.uint64(counter[0] | counter[1] << 32), counter[2], counter[3], np.uint64(key[0] | key[1] << 32), *words
+    )
     return tuple(int(word[0]) for word in words)
 
 

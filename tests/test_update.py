@@ -41,14 +41,19 @@ def philox(counter, key):
     return c0, c1, c2, c3
 
 
-def words_at(index: np.ndarray, *, seed: int, stream: int, step: int) -> np.ndarray:
-    """The upper 24 bits of the random word of each element, by its index in the parameter."""
+def words_at(index: np.ndarray, *, seed: int, stream: int, step: int, factor: int = 1) -> np.ndarray:
+    """The upper 24 bits of the random word of each element, by its index in the parameter, times a factor."""
     index = index.astype(np.uint64)
     block = index >> np.uint64(2)
     zero = np.zeros(index.size, np.uint64)
     counter = (block & np.uint64(LOW), block >> np.uint64(32), zero + np.uint64(step), zero + np.uint64(stream))
     words = np.stack(philox(counter, (seed & LOW, seed >> 32)))
-    return (np.take_along_axis(words, (index & np.uint64(3)).astype(np.int64)[None], 0)[0] >> np.uint64(8)).astype(int)
+    word = np.take_along_axis(words, (index & np.uint64(3)).astype(np.int64)[None], 0)[0].astype(object)
+    return ((word * factor % 2**32) // 2**8).astype(int)
+
+
+SECOND_MOMENT, MOMENTUM = 0x9E3779B1, 0x85EBCA77
+"""The factors of the words that round the moments."""
 
 
 def words24(n: int, *, seed: int, stream: int, step: int, start: int) -> np.ndarray:
@@ -83,7 +88,7 @@ def code_of(x: np.ndarray, table: np.ndarray, words: np.ndarray) -> np.ndarray:
     c = np.searchsorted(table, x, side="right") - 1
     low, high = table[c], table[np.minimum(c + 1, table.size - 1)]
     with np.errstate(all="ignore"):
-        part = np.where(c == table.size - 1, F32(0.0), (x - low) / (high - low))
+        part = np.where(c == table.size - 1, F32(0.0), (x - low) * (F32(1.0) / (high - low)))
     return c + (words < threshold24(part))
 
 
@@ -154,7 +159,7 @@ def oracle(
         part = size - whole
         if rounding == "stochastic_value":
             part = value_share(part, shrink > 0, fmt)
-        steps = whole.astype(int) + (words_at(index, seed=seed, stream=2 * stream, step=step) < threshold24(part))
+        steps = whole.astype(int) + (words_at(index, seed=seed, stream=stream, step=step) < threshold24(part))
     m = codes.astype(int) & fmt.max_magnitude
     moved_to = np.clip(m - np.where(shrink > 0, steps, -steps), 1, fmt.max_magnitude)
     new_m = np.where(m == 0, 0, moved_to)
@@ -165,11 +170,13 @@ def oracle(
         new_codes = np.where(leaves, np.where(drive > 0, fmt.sign_bit + 1, 1), new_codes)
 
     if coded:
-        v = code_of(v, MOMENTS, words_at(index, seed=seed, stream=2 * stream + 1, step=step)).astype(np.uint8)
+        v = code_of(v, MOMENTS, words_at(index, seed=seed, stream=stream, step=step, factor=SECOND_MOMENT)).astype(
+            np.uint8
+        )
     if momentum_codes is not None:
         with np.errstate(all="ignore"):
             scaled = u * F32(1.0 if coded else 2.0**-exponent)
-        c = code_of(np.abs(scaled), SIZES, words_at(index, seed=seed, stream=2**31 + stream, step=step))
+        c = code_of(np.abs(scaled), SIZES, words_at(index, seed=seed, stream=stream, step=step, factor=MOMENTUM))
         u = np.where(finite, np.where((scaled < 0) & (c > 0), c + 128, c), momentum_codes).astype(np.uint8)
     counts = StepCounts(
         moved=int((new_m != m).sum()),
@@ -574,7 +581,7 @@ def test_stochastic_log_goes_up_where_the_random_bits_are_below_the_fraction(siz
     n = 100_000 if jit else 2000
     rate = F32(size * math.log(2) / 8 * 8 / math.log(2))
     below = math.floor((float(rate) % 1.0) * 2.0**24)
-    bits = words24(n, seed=11, stream=6, step=1, start=77)
+    bits = words24(n, seed=11, stream=3, step=1, start=77)
     arguments = {"lr": size * math.log(2) / 8, "step": 1, "beta": 0.0, "seed": 11, "stream": 3, "start": 77}
     after, _, counts = step_of(np.full(n, 64, np.uint8), np.ones(n, F32), zero_moment(n, kind), lns8f3, **arguments)
     further = 64 - after.astype(int) - int(rate)
@@ -603,6 +610,21 @@ def test_the_24_bits_are_uniform():
         assert abs((bits >> k & 1).mean() - 0.5) < 4 * 0.5 / math.sqrt(n)
 
 
+@pytest.mark.parametrize("factors", [(1, SECOND_MOMENT), (1, MOMENTUM), (SECOND_MOMENT, MOMENTUM)], ids=str)
+def test_the_bits_that_one_word_gives_are_as_good_as_independent(factors):
+    """Each factor is odd, so a bijection; of pairs, chi-squared over 32 x 32 cells, and where one of the two is small."""
+    assert all(factor % 2 == 1 for factor in factors)
+    n = 1 << 18
+    index = np.arange(n, dtype=np.uint64)
+    first, second = (words_at(index, seed=5, stream=1, step=9, factor=factor) for factor in factors)
+    for shift, cells in ((19, 32), (14, 1024)):  # of the second, only the lowest part in the second round
+        low = first >> shift < 32
+        counts = np.bincount((first[low] >> shift) * 32 + (second[low] >> 19), minlength=1024)
+        expected = n / 1024 / (cells / 32)
+        chi = ((counts - expected) ** 2 / expected).sum()
+        assert abs(chi - 1023) < 5 * math.sqrt(2 * 1023)
+
+
 @pytest.mark.parametrize("gradient", [1.0, -1.0])
 @pytest.mark.parametrize("weight", [2000, 2000 + 2048])
 def test_the_mean_drift_of_the_log_is_that_of_the_formula(gradient, weight):
@@ -621,7 +643,7 @@ def test_the_mean_drift_of_the_log_is_that_of_the_formula(gradient, weight):
 @pytest.mark.parametrize("code", [0, 1, 2, 100, 127, 128, 129, 254])
 @pytest.mark.parametrize("gradient", [0.0, 0.3, 1.0, 3.0])
 def test_the_second_moment_is_rounded_on_the_value_axis_without_bias(code, gradient):
-    """Exactly as many go up as have bits below 2^24 (v - lo) / (hi - lo): the mean is v but for the draw."""
+    """Exactly as many go up as have bits below 2^24 (v - lo) (1 / (hi - lo)): the mean is v but for the draw."""
     n = 50_000 if jit else 500
     old = float(MOMENTS[code])
     v = F32(F32(0.9) * F32(old) + F32(1.0 - 0.9) * F32(gradient * gradient))
@@ -637,8 +659,9 @@ def test_the_second_moment_is_rounded_on_the_value_axis_without_bias(code, gradi
     )
     low = int(np.searchsorted(MOMENTS, v, side="right")) - 1
     span = MOMENTS[low + 1] - MOMENTS[low]
-    share = (v - MOMENTS[low]) / span
-    bits = words24(n, seed=0, stream=5, step=3, start=0)
+    share = (v - MOMENTS[low]) * (F32(1) / span)
+    index = np.arange(n, dtype=np.uint64)
+    bits = words_at(index, seed=0, stream=2, step=3, factor=SECOND_MOMENT)
     assert (moment == low + 1).sum() == (bits < math.floor(float(share) * 2.0**24)).sum()
     assert ((moment == low) | (moment == low + 1)).all()
     mean = MOMENTS[moment].astype(np.float64).mean()

@@ -10,9 +10,10 @@ The paper's step, w <- w exp(-lr clamp(g_hat) sign(w)), moves log|w| by -lr clam
 an integer addition on the stored magnitude; pull = rate weight_decay, decoupled weight decay as a constant pull of the
 codes (w <- w exp(-lr weight_decay)). NaN stays, and so does zero, or under zero="leave" it becomes the smallest
 magnitude against its gradient. All arithmetic is float32, one IEEE operation after the other as written, so that
-`lnsnum.torch_bridge.update_twin` agrees to the bit; the random bits are Philox's, the upper 24 of each word. Gradients
-enter as clamp(g / 2^exponent, -2^60, 2^60), and where v is then below 2^-126, g_hat is 0 (so 0 / 0 moves nothing). A
-step is at most 2^30 codes. A gradient that is not finite changes nothing of its element.
+`lnsnum.torch_bridge.update_twin` agrees to the bit; the random bits are Philox's, one word for each element and step,
+of which the upper 24 count. Gradients enter as clamp(g / 2^exponent, -2^60, 2^60), and where v is then below 2^-126,
+g_hat is 0 (so 0 / 0 moves nothing). A step is at most 2^30 codes. A gradient that is not finite changes nothing of its
+element.
 
 Source: Bernstein et al., Learning compositional functions via multiplicative weight updates, NeurIPS 2020, Algorithm 1;
 decoupled weight decay: Loshchilov, Hutter, ICLR 2019.
@@ -30,14 +31,13 @@ from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernel import kernel
-from lnsnum.rounding import fill_random_bits
+from lnsnum.rounding import RANDOM_BLOCKS, fill_random_words
 from lnsnum.threads import in_chunks
 from lnsnum.torch_bridge.moments import (
-    MOMENT_TABLE,
-    MOMENTUM_TABLE,
     RANDOM_SHIFT,
     RANDOM_UNIT,
     load_moment,
+    load_momentum,
     store_moment,
     store_momentum,
 )
@@ -60,9 +60,9 @@ _GREATEST_GRADIENT = np.float32(2.0**60)
 _GREATEST_STEP = np.float32(2.0**30)
 _NO_TABLE = np.empty(0, np.float32)
 
-MOMENTUM_STREAM = 1 << 31
-"""Parameter `stream` draws its weights' random bits from Philox stream 2 stream, its second moment's from 2 stream + 1,
-and its momentum's from this one plus stream."""
+MOMENT_FACTOR, MOMENTUM_FACTOR = 0x9E3779B1, 0x85EBCA77
+"""An element has one random word R in a step. Its code takes R, its second moment R times the first of these odd
+numbers modulo 2^32, its momentum R times the second: each is uniform, and the three are as good as independent."""
 
 
 class StepCounts(NamedTuple):
@@ -139,64 +139,110 @@ def _advance(gradient, scalars, has_momentum, v, u, drive):  # type: ignore[no-u
         moves = finite and new >= _LEAST_NORMAL
         drive[i] = np.float32(g_hat * scalars.rate) if moves else np.float32(0.0)
         v[i] = new if finite else v[i]
-        not_finite += np.int32(not finite)
+        not_finite = np.int32(not_finite + np.int32(not finite))
     return not_finite
 
 
 @kernel
-def _round_steps(codes, gradient, drive, pull, mode, up, sign_bit, random, steps):  # type: ignore[no-untyped-def]
+def _shrink(code, gradient, drive, pull, greatest):  # type: ignore[no-untyped-def]
+    """By how many code steps the magnitude is to shrink, as a real number; (its size, its whole part, the rest)."""
+    along = -drive if np.int32(code) > greatest else drive
+    shrink = np.float32(along + pull) if abs(gradient) < np.float32(np.inf) else np.float32(0.0)
+    size = min(np.float32(abs(shrink)), _GREATEST_STEP)
+    whole = np.int32(size)
+    return shrink, whole, np.float32(size - np.float32(whole))
+
+
+@kernel
+def _signed(shrink, whole, more):  # type: ignore[no-untyped-def]
+    steps = np.int32(whole + np.int32(more))
+    return steps if shrink > np.float32(0.0) else np.int32(np.int32(0) - steps)
+
+
+@kernel
+def _round_to_nearest(codes, gradient, drive, pull, greatest, steps):  # type: ignore[no-untyped-def]
     """`steps` becomes the whole number of code steps by which each magnitude shrinks (grows, where it is negative)."""
+    one = np.int32(1)
     for i in range(codes.size):
-        finite = abs(gradient[i]) < np.float32(np.inf)
-        along = drive[i] if codes[i] < sign_bit else -drive[i]
-        shrink = np.float32(along + pull) if finite else np.float32(0.0)
-        size = min(np.float32(abs(shrink)), _GREATEST_STEP)
-        whole = np.int32(size)
-        part = np.float32(size - np.float32(whole))
-        if mode == _NEAREST:
-            more = part > np.float32(0.5) or (part == np.float32(0.5) and (whole & np.int32(1)) == np.int32(1))
-        else:
-            if mode == _VALUE:
-                part = _share(part, shrink > np.float32(0.0), up)
-            more = np.int32(random[i] >> RANDOM_SHIFT) < np.int32(part * RANDOM_UNIT)
-        whole = np.int32(whole + np.int32(more))
-        steps[i] = whole if shrink > np.float32(0.0) else -whole
+        shrink, whole, part = _shrink(codes[i], gradient[i], drive[i], pull, greatest)
+        more = part > np.float32(0.5) or (part == np.float32(0.5) and np.int32(whole & one) == one)
+        steps[i] = _signed(shrink, whole, more)
 
 
 @kernel
-def _share(part, shrinks, up):  # type: ignore[no-untyped-def]
-    """With which probability a fraction of a step becomes a whole one, unbiased in the value.
+def _round_by_log(codes, gradient, drive, pull, greatest, random, steps):  # type: ignore[no-untyped-def]
+    """The same, up with the probability of the fraction."""
+    for i in range(codes.size):
+        shrink, whole, part = _shrink(codes[i], gradient[i], drive[i], pull, greatest)
+        more = np.int32(random[i] >> RANDOM_SHIFT) < np.int32(part * RANDOM_UNIT)
+        steps[i] = _signed(shrink, whole, more)
 
-    To grow by it (b^part - 1) / (b - 1), to shrink by it 1 - (b^(1 - part) - 1) / (b - 1).
+
+@kernel
+def _round_by_value(codes, gradient, drive, pull, greatest, up, random, p, steps):  # type: ignore[no-untyped-def]
+    """The same, up with the probability p that is unbiased in the value: (b^part - 1) / (b - 1) to grow by a part of a
+    step, to shrink by it 1 - (b^(1 - part) - 1) / (b - 1).
+
+    Coefficient by coefficient over all elements, so that each is a loop of vectors.
     """
-    f = np.float32(np.float32(1.0) - part) if shrinks else part
-    p = np.float32(0.0)
+    one = np.float32(1.0)
+    for i in range(codes.size):
+        p[i] = np.float32(0.0)
     for k in range(up.size):
-        p = np.float32(np.float32(p + up[up.size - 1 - k]) * f)
-    p = np.float32(np.float32(1.0) - p) if shrinks else p
-    return p if part > np.float32(0.0) else np.float32(0.0)
+        coefficient = up[up.size - 1 - k]
+        for i in range(codes.size):
+            shrink, whole, part = _shrink(codes[i], gradient[i], drive[i], pull, greatest)
+            f = np.float32(one - part) if shrink > np.float32(0.0) else part
+            p[i] = np.float32(np.float32(p[i] + coefficient) * f)
+    for i in range(codes.size):
+        shrink, whole, part = _shrink(codes[i], gradient[i], drive[i], pull, greatest)
+        share = np.float32(one - p[i]) if shrink > np.float32(0.0) else p[i]
+        share = share if part > np.float32(0.0) else np.float32(0.0)
+        more = np.int32(random[i] >> RANDOM_SHIFT) < np.int32(share * RANDOM_UNIT)
+        steps[i] = _signed(shrink, whole, more)
 
 
 @kernel
-def _move(codes, steps, drive, max_magnitude, leave):  # type: ignore[no-untyped-def]
+def _move(codes, steps, greatest):  # type: ignore[no-untyped-def]
     """m <- clip(m - steps, 1, m_max) where m > 0; returns how many moved, and how many are at either end."""
-    greatest = np.int32(max_magnitude)
-    moved, at_ceiling, at_floor = np.int32(0), np.int32(0), np.int32(0)
+    zero, one = np.int32(0), np.int32(1)
+    moved, at_ceiling, at_floor = zero, zero, zero
     for i in range(codes.size):
-        code = np.int64(codes[i])
-        m = np.int32(code & max_magnitude)
-        new = min(max(np.int32(m - max(min(steps[i], greatest), -greatest)), np.int32(1)), greatest)
-        new = new if m > 0 else m
-        code += np.int64(new - m)
-        if leave:
-            leaves = code == 0 and drive[i] != np.float32(0.0)
-            new = np.int32(1) if leaves else new
-            code = (np.int64(max_magnitude + 2) if drive[i] > np.float32(0.0) else np.int64(1)) if leaves else code
-        moved += np.int32(new != m)
-        at_ceiling += np.int32(new == greatest)
-        at_floor += np.int32(new == 1)
-        codes[i] = code
+        code = np.int32(codes[i])
+        m = np.int32(code & greatest)
+        by = max(min(steps[i], greatest), np.int32(zero - greatest))
+        new = min(max(np.int32(m - by), one), greatest)
+        new = new if m > zero else m
+        moved = np.int32(moved + np.int32(new != m))
+        at_ceiling = np.int32(at_ceiling + np.int32(new == greatest))
+        at_floor = np.int32(at_floor + np.int32(new == one))
+        codes[i] = np.int32(code + np.int32(new - m))
     return moved, at_ceiling, at_floor
+
+
+@kernel
+def _leave_zero(codes, drive, greatest):  # type: ignore[no-untyped-def]
+    """Zeros with a drive become the smallest magnitude against it; returns how many did."""
+    left = np.int32(0)
+    for i in range(codes.size):
+        leaves = codes[i] == 0 and drive[i] != np.float32(0.0)
+        smallest = np.int32(greatest + np.int32(2)) if drive[i] > np.float32(0.0) else np.int32(1)
+        codes[i] = smallest if leaves else np.int32(codes[i])
+        left = np.int32(left + np.int32(leaves))
+    return left
+
+
+@kernel
+def _copy(values, out):  # type: ignore[no-untyped-def]
+    for i in range(values.size):  # a slice assignment would compile for seconds, for the text of its error
+        out[i] = values[i]
+
+
+@kernel
+def _multiply_words(random, factor, out):  # type: ignore[no-untyped-def]
+    """out = random * factor, modulo 2^32."""
+    for i in range(random.size):
+        out[i] = (np.uint64(random[i]) * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
 
 
 @kernel
@@ -204,34 +250,42 @@ def _step(  # type: ignore[no-untyped-def]
     codes, gradient, moment, momentum, scalars, mode, up, leave, max_magnitude, seed, stream, step, start,
 ):  # fmt: skip
     """One step, in place, in chunks that stay in the first cache; each loop is one that the compiler can vectorize."""
-    random = np.empty(_CHUNK, np.uint32)
+    random, other_random = np.empty(_CHUNK, np.uint32), np.empty(_CHUNK, np.uint32)
+    words, steps = np.empty((4, RANDOM_BLOCKS), np.uint32), np.empty(_CHUNK, np.int32)
     v, u = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
-    drive, steps = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int32)
-    coded = moment.itemsize == 1
-    one = np.float32(1.0)
+    drive, p = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
+    greatest, coded, has_momentum = np.int32(max_magnitude), moment.itemsize == 1, momentum.size > 0
     moved, at_ceiling, at_floor, not_finite = 0, 0, 0, 0
     for begin in range(0, codes.size, _CHUNK):
         end = min(begin + _CHUNK, codes.size)
         n = end - begin
-        g, own = gradient[begin:end], moment[begin:end]
-        load_moment(own, MOMENT_TABLE if coded else _NO_TABLE, one, v)
-        if momentum.size:
-            load_moment(momentum[begin:end], MOMENTUM_TABLE, scalars.momentum_load, u)
-        not_finite += _advance(g, scalars, momentum.size > 0, v, u, drive)
-        if mode != _NEAREST:
-            fill_random_bits(random[:n], start + begin, seed, 2 * stream, step)
-        part = codes[begin:end]
-        _round_steps(part, g, drive, scalars.pull, mode, up, max_magnitude + 1, random, steps)
-        counts = _move(part, steps, drive, max_magnitude, leave)
-        moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
+        g, part, own = gradient[begin:end], codes[begin:end], moment[begin:end]
+        if mode != _NEAREST or coded or has_momentum:
+            fill_random_words(random[:n], start + begin, seed, stream, step, words)
         if coded:
-            fill_random_bits(random[:n], start + begin, seed, 2 * stream + 1, step)
-            store_moment(v, g, random, own)
+            load_moment(own, v)
         else:
-            own[:] = v[:n]
-        if momentum.size:
-            fill_random_bits(random[:n], start + begin, seed, MOMENTUM_STREAM + stream, step)
-            store_momentum(u, g, random, scalars.momentum_store, momentum[begin:end])
+            _copy(own, v)
+        if has_momentum:
+            load_momentum(momentum[begin:end], scalars.momentum_load, u)
+        not_finite += _advance(g, scalars, has_momentum, v, u, drive)
+        if mode == _NEAREST:
+            _round_to_nearest(part, g, drive, scalars.pull, greatest, steps)
+        elif mode == _LOG:
+            _round_by_log(part, g, drive, scalars.pull, greatest, random, steps)
+        else:
+            _round_by_value(part, g, drive, scalars.pull, greatest, up, random, p, steps)
+        counts = _move(part, steps, greatest)
+        left = _leave_zero(part, drive, greatest) if leave else 0
+        moved, at_ceiling, at_floor = moved + counts[0] + left, at_ceiling + counts[1], at_floor + counts[2] + left
+        if coded:
+            _multiply_words(random, MOMENT_FACTOR, other_random)
+            store_moment(v, g, other_random, own)
+        else:
+            _copy(v[:n], own)
+        if has_momentum:
+            _multiply_words(random, MOMENTUM_FACTOR, other_random)
+            store_momentum(u, g, other_random, scalars.momentum_store, momentum[begin:end])
     return moved, at_ceiling, at_floor, not_finite
 
 
@@ -417,12 +471,20 @@ def apply_step(
     arrays = [codes, gradient, second_moment, np.empty(0, np.uint8) if momentum_codes is None else momentum_codes]
     flat = [array.reshape(-1) for array in arrays]
     rule = scalars, mode, up, zero == "leave", fmt.max_magnitude, seed, stream, step
-    if rows is not None:
-        return StepCounts(*_step_rows(*flat, *rule, rows))
+    threads = torch.get_num_threads()
 
     def run(begin: int, end: int) -> tuple[int, int, int, int]:
         parts = (array[begin:end] for array in flat)
         return _step(*parts, *rule, start + begin)  # type: ignore[no-any-return]
 
-    counts = in_chunks(run, codes.size, _PARALLEL, threads=torch.get_num_threads())
+    def run_rows(begin: int, end: int) -> tuple[int, int, int, int]:
+        assert rows is not None
+        parts = (array[begin * width : end * width] for array in flat)
+        return _step_rows(*parts, *rule, rows[begin:end])  # type: ignore[no-any-return]
+
+    if rows is None:
+        counts = in_chunks(run, codes.size, _PARALLEL, threads=threads)
+    else:
+        width = codes.size // max(rows.size, 1)
+        counts = in_chunks(run_rows, rows.size, _PARALLEL // max(width, 1) + 1, alignment=1, threads=threads)
     return sum((StepCounts(*c) for c in counts), StepCounts(0, 0, 0, 0))

@@ -26,7 +26,7 @@ from lnsnum.format import LNSFormat, check_choice
 from lnsnum.rounding import fill_random_bits
 from lnsnum.torch_bridge import moments, update
 from lnsnum.torch_bridge.codes_twin import as_codes, is_real, power_of_two, tensors_of
-from lnsnum.torch_bridge.update import MOMENTUM_STREAM, StepRounding, StepScalars, Zero
+from lnsnum.torch_bridge.update import MOMENT_FACTOR, MOMENTUM_FACTOR, StepRounding, StepScalars, Zero
 
 _LOW = 0xFFFFFFFF
 _HALF = 1 << 31
@@ -41,8 +41,9 @@ _INFINITY = 0x7F800000
 _UNIT = float(moments.RANDOM_UNIT)
 _SHIFT = int(moments.RANDOM_SHIFT)
 _GRID = [float(mantissa) for mantissa in moments.MANTISSAS]
-_GAPS = [float(gap) for gap in moments.MANTISSAS[1:] - moments.MANTISSAS[:-1]]
+_PER_GAP = [float(inverse) for inverse in moments.INVERSE_GAPS]
 _TABLES = {"moment": moments.MOMENT_TABLE, "momentum": moments.MOMENTUM_TABLE}
+_PER_SMALLEST = {kind: float(inverse) for kind, inverse in zip(_TABLES, moments.PER_SMALLEST, strict=True)}
 
 
 class Step(NamedTuple):
@@ -67,10 +68,8 @@ def _multiply(a: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
     return (product >> 32) + (m >> 1), product & _LOW
 
 
-def _philox(
-    block: torch.Tensor, seed: int, stream: torch.Tensor | int, step: torch.Tensor | int
-) -> tuple[torch.Tensor, ...]:
-    """The four random words of each block, int64; a stream tensor broadcasts to the blocks."""
+def _philox(block: torch.Tensor, seed: int, stream: int, step: torch.Tensor | int) -> tuple[torch.Tensor, ...]:
+    """The four random words of each block, int64."""
     c0, c1, c3 = block & _LOW, block >> 32, stream
     c2 = torch.zeros_like(block) + (step.to(block.device, torch.int64) if isinstance(step, torch.Tensor) else step)
     k0, k1 = seed & _LOW, seed >> 32
@@ -82,15 +81,12 @@ def _philox(
     return torch.broadcast_tensors(c0, c1, c2, c3)  # type: ignore[no-any-return]
 
 
-def random_bits(
-    index: torch.Tensor, *, seed: int, stream: torch.Tensor | int, step: torch.Tensor | int
-) -> torch.Tensor:
+def random_bits(index: torch.Tensor, *, seed: int, stream: int, step: torch.Tensor | int) -> torch.Tensor:
     """The random words of the elements with these indices: int64 from 0 to 2^32 - 1, in their shape.
 
     Args:
         index: int64, from 0 on.
-        seed, stream, step: as for `lnsnum.random_bits`; step also as a 0-dim integer tensor, and the stream as a tensor
-            with which the indices broadcast.
+        seed, stream, step: as for `lnsnum.random_bits`; step also as a 0-dim integer tensor.
 
     >>> [f"{b:08x}" for b in random_bits(torch.tensor([3, 0]), seed=0, stream=0, step=0).tolist()]
     ['9b00dbd8', '6627e8d5']
@@ -115,36 +111,33 @@ def random_bits_range(
 
 
 def _draw(
-    like: torch.Tensor, rows: torch.Tensor | None, start: int, streams: list[int], seed: int, step: torch.Tensor | int
-) -> list[torch.Tensor]:
-    """For each stream, the upper 24 bits of the words of the elements of a tensor, or of rows of a parameter.
+    like: torch.Tensor, rows: torch.Tensor | None, start: int, stream: int, seed: int, step: torch.Tensor | int
+) -> torch.Tensor:
+    """The random words of the elements of a tensor, or of rows of a parameter: int64, in its shape.
 
-    A graph has Philox once, for all streams, as it takes long to compile, and on the CPU it is one operator, the
-    kernel; otherwise less memory is needed one by one.
+    In a graph on the CPU they are one operator, the kernel, as Philox takes long to compile.
     """
-    if not streams:
-        return []
-    if len(streams) > 1 and is_real(like):
-        return [_draw(like, rows, start, [stream], seed, step)[0] for stream in streams]
-    if rows is None and like.device.type == "cpu" and not is_real(like) and isinstance(step, torch.Tensor):
-        drawn = torch.ops.lnsnum.random_bits(step, like.numel(), start, streams, seed)
-        return [own.view(like.shape) for own in drawn.unbind(0)]
-    column: Any = streams[0]
-    if len(streams) > 1:
-        column = torch.tensor(streams, dtype=torch.int64, device=like.device)[:, None]
-    n, skipped = like.numel(), 0
-    if rows is None:
-        skipped = start & 3
-        block = torch.arange((skipped + n + 3) >> 2, dtype=torch.int64, device=like.device) + (start >> 2)
-        words = torch.stack(_philox(block, seed, column, step), -1)
-    else:
+    n = like.numel()
+    if rows is not None:
         width = n // max(rows.numel(), 1)
         if width & 3:
-            words = random_bits(_cells(rows, width), seed=seed, stream=column, step=step)
+            words = random_bits(_cells(rows, width), seed=seed, stream=stream, step=step)
         else:
-            words = torch.stack(_philox(_cells(rows, width >> 2), seed, column, step), -1)
-    drawn = (words.view(len(streams), -1)[:, skipped : skipped + n] >> _SHIFT).to(torch.int32)
-    return [own.view(like.shape) for own in drawn.unbind(0)]
+            words = torch.stack(_philox(_cells(rows, width >> 2), seed, stream, step), -1)
+    elif like.device.type == "cpu" and not is_real(like) and isinstance(step, torch.Tensor):
+        words = torch.ops.lnsnum.random_bits(step, n, start, stream, seed).to(torch.int64) & _LOW
+    else:
+        words = random_bits_range(n, start, seed=seed, stream=stream, step=step, device=like.device)
+    return words.reshape(like.shape)
+
+
+def _upper24(words: torch.Tensor, factor: int = 1) -> torch.Tensor:
+    """The upper 24 bits of words times an odd factor modulo 2^32, int32; the factor is 1, or from 2^31 on.
+
+    Then factor - 2^32 has 31 bits, and the product 63 and a sign.
+    """
+    product = words if factor == 1 else (words * (factor - (1 << 32))) & _LOW
+    return (product >> _SHIFT).to(torch.int32)
 
 
 def _cells(rows: torch.Tensor, width: int) -> torch.Tensor:
@@ -185,15 +178,14 @@ def _round(x: torch.Tensor, bits24: torch.Tensor, bias: int, kind: str, greatest
     """The int32 code of a nonnegative float32, rounded stochastically on the value axis."""
     bits = x.view(torch.int32)
     mantissa = ((bits & 0x7FFFFF) | 0x3F800000).view(torch.float32)
-    low, gap = torch.full_like(x, _GRID[0]), torch.full_like(x, _GAPS[0])
+    low, per_gap = torch.full_like(x, _GRID[0]), torch.full_like(x, _PER_GAP[0])
     j = torch.zeros_like(bits)
-    for grid, next_gap in zip(_GRID[1:4], _GAPS[1:], strict=True):
+    for grid, next_per_gap in zip(_GRID[1:4], _PER_GAP[1:], strict=True):
         reached = mantissa >= grid
-        low, gap, j = torch.where(reached, grid, low), torch.where(reached, next_gap, gap), j + reached
+        low, per_gap, j = torch.where(reached, grid, low), torch.where(reached, next_per_gap, per_gap), j + reached
     code = 4 * ((bits >> 23) - 127) + j + bias
     underflow = code < 1
-    smallest = torch.full_like(x, float(_TABLES[kind][1]))
-    position = torch.where(underflow, x / smallest, (mantissa - low) / gap)
+    position = torch.where(underflow, x * _PER_SMALLEST[kind], (mantissa - low) * per_gap)
     up = bits24 < (position * _UNIT).to(torch.int32)
     return (torch.where(underflow, 0, code) + up).clamp(max=greatest)
 
@@ -352,10 +344,9 @@ def _apply_step(
     fmt = LNSFormat(bits, fraction_bits, base=base)
     by = StepScalars(*(_scalar(scalar, codes) for scalar in scalars))
     coded = second_moment.dtype == torch.uint8
-    streams = {"weights": 2 * stream} if rounding != "nearest" else {}
-    streams |= {"moment": 2 * stream + 1} if coded else {}
-    streams |= {"momentum": MOMENTUM_STREAM + stream} if momentum_codes is not None else {}
-    drawn = dict(zip(streams, _draw(codes, rows, start, list(streams.values()), seed, step), strict=True))
+    drawn = None
+    if rounding != "nearest" or coded or momentum_codes is not None:
+        drawn = _draw(codes, rows, start, stream, seed, step)
 
     finite = (gradient.view(torch.int32) & 0x7FFFFFFF) < _INFINITY
     g = torch.where(finite, gradient * by.gradient_scale, 0.0).clamp(-_GREATEST_GRADIENT, _GREATEST_GRADIENT)
@@ -370,7 +361,7 @@ def _apply_step(
 
     code = codes.to(torch.int32) & ((1 << fmt.bits) - 1)
     shrink = torch.where(finite, torch.where(code < fmt.sign_bit, drive, -drive) + by.pull, 0.0)
-    steps = _round_steps(shrink, fmt, rounding, drawn.get("weights"))
+    steps = _round_steps(shrink, fmt, rounding, drawn)
     m = code & fmt.max_magnitude
     moved_to = (m - steps.clamp(-fmt.max_magnitude, fmt.max_magnitude)).clamp(1, fmt.max_magnitude)
     new_m = torch.where(m > 0, moved_to, m)
@@ -382,32 +373,31 @@ def _apply_step(
     counted = (new_m != m, new_m == fmt.max_magnitude, new_m == 1, ~finite)
     counts = torch.stack([what.sum() for what in counted])
 
-    if coded:
-        new = _round(new, drawn["moment"], moments.MOMENT_BIAS, "moment", 255).to(torch.uint8)
+    if coded and drawn is not None:
+        new = _round(new, _upper24(drawn, MOMENT_FACTOR), moments.MOMENT_BIAS, "moment", 255).to(torch.uint8)
     second_moment = torch.where(finite, new, second_moment)
-    if u is not None and momentum_codes is not None:
+    if u is not None and momentum_codes is not None and drawn is not None:
         u = u * by.momentum_store
-        size = _round(u.abs(), drawn["momentum"], moments.MOMENTUM_BIAS, "momentum", 127)
+        size = _round(u.abs(), _upper24(drawn, MOMENTUM_FACTOR), moments.MOMENTUM_BIAS, "momentum", 127)
         size = torch.where((u < 0.0) & (size > 0), size + 128, size)
         momentum_codes = torch.where(finite, size.to(torch.uint8), momentum_codes)
     out = as_codes(new_code, fmt)
     return [out, second_moment, counts] + ([] if momentum_codes is None else [momentum_codes])
 
 
-def _kernel_bits(step: torch.Tensor, n: int, start: int, streams: list[int], seed: int) -> torch.Tensor:
-    """For each stream, the upper 24 bits of the random words of n elements, int32, by the kernel of the core."""
-    words = np.empty((len(streams), n), np.uint32)
-    for row, stream in zip(words, streams, strict=True):
-        fill_random_bits(row, start, seed, stream, int(step))
-    return torch.from_numpy((words >> moments.RANDOM_SHIFT).view(np.int32))
+def _kernel_bits(step: torch.Tensor, n: int, start: int, stream: int, seed: int) -> torch.Tensor:
+    """The random words of n elements, int32, by the kernel of the core."""
+    words = np.empty(n, np.uint32)
+    fill_random_bits(words, start, seed, stream, int(step))
+    return torch.from_numpy(words.view(np.int32))
 
 
-def _kernel_bits_shape(step: torch.Tensor, n: int, start: int, streams: list[int], seed: int) -> torch.Tensor:
-    return torch.empty((len(streams), n), dtype=torch.int32, device="meta")
+def _kernel_bits_shape(step: torch.Tensor, n: int, start: int, stream: int, seed: int) -> torch.Tensor:
+    return torch.empty(n, dtype=torch.int32, device="meta")
 
 
 _OPERATORS = torch.library.Library("lnsnum", "FRAGMENT")
-_OPERATORS.define("random_bits(Tensor step, SymInt n, int start, int[] streams, int seed) -> Tensor")
+_OPERATORS.define("random_bits(Tensor step, SymInt n, int start, int stream, int seed) -> Tensor")
 _OPERATORS.impl("random_bits", _kernel_bits, "CPU")
 _OPERATORS.impl("random_bits", _kernel_bits_shape, "Meta")
 _OPERATORS.define(
@@ -425,17 +415,17 @@ def _scalar(scalar: Any, codes: torch.Tensor) -> Any:
     return scalar.to(codes.device)
 
 
-def _round_steps(shrink: torch.Tensor, fmt: LNSFormat, rounding: str, bits24: torch.Tensor | None) -> torch.Tensor:
+def _round_steps(shrink: torch.Tensor, fmt: LNSFormat, rounding: str, words: torch.Tensor | None) -> torch.Tensor:
     """The whole number of code steps by which each magnitude shrinks, int32."""
     size = shrink.abs().clamp(max=_GREATEST_STEP)
     whole = size.to(torch.int32)
     part = size - whole.to(torch.float32)
-    if bits24 is None:
+    if rounding == "nearest" or words is None:
         more = (part > 0.5) | ((part == 0.5) & (whole & 1 == 1))
     else:
         if rounding == "stochastic_value":
             part = _share(part, shrink > 0.0, fmt)
-        more = bits24 < (part * _UNIT).to(torch.int32)
+        more = _upper24(words) < (part * _UNIT).to(torch.int32)
     whole = whole + more
     return torch.where(shrink > 0.0, whole, -whole)
 
