@@ -11,6 +11,7 @@ read as they are, even where the processor flushes them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache, partial
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lnsnum import exact
+from lnsnum import exact, vector_encoding
 from lnsnum.codes import (
     FLOAT_TYPES,
     NO_RANDOM_BITS,
@@ -34,7 +35,9 @@ from lnsnum.decide import Sum, Term, Value, resolve
 from lnsnum.elementary import LOG2_ERROR, log2_parts, significands
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
 from lnsnum.kernel import kernel
-from lnsnum.rounding import DOUBT, DOWN, NEAREST, UP, Target, UInt32Array, pack, settle, target
+from lnsnum.rounding import DOUBT, DOWN, MODES, NEAREST, UP, Target, UInt32Array, check_key, pack, settle, target
+from lnsnum.rounding import random_bits as draw_random_bits
+from lnsnum.threads import in_chunks
 from lnsnum.thresholds import Side, locate, thresholds
 
 MOST_THRESHOLDS = 10
@@ -130,7 +133,7 @@ SIDES: dict[Rounding, tuple[Side, Side]] = {
 """The side of a magnitude's rounding where x > 0 and where x < 0."""
 
 
-def _float_patterns(x: ArrayLike, dtype: str | None) -> NDArray[Any]:
+def float_patterns(x: ArrayLike, dtype: str | None) -> NDArray[Any]:
     """The bits of the floats `x` as uint32 (of float32) or uint64 (of float64); both steps of widening are exact."""
     array = np.asarray(x)
     name = array.dtype.name if dtype is None else dtype
@@ -156,6 +159,9 @@ def encode(
     underflow: Underflow = "round",
     log_offset: LogOffset = 0,
     random_bits: ArrayLike | None = None,
+    seed: int | None = None,
+    stream: int = 0,
+    step: int = 0,
     dtype: str | None = None,
 ) -> Codes:
     """The codes of floats, correctly rounded in every mode.
@@ -169,6 +175,8 @@ def encode(
         underflow: "round" to zero or the smallest by the mode, or "saturate" at the smallest.
         log_offset: the scale in code steps, an integer or an int32 array that broadcasts to x.
         random_bits: uint32, broadcasts to x; for the stochastic modes, and only for them.
+        seed, stream, step: instead of random_bits: those of `random_bits` by that name, drawn on the way, which is
+            faster than an array of them.
         dtype: what the elements of x are, where its own dtype does not say so ("bfloat16").
 
     Returns:
@@ -184,30 +192,116 @@ def encode(
     """
     check_format(fmt)
     check_modes(rounding, overflow, underflow)
-    patterns = _float_patterns(x, dtype)
-    random = check_random_bits(random_bits, rounding, patterns.shape)
+    patterns = float_patterns(x, dtype)
+    key = None if seed is None else check_key(seed, stream, step)
+    if key is not None and random_bits is not None:
+        raise ValueError("random_bits and a seed were given: leave out one of them")
     offset = check_offsets(log_offset, patterns.shape)
-    encode_block = partial(_encode_block, fmt=fmt, rounding=rounding, overflow=overflow, underflow=underflow)
-    return by_offset(encode_block, offset, fmt.dtype, *(patterns,) if random is None else (patterns, random))
+    if key is not None and rounding.startswith("stochastic") and not isinstance(offset, int):
+        random_bits, key = draw_random_bits(patterns.shape, seed=key[0], stream=key[1], step=key[2]), None
+    random = None
+    if key is None or not rounding.startswith("stochastic"):
+        random = check_random_bits(random_bits, rounding, patterns.shape)
+    modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
+    block = partial(_encode_block, fmt=fmt, key=key, **modes)
+    return by_offset(block, offset, fmt.dtype, *(patterns,) if random is None else (patterns, random))
 
 
 def _encode_block(
-    log_offset: int,
+    log_offset: int, patterns: NDArray[Any], *random: UInt32Array, fmt: LNSFormat, **options: Any
+) -> Codes:
+    out = np.empty(patterns.shape, fmt.dtype)
+    encode_patterns(patterns, out, fmt, log_offset, *random, **options)
+    return out
+
+
+def encode_patterns(
     patterns: NDArray[Any],
+    out: Codes,
+    fmt: LNSFormat,
+    log_offset: int,
     random: UInt32Array = NO_RANDOM_BITS,
     *,
-    fmt: LNSFormat,
     rounding: Rounding,
     overflow: Overflow,
     underflow: Underflow,
-) -> Codes:
+    key: tuple[int, int, int] | None = None,
+    threads: int | None = None,
+) -> None:
+    """Write the codes of one-dimensional patterns (uint32 of float32, uint64 of float64) at one scale.
+
+    In vectors where that is possible, then one by one what they leave open. A stochastic mode takes `random`, or the
+    words of a `key`: seed, stream, step.
+    """
     to = target(fmt, log_offset, rounding=rounding, overflow=overflow, underflow=underflow)
-    single = patterns.itemsize == 4
-    out = np.empty(patterns.shape, fmt.dtype)
+    fill = _vector_fill(patterns, random, fmt, to, key, out)
+    if fill is None:
+        if key is not None:
+            random = draw_random_bits(patterns.size, seed=key[0], stream=key[1], step=key[2])
+        _encode_each(patterns, random, fmt, to, out)
+        return
+    hard = np.empty(patterns.shape, np.int64)
+
+    def run(begin: int, end: int) -> NDArray[np.int64]:
+        count: int = fill(begin, end, hard[begin:end])
+        return hard[begin : begin + count] + begin
+
+    left = np.concatenate(in_chunks(run, patterns.size, _PARALLEL, threads=threads))
+    if left.size:
+        part = random[left] if random.size > 1 else random
+        if key is not None:
+            part = np.concatenate([draw_random_bits(1, seed=key[0], stream=key[1], step=key[2], start=i) for i in left])
+        rest = np.empty(left.shape, fmt.dtype)
+        _encode_each(patterns[left], part, fmt, to, rest)
+        out[left] = rest
+
+
+_PARALLEL = 1 << 16
+
+
+def _vector_fill(
+    patterns: NDArray[Any],
+    random: UInt32Array,
+    fmt: LNSFormat,
+    to: Target,
+    key: tuple[int, int, int] | None,
+    out: Codes,
+) -> Callable[[int, int, NDArray[np.int64]], int] | None:
+    """fill(begin, end, hard) writes those codes and says how many it leaves open; None where no vectors serve."""
+    steps, single = to.steps_in_two, patterns.itemsize == 4
+    if to.steps_error != 0.0 or steps != int(steps) or patterns.size < vector_encoding.CHUNK:
+        return None
+    if single and fmt.bits <= 16 and steps <= vector_encoding.MOST_STEPS:
+        by, terms = vector_encoding.lane(to), vector_encoding.terms(to)
+        drawn = (0, 0, 0) if key is None else key
+        stochastic = random.size > 1
+
+        def fill(begin: int, end: int, hard: NDArray[np.int64]) -> int:
+            part = random[begin:end] if stochastic else random
+            count: int = vector_encoding.encode_single(
+                patterns[begin:end], to.mode, by, terms, part, key is not None, drawn, begin, out[begin:end], hard
+            )
+            return count
+
+        return fill
+    if to.mode == NEAREST and steps <= 2.0**30:
+
+        def fill_wide(begin: int, end: int, hard: NDArray[np.int64]) -> int:
+            count: int = vector_encoding.encode_double(patterns[begin:end], to, out[begin:end], hard)
+            return count
+
+        return fill_wide
+    return None
+
+
+def _encode_each(patterns: NDArray[Any], random: UInt32Array, fmt: LNSFormat, to: Target, out: Codes) -> None:
+    """The codes one by one, decided by integers where floating point leaves them open."""
+    single, rounding = patterns.itemsize == 4, MODES[to.mode]
     if rounding in SIDES and fmt.base == 2.0 and fmt.fraction_bits <= MOST_THRESHOLDS:
         positive, negative = (thresholds(fmt.fraction_bits, side) for side in SIDES[rounding])
-        _encode_by_thresholds(patterns, single, positive, negative, *_edges(fmt, log_offset), to, out)
-        return out
+        edges = _edges(fmt, to.lowest + fmt.max_log)
+        _encode_by_thresholds(patterns, single, positive, negative, *edges, to, out)
+        return
     hard = np.empty(patterns.shape, np.int64)
     unresolved = _encode_by_logarithm(patterns, single, random, to, out, hard)
 
@@ -221,7 +315,6 @@ def _encode_block(
     if rounding in SIDES and unresolved > _FEW:
         left = left[_encode_by_powers(patterns[left], single, rounding, fmt, to, out, left)]
     resolve(left, case, fmt, to, out)
-    return out
 
 
 _FEW = 100
@@ -308,7 +401,7 @@ def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "neares
     """
     check_format(fmt)
     check_choice("rounding", rounding, Rounding)
-    patterns = _float_patterns(x, dtype)
+    patterns = float_patterns(x, dtype)
     source = FLOAT_TYPES["float32" if patterns.itemsize == 4 else "float64"]
     magnitude = patterns & patterns.dtype.type((1 << (source.bits - 1)) - 1)
     is_negative = magnitude != patterns

@@ -84,6 +84,18 @@ def fill_random_words(out, start, seed, stream, step, words):  # type: ignore[no
         skipped = 0
 
 
+def _check_range(what: str, given: int, bits: int) -> int:
+    given = operator.index(given)
+    if not 0 <= given < 1 << bits:
+        raise ValueError(f"{what}={given} is out of range: 0 to 2^{bits} - 1")
+    return given
+
+
+def check_key(seed: int, stream: int, step: int) -> tuple[int, int, int]:
+    """The three numbers by which random bits are drawn; errors as of `random_bits`."""
+    return _check_range("seed", seed, 63), _check_range("stream", stream, 32), _check_range("step", step, 32)
+
+
 def random_bits(
     shape: int | tuple[int, ...], *, seed: int, stream: int = 0, step: int = 0, start: int = 0
 ) -> UInt32Array:
@@ -106,10 +118,8 @@ def random_bits(
     >>> bool((random_bits(2, seed=0, start=2) == bits[2:]).all())
     True
     """
-    seed, stream, step, start = (operator.index(given) for given in (seed, stream, step, start))
-    for what, given, bits in (("seed", seed, 63), ("stream", stream, 32), ("step", step, 32), ("start", start, 62)):
-        if not 0 <= given < 1 << bits:
-            raise ValueError(f"{what}={given} is out of range: 0 to 2^{bits} - 1")
+    seed, stream, step = check_key(seed, stream, step)
+    start = _check_range("start", start, 62)
     shape = tuple(shape) if isinstance(shape, Iterable) else (operator.index(shape),)
     if any(length < 0 for length in shape):
         raise ValueError(f"shape={shape} has a negative length")

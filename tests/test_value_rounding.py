@@ -12,7 +12,7 @@ import pytest
 from mpmath import mp, mpf
 
 from lnsnum import LNSFormat, lns4f1, lns8f3, lns8f5, lns16f10
-from lnsnum.torch_bridge.update import _MODES, _round_steps, madam_step, up_coefficients
+from lnsnum.torch_bridge.update import _round_by_value, madam_step, up_coefficients
 
 F32 = np.float32
 WORDS = 1 << 24
@@ -30,14 +30,15 @@ def bound(fmt) -> int:
     return 2 if fmt.codes_per_octave >= 1 else 6
 
 
-def rounds_up(size, words, fmt, *, shrinks, mode="stochastic_value"):
+def rounds_up(size, words, fmt, *, shrinks):
     """By how many codes steps of these sizes (float32) move, for these 24-bit words."""
     size = np.broadcast_to(size, words.shape).astype(F32)
     steps, zero = np.empty(words.size, np.int32), np.zeros(words.size, F32)
     random = (words << 8 | 0xFF).astype(np.uint32)
     drive = size if shrinks else -size
     codes = np.ones(words.size, fmt.dtype)
-    _round_steps(codes, zero, drive, F32(0), _MODES[mode], up_coefficients(fmt), fmt.sign_bit, random, steps)
+    p, greatest = np.empty(words.size, F32), np.int32(fmt.max_magnitude)
+    _round_by_value(codes, zero, drive, F32(0), greatest, up_coefficients(fmt), random, p, steps)
     assert ((steps >= 0) if shrinks else (steps <= 0)).all()
     return np.abs(steps)
 

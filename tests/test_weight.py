@@ -63,8 +63,8 @@ def encoded(floats: torch.Tensor, weight: LNSWeight, **arguments) -> np.ndarray:
 
 
 def drawn(shape) -> np.ndarray:
-    """The next random bits of torch's generator."""
-    return torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32).numpy().view(np.uint32)
+    """The random bits of the next seed from torch's generator."""
+    return lnsnum.random_bits(tuple(shape), seed=int(torch.randint(1 << 62, ())))
 
 
 def written(floats: torch.Tensor, weight: LNSWeight) -> np.ndarray:
@@ -939,13 +939,17 @@ def test_small_updates_survive_on_average(dtype):
 
 
 def test_embedding_with_max_norm():
-    """Renormalizes the rows that are looked up, and no others."""
+    """Renormalizes the rows that are looked up, and no others.
+
+    Most of their elements come below the smallest magnitude and become that or zero at random: right on average, but
+    with a greater norm.
+    """
     torch.manual_seed(0)
     model = nn.Embedding(8, 16, max_norm=0.5)
     convert_model(model, lns8f5)
     before = model.weight.codes.clone()
     out = model(torch.tensor([1, 5]))
-    assert (out.norm(dim=1) < 0.55).all()
+    assert (out.norm(dim=1) < 0.8).all()
     changed = (model.weight.codes != before).any(1)
     assert changed[[1, 5]].all()
     assert not changed[[0, 2, 3, 4, 6, 7]].any()

@@ -349,7 +349,7 @@ def test_a_view_is_encoded_at_the_scale_of_its_elements(name, channel):
     torch.manual_seed(3)
     view.copy_(x)
     torch.manual_seed(3)
-    bits = torch.randint(-(1 << 31), 1 << 31, view.shape, dtype=torch.int32).numpy().view(np.uint32)
+    bits = lnsnum.random_bits(tuple(view.shape), seed=int(torch.randint(1 << 62, ())))
     expected = lnsnum.encode(
         x.numpy(), lns8f5, log_offset=offsets.numpy(), rounding="stochastic_value", random_bits=bits
     )

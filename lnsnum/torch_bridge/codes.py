@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lnsnum import codes as core
 from lnsnum import decoding, encoding
 from lnsnum.codes import FLOAT_TYPES
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
@@ -149,26 +150,34 @@ def encode(
     overflow: Overflow = "saturate",
     underflow: Underflow = "round",
     random_bits: torch.Tensor | None = None,
+    seed: int | None = None,
 ) -> torch.Tensor:
-    """The codes of floats, as `lnsnum.encode` makes them; random bits as int32, needed by the stochastic modes."""
+    """The codes of floats, as `lnsnum.encode` makes them.
+
+    The stochastic modes need random bits as int32, or on the CPU a seed, from which they are drawn on the way.
+    """
+    modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
     if not is_on_cpu(x):
-        return codes_twin.encode(
-            x, fmt, scale, rounding=rounding, overflow=overflow, underflow=underflow, random_bits=random_bits
-        )
+        return codes_twin.encode(x, fmt, scale, random_bits=random_bits, **modes)
     contiguous = x.detach().contiguous()
     name = FLOAT_NAMES[x.dtype]
     floats = as_numpy(contiguous.view(torch.int16), np.uint16) if name == "bfloat16" else as_numpy(contiguous)
-    codes = encoding.encode(
-        floats,
-        fmt,
-        rounding=rounding,
-        overflow=overflow,
-        underflow=underflow,
-        log_offset=scale.low if scale.offsets is None else as_numpy(scale.offsets.contiguous()),
-        random_bits=None if random_bits is None else as_numpy(random_bits.contiguous(), np.uint32),
-        dtype=name,
-    )
-    return from_numpy(codes).clone()
+    words = None if random_bits is None else as_numpy(random_bits.contiguous(), np.uint32)
+    if scale.offsets is not None:
+        offsets = as_numpy(scale.offsets.contiguous())
+        codes = encoding.encode(floats, fmt, log_offset=offsets, random_bits=words, seed=seed, dtype=name, **modes)
+        return from_numpy(codes).clone()
+    core.check_modes(rounding, overflow, underflow)
+    stochastic = rounding.startswith("stochastic")
+    random = () if seed is not None and stochastic else (core.check_random_bits(words, rounding, floats.shape),)
+    patterns = encoding.float_patterns(floats, name).reshape(-1)
+    out = torch.empty(x.shape, dtype=code_dtype(fmt), device="cpu")
+    encoding.encode_patterns(
+        patterns, as_numpy(_flat(out), fmt.dtype), fmt, scale.low,
+        *(np.ascontiguousarray(given).reshape(-1) for given in random if given is not None),
+        key=None if seed is None or not stochastic else (seed, 0, 0), threads=torch.get_num_threads(), **modes,
+    )  # fmt: skip
+    return out
 
 
 def from_numpy(codes: NDArray[Any]) -> torch.Tensor:
@@ -176,6 +185,9 @@ def from_numpy(codes: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(codes.view(f"i{codes.itemsize}") if codes.itemsize > 1 else codes)
 
 
-def draw_random_bits(shape: torch.Size, device: torch.device) -> torch.Tensor:
-    """32 random bits for each element, int32, from the default generator of torch on the device."""
-    return torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32, device=device)
+def encode_at_random(x: torch.Tensor, fmt: LNSFormat, scale: Scale) -> torch.Tensor:
+    """`encode` with stochastic_value rounding by torch's default generator: that of the device, or a seed from it."""
+    if is_on_cpu(x):
+        return encode(x, fmt, scale, rounding="stochastic_value", seed=int(torch.randint(1 << 62, ())))
+    bits = torch.randint(-(1 << 31), 1 << 31, x.shape, dtype=torch.int32, device=x.device)
+    return encode(x, fmt, scale, rounding="stochastic_value", random_bits=bits)

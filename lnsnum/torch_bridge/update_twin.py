@@ -70,7 +70,8 @@ def _multiply(a: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _philox(block: torch.Tensor, seed: int, stream: int, step: torch.Tensor | int) -> tuple[torch.Tensor, ...]:
     """The four random words of each block, int64."""
-    c0, c1, c3 = block & _LOW, block >> 32, stream
+    c0, c1 = block & _LOW, block >> 32
+    c3: Any = stream
     c2 = torch.zeros_like(block) + (step.to(block.device, torch.int64) if isinstance(step, torch.Tensor) else step)
     k0, k1 = seed & _LOW, seed >> 32
     for _ in range(_ROUNDS):

@@ -167,13 +167,7 @@ def _write(weight: Weight, floats: torch.Tensor) -> None:
 
     Elements that are what they decode to keep their code: decoding rounds, and encoding that again could move it.
     """
-    codes = bridge.encode(
-        floats,
-        weight.fmt,
-        weight.scale,
-        rounding="stochastic_value",
-        random_bits=bridge.draw_random_bits(floats.shape, floats.device),
-    )
+    codes = bridge.encode_at_random(floats, weight.fmt, weight.scale)
     weight.codes.copy_(torch.where(floats == weight.to_float(), weight.codes, codes))
 
 

@@ -1,0 +1,290 @@
+"""Float -> code in vectors: the position on the logarithmic axis from a short polynomial, and a margin for its error.
+
+    x = 2^e m,  m from sqrt(1/2) to sqrt(2),      E  =  K e  +  K (m - 1) P(m - 1),      K = 2^F log_base 2, an integer
+
+Each kernel is one loop without a branch, in 32-bit lanes (of float32 numbers, formats up to 16 bits) or 64-bit ones,
+and rounds as `lnsnum.rounding.settle` does. An element whose position is within the margin of where its rounding would
+change, about one in 2^21 / K of float32 numbers, is flagged, and `lnsnum.encoding` decides it. In float32 the margin
+is no estimate: there are 2^23 mantissas, and the tests try all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnsnum.elementary import LOG2_ERROR, log2_significand
+from lnsnum.kernel import kernel
+from lnsnum.rounding import DOWN, NEAREST, RANDOM_BLOCKS, STOCHASTIC_VALUE, UP, Target, fill_random_words
+
+SINGLE_ERROR = 2.0**-22
+"""Bound of the error of a position in octaves, from float32 lanes."""
+
+MOST_STEPS = 1 << 12
+"""Up to this K float32 lanes flag few elements."""
+
+CHUNK = 1024
+
+_SQRT_HALF = np.int32(0x3F3504F3)
+_ONE_OCTAVE = np.int32(0x7FFFFF)
+_INFINITY = np.int32(0x7F800000)
+_LEAST_NORMAL = np.int32(0x00800000)
+_P0, _P1, _P2, _P3, _P4, _P5, _P6, _P7 = (
+    np.float32(float.fromhex(c))
+    for c in (
+        "0x1.715476p+0", "-0x1.71552cp-1", "0x1.ec756ep-2", "-0x1.70dedep-2",
+        "0x1.262f0ep-2", "-0x1.fe823ap-3", "0x1.dc78f6p-3", "-0x1.245f3ap-3",
+    )
+)  # fmt: skip
+"""log2(1 + f) / f, minimax in absolute error by Remez' exchange on sqrt(1/2) - 1 to sqrt(2) - 1."""
+
+
+class Lane(NamedTuple):
+    """What the loops of 32-bit lanes take, made by `lane` from a `Target`: int32 numbers, or float32 where it says."""
+
+    octave: Any
+    """K."""
+    steps: Any
+    """K as a float32."""
+    margin: Any
+    """Of a position, in code steps: a float32."""
+    lowest: Any
+    """E of the smallest magnitude."""
+    half: Any
+    """E of half of it."""
+    greatest: Any
+    """The greatest magnitude."""
+    top: Any
+    """What becomes of more: the greatest, or the code of NaN, which a sign bit does not change."""
+    saturate: Any
+    """The least magnitude of what is not zero: 1 or 0."""
+    sign_bit: Any
+    least: Any
+    """The pattern below which subnormal numbers are left open: 0 where all are far below half of the smallest."""
+    per_smallest: Any
+    """1 / the smallest magnitude, 0 where that is not comfortably a float32: a float32."""
+
+
+def lane(to: Target) -> Lane:
+    """The constants of 32-bit lanes for a target whose K is an integer up to `MOST_STEPS`."""
+    octave, far = int(to.steps_in_two), 1 << 28
+    lowest = min(max(to.lowest, -far), far)
+    exponent = lowest / octave
+    return Lane(
+        octave=np.int32(octave),
+        steps=np.float32(octave),
+        margin=np.float32(octave * SINGLE_ERROR),
+        lowest=np.int32(lowest),
+        half=np.int32(lowest - octave),
+        greatest=np.int32(to.max_magnitude),
+        top=np.int32(to.sign_bit if to.overflow < 0 else to.overflow),
+        saturate=np.int32(to.saturate),
+        sign_bit=np.int32(to.sign_bit),
+        least=_LEAST_NORMAL if lowest - octave < -125 * octave else np.int32(0),
+        per_smallest=np.float32(2.0**-exponent if abs(exponent) < 100 else 0.0),
+    )
+
+
+def terms(to: Target) -> NDArray[np.float32]:
+    """The coefficients of (b^f - 1) / (b - 1), b = 2^(1/K), from that of f on: six, which are enough from K = 8 on, or
+    twelve, which are for K = 1.
+    """
+    log_step = math.log(2.0) / to.steps_in_two
+    count = 6 if to.steps_in_two >= 8 else 12
+    return np.array([log_step**k / math.factorial(k) / math.expm1(log_step) for k in range(1, count + 1)], np.float32)
+
+
+@kernel
+def _position(pattern, by):  # type: ignore[no-untyped-def]
+    """`(a, floor, rest, inexact)`: |x| as a pattern; its E = floor + rest, int32 and float32; whether it is no 2^e.
+
+    Here and below truths meet in & and |, selections are of numbers already computed, and each sum of int32 is brought
+    back to int32: what is left has no branch, and vectors of sixteen.
+    """
+    a = np.int32(np.int32(pattern) & np.int32(0x7FFFFFFF))
+    k = np.int32(a - _SQRT_HALF)
+    m = np.int32(np.int32(k & _ONE_OCTAVE) + _SQRT_HALF)
+    f = np.float32(np.int32(m).view(np.float32) - np.float32(1.0))
+    f2 = np.float32(f * f)  # Estrin's order: half of Horner's chain
+    p01, p23 = np.float32(_P0 + np.float32(_P1 * f)), np.float32(_P2 + np.float32(_P3 * f))
+    p45, p67 = np.float32(_P4 + np.float32(_P5 * f)), np.float32(_P6 + np.float32(_P7 * f))
+    low, high = np.float32(p01 + np.float32(p23 * f2)), np.float32(p45 + np.float32(p67 * f2))
+    p = np.float32(low + np.float32(high * np.float32(f2 * f2)))
+    r = np.float32(np.float32(p * f) * by.steps)
+    down = np.float32(np.floor(r))
+    whole = np.int32(np.int32(k >> np.int32(23)) * by.octave)
+    return a, np.int32(whole + np.int32(down)), np.float32(r - down), np.int32(a & _ONE_OCTAVE) != np.int32(0)
+
+
+@kernel
+def _code(a, pattern, m, by):  # type: ignore[no-untyped-def]
+    """The code of a magnitude m >= 0, of which more than the greatest is an overflow; a = 0 is zero."""
+    m = by.top if m > by.greatest else m
+    m = m if a != np.int32(0) else np.int32(0)
+    sign = np.int32(np.int32(np.int32(pattern) >> np.int32(31)) & by.sign_bit)
+    return np.int32(m | sign) if m != np.int32(0) else np.int32(0)
+
+
+@kernel
+def _from_half(floor, by):  # type: ignore[no-untyped-def]
+    """The magnitude of what is below the smallest, rounded by its distance from half of it: 0 or 1."""
+    return min(max(np.int32(np.int32(floor - by.half) + np.int32(1)), by.saturate), np.int32(1))
+
+
+@kernel
+def _open(a, doubtful, by):  # type: ignore[no-untyped-def]
+    """1 for what these loops leave open: what is doubtful, not finite, or a subnormal number that counts."""
+    return np.uint8((a >= _INFINITY) | ((doubtful | (a < by.least)) & (a != np.int32(0))))
+
+
+@kernel
+def _nearest(patterns, by, out, flags):  # type: ignore[no-untyped-def]
+    """To nearest, where a position never is half-way; an underflow by its distance from half of the smallest."""
+    half, one = np.float32(0.5), np.int32(1)
+    for i in range(patterns.size):
+        a, floor, rest, _ = _position(patterns[i], by)
+        m = np.int32(np.int32(np.int32(floor + np.int32(rest > half)) - by.lowest) + one)
+        away = np.float32(abs(np.float32(rest - half)))
+        doubtful = (away < by.margin) | ((m < one) & (away >= np.float32(half - by.margin)))
+        out[i] = _code(a, patterns[i], max(m, _from_half(floor, by)), by)
+        flags[i] = _open(a, doubtful, by)
+
+
+@kernel
+def _directed(patterns, by, up_if_positive, up_if_negative, out, flags):  # type: ignore[no-untyped-def]
+    """Away from zero for the signs that say so, else toward it."""
+    half, one = np.float32(0.5), np.int32(1)
+    for i in range(patterns.size):
+        a, floor, rest, inexact = _position(patterns[i], by)
+        up = up_if_negative if np.int32(patterns[i]) < np.int32(0) else up_if_positive
+        m = np.int32(np.int32(np.int32(floor + np.int32(up * np.int32(inexact))) - by.lowest) + one)
+        doubtful = (abs(np.float32(rest - half)) >= np.float32(half - by.margin)) & inexact
+        out[i] = _code(a, patterns[i], max(m, np.int32(by.saturate | up)), by)
+        flags[i] = _open(a, doubtful, by)
+
+
+@kernel
+def _at_random(patterns, by, by_value, terms, random, out, flags):  # type: ignore[no-untyped-def]
+    """Up with the probability of the rest, or with (b^rest - 1) / (b - 1), b the factor of a step."""
+    half, one, unit = np.float32(0.5), np.int32(1), np.float32(2.0**-32)
+    for i in range(patterns.size):
+        a, floor, rest, inexact = _position(patterns[i], by)
+        share = np.float32(np.float32(random[i]) * unit)
+        p = rest
+        if by_value:
+            p = np.float32(0.0)
+            if terms.size > 6:
+                p = np.float32(terms[11] * rest)
+                p = np.float32(np.float32(p + terms[10]) * rest)
+                p = np.float32(np.float32(p + terms[9]) * rest)
+                p = np.float32(np.float32(p + terms[8]) * rest)
+                p = np.float32(np.float32(p + terms[7]) * rest)
+                p = np.float32(np.float32(p + terms[6]) * rest)
+            p = np.float32(np.float32(p + terms[5]) * rest)
+            p = np.float32(np.float32(p + terms[4]) * rest)
+            p = np.float32(np.float32(p + terms[3]) * rest)
+            p = np.float32(np.float32(p + terms[2]) * rest)
+            p = np.float32(np.float32(p + terms[1]) * rest)
+            p = np.float32(np.float32(p + terms[0]) * rest)
+        m = np.int32(np.int32(np.int32(floor + np.int32(share < p)) - by.lowest) + one)
+        margin = np.float32(np.float32(by.margin * np.float32(1.5)) + np.float32(2.0**-21))
+        near_grid = abs(np.float32(rest - half)) >= np.float32(half - by.margin)
+        doubtful = (near_grid | (abs(np.float32(share - p)) < margin)) & inexact
+        if by_value:
+            below = floor < by.lowest
+            p = np.float32(np.int32(a).view(np.float32) * by.per_smallest)
+            rare = (abs(np.float32(share - p)) < np.float32(2.0**-20)) | (by.per_smallest == np.float32(0.0))
+            doubtful = doubtful | (below & rare & (by.saturate == np.int32(0)))
+            m = np.int32(by.saturate | np.int32(share < p)) if below else m
+        else:
+            m = max(m, _from_half(floor, by))
+        out[i] = _code(a, patterns[i], m, by)
+        flags[i] = _open(a, doubtful, by)
+
+
+@kernel
+def _nearest_double(patterns, to, out, flags):  # type: ignore[no-untyped-def]
+    """`_nearest` in 64-bit lanes, from patterns of float32 or float64."""
+    octave, margin = np.int64(to.steps_in_two), to.steps_in_two * 2.0 * LOG2_ERROR
+    single = patterns.itemsize == 4
+    infinity, normal = (0x7F800000, 0x00800000) if single else (0x7FF0000000000000, 0x0010000000000000)
+    least = normal if to.lowest - octave < (-125 if single else -1021) * octave else 0
+    top = np.int64(to.sign_bit if to.overflow < 0 else to.overflow)
+    for i in range(patterns.size):
+        if single:
+            a = np.int64(patterns[i]) & 0x7FFFFFFF
+            bits = np.int64((a << 29) + (896 << 52))  # those of a float64, where it is normal and finite
+            sign = np.int64(np.int32(patterns[i]) >> np.int32(31))
+        else:
+            a = np.int64(patterns[i]) & 0x7FFFFFFFFFFFFFFF
+            bits = a
+            sign = np.int64(patterns[i]) >> 63
+        mantissa = bits & 0xFFFFFFFFFFFFF
+        log = log2_significand(np.int64(mantissa | 0x3FF0000000000000).view(np.float64))
+        inexact = mantissa != 0
+        r = to.steps_in_two * log if inexact else 0.0
+        down = np.floor(r)
+        floor, rest = ((bits >> 52) - 1023) * octave + np.int64(down), r - down
+        m = floor + np.int64(rest > 0.5) - to.lowest + 1
+        away = abs(rest - 0.5)
+        doubtful = (away < margin) | ((m < 1) & (away >= 0.5 - margin))
+        m = max(m, min(max(floor - to.lowest + octave + 1, np.int64(to.saturate)), np.int64(1)))
+        m = top if m > to.max_magnitude else m
+        m = m if a != 0 else np.int64(0)
+        out[i] = m | (sign & to.sign_bit) if m != 0 else np.int64(0)
+        flags[i] = (a >= infinity) | ((doubtful | (a < least)) & (a != 0))
+
+
+@kernel
+def _collect(flags, n, begin, hard, count):  # type: ignore[no-untyped-def]
+    """Append begin + i to `hard` for each flag that is set, eight flags at a look; returns how many there are now."""
+    eights = flags.view(np.uint64)
+    for j in range((n + 7) >> 3):
+        if eights[j] != 0:
+            for i in range(8 * j, min(8 * j + 8, n)):
+                if flags[i]:
+                    hard[count] = begin + i
+                    count += 1
+    return count
+
+
+@kernel
+def encode_single(patterns, mode, by, terms, random, draws, key, start, out, hard):  # type: ignore[no-untyped-def]
+    """Codes of float32 patterns; returns how many are left open, their indices in `hard`.
+
+    The stochastic modes take `random`, or where it `draws` the words of the elements from `start` on by the key (seed,
+    stream, step).
+    """
+    flags = np.zeros(CHUNK, np.uint8)
+    own, words = np.empty(CHUNK, np.uint32), np.empty((4, RANDOM_BLOCKS), np.uint32)
+    count = 0
+    for begin in range(0, patterns.size, CHUNK):
+        end = min(begin + CHUNK, patterns.size)
+        part, to = patterns[begin:end], out[begin:end]
+        if mode == NEAREST:
+            _nearest(part, by, to, flags)
+        elif mode <= DOWN:
+            _directed(part, by, np.int32(mode == UP), np.int32(mode == DOWN), to, flags)
+        else:
+            if draws:
+                fill_random_words(own[: end - begin], start + begin, key[0], key[1], key[2], words)
+                _at_random(part, by, mode == STOCHASTIC_VALUE, terms, own, to, flags)
+            else:
+                _at_random(part, by, mode == STOCHASTIC_VALUE, terms, random[begin:end], to, flags)
+        count = _collect(flags, end - begin, begin, hard, count)
+    return count
+
+
+@kernel
+def encode_double(patterns, to, out, hard):  # type: ignore[no-untyped-def]
+    """Codes of float32 or float64 patterns, to nearest; returns how many are left open, their indices in `hard`."""
+    flags = np.zeros(CHUNK, np.uint8)
+    count = 0
+    for begin in range(0, patterns.size, CHUNK):
+        end = min(begin + CHUNK, patterns.size)
+        _nearest_double(patterns[begin:end], to, out[begin:end], flags)
+        count = _collect(flags, end - begin, begin, hard, count)
+    return count
