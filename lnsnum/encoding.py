@@ -269,6 +269,7 @@ def _vector_fill(
 ) -> Callable[[int, int, NDArray[np.int64]], int] | None:
     """fill(begin, end, hard) writes those codes and says how many it leaves open; None where no vectors serve."""
     steps, single = to.steps_in_two, patterns.itemsize == 4
+    signed = patterns.view(f"i{patterns.itemsize}")
     if to.steps_error != 0.0 or steps != int(steps) or patterns.size < vector_encoding.CHUNK:
         return None
     if single and fmt.bits <= 16 and steps <= vector_encoding.MOST_STEPS:
@@ -279,7 +280,7 @@ def _vector_fill(
         def fill(begin: int, end: int, hard: NDArray[np.int64]) -> int:
             part = random[begin:end] if stochastic else random
             count: int = vector_encoding.encode_single(
-                patterns[begin:end], to.mode, by, terms, part, key is not None, drawn, begin, out[begin:end], hard
+                signed[begin:end], to.mode, by, terms, part, key is not None, drawn, begin, out[begin:end], hard
             )
             return count
 
@@ -287,7 +288,7 @@ def _vector_fill(
     if to.mode == NEAREST and steps <= 2.0**30:
 
         def fill_wide(begin: int, end: int, hard: NDArray[np.int64]) -> int:
-            count: int = vector_encoding.encode_double(patterns[begin:end], to, out[begin:end], hard)
+            count: int = vector_encoding.encode_double(signed[begin:end], to, out[begin:end], hard)
             return count
 
         return fill_wide

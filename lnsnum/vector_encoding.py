@@ -104,7 +104,7 @@ def _position(pattern, by):  # type: ignore[no-untyped-def]
     Here and below truths meet in & and |, selections are of numbers already computed, and each sum of int32 is brought
     back to int32: what is left has no branch, and vectors of sixteen.
     """
-    a = np.int32(np.int32(pattern) & np.int32(0x7FFFFFFF))
+    a = np.int32(pattern & np.int32(0x7FFFFFFF))
     k = np.int32(a - _SQRT_HALF)
     m = np.int32(np.int32(k & _ONE_OCTAVE) + _SQRT_HALF)
     f = np.float32(np.int32(m).view(np.float32) - np.float32(1.0))
@@ -124,7 +124,7 @@ def _code(a, pattern, m, by):  # type: ignore[no-untyped-def]
     """The code of a magnitude m >= 0, of which more than the greatest is an overflow; a = 0 is zero."""
     m = by.top if m > by.greatest else m
     m = m if a != np.int32(0) else np.int32(0)
-    sign = np.int32(np.int32(np.int32(pattern) >> np.int32(31)) & by.sign_bit)
+    sign = np.int32(np.int32(pattern >> np.int32(31)) & by.sign_bit)
     return np.int32(m | sign) if m != np.int32(0) else np.int32(0)
 
 
@@ -159,7 +159,7 @@ def _directed(patterns, by, up_if_positive, up_if_negative, out, flags):  # type
     half, one = np.float32(0.5), np.int32(1)
     for i in range(patterns.size):
         a, floor, rest, inexact = _position(patterns[i], by)
-        up = up_if_negative if np.int32(patterns[i]) < np.int32(0) else up_if_positive
+        up = up_if_negative if patterns[i] < np.int32(0) else up_if_positive
         m = np.int32(np.int32(np.int32(floor + np.int32(up * np.int32(inexact))) - by.lowest) + one)
         doubtful = (abs(np.float32(rest - half)) >= np.float32(half - by.margin)) & inexact
         out[i] = _code(a, patterns[i], max(m, np.int32(by.saturate | up)), by)
@@ -217,7 +217,7 @@ def _nearest_double(patterns, to, out, flags):  # type: ignore[no-untyped-def]
         if single:
             a = np.int64(patterns[i]) & 0x7FFFFFFF
             bits = np.int64((a << 29) + (896 << 52))  # those of a float64, where it is normal and finite
-            sign = np.int64(np.int32(patterns[i]) >> np.int32(31))
+            sign = np.int64(patterns[i] >> np.int32(31))
         else:
             a = np.int64(patterns[i]) & 0x7FFFFFFFFFFFFFFF
             bits = a
@@ -253,7 +253,7 @@ def _collect(flags, n, begin, hard, count):  # type: ignore[no-untyped-def]
 
 @kernel
 def encode_single(patterns, mode, by, terms, random, draws, key, start, out, hard):  # type: ignore[no-untyped-def]
-    """Codes of float32 patterns; returns how many are left open, their indices in `hard`.
+    """Codes of float32 patterns, as int32; returns how many are left open, their indices in `hard`.
 
     The stochastic modes take `random`, or where it `draws` the words of the elements from `start` on by the key (seed,
     stream, step).
@@ -280,7 +280,7 @@ def encode_single(patterns, mode, by, terms, random, draws, key, start, out, har
 
 @kernel
 def encode_double(patterns, to, out, hard):  # type: ignore[no-untyped-def]
-    """Codes of float32 or float64 patterns, to nearest; returns how many are left open, their indices in `hard`."""
+    """Codes of float32 or float64 patterns, as signed integers, to nearest; returns how many are left open, their indices in `hard`."""
     flags = np.zeros(CHUNK, np.uint8)
     count = 0
     for begin in range(0, patterns.size, CHUNK):

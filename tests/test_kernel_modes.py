@@ -32,6 +32,10 @@ for fmt in (*narrow, LNSFormat(32, 23), LNSFormat(20, 17, base=3.0)):
         for values in (x, x32, np.float16([1.5, -6e-8, 65504.0, np.inf])):
             own = bits[: values.size] if rounding.startswith("stochastic") else None
             digest.update(encode(values, fmt, rounding=rounding, random_bits=own, log_offset=-2).tobytes())
+    for values in (np.resize(x, 1100), np.resize(x32, 1100)):  # enough for the loops in vectors
+        for rounding in ("nearest", "down", "stochastic_log", "stochastic_value"):
+            with np.errstate(all="ignore"):  # plain Python's operations are NumPy's, which warn
+                digest.update(encode(values, fmt, rounding=rounding, seed=7, underflow="saturate").tobytes())
     codes = encode(x, fmt)
     digest.update(decode(codes, fmt).tobytes())
     for operation in (multiply, divide):

@@ -65,7 +65,7 @@ def check(x, fmt, *, log_offset=0, random=None, **modes) -> None:
 @pytest.mark.skipif(not jit, reason="every mantissa, by the compiled kernel")
 def test_the_margin_holds_for_every_float32_mantissa():
     """From sqrt(1/2) to sqrt(2), against the logarithm in long double, and a sample of that against mpmath."""
-    mantissas = np.arange(SQRT_HALF, SQRT_HALF + (1 << 23), dtype=np.uint32)
+    mantissas = np.arange(SQRT_HALF, SQRT_HALF + (1 << 23), dtype=np.int32)
     by = lane(target(lns8f3, 0))._replace(octave=np.int32(1), steps=F32(1.0))
     position = np.empty(mantissas.size, np.float64)
     _fill_positions(mantissas, by, position)
@@ -215,7 +215,7 @@ def test_few_elements_are_left_open():
         to, flags = target(fmt, 0), np.empty(1 << 16, np.int64)
         out = np.empty(x.size, fmt.dtype)
         arguments = lane(to), terms(to), np.zeros(1, np.uint32), False, (0, 0, 0), 0, out, flags
-        assert vector_encoding.encode_single(x.view(np.uint32), to.mode, *arguments) < most
+        assert vector_encoding.encode_single(x.view(np.int32), to.mode, *arguments) < most
 
 
 def test_zeros_are_not_left_open():
@@ -224,6 +224,6 @@ def test_zeros_are_not_left_open():
         to, hard = target(fmt, 0), np.empty(x.size, np.int64)
         out = np.ones(x.size, fmt.dtype)
         arguments = lane(to), terms(to), np.zeros(1, np.uint32), False, (0, 0, 0), 0, out, hard
-        assert vector_encoding.encode_single(x.view(np.uint32), to.mode, *arguments) == 0
+        assert vector_encoding.encode_single(x.view(np.int32), to.mode, *arguments) == 0
         assert not out.any()
     assert encoding.encode(x, lns32f23).max() == 0
