@@ -27,8 +27,9 @@ from lnsnum.decoding import gather
 from lnsnum.format import LNSFormat, Overflow, Underflow
 from lnsnum.gaussian import GaussianLog
 from lnsnum.kernel import kernel
-from lnsnum.linear import KEEP, Rule, combine, linear
+from lnsnum.linear import KEEP, Rule, combine, combines, linear
 from lnsnum.operation import DEFAULTS, Operand, OutLogOffset, Result, Rounded, check_names, prepare
+from lnsnum.threads import in_chunks
 
 
 class Unary(Rounded, total=False):
@@ -86,10 +87,14 @@ def _in_steps_of(result: Result, operand: Operand) -> Fraction:
 
 
 def _product(a: Operand, b: Operand, gaussian: GaussianLog | None, result: Result) -> tuple[Codes, int]:
+    if combines(a, b, result):
+        return combine(a, b, 1, result)
     return linear(a, b, _in_steps_of(result, a), _in_steps_of(result, b), KEEP, result)
 
 
 def _quotient(a: Operand, b: Operand, gaussian: GaussianLog | None, result: Result) -> tuple[Codes, int]:
+    if combines(a, b, result):
+        return combine(a, b, -1, result)
     return linear(a, b, _in_steps_of(result, a), -_in_steps_of(result, b), _QUOTIENT, result)
 
 
@@ -109,9 +114,10 @@ _COMPUTE = {
     "float_power": _float_power,
 }
 
-_DIRECTIONS = {"multiply": 1, "divide": -1}
+_LINEAR = "multiply", "divide"
 _PAIRS_FROM = 1 << 15
 """From this many elements on, narrow formats go by a table of all pairs of codes."""
+_PARALLEL = 1 << 18
 
 
 def _binary(
@@ -119,10 +125,8 @@ def _binary(
 ) -> tuple[Codes, int]:
     (x, y), result, gaussian = _prepare(options, accepted, fmt, a=a, b=b)
     simple = not result.rounding.startswith("stochastic") and x.shift.size == y.shift.size == 1
-    if not simple or result.log_offset == "fit":
+    if not simple or result.log_offset == "fit" or (name in _LINEAR and combines(x, y, result)):
         return _COMPUTE[name](x, y, gaussian, result)
-    if name in _DIRECTIONS and x.fmt == y.fmt == result.fmt and result.rounding == "nearest":
-        return combine(x, y, _DIRECTIONS[name], result, result.log_offset)
     narrow = x.fmt.bits <= 8 and y.fmt.bits <= 8 and result.fmt.bits <= 8
     if not (narrow and x.codes.size >= _PAIRS_FROM):
         return _COMPUTE[name](x, y, gaussian, result)
@@ -130,7 +134,13 @@ def _binary(
     key = tuple(result._replace(shape=shape, random=random))  # type: ignore[arg-type]
     table = _table_of_pairs(name, x.fmt, y.fmt, int(x.shift[0]), int(y.shift[0]), gaussian, key)
     out = np.empty(x.codes.shape, result.fmt.dtype)
-    _gather_pairs(x.codes, y.codes, np.uint32(y.fmt.bits), table, out)
+    in_chunks(
+        lambda begin, end: _gather_pairs(
+            x.codes[begin:end], y.codes[begin:end], np.uint32(y.fmt.bits), table, out[begin:end]
+        ),
+        out.size,
+        _PARALLEL,
+    )
     return out.reshape(result.shape), result.log_offset
 
 
@@ -246,7 +256,7 @@ def square(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Code
     >>> decode(square(encode([-4.0, 0.5], lns8f3), lns8f3)[0], lns8f3)
     array([16.  ,  0.25])
     """
-    return _scaled(a, fmt, Fraction(2), Rule(zero_a=0, zero_b=0, odd=False, refuses_negative=False), options)
+    return _unary(a, fmt, options, lambda x, result: _product(x, x, None, result))
 
 
 def sqrt(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:

@@ -2,8 +2,9 @@
 
     x = (-1)^s base^(E / 2^F)        (docs/number_format.md, "Decode")
 
-A table with one correctly rounded entry for each code up to 16 bits; above that a product of three table entries, with
-integers behind it where the error bound of the product leaves the float open.
+A table with one correctly rounded entry for each code up to 16 bits. Above that a double rounded to the narrower types;
+and to float64, or where the error bound of the double leaves the float open, a product of three table entries of two
+doubles each, with integers behind it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from lnsnum.codes import (
     check_format,
     check_offsets,
 )
-from lnsnum.elementary import significands
+from lnsnum.elementary import CELL_RANGE, CELLS, power_of_half, significands
 from lnsnum.format import LNSFormat
 from lnsnum.kernel import kernel
+from lnsnum.rounding import steps_in_two
 from lnsnum.threads import in_chunks
 
 _FEW = 100
@@ -106,16 +108,82 @@ def _make_decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[A
     return table
 
 
-def _decode_by_powers(codes: Codes, fmt: LNSFormat, log_offset: Any, dtype: str) -> NDArray[Any]:
+EXACT_STEPS_ERROR, STEPS_ERROR = 2.0**-50, 2.0**-43
+"""Bounds of the relative error of the power in `_decode_plainly`, up to 2^(+-256): where K is a double, and elsewhere.
+There E / K is within four halves of a unit in the last place, and its product with ln 2 that much of 177."""
+
+
+@kernel
+def _decode_plainly(codes, max_magnitude, shift, cells, error, mantissa_bits, max_exponent, nan, out):  # type: ignore[no-untyped-def]
+    """Bit patterns of a type narrower than float64, in one loop that compilers make vectors of.
+
+    x = 2^(E / K), K = CELLS / cells steps in an octave, as a double, and its bits rounded to `mantissa_bits`. Left open
+    are a double too near to a boundary and the subnormal numbers: they become -0, which no code is. How many are.
+    """
+    greatest, nan_code = np.uint32(max_magnitude), np.uint32(max_magnitude + 1)
+    drop = 52 - mantissa_bits
+    half, low_bits = np.int64(1) << (drop - 1), (np.int64(1) << drop) - 1
+    bound = np.int64(error * 2.0**53) + 1
+    excess = (np.int64(1023) - max_exponent) << mantissa_bits
+    infinity = (np.int64(2) * max_exponent + 1) << mantissa_bits
+    least, half_least = np.int64(1) << mantissa_bits, -np.int64(mantissa_bits + 1) << mantissa_bits
+    sign_bit = (max_exponent + 1 << mantissa_bits) << 1
+    count = 0
+    for i in range(codes.size):
+        code = np.uint32(codes[i])
+        m = np.int32(code & greatest)
+        y = -(np.float64(m) + np.float64(shift)) * cells
+        h, q = power_of_half(max(min(y, CELL_RANGE), -CELL_RANGE))
+        bits = np.float64(h - h * q).view(np.int64)
+        pattern = min(((bits + half) >> drop) - excess, infinity)
+        is_open = (abs((bits & low_bits) - half) <= bound or pattern < least) and pattern >= half_least and m != 0
+        count += is_open
+        pattern = pattern | (sign_bit if code > greatest else np.int64(0)) if pattern > 0 else np.int64(0)
+        pattern = sign_bit if is_open else pattern
+        out[i] = pattern if m != 0 else (np.int64(nan) if code == nan_code else np.int64(0))
+    return count
+
+
+def _decode_wide(codes: Codes, fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
+    """Bit patterns of one-dimensional codes of a format too wide for a table, at one scale."""
+    steps, steps_error = steps_in_two(fmt)
+    if dtype == "float64" or not 1.0 <= steps <= 2.0**40:
+        return _decode_by_powers(codes, fmt, np.int64(log_offset), dtype)
+    to = FLOAT_TYPES[dtype]
+    out = np.empty(codes.shape, to.pattern)
+    error = STEPS_ERROR if steps_error else EXACT_STEPS_ERROR
+    rule = fmt.max_magnitude, log_offset - fmt.bias, CELLS / steps, error, to.mantissa_bits, to.max_exponent, to.nan
+
+    def run(begin: int, end: int) -> None:
+        for start in range(begin, end, _BLOCK):
+            block, patterns = codes[start : min(start + _BLOCK, end)], out[start : min(start + _BLOCK, end)]
+            if _decode_plainly(block, *rule, patterns):
+                left = np.flatnonzero(patterns == 1 << (to.bits - 1))
+                patterns[left] = _decode_by_powers(block[left], fmt, np.int64(log_offset), dtype, threads=1)
+
+    in_chunks(run, codes.size, 4 * _BLOCK)
+    return out
+
+
+def _decode_by_powers(
+    codes: Codes, fmt: LNSFormat, log_offset: Any, dtype: str, threads: int | None = None
+) -> NDArray[Any]:
     """Bit patterns of one-dimensional codes: where a format is too wide for a table, or the scales are many."""
     to = FLOAT_TYPES[dtype]
-    logs = (codes.astype(np.int64) & fmt.max_magnitude) + (log_offset - fmt.bias)
+    offsets = np.broadcast_to(log_offset - fmt.bias, codes.shape)
     out = np.empty(codes.shape, to.pattern)
-    for start in range(0, codes.size, _BLOCK):
-        part = slice(start, start + _BLOCK)
-        significand, exponent = significands(fmt.base, fmt.fraction_bits, logs[part])
-        negative = codes[part] >= fmt.sign_bit
-        _round_significands(significand, exponent, negative, to.mantissa_bits, to.max_exponent, to.bits - 1, out[part])
+
+    def run(begin: int, end: int) -> None:
+        for start in range(begin, end, _BLOCK):
+            part = slice(start, min(start + _BLOCK, end))
+            logs = (codes[part].astype(np.int64) & fmt.max_magnitude) + offsets[part]
+            negative = codes[part] >= fmt.sign_bit
+            significand, exponent = significands(fmt.base, fmt.fraction_bits, logs)
+            _round_significands(
+                significand, exponent, negative, to.mantissa_bits, to.max_exponent, to.bits - 1, out[part]
+            )
+
+    in_chunks(run, codes.size, _BLOCK, threads=threads)
     out[codes == 0] = 0
     out[codes == fmt.nan_code] = to.nan
     return out
@@ -167,7 +235,7 @@ def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offs
 
     def decode_block(block_offset: int, block: NDArray[Any]) -> NDArray[Any]:
         if fmt.bits > WIDEST_TABLE:
-            return _decode_by_powers(block, fmt, np.int64(block_offset), name)
+            return _decode_wide(block, fmt, block_offset, name)
         patterns = np.empty(block.shape, FLOAT_TYPES[name].pattern)
         gather(block, decode_table(fmt, block_offset, name), patterns)
         return patterns

@@ -27,8 +27,17 @@ LOG2_ERROR = 2.0**-50
 EXP2_ERROR = 2.0**-51
 """Bound of the relative error of both results of `exp2_and_complement`."""
 
+CELLS = 256
+"""Cells in an octave, in which `power_of_half` counts."""
+
+CELL_RANGE = 1000.0 * CELLS
+"""The greatest |y| that `power_of_half` takes."""
+
+CELL_ERROR = 2.0**-50
+"""Bound of the relative error of q of `power_of_half`."""
+
 _LOG_CELLS = 128
-_EXP_CELLS = 256
+_EXP_CELLS = CELLS
 _PRECISION = 120
 _LN2 = math.log(2.0)
 _L1, _L2, _L3, _L4, _L5, _L6 = ((-1) ** (k + 1) / (k * _LN2) for k in range(1, 7))
@@ -69,7 +78,7 @@ _HALVES, _COMPLEMENTS = (np.array(table) for table in zip(*_powers_of_half(), st
 @kernel
 def log2_significand(m):  # type: ignore[no-untyped-def]
     """log2(m) for 1 <= m < 2, to within LOG2_ERROR."""
-    i = np.int64((m - 1.0) * _LOG_CELLS)
+    i = (np.float64(m).view(np.uint64) >> np.uint64(45)) & np.uint64(_LOG_CELLS - 1)
     f = m * _INVERSE[i] - 1.0
     return _LOG[i] + f * (_L1 + f * (_L2 + f * (_L3 + f * (_L4 + f * (_L5 + f * _L6)))))
 
@@ -116,6 +125,36 @@ def exp2_and_complement(u):  # type: ignore[no-untyped-def]
     if whole > 0:
         return part * scale, 1.0 - part * scale
     return part, _COMPLEMENTS[i] + _HALVES[i] * q
+
+
+_CELL = _LN2 / CELLS
+
+_TO_BITS = 1.5 * 2.0**52
+"""Added to a small integer it leaves that, modulo 2^51, in the low bits: not every processor converts vectors."""
+
+
+@kernel
+def power_of_half(y):  # type: ignore[no-untyped-def]
+    """`(h, q)` with 2^(-y / CELLS) = h (1 - q), |y| <= CELL_RANGE: h a power of 2^(-1 / CELLS), to the nearest double,
+    and 0 <= q < 1/256 to within CELL_ERROR of itself.
+
+    Without a branch, and with its table a constant: a loop over it becomes one of vectors, with gathers.
+    """
+    n = np.floor(y)
+    x = (y - n) * _CELL
+    q = x * (1.0 - x * (1 / 2 - x * (1 / 6 - x * (1 / 24 - x * (1 / 120)))))
+    i = np.float64(n + _TO_BITS).view(np.int64)
+    scale = np.int64((1023 - (i >> 8)) << 52).view(np.float64)
+    return _HALVES[np.uint64(i & 255)] * scale, q
+
+
+@kernel
+def log2_of_normal(x):  # type: ignore[no-untyped-def]
+    """log2 x of a normal double x > 0, to within LOG2_ERROR and a rounding: `log2_parts` without a branch."""
+    bits = np.float64(x).view(np.int64)
+    m = np.int64(bits & np.int64(0xFFFFFFFFFFFFF) | np.int64(0x3FF0000000000000)).view(np.float64)
+    exponent = np.int64((bits >> 52) | np.int64(0x4330000000000000)).view(np.float64) - (2.0**52 + 1023.0)
+    return exponent + log2_significand(m)
 
 
 class Powers(NamedTuple):

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from lnsnum.codes import Codes
 from lnsnum.decide import Sum, Term, Value
 from lnsnum.kernel import kernel
-from lnsnum.operation import Operand, Result, run
+from lnsnum.operation import Operand, Result, fitting_offset, in_parts, of_part, run
 from lnsnum.rounding import DOUBT, Target, UInt32Array, pack, settle, whole_steps_in_two
+from lnsnum.threads import in_chunks
 
 
 class Rule(NamedTuple):
@@ -94,47 +95,90 @@ def _linear(  # type: ignore[no-untyped-def]
 
 
 def _combiner(integer: Any) -> Callable[..., Any]:
-    """The kernel `combine` in integers of one width: the narrower, the more of them in a vector."""
+    """The kernel of `combine` in integers of one width: the narrower, the more of them in a vector."""
 
     @kernel
-    def combine(a, b, direction, shift, max_magnitude, one_from, overflow, out):  # type: ignore[no-untyped-def]
-        zero, one, greatest = integer(0), integer(1), integer(max_magnitude)
-        sign_bit = integer(greatest + one)
+    def combine(a, b, greatest, nan, bias, flip, lowest, highest, half, overflow, out):  # type: ignore[no-untyped-def]
+        zero, one = integer(0), integer(1)
         for i in range(out.size):
             code_a, code_b = integer(a[i]), integer(b[i])
             m_a, m_b = integer(code_a & greatest), integer(code_b & greatest)
-            m = integer(integer(m_a + integer(direction * m_b)) + shift)
-            too_great = m > greatest
-            m = (one if m >= one_from else zero) if m < one else m
-            sign = integer(integer(code_a ^ code_b) & sign_bit)
-            code = integer(overflow if too_great else m)
-            code = integer(code | sign) if code > zero else (sign_bit if code < zero else zero)
+            log = integer(integer(m_a - bias) + integer((integer(m_b - bias) ^ flip) - flip))
+            m = integer(np.int64(log) - lowest + 1)  # in the width of codes where it is one
+            m = (one if log >= half else zero) if log < lowest else m
+            m = overflow if log > highest else m
+            code = integer(m | integer(integer(code_a ^ code_b) & nan)) if m > zero else (nan if m < zero else zero)
             code = zero if m_a == zero or m_b == zero else code
-            nan = code_a == sign_bit or code_b == sign_bit or (direction < zero and m_b == zero)
-            out[i] = sign_bit if nan else code
+            is_nan = code_a == nan or code_b == nan or (flip != zero and m_b == zero)
+            out[i] = nan if is_nan else code
 
     return combine
 
 
-_combine_narrow, _combine_wide = _combiner(np.int16), _combiner(np.int64)
+_COMBINE = {16: _combiner(np.int16), 32: _combiner(np.int32), 64: _combiner(np.int64)}
+_LEAST = 1 << 17
 
 
-def combine(a: Operand, b: Operand, direction: int, result: Result, log_offset: int) -> tuple[Codes, int]:
+_NONE = -(1 << 31)
+
+
+@kernel
+def _greatest_log(a, b, max_magnitude, bias, flip):  # type: ignore[no-untyped-def]
+    """The greatest E of `combine` at log_offset 0 where neither is zero or NaN; _NONE where no such pair is."""
+    greatest = np.int32(_NONE)
+    for i in range(a.size):
+        m_a, m_b = np.int32(a[i]) & max_magnitude, np.int32(b[i]) & max_magnitude
+        log = np.int32(np.int32(m_a - bias) + np.int32((np.int32(m_b - bias) ^ flip) - flip))
+        greatest = max(greatest, log if m_a != 0 and m_b != 0 else np.int32(_NONE))
+    return greatest
+
+
+def _scale(a: Operand, b: Operand, direction: int) -> int:
+    """What the scales of the operands add to E."""
+    return int(a.shift[0]) + a.fmt.bias + direction * (int(b.shift[0]) + b.fmt.bias)
+
+
+def fitting(a: Operand, b: Operand, direction: int, result: Result) -> int:
+    """The log_offset that "fit" finds for `combine`."""
+    constants = [np.int32(x) for x in (a.fmt.max_magnitude, a.fmt.bias, (direction - 1) // 2)]
+
+    def part(begin: int, end: int) -> int:
+        return int(_greatest_log(a.codes[begin:end], b.codes[begin:end], *constants))
+
+    greatest = max(in_chunks(part, a.codes.size, _LEAST))
+    return fitting_offset(greatest + _scale(a, b, direction), result.fmt) if greatest > _NONE else 0
+
+
+def combines(a: Operand, b: Operand, result: Result) -> bool:
+    """Whether `combine` takes these: one format, one scale each, to nearest."""
+    return a.fmt == b.fmt == result.fmt and a.shift.size == b.shift.size == 1 and result.rounding == "nearest"
+
+
+def combine(a: Operand, b: Operand, direction: int, result: Result) -> tuple[Codes, int]:
     """a b (direction 1) or a / b (-1) to nearest, of one format, each with one scale: `linear` in one vector loop.
 
-    m = m_a + direction m_b + shift, selections for the edges: from `one_from` to 0 the smallest, below that zero.
+    E = E_a + direction E_b as at log_offset 0, of at most twice the size of the greatest, 2^(bits - 2): so that codes
+    of 32 bits need integers of 32 bits. The scales move the range: from `half` to its lowest the smallest, below zero.
     """
+    log_offset = fitting(a, b, direction, result) if result.log_offset == "fit" else result.log_offset
     to, fmt = result.target(log_offset), result.fmt
-    narrow = fmt.bits <= 8 and to.steps_in_two < 1 << 10
-    integer, kernel_of = (np.int16, _combine_narrow) if narrow else (np.int64, _combine_wide)
-    far = 1 << (10 if narrow else 40)  # beyond all sums of magnitudes, and beyond the half of the smallest or both
-    shift = int(a.shift[0]) + direction * int(b.shift[0]) + 1 - to.lowest
-    one_from = -8 * far if to.saturate else 1 - min(whole_steps_in_two(fmt), far)
+    lowest = to.lowest - _scale(a, b, direction)
+    highest = lowest + fmt.max_magnitude - 1
+    half = lowest - (1 << 40 if to.saturate else whole_steps_in_two(fmt))
+    width = 16 if fmt.bits <= 8 else 32
+    if max(highest, -lowest) >= 1 << (width - 1):
+        width = 64
+    integer = {16: np.int16, 32: np.int32, 64: np.int64}[width]
+    half = max(half, -(1 << (width - 1)))
+    nan = np.array(fmt.nan_code, fmt.dtype).astype(integer)[()]
+    edges = [integer(x) for x in (fmt.bias, (direction - 1) // 2, lowest, highest, half, to.overflow)]
+    rule = integer(fmt.max_magnitude), nan, *edges
     out = np.empty(a.codes.shape, fmt.dtype)
-    kernel_of(
-        a.codes, b.codes, integer(direction), integer(min(max(shift, -4 * far), 4 * far)), integer(fmt.max_magnitude),
-        integer(one_from), integer(to.overflow), out,
-    )  # fmt: skip
+
+    def part(begin: int, end: int) -> None:
+        _COMBINE[width](a.codes[begin:end], b.codes[begin:end], *rule, out[begin:end])
+
+    in_chunks(part, out.size, _LEAST)
     return out.reshape(result.shape), log_offset
 
 
@@ -148,12 +192,16 @@ def linear(
     error = 0.0 if divisor & (divisor - 1) == 0 else 2.0**-52
 
     def fill(to: Target, random: UInt32Array, out: NDArray[Any], hard: NDArray[np.int64]) -> int:
-        count: int = _linear(
-            a.codes, a.fmt.max_magnitude, a.shift, factors[0],
-            other.codes, other.fmt.max_magnitude, other.shift, factors[1],
-            divisor, rule, error, to, random, out, hard,
-        )  # fmt: skip
-        return count
+        def part(begin: int, end: int, hard: NDArray[np.int64]) -> int:
+            x, y = a.part(begin, end), other.part(begin, end)
+            count: int = _linear(
+                x.codes, a.fmt.max_magnitude, x.shift, factors[0],
+                y.codes, other.fmt.max_magnitude, y.shift, factors[1],
+                divisor, rule, error, to, of_part(random, begin, end), out[begin:end], hard,
+            )  # fmt: skip
+            return count
+
+        return in_parts(part, out.size, hard, _LEAST)
 
     def case(i: int) -> tuple[Value, bool, int, float]:
         position = a_factor * a.log(i) + b_factor * other.log(i)

@@ -9,6 +9,7 @@ The scale of a result is an argument; "fit" is found by running the kernel once 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import numpy as np
@@ -19,6 +20,7 @@ from lnsnum.codes import check_random_bits as _check_random_bits
 from lnsnum.decide import HardCase, resolve
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_log_offset
 from lnsnum.rounding import Target, UInt32Array, target, unbounded
+from lnsnum.threads import in_chunks
 
 OutLogOffset = int | Literal["fit"] | None
 """The result's log_offset: an integer, "fit" (the least at which nothing saturates), or None: 0 where all operands
@@ -59,6 +61,11 @@ def check_names(options: Any, accepted: Any, what: str) -> None:
             raise TypeError(f"{name} is no argument of this {what}: {', '.join(accepted.__annotations__)}")
 
 
+def of_part(values: NDArray[Any], begin: int, end: int) -> NDArray[Any]:
+    """What belongs to the elements from `begin` to `end`: one value for each, or one for all."""
+    return values if values.size == 1 else values[begin:end]
+
+
 class Operand(NamedTuple):
     """Codes that have been looked at: contiguous, one-dimensional, of one format."""
 
@@ -67,6 +74,10 @@ class Operand(NamedTuple):
     shift: NDArray[np.int64]
     """log_offset - bias of each element, or one for all: E = m + shift."""
 
+    def part(self, begin: int, end: int) -> Operand:
+        """The elements from `begin` to `end`, not copied."""
+        return self._replace(codes=self.codes[begin:end], shift=of_part(self.shift, begin, end))
+
     def log(self, i: int) -> int:
         """E of element i."""
         return int(self.codes[i] & self.fmt.max_magnitude) + int(self.shift[i % self.shift.size])
@@ -74,6 +85,9 @@ class Operand(NamedTuple):
     def negative(self, i: int) -> bool:
         """Whether element i has a sign."""
         return bool(self.codes[i] & self.fmt.sign_bit)
+
+
+_target = lru_cache(maxsize=1024)(target)
 
 
 class Result(NamedTuple):
@@ -89,12 +103,12 @@ class Result(NamedTuple):
 
     def target(self, log_offset: int) -> Target:
         """The target at an offset."""
-        return target(self.fmt, log_offset, rounding=self.rounding, overflow=self.overflow, underflow=self.underflow)
+        return _target(self.fmt, log_offset, rounding=self.rounding, overflow=self.overflow, underflow=self.underflow)
 
 
 def flat(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """The array broadcast to `shape`, contiguous and one-dimensional."""
-    return np.ascontiguousarray(np.broadcast_to(array, shape)).reshape(-1)
+    return np.ascontiguousarray(array if array.shape == shape else np.broadcast_to(array, shape)).reshape(-1)
 
 
 def prepare(
@@ -123,29 +137,34 @@ def prepare(
                 f"{formats[0].name} and {fmt.name} have different bases: bring both to one with lnsnum.convert"
             )
     if out_format is None:
-        if len(set(formats)) > 1:
+        if any(fmt is not formats[0] and fmt != formats[0] for fmt in formats):
             names = ", ".join(dict.fromkeys(fmt.name for fmt in formats))
             raise TypeError(f"operands of different formats ({names}) need out_format, the format of the result")
         out_format = formats[0]
     check_modes(rounding, overflow, underflow)
     arrays = [check_codes(codes, fmt) for codes, fmt, _ in operands]
     offsets = [check_offsets(offset, array.shape) for array, (_, _, offset) in zip(arrays, operands, strict=True)]
+    shape = arrays[0].shape
     try:
-        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        if any(array.shape != shape for array in arrays):
+            shape = np.broadcast_shapes(*(array.shape for array in arrays))
     except ValueError:
         shapes = " and ".join(str(array.shape) for array in arrays)
         raise ValueError(f"shapes {shapes} do not broadcast") from None
     random = _check_random_bits(random_bits, rounding, shape)
     if out_log_offset is None:
-        out_log_offset = "fit" if any(np.any(offset) for offset in offsets) else 0
+        out_log_offset = "fit" if any(offset if isinstance(offset, int) else offset.any() for offset in offsets) else 0
     if out_log_offset != "fit":
         if isinstance(cast(object, out_log_offset), str):
             raise ValueError(f'out_log_offset={out_log_offset!r} is not known: an integer or "fit"')
         out_log_offset = check_log_offset(out_log_offset, "out_log_offset")
     checked = []
     for array, offset, fmt in zip(arrays, offsets, formats, strict=True):
-        wide = np.asarray(offset, np.int64) - fmt.bias
-        checked.append(Operand(flat(array, shape), fmt, wide.reshape(1) if wide.ndim == 0 else flat(wide, shape)))
+        if isinstance(offset, int):
+            shift = np.array([offset - fmt.bias], np.int64)
+        else:
+            shift = flat(offset.astype(np.int64) - fmt.bias, shape)
+        checked.append(Operand(flat(array, shape), fmt, shift))
     flat_random = NO_RANDOM_BITS if random is None else flat(random, shape)
     return checked, Result(out_format, shape, out_log_offset, rounding, overflow, underflow, flat_random)
 
@@ -162,6 +181,24 @@ def fitting_offset(greatest_log: int, fmt: LNSFormat) -> int:
             'out_log_offset="fit" finds no scale: the greatest result saturates at each up to 2^30: give one'
         )
     return max(offset, -MAX_LOG_OFFSET)
+
+
+Part = Callable[[int, int, NDArray[np.int64]], int]
+"""A kernel on the elements from the first number to the second: it writes the indices, counted from the first, of those
+that it leaves to integers, and returns how many."""
+
+
+def in_parts(part: Part, size: int, hard: NDArray[np.int64], least: int) -> int:
+    """Run a kernel over all elements, on several threads in parts of at least `least`: as one `Part` over them all."""
+
+    def run_part(begin: int, end: int) -> tuple[int, int]:
+        return begin, part(begin, end, hard[begin:end])
+
+    total = 0
+    for begin, count in in_chunks(run_part, size, least):
+        hard[total : total + count] = hard[begin : begin + count] + begin
+        total += count
+    return total
 
 
 Fill = Callable[[Target, UInt32Array, NDArray[Any], NDArray[np.int64]], int]

@@ -2,24 +2,25 @@
 
     a b + c:    hi = max(E_a + E_b, E_c),  z = |E_a + E_b - E_c|,      E = hi + sb(z)  or, of unlike signs,  hi + db(z)
 
-One kernel does every case: operands of several fraction bits are brought to the finest, where hi and z are integers. In
-nearest, in one format of up to 16 bits, a table of sb and db gives the same codes sooner. The approximate Gaussian
-logarithms are integers by themselves, so that their sums are too.
+One kernel does every case: operands of several fraction bits are brought to the finest, where hi and z are integers.
+Sums to nearest in one format are `narrow_sums` or `wide_sums` first, a tenth of the time for the same codes, and that
+kernel takes what those leave open. The approximate Gaussian logarithms are integers by themselves, so that their sums
+are too.
 """
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lnsnum import narrow_sums, wide_sums
 from lnsnum.codes import Codes
 from lnsnum.decide import Sum, Term, Value
+from lnsnum.format import MAX_LOG_OFFSET
 from lnsnum.gaussian import (
-    TIE,
     Exact,
     GaussianLog,
     Tables,
@@ -30,10 +31,14 @@ from lnsnum.gaussian import (
     tables,
 )
 from lnsnum.kernel import kernel
-from lnsnum.operation import Operand, Result, fitting_offset, run
+from lnsnum.operation import Operand, Result, fitting_offset, in_parts, of_part, run
 from lnsnum.rounding import DOUBT, Target, UInt32Array, pack, settle, whole_steps_in_two
+from lnsnum.threads import in_chunks
 
 EXACT = Exact()
+
+_LEAST, _SIMPLE = 1 << 12, 1 << 18
+"""So many elements at least to a thread: sums, and what takes a tenth of a nanosecond."""
 
 
 @kernel
@@ -102,10 +107,13 @@ def fused(a: Operand, b: Operand | None, c: Operand, result: Result) -> tuple[Co
     drop = finest - result.fmt.fraction_bits
 
     def fill(to: Target, random: UInt32Array, out: NDArray[Any], hard: NDArray[np.int64]) -> int:
-        count: int = _fused(
-            _arguments(a), a_factor, _arguments(other), b_factor, _arguments(c), c_factor, drop, to, random, out, hard
-        )
-        return count
+        def part(begin: int, end: int, hard: NDArray[np.int64]) -> int:
+            x, y, z = (_arguments(operand.part(begin, end)) for operand in (a, other, c))
+            bits = of_part(random, begin, end)
+            count: int = _fused(x, a_factor, y, b_factor, z, c_factor, drop, to, bits, out[begin:end], hard)
+            return count
+
+        return in_parts(part, out.size, hard, _LEAST)
 
     def case(i: int) -> tuple[Value, bool, int, float]:
         steps = 1 << finest
@@ -132,73 +140,53 @@ def add(a: Operand, c: Operand, gaussian: GaussianLog | None, result: Result) ->
                 "format, and rounding='nearest'"
             )
         return _approximate(a, c, gaussian, result)
-    if one_format and has_tables(a.fmt) and result.rounding == "nearest" and result.log_offset != "fit":
-        return _exact_by_table(a, c, result, result.log_offset)
+    if one_format and result.rounding == "nearest":
+        log_offset = _fitting(a, c, result) if result.log_offset == "fit" else result.log_offset
+        codes = None if log_offset is None else _swiftly(a, c, result, log_offset)
+        if codes is not None and log_offset is not None:
+            return codes, log_offset
     return fused(a, None, c, result)
+
+
+@kernel
+def _negate(codes, max_magnitude, sign_bit, out):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = codes[i] ^ sign_bit if codes[i] & max_magnitude != 0 else codes[i]
 
 
 def negate(a: Operand) -> Operand:
     """-a; zero and NaN stay."""
-    flipped = a.codes ^ a.fmt.dtype.type(a.fmt.sign_bit)
-    return a._replace(codes=np.where(a.codes & a.fmt.dtype.type(a.fmt.max_magnitude), flipped, a.codes))
+    of, out = a.fmt.dtype.type, np.empty_like(a.codes)
+    masks = of(a.fmt.max_magnitude), of(a.fmt.sign_bit)
+    in_chunks(lambda begin, end: _negate(a.codes[begin:end], *masks, out[begin:end]), out.size, _SIMPLE)
+    return a._replace(codes=out)
 
 
-@kernel
-def _by_table(a, c, sb, db, complete, one_from, zero_to, to, out, hard):  # type: ignore[no-untyped-def]
-    """a + c to nearest, in one format. Left over: what lies beyond the tables, ties, and underflow near the half."""
-    unresolved = 0
-    for i in range(out.size):
-        m_a, negative, log_a = _log_of(a, i)
-        m_c, c_negative, log_c = _log_of(c, i)
-        if m_a == 0 or m_c == 0:
-            if (m_a == 0 and negative) or (m_c == 0 and c_negative):
-                out[i] = to.sign_bit
-                continue
-            if m_a == 0 and m_c == 0:
-                out[i] = 0
-                continue
-            log, negative = (log_a, negative) if m_c == 0 else (log_c, c_negative)
-            step = np.int64(0)
-        else:
-            z = log_a - log_c
-            subtracted = negative != c_negative
-            if z == 0 and subtracted:
-                out[i] = 0
-                continue
-            log = max(log_a, log_c)
-            negative = negative if z >= 0 else c_negative
-            z = abs(z)
-            step = np.int64(0 if complete else TIE)
-            if z < sb.size:
-                step = np.int64(db[z] if subtracted else sb[z])
-        m = log + step - to.lowest + 1
-        if step == TIE or (zero_to < m < one_from and not to.saturate):
-            hard[unresolved] = i
-            unresolved += 1
-        if m > to.max_magnitude:
-            m = np.int64(to.overflow)
-        elif m < 1:
-            m = np.int64(m >= one_from or to.saturate)
-        out[i] = pack(m, np.int64(negative), to.sign_bit)
-    return unresolved
+def _fitting(a: Operand, c: Operand, result: Result) -> int | None:
+    """The log_offset that "fit" finds: from the sums at one at which none can saturate. None where that finds none."""
+    fmt = result.fmt
+    most = max(int(x.shift.max(initial=-(1 << 32))) for x in (a, c)) + fmt.max_magnitude + whole_steps_in_two(fmt) + 2
+    if most - fmt.max_log > MAX_LOG_OFFSET:
+        return None
+    room = fitting_offset(most, fmt)
+    codes = _swiftly(a, c, result, room)
+    greatest = 0 if codes is None else int((codes & fmt.dtype.type(fmt.max_magnitude)).max(initial=0))
+    return fitting_offset(room - fmt.max_log + greatest - 1, fmt) if greatest > 1 else None
 
 
-def _exact_by_table(a: Operand, c: Operand, result: Result, log_offset: int) -> tuple[Codes, int]:
-    """a + c to nearest by the tables; what they leave goes the general way."""
-    table = tables(EXACT, a.fmt)
+def _swiftly(a: Operand, c: Operand, result: Result, log_offset: int) -> Codes | None:
+    """a + c to nearest in one format, by the loops without branches; what they leave open goes the general way."""
     to = result.target(log_offset)
-    steps, error = to.steps_in_two, to.steps_error
-    one_from, zero_to = min(math.ceil(1.5 - steps + error), 1 << 40), max(math.floor(0.5 - steps - error), -(1 << 40))
     out = np.empty(max(a.codes.size, c.codes.size), result.fmt.dtype)
-    hard = np.empty(out.shape, np.int64)
-    count = _by_table(
-        _arguments(a), _arguments(c), table.sb, table.db, table.complete, one_from, zero_to, to, out, hard
-    )
-    if count:
-        left = hard[:count]
+    left = narrow_sums.add(a, c, result.fmt, to, out)
+    if left is None:
+        left = wide_sums.add(a, c, to, out)
+    if left is None:
+        return None
+    if left.size:
         part = [x._replace(codes=x.codes[left], shift=x.shift[left] if x.shift.size > 1 else x.shift) for x in (a, c)]
-        out[left], _ = fused(part[0], None, part[1], result._replace(shape=left.shape))
-    return out.reshape(result.shape), log_offset
+        out[left], _ = fused(part[0], None, part[1], result._replace(shape=left.shape, log_offset=log_offset))
+    return out.reshape(result.shape)
 
 
 def _approximate(a: Operand, c: Operand, gaussian: GaussianLog, result: Result) -> tuple[Codes, int]:
