@@ -5,14 +5,13 @@
 The kernels for formats up to 16 bits keep a row of sums as int32 numbers and add a row of terms to it in three loops:
 distances (vectors), steps from the table of sb and db (loads), sums (vectors). Other formats, and those in which a sum
 can lie half-way between two codes, go one whole addition at a time by `lnsnum.sums`. Both give the same codes. Rows go
-to as many threads as there are processors, which changes no bit.
+to several threads, which changes no bit.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
-from concurrent.futures import ThreadPoolExecutor
+import math
+import sys
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast
@@ -28,6 +27,7 @@ from lnsnum.kernel import kernel
 from lnsnum.linear import KEEP, linear
 from lnsnum.operation import Operand, Result
 from lnsnum.rounding import steps_in_two
+from lnsnum.threads import in_chunks
 
 Order = Literal["sequential", "pairwise"]
 
@@ -68,12 +68,15 @@ def accumulate(a: Terms, b: Terms, fmt: LNSFormat, order: Order, gaussian: Gauss
     table = _fast_table(gaussian, fmt) if overflow == "saturate" else None
     for at in np.ndindex(stack):
         x, y = (terms.stacked(stack).at(at) for terms in (a, b))
-        if inner and table is not None and _fits_int32(x) and _fits_int32(y):
-            out[at] = _by_table(x, y, fmt, order, table)
-        elif inner:
-            out[at] = _by_sums(x, y, fmt, order, None if gaussian == sums.EXACT else gaussian, overflow)
-    nan = np.any(a.nan, axis=-1)[..., :, None] | np.any(b.nan, axis=-2)[..., None, :]
-    out[np.broadcast_to(nan, out.shape)] = fmt.nan_code
+        if not inner or not rows or not columns:
+            continue
+        product = None if table is None else _by_table(x, y, fmt, order, table)
+        if product is None:
+            product = _by_sums(x, y, fmt, order, None if gaussian == sums.EXACT else gaussian, overflow)
+        out[at] = product
+    if a.nan.any() or b.nan.any():
+        nan = np.any(a.nan, axis=-1)[..., :, None] | np.any(b.nan, axis=-2)[..., None, :]
+        out[np.broadcast_to(nan, out.shape)] = fmt.nan_code
     return out
 
 
@@ -122,10 +125,14 @@ def _place(
 
 
 class _FastTable(NamedTuple):
-    """sb, then db, as 2 step - (1 where the exact value is below step), which tells an underflow of the exact sum."""
+    """sb and db in turn, by distance, as 2 step + 1 - (1 where the exact value is below step).
 
-    doubled: NDArray[np.int32]
-    size: int
+    The last term tells an underflow of the exact sum.
+    """
+
+    steps: NDArray[np.int32]
+    furthest: np.int32
+    """Twice the greatest distance: there, and beyond, a sum is its greater operand."""
 
 
 _EMPTY = -(1 << 26)
@@ -140,60 +147,88 @@ def _fast_table(gaussian: GaussianLog, fmt: LNSFormat) -> _FastTable | None:
         return None
     table = tables(gaussian, fmt)
     is_exact = gaussian == sums.EXACT
-    greatest = max(int(np.abs(part.astype(np.int64)).max()) for part in table[:2])
-    if TIE in table.sb or TIE in table.db or greatest >= -_EMPTY >> 1 or (is_exact and not table.complete):
+    reach = 2 * fmt.max_log + 1  # numbers in the range are no further apart than this many distances, 0 being the first
+    sb, db = table.sb[:reach], table.db[:reach]
+    greatest = max(int(np.abs(part.astype(np.int64)).max()) for part in (sb, db))
+    complete = table.complete or sb.size == reach
+    if TIE in sb or TIE in db or greatest >= -_EMPTY >> 1 or (is_exact and not complete):
         return None
-    doubled = [2 * table.sb.astype(np.int64), 2 * table.db.astype(np.int64)]
+    doubled = [2 * sb.astype(np.int64), 2 * db.astype(np.int64)]
     if is_exact:
-        z = np.arange(table.sb.size, dtype=np.int64)
-        doubled[0] -= exact_steps(z, fmt, False, rounding="toward_zero") < table.sb
-        doubled[1][1:] -= exact_steps(z[1:], fmt, True, rounding="toward_zero") < table.db[1:]
+        z = np.arange(sb.size, dtype=np.int64)
+        doubled[0] -= exact_steps(z, fmt, False, rounding="toward_zero") < sb
+        doubled[1][1:] -= exact_steps(z[1:], fmt, True, rounding="toward_zero") < db[1:]
     doubled[1][0] = 4 * _EMPTY
-    # one entry more, without effect: where z ends up that is beyond the tables
-    ends = np.array([0]), np.array([-1 if is_exact else 0])
-    parts = [np.concatenate([part, end]) for part, end in zip(doubled, ends, strict=True)]
-    return _FastTable(np.concatenate(parts).astype(np.int32), table.sb.size + 1)
+    # one distance more, without effect: where z ends up that is beyond the tables
+    pairs = np.empty((sb.size + 1, 2), np.int32)
+    for column, (part, end) in enumerate(zip(doubled, (0, -1 if is_exact else 0), strict=True)):
+        pairs[:-1, column], pairs[-1, column] = part + 1, end + 1
+    return _FastTable(pairs.reshape(-1), np.int32(2 * sb.size))
 
 
 @kernel
-def _distances(total, term, by, by_sign, size, index):  # type: ignore[no-untyped-def]
-    """Where in the table the step of total + (the term times a number) is: the distance, and `size` on for db.
+def _pack(terms, limit, out):  # type: ignore[no-untyped-def]
+    """Fill in 2 log + sign; returns the least and the greatest log that is no zero's, and whether all are in limit."""
+    log, negative, zero = terms
+    least, greatest, fits = np.int64(limit), np.int64(-limit), True
+    for i in range(log.shape[0]):
+        for j in range(log.shape[1]):
+            if zero[i, j]:
+                out[i, j] = np.int32(2 * _EMPTY)
+                continue
+            one = np.int64(log[i, j])
+            least, greatest = min(least, one), max(greatest, one)
+            fits = fits and abs(one) < limit
+            out[i, j] = np.int32(2 * one + np.int64(negative[i, j]))
+    return least, greatest, fits
+
+
+@kernel
+def _distances(total, term, by, by_sign, furthest, index):  # type: ignore[no-untyped-def]
+    """Where in the table the step of total + (the term times a number) is: twice the distance, and 1 on for db.
 
     Numbers are 2 log + sign in int32; `by` is twice the number's logarithm. This and `_settle_row` are loops of their
     own, without a branch and without a look-up, so that the compiler makes vectors of them.
     """
-    one, last, skip = np.int32(1), np.int32(size - 1), np.int32(size)
+    one, but_sign = np.int32(1), np.int32(-2)
     for j in range(total.size):
         p = np.int32(term[j] + by) ^ by_sign
-        z = abs(np.int32((total[j] >> one) - (p >> one)))
-        index[j] = np.int32(min(z, last) + (np.int32(-(np.int32(total[j] ^ p) & one)) & skip))
+        twice = abs(np.int32((total[j] & but_sign) - (p & but_sign)))
+        index[j] = np.uint16(min(twice, furthest) | ((total[j] ^ p) & one))
 
 
 @kernel
-def _look_up(table, index, step):  # type: ignore[no-untyped-def]
-    for j in range(step.size):
-        step[j] = table[np.uint32(index[j])]
+def _look_up(table, words, step):  # type: ignore[no-untyped-def]
+    """step = table[index], four indices to a word: fewer loads."""
+    for j in range(words.size):
+        word = words[j]
+        for part in range(4):
+            step[4 * j + part] = table[(word >> np.uint64((16 * part) ^ _FIRST)) & np.uint64(0xFFFF)]
+
+
+_FIRST = 0 if sys.byteorder == "little" else 48
+"""Where in a word the first of its four indices is."""
 
 
 @kernel
-def _settle_row(total, term, by, by_sign, step, lowest, greatest, half):  # type: ignore[no-untyped-def]
-    """total <- total + (the term times a number), from the doubled steps; with the edges."""
-    one, empty, twice = np.int32(1), np.int32(_EMPTY), np.int32(half + half)
+def _settle_row(total, term, by, by_sign, step, edges):  # type: ignore[no-untyped-def]
+    """total <- total + (the term times a number), from the steps; with the edges. The sign is that of the greater."""
+    one, but_sign, empty = np.int32(1), np.int32(-2), np.int32(2 * _EMPTY)
+    lowest, greatest, half = np.int32(2 * edges[0]), np.int32(2 * edges[1]), np.int32(2 * edges[2] + 1)
     for j in range(total.size):
         p = np.int32(term[j] + by) ^ by_sign
-        old = total[j]
-        hi = max(old, p) >> one
-        log = np.int32(hi + (np.int32(step[j] + one) >> one))
-        under = lowest if np.int32(np.int32(hi + hi) + step[j]) >= twice else empty
-        log = min(under if log < lowest else log, greatest)
-        sign = (p if np.int32(p >> one) > np.int32(old >> one) else old) & one
-        total[j] = np.int32(np.int32(log + log) | sign)
+        hi = max(total[j], p)
+        twice = np.int32((hi & but_sign) + step[j])
+        under = lowest if twice >= half else empty
+        twice = min(under if twice < lowest else twice, greatest)
+        total[j] = (twice & but_sign) | (hi & one)
 
 
 @kernel
-def _place_row(term, by, by_sign, lowest, greatest, half, out):  # type: ignore[no-untyped-def]
+def _place_row(term, by, by_sign, edges, out):  # type: ignore[no-untyped-def]
     """The term times a number, brought into the range: saturated, or underflowed by nearest."""
     one, empty = np.int32(1), np.int32(_EMPTY)
+    lowest, greatest, half = edges
     for j in range(term.size):
         p = np.int32(term[j] + by) ^ by_sign
         log = min(np.int32(p >> one), greatest)
@@ -202,84 +237,101 @@ def _place_row(term, by, by_sign, lowest, greatest, half, out):  # type: ignore[
 
 
 @kernel
-def _sequential(a, b, place, table, size, edges, out):  # type: ignore[no-untyped-def]
-    """A matrix product of numbers 2 log + sign, term after term."""
-    lowest, greatest, half = edges
-    index, step, placed = np.empty(b.shape[1], np.int32), np.empty(b.shape[1], np.int32), np.empty(b.shape[1], np.int32)
-    zero = np.int32(0)
-    for i in range(a.shape[0]):
-        total = out[i]
-        total[:] = np.int32(2 * _EMPTY)
-        for k in range(a.shape[1]):
-            term, sign = b[k], np.int32(a[i, k] & 1)
-            by = np.int32(a[i, k] - sign)
-            if place:
-                _place_row(term, by, sign, lowest, greatest, half, placed)
-                term, by, sign = placed, zero, zero
-            _distances(total, term, by, sign, size, index)
-            _look_up(table, index, step)
-            _settle_row(total, term, by, sign, step, lowest, greatest, half)
+def _write_row(total, lowest, bias, sign_bit, out):  # type: ignore[no-untyped-def]
+    """Numbers 2 log + sign as codes."""
+    for j in range(out.size):
+        log = np.int32(total[j] >> np.int32(1))
+        code = np.int32(log + bias) | (sign_bit if total[j] & np.int32(1) else np.int32(0))
+        out[j] = np.int32(0) if log < lowest else code
 
 
 @kernel
-def _pairwise(a, b, place, table, size, edges, out):  # type: ignore[no-untyped-def]
-    """A matrix product of numbers 2 log + sign, the terms of each row added in a tree."""
-    lowest, greatest, half = edges
-    inner, columns = b.shape
-    index, step, terms = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty((inner, columns), np.int32)
-    zero = np.int32(0)
-    for i in range(a.shape[0]):
-        for k in range(inner):
-            sign = np.int32(a[i, k] & 1)
-            _place_row(b[k], np.int32(a[i, k] - sign), sign, lowest, greatest, half, terms[k])
-        count = inner
-        while count > 1:
-            for k in range(count // 2):
-                left, right = terms[2 * k], terms[2 * k + 1]
-                _distances(left, right, zero, zero, size, index)
-                _look_up(table, index, step)
-                _settle_row(left, right, zero, zero, step, lowest, greatest, half)
-                terms[k] = left
-            if count & 1:
-                terms[count // 2] = terms[count - 1]
-            count = (count + 1) // 2
-        out[i] = terms[0]
+def _sequential(a, b, place, table, furthest, edges, code, rows, index, out):  # type: ignore[no-untyped-def]
+    """A matrix product of numbers 2 log + sign, term after term; b is (blocks of columns, K, columns)."""
+    columns, zero = b.shape[2], np.int32(0)
+    total, placed, step, words = rows[0], rows[1], rows[2], index.view(np.uint64)
+    for block in range(b.shape[0]):
+        for i in range(a.shape[0]):
+            total[:] = np.int32(2 * _EMPTY)
+            for k in range(a.shape[1]):
+                term, sign = b[block, k], np.int32(a[i, k] & 1)
+                by = np.int32(a[i, k] - sign)
+                if place:
+                    _place_row(term, by, sign, edges, placed)
+                    term, by, sign = placed, zero, zero
+                _distances(total, term, by, sign, furthest, index)
+                _look_up(table, words, step)
+                _settle_row(total, term, by, sign, step, edges)
+            _write_row(total, edges[0], code[0], code[1], out[i, block * columns : (block + 1) * columns])
 
 
-_THREADS_FROM = 1 << 20
-"""From this many additions on, rows go to several threads."""
+@kernel
+def _pairwise(a, b, place, table, furthest, edges, code, rows, index, out):  # type: ignore[no-untyped-def]
+    """The same, the terms added in a tree: a sum waits in `rows` until another of as many terms comes."""
+    columns, zero = b.shape[2], np.int32(0)
+    step, words = rows[0], index.view(np.uint64)
+    for block in range(b.shape[0]):
+        for i in range(a.shape[0]):
+            waiting = 0
+            for k in range(a.shape[1]):
+                sign = np.int32(a[i, k] & 1)
+                waiting += 1
+                _place_row(b[block, k], np.int32(a[i, k] - sign), sign, edges, rows[waiting])
+                pairs = k + 1 if k + 1 < a.shape[1] else 0  # the last term calls in all that wait
+                while waiting > 1 and pairs & 1 == 0:
+                    left, right = rows[waiting - 1], rows[waiting]
+                    _distances(left, right, zero, zero, furthest, index)
+                    _look_up(table, words, step)
+                    _settle_row(left, right, zero, zero, step, edges)
+                    waiting -= 1
+                    pairs >>= 1
+            _write_row(rows[1], edges[0], code[0], code[1], out[i, block * columns : (block + 1) * columns])
 
 
-def _fits_int32(terms: Terms) -> bool:
-    """Whether the kernels can add two such logarithms and tell the sum from zero."""
-    return bool(np.all(terms.zero | (np.abs(terms.log) < -_EMPTY // 4)))
+_COLUMNS = 512
+"""So many columns at a time: all that is needed of them stays in the nearest cache."""
+
+_VECTOR = 16
+"""Columns are filled up to a multiple of this: whole vectors, and whole words of indices."""
+
+_PARALLEL = 1 << 19
+"""So many additions, at least, to a thread."""
 
 
-def _by_table(a: Terms, b: Terms, fmt: LNSFormat, order: Order, table: _FastTable) -> Codes:
-    """The kernels over rows, on as many threads as there are processors."""
-    lowest = -fmt.max_log
-    half = lowest - int(steps_in_two(fmt)[0])
-    edges = np.int32(lowest), np.int32(fmt.max_log), np.int32(half)
-    a_log, b_log = (np.where(terms.zero, _EMPTY, terms.log) for terms in (a, b))
-    kept = [terms.log[~terms.zero] for terms in (a, b)]
-    place = any(part.size == 0 for part in kept) or not (
-        kept[0].min() + kept[1].min() >= lowest and kept[0].max() + kept[1].max() <= fmt.max_log
-    )
-    packed = [np.ascontiguousarray(2 * log + terms.negative, np.int32) for log, terms in ((a_log, a), (b_log, b))]
-    out = np.empty((a_log.shape[0], b_log.shape[1]), np.int32)
-    run_rows = _sequential if order == "sequential" else _pairwise
+def _by_table(a: Terms, b: Terms, fmt: LNSFormat, order: Order, table: _FastTable) -> Codes | None:
+    """The kernels over rows, on several threads; None where int32 is too narrow for a logarithm."""
+    (rows, inner), columns = a.log.shape, b.log.shape[1]
+    left, right = np.empty((rows, inner), np.int32), np.empty((inner, columns), np.int32)
+    least, greatest = 0, 0
+    for terms, packed in ((a, left), (b, right)):
+        low, high, fits = _pack(terms[:3], -_EMPTY // 4, packed)
+        if not fits:
+            return None
+        least, greatest = least + low, greatest + high
+    place = not (-fmt.max_log <= least and greatest <= fmt.max_log)
+    width = min(_COLUMNS, -(-columns // _VECTOR) * _VECTOR)
+    blocks = _aligned((-(-columns // width), inner, width), np.int32)
+    for block, part in enumerate(blocks):
+        part[:] = 2 * _EMPTY
+        own = right[:, block * width : (block + 1) * width]
+        part[:, : own.shape[1]] = own
+    half = -fmt.max_log - int(steps_in_two(fmt)[0])
+    edges = np.int32(-fmt.max_log), np.int32(fmt.max_log), np.int32(half)
+    code = np.int32(fmt.bias), np.int32(fmt.sign_bit)
+    out = np.empty((rows, columns), fmt.dtype)
 
-    def rows(part: slice) -> None:
-        run_rows(packed[0][part], packed[1], place, table.doubled, table.size, edges, out[part])
+    def run(begin: int, end: int) -> None:
+        buffers = _aligned((inner.bit_length() + 3, width), np.int32), _aligned((width,), np.uint16)
+        kernel_of = _sequential if order == "sequential" else _pairwise
+        kernel_of(left[begin:end], blocks, place, table.steps, table.furthest, edges, code, *buffers, out[begin:end])
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads > 1 and a_log.size * b_log.shape[1] >= _THREADS_FROM and a_log.shape[0] > 1:
-        cuts = np.linspace(0, a_log.shape[0], min(threads, a_log.shape[0]) + 1).astype(int)
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(rows, itertools.starmap(slice, itertools.pairwise(cuts))))
-    else:
-        rows(slice(None))
-    log = out.astype(np.int64) >> 1
-    zero = log < lowest
-    magnitude = np.where(zero, 0, log + fmt.bias)
-    return np.where((out & 1 != 0) & ~zero, magnitude | fmt.sign_bit, magnitude).astype(fmt.dtype)
+    in_chunks(run, rows, max(_PARALLEL // max(inner * columns, 1), 1), alignment=1)
+    return out
+
+
+def _aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """An array, not filled in, that begins with a line of the cache: a vector on two of them would be two loads."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    return memory[begin : begin + size].view(dtype).reshape(shape)

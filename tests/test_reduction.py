@@ -457,19 +457,57 @@ def test_extreme_functions_in_the_fast_kernels(kind, monkeypatch):
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_the_number_of_threads_changes_nothing(order, threads, monkeypatch):
     random = np.random.default_rng(8)
-    pool, pools = accumulate.ThreadPoolExecutor, []
-    monkeypatch.setattr(accumulate.os, "sched_getaffinity", lambda pid: range(threads), raising=False)
-    monkeypatch.setattr(accumulate, "ThreadPoolExecutor", lambda n: pools.append(n) or pool(n))
+    in_chunks, chunks = accumulate.in_chunks, []
+    monkeypatch.setattr(
+        accumulate, "in_chunks", lambda *a, **k: chunks.append(len(in_chunks(*a, **k, threads=threads)))
+    )
     for rows in (1, 2, 5, 9):
         a, b = random_codes(random, lns8f3, (rows, 12)), random_codes(random, lns8f3, (12, 33))
-        pools.clear()
         alone, _ = matmul(a, b, lns8f3, accumulator="lns16f10", order=order)
-        assert pools == []
+        assert chunks.pop() == 1
         with monkeypatch.context() as patch:
-            patch.setattr(accumulate, "_THREADS_FROM", 1)
+            patch.setattr(accumulate, "_PARALLEL", 1)
             together, _ = matmul(a, b, lns8f3, accumulator="lns16f10", order=order)
         np.testing.assert_array_equal(together, alone)
-        assert pools == ([threads] if threads > 1 and rows > 1 else [])
+        assert 1 < chunks.pop() <= threads or threads == 1 or rows == 1
+
+
+@orders
+@pytest.mark.parametrize("columns", [1, 15, 16, 17, 511, 512, 513, 1025])
+def test_blocks_of_columns_change_nothing(order, columns, monkeypatch):
+    random = np.random.default_rng(columns)
+    a, b = random_codes(random, lns8f3, (2, 7)), random_codes(random, lns8f3, (7, columns))
+    how = {"accumulator": lns8f3, "order": order}
+    found, _ = matmul(a, b, lns8f3, **how)
+    monkeypatch.setattr(accumulate, "_COLUMNS", 32)
+    np.testing.assert_array_equal(matmul(a, b, lns8f3, **how)[0], found)
+    monkeypatch.setattr(accumulate, "_fast_table", lambda gaussian, fmt: None)
+    np.testing.assert_array_equal(matmul(a, b, lns8f3, **how)[0], found)
+
+
+@orders
+@pytest.mark.parametrize("inner", range(1, 18))
+def test_trees_of_every_size(order, inner, monkeypatch):
+    random = np.random.default_rng(inner)
+    a, b = random_codes(random, lns8f3, (2, inner)), random_codes(random, lns8f3, (inner, 40))
+    found, _ = matmul(a, b, lns8f3, accumulator=lns8f3, order=order)
+    monkeypatch.setattr(accumulate, "_fast_table", lambda gaussian, fmt: None)
+    np.testing.assert_array_equal(matmul(a, b, lns8f3, accumulator=lns8f3, order=order)[0], found)
+
+
+@pytest.mark.parametrize("fraction_bits", [0, 7, 11, 12, 13, 14])
+def test_formats_of_16_bits_in_the_fast_kernels(fraction_bits, monkeypatch):
+    """Numbers at all distances: the indices of the greatest are the last that 16 bits hold."""
+    fmt = LNSFormat(16, fraction_bits)
+    table = accumulate._fast_table(Exact(), fmt)
+    assert int(table.furthest) + 2 == table.steps.size <= 1 << 16
+    near, top = np.arange(1, 40), fmt.max_magnitude
+    logs = np.concatenate([near, top + 1 - near, fmt.bias + near, [0]])
+    b = np.stack([part.reshape(-1) for part in np.meshgrid(logs, logs)]).astype(fmt.dtype)
+    a = np.array([[fmt.bias, fmt.bias], [fmt.bias, fmt.bias | fmt.sign_bit]], fmt.dtype)
+    found, _ = matmul(a, b, fmt, accumulator=fmt)
+    monkeypatch.setattr(accumulate, "_fast_table", lambda gaussian, fmt: None)
+    np.testing.assert_array_equal(matmul(a, b, fmt, accumulator=fmt)[0], found)
 
 
 # ----------------------------------------------------------------------------------------------------- shapes

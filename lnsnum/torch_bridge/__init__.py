@@ -7,6 +7,7 @@ from lnsnum.torch_bridge.checkpoint import load_model, save_model
 from lnsnum.torch_bridge.madam import Madam, StepReport, parameter_groups
 from lnsnum.torch_bridge.model import ConversionReport, ParameterReport, convert_model, decode_model
 from lnsnum.torch_bridge.weight import LNSWeight, Telemetry
+from lnsnum.torch_bridge.weight_only import use_weight_only, weight_only_linear
 
 __all__ = [
     "ConversionReport",
@@ -20,4 +21,6 @@ __all__ = [
     "load_model",
     "parameter_groups",
     "save_model",
+    "use_weight_only",
+    "weight_only_linear",
 ]
