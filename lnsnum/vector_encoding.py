@@ -280,7 +280,8 @@ def encode_single(patterns, mode, by, terms, random, draws, key, start, out, har
 
 @kernel
 def encode_double(patterns, to, out, hard):  # type: ignore[no-untyped-def]
-    """Codes of float32 or float64 patterns, as signed integers, to nearest; returns how many are left open, their indices in `hard`."""
+    """Codes of float32 or float64 patterns, as signed integers, to nearest; returns how many it leaves open, their
+    indices in `hard`."""
     flags = np.zeros(CHUNK, np.uint8)
     count = 0
     for begin in range(0, patterns.size, CHUNK):

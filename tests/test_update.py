@@ -612,7 +612,7 @@ def test_the_24_bits_are_uniform():
 
 @pytest.mark.parametrize("factors", [(1, SECOND_MOMENT), (1, MOMENTUM), (SECOND_MOMENT, MOMENTUM)], ids=str)
 def test_the_bits_that_one_word_gives_are_as_good_as_independent(factors):
-    """Each factor is odd, so a bijection; of pairs, chi-squared over 32 x 32 cells, and where one of the two is small."""
+    """Each factor is odd, so a bijection; of pairs, chi-squared over 32 x 32 cells, and where one is small."""
     assert all(factor % 2 == 1 for factor in factors)
     n = 1 << 18
     index = np.arange(n, dtype=np.uint64)

@@ -1,0 +1,58 @@
+"""The marks: ratios to reach within one run, and those that would be better still."""
+
+from __future__ import annotations
+
+from benchmarks.performance import products, startup, training
+from benchmarks.performance.cases import Mark
+
+LARGE = (10**6, 10**7)
+STEP = "training step, "
+
+MARKS = (
+    Mark("encode lns8, nearest", "encode lns8f3", 1.1, 0.8, LARGE),
+    Mark("encode lns8, stochastic", "encode lns8f3, stochastic", 2.5, 1.5, LARGE),
+    Mark("decode lns8", "decode lns8f3", 1.8, 1.2, LARGE),
+    Mark("encode lns16f10", "encode lns16f10", 2.0, 1.0, LARGE),
+    Mark("decode lns16f10", "decode lns16f10", 2.0, 1.0, LARGE),
+    Mark("encode lns32f23", "encode lns32f23", 4.0, 2.0, LARGE),
+    Mark("decode lns32f23", "decode lns32f23", 4.0, 2.0, LARGE),
+    Mark("multiply lns8", "multiply lns8f3", 1.0, 0.5, LARGE),
+    Mark("add lns8", "add lns8f3", 3.0, 1.5, LARGE),
+    Mark("add lns16f10", "add lns16f10", 8.0, 4.0, LARGE),
+    Mark("add lns32f23", "add lns32f23", 40.0, 20.0, LARGE),
+    Mark("matmul, float32 accumulator", "matmul lns8f3, float32 accumulator", 1.25, 1.05, (1024,)),
+    Mark(
+        "matmul, bit-true accumulator",
+        "matmul lns8f3, lns16f10 accumulator",
+        20,
+        60,
+        (512,),
+        products.XLNSTORCH,
+        "times faster",
+    ),
+    Mark(
+        "the same, xlnstorch at its best",
+        "matmul lns8f3, lns16f10 accumulator",
+        20,
+        60,
+        (512,),
+        products.XLNSTORCH_TABLES,
+        "times faster",
+    ),
+    Mark("weight-only product", "weight-only product lns8f5", 2.0, 0.8, (4096,), products.TORCH_MV),
+    Mark("Madam step", "Madam step lns8f5", 1.2, 0.7, (4_000_000,), training.FUSED_ADAM),
+    Mark(
+        "the same, beside IntegerMadam",
+        "Madam step lns8f5",
+        12,
+        25,
+        (4_000_000,),
+        training.INTEGER_MADAM,
+        "times faster",
+    ),
+    *(Mark(f"{STEP}{name}", f"{STEP}{name}", 1.10, 1.00, ()) for name in training.MODELS),
+    Mark(startup.IMPORT, startup.IMPORT, 1.2, 1.1, ()),
+    Mark(startup.FIRST, startup.FIRST, 20.0, 8.0, (), kind="seconds over"),
+    Mark(startup.LATER, startup.LATER, 1.0, 0.5, (), kind="seconds over"),
+    Mark("weight file load, 100 MB", "weight file load", 1.1, 1.0, (10**8,)),
+)
