@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
@@ -29,15 +30,15 @@ class _Pool:
         self.owner = (0, 0)
         self.lock = Lock()
 
-    def submit(self, threads: int, function: Callable[[int, int], T], bounds: list[tuple[int, int]]) -> list[Future[T]]:
-        """Hand chunks to the executor of this process with so many threads."""
+    def submit(self, threads: int, function: Callable[[], None], times: int) -> list[Future[None]]:
+        """Call the function so many times on the executor of this process with so many threads."""
         with self.lock:  # another thread may want another number of them
             owner = (os.getpid(), threads)
             if self.executor is None or self.owner != owner:
                 if self.executor is not None and self.owner[0] == owner[0]:
                     self.executor.shutdown(wait=False)
                 self.executor, self.owner = ThreadPoolExecutor(threads, thread_name_prefix="lnsnum"), owner
-            return [self.executor.submit(function, *bound) for bound in bounds]
+            return [self.executor.submit(function) for _ in range(times)]
 
     def renew_lock(self) -> None:
         """In a forked process, whose parent may have held the lock in another thread."""
@@ -83,20 +84,38 @@ def in_chunks(
     `get_num_threads()`. A function that runs in a chunk must not make chunks itself.
 
     Chunks are about of one size, of at least `least` elements (the last may be smaller), and begin at multiples of
-    `alignment`. What a chunk raises is raised, after all have ended.
+    `alignment`. There are `PIECES` for each thread, and whoever is free takes the next: other threads of this process,
+    such as torch's, which wait for work in a loop, or other programs may hold a processor for a while. What a chunk
+    raises is raised, after all have ended.
     """
     threads = get_num_threads() if threads is None else threads
-    count = min(threads, size // least)
+    count = min(threads * PIECES if threads > 1 else 1, size // least)
     if count <= 1:
         return [function(0, size)]
     length = -(-size // (count * alignment)) * alignment
-    bounds = [(begin, min(begin + length, size)) for begin in range(0, size, length)]
-    others = _pool.submit(threads - 1, function, bounds[1:])
-    try:
-        first = function(*bounds[0])
-    finally:
-        results = [other.exception() for other in others]
-    for error in results:
-        if error is not None:
-            raise error
-    return [first, *(other.result() for other in others)]
+    waiting = deque((begin, min(begin + length, size)) for begin in range(0, size, length))
+    results: dict[int, T] = {}
+    errors: dict[int, BaseException] = {}
+
+    def work() -> None:
+        while True:
+            try:
+                begin, end = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                results[begin] = function(begin, end)
+            except BaseException as error:
+                errors[begin] = error
+
+    starts = [begin for begin, _ in waiting]
+    helpers = _pool.submit(threads - 1, work, min(threads, len(starts)) - 1)
+    work()
+    for helper in helpers:
+        helper.result()
+    if errors:
+        raise errors[min(errors)]
+    return [results[begin] for begin in starts]
+
+
+PIECES = 4

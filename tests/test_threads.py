@@ -15,7 +15,7 @@ import torch
 
 from lnsnum import lns8f5
 from lnsnum import threads as lnsnum_threads
-from lnsnum.threads import get_num_threads, in_chunks, set_num_threads
+from lnsnum.threads import PIECES, get_num_threads, in_chunks, set_num_threads
 from lnsnum.torch_bridge.update import madam_step
 
 ALIGNMENT = 4096
@@ -53,17 +53,33 @@ def test_chunks_make_up_the_range_in_order(n, least):
             assert chunks[0][0] == 0
             assert chunks[-1][1] == size
             assert all(a[1] == b[0] for a, b in itertools.pairwise(chunks))
-            assert len(chunks) <= max(1, min(n, size // least))
+            assert len(chunks) <= max(1, min(n * PIECES if n > 1 else 1, size // least))
             assert all((end - begin) % ALIGNMENT == 0 and end - begin >= least for begin, end in chunks[:-1])
             assert all(begin < end for begin, end in chunks) or size == 0
-            if size < 2 * least:
+            if size < 2 * least or n == 1:
                 assert len(chunks) == 1
 
 
-def test_there_are_as_many_chunks_as_threads_where_there_is_enough():
-    for n in (1, 2, 3):
+def test_there_are_some_chunks_for_each_thread_where_there_is_enough():
+    for n, count in ((1, 1), (2, 2 * PIECES), (3, 3 * PIECES)):
         with threads(n):
-            assert len(in_chunks(bounds, 10 * LEAST, LEAST)) == n
+            assert len(in_chunks(bounds, 24 * LEAST, LEAST)) == count
+
+
+def test_a_free_thread_takes_what_a_slow_one_leaves():
+    """The first chunk waits until all the others have ended."""
+    ended, all_others = [], threading.Event()
+
+    def run(begin, end):
+        if begin == 0:
+            assert all_others.wait(60)
+        ended.append(begin)
+        if len(ended) == 2 * PIECES - 1:
+            all_others.set()
+
+    with threads(2):
+        in_chunks(run, 2 * PIECES * ALIGNMENT, ALIGNMENT)
+    assert ended[-1] == 0
 
 
 def test_the_number_of_threads_is_an_integer_from_1_on():
@@ -74,18 +90,18 @@ def test_the_number_of_threads_is_an_integer_from_1_on():
     assert get_num_threads() == before
 
 
-def test_chunks_run_at_the_same_time_and_the_first_on_the_caller_s_thread():
-    """Each chunk waits for all the others."""
-    barrier, names = threading.Barrier(3, timeout=60), {}
+def test_chunks_run_at_the_same_time_and_one_on_the_caller_s_thread():
+    """Each of three chunks waits for the others."""
+    barrier, names = threading.Barrier(3, timeout=60), []
 
     def meet(begin, end):
         barrier.wait()
-        names[begin] = threading.current_thread().name
+        names.append(threading.current_thread().name)
 
     with threads(3):
         in_chunks(meet, 3 * ALIGNMENT, ALIGNMENT)
-    assert names[0] == threading.current_thread().name
-    assert all(names[begin].startswith("lnsnum") for begin in (ALIGNMENT, 2 * ALIGNMENT))
+    assert names.count(threading.current_thread().name) == 1
+    assert sum(name.startswith("lnsnum") for name in names) == 2
 
 
 @pytest.mark.parametrize("failing", [(0,), (1,), (2,), (1, 2), (0, 2)])
@@ -181,7 +197,7 @@ def test_a_caller_with_another_number_of_threads_does_not_end_the_pool_of_the_fi
     monkeypatch.setattr(lnsnum_threads, "ThreadPoolExecutor", Interrupted)
     monkeypatch.setattr(lnsnum_threads, "_pool", lnsnum_threads._Pool())
     with threads(2):
-        assert len(in_chunks(bounds, 3 * ALIGNMENT, ALIGNMENT)) == 2
+        assert len(in_chunks(bounds, 3 * ALIGNMENT, ALIGNMENT)) == 3
     others[0].join(timeout=60)
     assert len(found[0]) == 3
 
