@@ -30,6 +30,7 @@ CHUNK = 1024
 
 _SQRT_HALF = np.int32(0x3F3504F3)
 _ONE_OCTAVE = np.int32(0x7FFFFF)
+_MAGNITUDE = np.int32(0x7FFFFFFF)
 _INFINITY = np.int32(0x7F800000)
 _LEAST_NORMAL = np.int32(0x00800000)
 _P0, _P1, _P2, _P3, _P4, _P5, _P6, _P7 = (
@@ -98,25 +99,27 @@ def terms(to: Target) -> NDArray[np.float32]:
 
 
 @kernel
-def _position(pattern, by):  # type: ignore[no-untyped-def]
-    """`(a, floor, rest, inexact)`: |x| as a pattern; its E = floor + rest, int32 and float32; whether it is no 2^e.
+def positions(patterns, by, floors, rests):  # type: ignore[no-untyped-def]
+    """E = floor + rest of each |x|, an int32 and a float32.
 
-    Here and below truths meet in & and |, selections are of numbers already computed, and each sum of int32 is brought
-    back to int32: what is left has no branch, and vectors of sixteen.
+    In a loop of its own, which leaves the processor room for several of its long chains of operations at once. Here and
+    below truths meet in & and |, selections are of numbers already computed, and each sum of int32 is brought back to
+    int32: what is left has no branch, and vectors of sixteen.
     """
-    a = np.int32(pattern & np.int32(0x7FFFFFFF))
-    k = np.int32(a - _SQRT_HALF)
-    m = np.int32(np.int32(k & _ONE_OCTAVE) + _SQRT_HALF)
-    f = np.float32(np.int32(m).view(np.float32) - np.float32(1.0))
-    f2 = np.float32(f * f)  # Estrin's order: half of Horner's chain
-    p01, p23 = np.float32(_P0 + np.float32(_P1 * f)), np.float32(_P2 + np.float32(_P3 * f))
-    p45, p67 = np.float32(_P4 + np.float32(_P5 * f)), np.float32(_P6 + np.float32(_P7 * f))
-    low, high = np.float32(p01 + np.float32(p23 * f2)), np.float32(p45 + np.float32(p67 * f2))
-    p = np.float32(low + np.float32(high * np.float32(f2 * f2)))
-    r = np.float32(np.float32(p * f) * by.steps)
-    down = np.float32(np.floor(r))
-    whole = np.int32(np.int32(k >> np.int32(23)) * by.octave)
-    return a, np.int32(whole + np.int32(down)), np.float32(r - down), np.int32(a & _ONE_OCTAVE) != np.int32(0)
+    for i in range(patterns.size):
+        k = np.int32(np.int32(patterns[i] & _MAGNITUDE) - _SQRT_HALF)
+        m = np.int32(np.int32(k & _ONE_OCTAVE) + _SQRT_HALF)
+        f = np.float32(np.int32(m).view(np.float32) - np.float32(1.0))
+        f2 = np.float32(f * f)  # Estrin's order: half of Horner's chain
+        p01, p23 = np.float32(_P0 + np.float32(_P1 * f)), np.float32(_P2 + np.float32(_P3 * f))
+        p45, p67 = np.float32(_P4 + np.float32(_P5 * f)), np.float32(_P6 + np.float32(_P7 * f))
+        low, high = np.float32(p01 + np.float32(p23 * f2)), np.float32(p45 + np.float32(p67 * f2))
+        p = np.float32(low + np.float32(high * np.float32(f2 * f2)))
+        r = np.float32(np.float32(p * f) * by.steps)
+        down = np.float32(np.floor(r))
+        whole = np.int32(np.int32(k >> np.int32(23)) * by.octave)
+        floors[i] = np.int32(whole + np.int32(down))
+        rests[i] = np.float32(r - down)
 
 
 @kernel
@@ -141,11 +144,11 @@ def _open(a, doubtful, by):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _nearest(patterns, by, out, flags):  # type: ignore[no-untyped-def]
+def _nearest(patterns, floors, rests, by, out, flags):  # type: ignore[no-untyped-def]
     """To nearest, where a position never is half-way; an underflow by its distance from half of the smallest."""
     half, one = np.float32(0.5), np.int32(1)
     for i in range(patterns.size):
-        a, floor, rest, _ = _position(patterns[i], by)
+        a, floor, rest = np.int32(patterns[i] & _MAGNITUDE), floors[i], rests[i]
         m = np.int32(np.int32(np.int32(floor + np.int32(rest > half)) - by.lowest) + one)
         away = np.float32(abs(np.float32(rest - half)))
         doubtful = (away < by.margin) | ((m < one) & (away >= np.float32(half - by.margin)))
@@ -154,11 +157,12 @@ def _nearest(patterns, by, out, flags):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _directed(patterns, by, up_if_positive, up_if_negative, out, flags):  # type: ignore[no-untyped-def]
+def _directed(patterns, floors, rests, by, up_if_positive, up_if_negative, out, flags):  # type: ignore[no-untyped-def]
     """Away from zero for the signs that say so, else toward it."""
     half, one = np.float32(0.5), np.int32(1)
     for i in range(patterns.size):
-        a, floor, rest, inexact = _position(patterns[i], by)
+        a, floor, rest = np.int32(patterns[i] & _MAGNITUDE), floors[i], rests[i]
+        inexact = np.int32(a & _ONE_OCTAVE) != np.int32(0)  # no power of two
         up = up_if_negative if patterns[i] < np.int32(0) else up_if_positive
         m = np.int32(np.int32(np.int32(floor + np.int32(up * np.int32(inexact))) - by.lowest) + one)
         doubtful = (abs(np.float32(rest - half)) >= np.float32(half - by.margin)) & inexact
@@ -167,11 +171,12 @@ def _directed(patterns, by, up_if_positive, up_if_negative, out, flags):  # type
 
 
 @kernel
-def _at_random(patterns, by, by_value, terms, random, out, flags):  # type: ignore[no-untyped-def]
+def _at_random(patterns, floors, rests, by, by_value, terms, random, out, flags):  # type: ignore[no-untyped-def]
     """Up with the probability of the rest, or with (b^rest - 1) / (b - 1), b the factor of a step."""
     half, one, unit = np.float32(0.5), np.int32(1), np.float32(2.0**-32)
     for i in range(patterns.size):
-        a, floor, rest, inexact = _position(patterns[i], by)
+        a, floor, rest = np.int32(patterns[i] & _MAGNITUDE), floors[i], rests[i]
+        inexact = np.int32(a & _ONE_OCTAVE) != np.int32(0)  # no power of two
         share = np.float32(np.float32(random[i]) * unit)
         p = rest
         if by_value:
@@ -260,20 +265,22 @@ def encode_single(patterns, mode, by, terms, random, draws, key, start, out, har
     """
     flags = np.zeros(CHUNK, np.uint8)
     own, words = np.empty(CHUNK, np.uint32), np.empty((4, RANDOM_BLOCKS), np.uint32)
+    floors, rests = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.float32)
     count = 0
     for begin in range(0, patterns.size, CHUNK):
         end = min(begin + CHUNK, patterns.size)
         part, to = patterns[begin:end], out[begin:end]
+        positions(part, by, floors, rests)
         if mode == NEAREST:
-            _nearest(part, by, to, flags)
+            _nearest(part, floors, rests, by, to, flags)
         elif mode <= DOWN:
-            _directed(part, by, np.int32(mode == UP), np.int32(mode == DOWN), to, flags)
+            _directed(part, floors, rests, by, np.int32(mode == UP), np.int32(mode == DOWN), to, flags)
         else:
             if draws:
                 fill_random_words(own[: end - begin], start + begin, key[0], key[1], key[2], words)
-                _at_random(part, by, mode == STOCHASTIC_VALUE, terms, own, to, flags)
+                _at_random(part, floors, rests, by, mode == STOCHASTIC_VALUE, terms, own, to, flags)
             else:
-                _at_random(part, by, mode == STOCHASTIC_VALUE, terms, random[begin:end], to, flags)
+                _at_random(part, floors, rests, by, mode == STOCHASTIC_VALUE, terms, random[begin:end], to, flags)
         count = _collect(flags, end - begin, begin, hard, count)
     return count
 

@@ -772,7 +772,7 @@ def layers(device=None):
 def read(monkeypatch):
     """What the reader has read and is not yet let go."""
     census, original = Census(), WeightFile._array
-    monkeypatch.setattr(WeightFile, "_array", lambda self, name: census.count(original(self, name)))
+    monkeypatch.setattr(WeightFile, "_array", lambda self, name, told: census.count(original(self, name, told)))
     return census
 
 
@@ -802,9 +802,9 @@ def test_codes_replace_what_the_model_had_one_tensor_at_a_time(tmp_path, read, f
         with pytest.MonkeyPatch.context() as patch:
             original = WeightFile._array  # the census, which sees each tensor before it is placed
 
-            def look(self, name, original=original, floats=floats, gone=gone):
+            def look(self, name, told, original=original, floats=floats, gone=gone):
                 gone.append(sum(ref() is None for ref in floats))
-                return original(self, name)
+                return original(self, name, told)
 
             patch.setattr(WeightFile, "_array", look)
             load_model(tmp_path / "model", fresh)

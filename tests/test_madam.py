@@ -1009,3 +1009,21 @@ def test_a_state_that_lacks_something_is_refused(key):
         Madam(model.parameters()).load_state_dict(state)
     with pytest.raises(ValueError, match=r"this is no optimizer's state"):
         optimizer.load_state_dict({})
+
+
+UNCOMPILED = """
+import sys, torch
+from lnsnum.torch_bridge import Madam, convert_model
+model = torch.nn.Linear(3, 2)
+convert_model(model, "lns8f5")
+optimizer = Madam(model.parameters(), lr=0.01)
+for _ in range(2):
+    optimizer.zero_grad()
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_training_without_torch_compile_does_not_load_its_tracer():
+    subprocess.run([sys.executable, "-c", UNCOMPILED], check=True)

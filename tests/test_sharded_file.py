@@ -16,7 +16,7 @@ import safetensors.numpy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSTensor, lns6f2, lns8f3, lns8f5, lns16f10, sharded_file
+from lnsnum import LNSTensor, lns6f2, lns8f3, lns8f5, lns16f10, sharded_file, single_file
 from lnsnum.sharded_file import LARGEST_INDEX, plan
 from lnsnum.single_file import WeightFile
 from lnsnum.weight_file import (
@@ -366,7 +366,7 @@ class Census:
 def test_iterating_has_one_tensor_in_memory(tmp_path, monkeypatch, most):
     written = save_weights(tmp_path / "w", some_weights(), max_shard_bytes=most)
     census, original = Census(), WeightFile._array
-    monkeypatch.setattr(WeightFile, "_array", lambda self, name: census.count(original(self, name)))
+    monkeypatch.setattr(WeightFile, "_array", lambda self, name, told: census.count(original(self, name, told)))
     names = []
     for name, tensor in iterate_weights(written):
         names.append(name)
@@ -418,7 +418,9 @@ def test_a_set_that_is_replaced_while_it_is_opened(tmp_path, monkeypatch, before
 
 
 @pytest.mark.skipif(os.name == "nt", reason="open files cannot be deleted there")
-def test_a_set_that_is_replaced_while_it_is_read(tmp_path):
+@pytest.mark.parametrize("large", [single_file.LARGE, 1])
+def test_a_set_that_is_replaced_while_it_is_read(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(single_file, "LARGE", large)
     save_weights(tmp_path / "w", OLD, max_shard_bytes=50)
     iteration = iterate_weights(tmp_path / "w")
     first = next(iteration)

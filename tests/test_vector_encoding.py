@@ -27,7 +27,7 @@ from lnsnum import (
 )
 from lnsnum.encoding import _encode_each, encode_patterns, float_patterns
 from lnsnum.rounding import MODES, target
-from lnsnum.vector_encoding import CHUNK, SINGLE_ERROR, _position, lane, terms
+from lnsnum.vector_encoding import CHUNK, SINGLE_ERROR, lane, positions, terms
 
 jit = not numba.config.DISABLE_JIT
 F32 = np.float32
@@ -67,20 +67,14 @@ def test_the_margin_holds_for_every_float32_mantissa():
     """From sqrt(1/2) to sqrt(2), against the logarithm in long double, and a sample of that against mpmath."""
     mantissas = np.arange(SQRT_HALF, SQRT_HALF + (1 << 23), dtype=np.int32)
     by = lane(target(lns8f3, 0))._replace(octave=np.int32(1), steps=F32(1.0))
-    position = np.empty(mantissas.size, np.float64)
-    _fill_positions(mantissas, by, position)
+    floors, rests = np.empty(mantissas.size, np.int32), np.empty(mantissas.size, F32)
+    positions(mantissas, by, floors, rests)
+    position = floors + rests.astype(np.float64)
     exact = np.log2(mantissas.view(F32).astype(np.longdouble))
     sample = np.linspace(0, mantissas.size - 1, 1000).astype(int)
     for i in sample:
         assert abs(mpmath.mpf(str(exact[i])) - mpmath.log(mpmath.mpf(float(mantissas.view(F32)[i])), 2)) < 2.0**-50
     assert np.abs(position - exact).max() < 0.8 * SINGLE_ERROR
-
-
-@numba.njit
-def _fill_positions(patterns, by, out):
-    for i in range(patterns.size):
-        _, floor, rest, _ = _position(patterns[i], by)
-        out[i] = floor + np.float64(rest)
 
 
 @pytest.mark.skipif(not jit, reason="every mantissa, by the compiled kernels")

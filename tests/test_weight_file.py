@@ -18,9 +18,17 @@ import safetensors.numpy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, LNSTensor, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23
+from lnsnum import LNSFormat, LNSTensor, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23, single_file
 from lnsnum.format import MAX_LOG_OFFSET
-from lnsnum.weight_file import WeightFileError, load_metadata, load_weights, replacing, save_weights
+from lnsnum.single_file import LARGE, WeightFile
+from lnsnum.weight_file import (
+    WeightFileError,
+    iterate_weights,
+    load_metadata,
+    load_weights,
+    replacing,
+    save_weights,
+)
 
 PLAIN_DTYPES = [np.dtype(code) for code in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")]
 PLAIN_DTYPES.append(np.dtype(ml_dtypes.bfloat16))
@@ -90,15 +98,19 @@ def folder():
 @given(
     st.dictionaries(names, st.one_of(lns_parts(), plain_arrays()), max_size=4),
     st.dictionaries(texts, texts, max_size=3),
+    st.sampled_from([LARGE, 0]),
 )
-@example({}, {})
+@example({}, {}, 0)
 @example(
-    {"": np.array(True), "\0\n\"'\\/\N{GRINNING FACE}": np.zeros((0, 3))}, {"": "", "lnsnum": "{}", "__metadata__": "x"}
+    {"": np.array(True), "\0\n\"'\\/\N{GRINNING FACE}": np.zeros((0, 3))},
+    {"": "", "lnsnum": "{}", "__metadata__": "x"},
+    0,
 )
-@example({"lnsnum": (np.uint8([1]), lns8f3, 0), "w": (np.zeros((2, 0), np.uint32), lns32f23, -5)}, {})
-def test_what_is_written_is_read(values, metadata):
+@example({"lnsnum": (np.uint8([1]), lns8f3, 0), "w": (np.zeros((2, 0), np.uint32), lns32f23, -5)}, {}, LARGE)
+def test_what_is_written_is_read(values, metadata, large):
     weights = {name: build(value) for name, value in values.items()}
-    with folder() as here:
+    with folder() as here, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(single_file, "LARGE", large)
         path = here / "w.safetensors"
         save_weights(path, weights, metadata=metadata)
         loaded = load_weights(path)
@@ -128,6 +140,45 @@ def test_every_width_with_all_its_edges(tmp_path, bits):
         tensor = LNSTensor(np.array(edges, fmt.dtype), fmt, log_offset=log_offset)
         save_weights(tmp_path / "w", {"w": tensor})
         assert same(load_weights(tmp_path / "w")["w"], tensor)
+
+
+def test_large_tensors_are_read_past_the_mapped_file(tmp_path, monkeypatch):
+    """Each from the place that the header says, whatever lies before it; the small ones safetensors hands over."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "codes": LNSTensor(rng.integers(0, 256, LARGE, np.uint8), lns8f5),
+        "few codes": LNSTensor([1, 2, 3], lns8f5),
+        "floats": rng.random((2, LARGE // 8), np.float32).T,
+    }
+    save_weights(tmp_path / "w", weights)
+    straight, original = [], WeightFile._straight
+
+    def look(self, name, told):
+        array = original(self, name, told)
+        straight.append((name, array is not None))
+        return array
+
+    monkeypatch.setattr(WeightFile, "_straight", look)
+    loaded = load_weights(tmp_path / "w")
+    assert all(
+        same(np.asarray(a, order="C") if isinstance(a, np.ndarray) else a, loaded[n]) for n, a in weights.items()
+    )
+    assert sorted(straight) == [("codes", True), ("floats", True)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="open files cannot be replaced there")
+@pytest.mark.parametrize("large", [LARGE, 0])
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(single_file, "LARGE", large)
+    old, new = ({name: np.full(5, value) for name in "abc"} for value in (1.0, 2.0))
+    save_weights(tmp_path / "w", old)
+    iteration = iterate_weights(tmp_path / "w")
+    first = next(iteration)
+    save_weights(tmp_path / "w", new)
+    for name, array in (first, *iteration):
+        assert same(array, old[name])
+    for name, array in iterate_weights(tmp_path / "w"):
+        assert same(array, new[name])
 
 
 def test_no_layout_matters(tmp_path):
@@ -660,9 +711,10 @@ def refusal(path, read=load_weights):
     return text
 
 
-@pytest.fixture
-def file(tmp_path):
-    """A function that writes a file and gives its path."""
+@pytest.fixture(params=[LARGE, 0], ids=["small", "large"])
+def file(request, tmp_path, monkeypatch):
+    """A function that writes a file and gives its path; its tensors count as small ones, or as large."""
+    monkeypatch.setattr(single_file, "LARGE", request.param)
 
     def write(content, name="w.safetensors"):
         (tmp_path / name).write_bytes(content)
@@ -808,18 +860,20 @@ def entries(draw):
 
 
 @settings(max_examples=100)
-@given(entries())
-def test_any_entry_is_read_or_refused(entry):
-    with folder() as here:
+@given(entries(), st.sampled_from([LARGE, 0]))
+def test_any_entry_is_read_or_refused(entry, large):
+    with folder() as here, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(single_file, "LARGE", large)
         path = here / "w"
         path.write_bytes(weight_file(entry))
         assert list(read_or_refused(path)) in (["w"], [])
 
 
 @settings(max_examples=150)
-@given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=3))
-def test_any_damage_is_read_or_refused(at, damage):
-    with folder() as here:
+@given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=3), st.sampled_from([LARGE, 0]))
+def test_any_damage_is_read_or_refused(at, damage, large):
+    with folder() as here, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(single_file, "LARGE", large)
         path = here / "w"
         path.write_bytes((GOOD[:at] + damage + GOOD[at + len(damage) :])[: len(GOOD)])
         read_or_refused(path)

@@ -150,13 +150,17 @@ class Madam(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, checked; see `torch.optim.Optimizer.add_param_group`."""
         _check_group({**self.defaults, **param_group})
-        super().add_param_group(param_group)
+        _unguarded(Optimizer.add_param_group)(self, param_group)
         try:
             _check_parameters(self.param_groups[-1])
             self._warn_of_lr(len(self.param_groups) - 1)
         except Exception:
             del self.param_groups[-1]
             raise
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Let the gradients go, or fill them with zeros; see `torch.optim.Optimizer.zero_grad`."""
+        _unguarded(Optimizer.zero_grad)(self, set_to_none)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -396,6 +400,12 @@ def _check_parameters(group: dict[str, Any]) -> None:
         raise ValueError(
             f"the group mixes {' and '.join(sorted(formats))}: make a group for each format, as parameter_groups does"
         )
+
+
+def _unguarded(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of Optimizer without what keeps torch.compile out of it: while nobody compiles, that would only load
+    torch._dynamo, in half a second of the start of every training run."""
+    return method if "torch._dynamo" in sys.modules else inspect.unwrap(method)
 
 
 def _level_of_the_caller() -> int:

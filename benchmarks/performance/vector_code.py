@@ -1,0 +1,116 @@
+"""What LLVM made of the kernels: the instructions of each one's inner loop, for each element.
+
+    python -m benchmarks.performance.vector_code
+
+A loop is the machine code from a label to a jump back to it; of a kernel's innermost loops the one with the most
+instructions on the widest registers is its body, the others are its tail. With the time of an element this tells what
+bounds a kernel: at about four instructions a cycle the processor is busy, and only fewer of them would be faster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lnsnum import encode, lns8f5, lns32f23, rounding, vector_encoding
+from lnsnum.torch_bridge import moments, update
+
+KINDS = {
+    "division, root": r"v(div|sqrt)",
+    "gather": r"v(p)?gather",
+    "multiplication": r"vp?mul",
+    "load or store": r"v?(p)?mov\w*\s.*\(",
+}
+
+
+class Loop(NamedTuple):
+    """The inner loop of a kernel."""
+
+    register: str
+    instructions: int
+    kinds: dict[str, int]
+    elements: int
+
+
+def find_loops(assembly: str) -> list[list[str]]:
+    """The instructions from each label to the last jump back to it, of loops that have no other loop within."""
+    lines = [line.strip() for line in assembly.splitlines() if re.match(r"\.L\w+:|\t[a-z]", line)]
+    labels = {line[:-1]: i for i, line in enumerate(lines) if line.endswith(":")}
+    spans = {}
+    for i, line in enumerate(lines):
+        jump = re.match(r"j\w+\s+(\.L\w+)$", line)
+        if jump and labels.get(jump[1], i) < i:
+            spans[labels[jump[1]]] = i
+    inner = [(a, b) for a, b in spans.items() if not any(a < c and d < b for c, d in spans.items())]
+    return [[line for line in lines[a : b + 1] if not line.endswith(":")] for a, b in inner]
+
+
+def body_of(assembly: str) -> Loop | None:
+    """The loop with the most instructions on the widest registers that there are."""
+    for register, width in (("zmm", 64), ("ymm", 32), ("xmm", 16)):
+        loops = [loop for loop in find_loops(assembly) if any(f"%{register}" in line for line in loop)]
+        if loops:
+            loop = max(loops, key=lambda lines: sum(f"%{register}" in line for line in lines))
+            steps = [int(m[1]) for line in loop if (m := re.match(r"(?:add|sub)q\s+\$(-?\d+), %r", line))]
+            kinds = {kind: sum(bool(re.match(pattern, line)) for line in loop) for kind, pattern in KINDS.items()}
+            return Loop(register, len(loop), kinds, min((abs(s) for s in steps), default=width // 4))
+    return None
+
+
+def compiled(kernel: Any, *arguments: Any) -> str:
+    """The machine code of a kernel for arguments of these types."""
+    fresh = type(kernel)(kernel.py_func, targetoptions=dict(kernel.targetoptions))  # a cached one keeps no assembly
+    fresh(*arguments)
+    return next(iter(fresh.inspect_asm().values()))
+
+
+def kernels() -> dict[str, Callable[[], str]]:
+    """Each kernel's name and how to get its machine code."""
+    n = 1024
+    x = np.random.default_rng(0).normal(size=n).astype(np.float32)
+    flags, words = np.zeros(n, np.uint8), np.ones(n, np.uint32)
+    by = vector_encoding.lane(rounding.target(lns8f5, 0))
+    codes, steps, drive, moment = encode(x, lns8f5), np.zeros(n, np.int32), x.copy(), np.ones(n, np.uint8)
+    scalars = update.step_scalars(
+        lns8f5, lr=0.05, coded=True, exponent=0, g_bound=10.0, beta=0.999, momentum=0.0, weight_decay=0.0,
+        beta_product=0.5, momentum_product=0.0,
+    )  # fmt: skip
+    one, greatest, patterns = np.float32(1), np.int32(127), x.view(np.int32)
+    v, u = np.ones(n, np.float32), np.ones(n, np.float32)
+    wide = rounding.target(lns32f23, 0)
+    return {
+        "encode: positions": lambda: compiled(vector_encoding.positions, patterns, by, steps, v),
+        "encode: to nearest": lambda: compiled(vector_encoding._nearest, patterns, steps, v, by, codes, flags),
+        "encode: at random, value": lambda: compiled(
+            vector_encoding._at_random, patterns, steps, v, by, True, vector_encoding.terms(wide), words, codes, flags
+        ),
+        "encode, 64-bit lanes": lambda: compiled(
+            vector_encoding._nearest_double, patterns, wide, encode(x, lns32f23), flags
+        ),
+        "Philox, four words": lambda: compiled(rounding.philox, 0, 1, 2, 3, words, words + 1, words + 2, words + 3),
+        "Madam: moment to float": lambda: compiled(moments.load_moment, moment, v),
+        "Madam: moments, g_hat": lambda: compiled(update._advance, x, scalars, False, v, u, drive),
+        "Madam: round": lambda: compiled(update._round_by_log, codes, x, drive, one, greatest, words, steps),
+        "Madam: move": lambda: compiled(update._move, codes, steps, greatest),
+        "Madam: moment to code": lambda: compiled(moments.store_moment, v, x, words, moment),
+    }
+
+
+def main() -> None:
+    print("| kernel | registers | instructions | for each element | " + " | ".join(KINDS) + " |")
+    print("| --- | --- | ---: | ---: |" + " ---: |" * len(KINDS))
+    for name, assembly in kernels().items():
+        loop = body_of(assembly())
+        if loop is None:
+            print(f"| {name} | none |" + " |" * (2 + len(KINDS)))
+            continue
+        kinds = " | ".join(str(count) for count in loop.kinds.values())
+        each = loop.instructions / loop.elements
+        print(f"| {name} | {loop.register} | {loop.instructions} | {each:.1f} | {kinds} |")
+
+
+if __name__ == "__main__":
+    main()
