@@ -93,9 +93,10 @@ def rescale(
         return linear(a, None, factor, Fraction(0), KEEP, result)
     steps = _step_ratio(fmt, to)
 
-    def fill(target: Target, random: UInt32Array, out: NDArray[Any], hard: NDArray[np.int64]) -> int:
-        count: int = _change_base(a.codes, a.fmt.max_magnitude, a.shift, steps, target, random, out, hard)
-        return count
+    def fill(target: Target, random: UInt32Array, out: NDArray[Any]) -> NDArray[np.int64]:
+        hard = np.empty(out.size, np.int64)
+        count = _change_base(a.codes, a.fmt.max_magnitude, a.shift, steps, target, random, out, hard)
+        return hard[:count]
 
     def case(i: int) -> tuple[Value, bool, int, float]:
         log = a.log(i)

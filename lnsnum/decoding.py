@@ -30,7 +30,7 @@ from lnsnum.elementary import CELL_RANGE, CELLS, power_of_half, significands
 from lnsnum.format import LNSFormat
 from lnsnum.kernel import kernel
 from lnsnum.rounding import steps_in_two
-from lnsnum.threads import in_chunks
+from lnsnum.threads import Team, in_chunks
 
 _FEW = 100
 """Of more scales none gets a table."""
@@ -166,7 +166,7 @@ def _decode_wide(codes: Codes, fmt: LNSFormat, log_offset: int, dtype: str) -> N
 
 
 def _decode_by_powers(
-    codes: Codes, fmt: LNSFormat, log_offset: Any, dtype: str, threads: int | None = None
+    codes: Codes, fmt: LNSFormat, log_offset: Any, dtype: str, threads: int | Team | None = None
 ) -> NDArray[Any]:
     """Bit patterns of one-dimensional codes: where a format is too wide for a table, or the scales are many."""
     to = FLOAT_TYPES[dtype]
@@ -199,7 +199,7 @@ def _gather(codes, table, out):  # type: ignore[no-untyped-def]
         out[i] = table[codes[i]]
 
 
-def gather(codes: NDArray[Any], table: NDArray[Any], out: NDArray[Any], *, threads: int | None = None) -> None:
+def gather(codes: NDArray[Any], table: NDArray[Any], out: NDArray[Any], *, threads: int | Team | None = None) -> None:
     """out[i] = table[codes[i]], all contiguous and one-dimensional."""
     in_chunks(
         lambda begin, end: _gather(codes[begin:end], table, out[begin:end]), codes.size, _PARALLEL, threads=threads

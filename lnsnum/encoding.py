@@ -11,7 +11,6 @@ read as they are, even where the processor flushes them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache, partial
 from typing import Any
@@ -37,7 +36,7 @@ from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underfl
 from lnsnum.kernel import kernel
 from lnsnum.rounding import DOUBT, DOWN, MODES, NEAREST, UP, Target, UInt32Array, check_key, pack, settle, target
 from lnsnum.rounding import random_bits as draw_random_bits
-from lnsnum.threads import in_chunks
+from lnsnum.threads import Part, Team, in_parts
 from lnsnum.thresholds import Side, locate, thresholds
 
 MOST_THRESHOLDS = 10
@@ -226,7 +225,7 @@ def encode_patterns(
     overflow: Overflow,
     underflow: Underflow,
     key: tuple[int, int, int] | None = None,
-    threads: int | None = None,
+    threads: int | Team | None = None,
 ) -> None:
     """Write the codes of one-dimensional patterns (uint32 of float32, uint64 of float64) at one scale.
 
@@ -240,13 +239,7 @@ def encode_patterns(
             random = draw_random_bits(patterns.size, seed=key[0], stream=key[1], step=key[2])
         _encode_each(patterns, random, fmt, to, out)
         return
-    hard = np.empty(patterns.shape, np.int64)
-
-    def run(begin: int, end: int) -> NDArray[np.int64]:
-        count: int = fill(begin, end, hard[begin:end])
-        return hard[begin : begin + count] + begin
-
-    left = np.concatenate(in_chunks(run, patterns.size, _PARALLEL, threads=threads))
+    left = in_parts(fill, patterns.size, _PARALLEL, threads=threads)
     if left.size:
         part = random[left] if random.size > 1 else random
         if key is not None:
@@ -266,7 +259,7 @@ def _vector_fill(
     to: Target,
     key: tuple[int, int, int] | None,
     out: Codes,
-) -> Callable[[int, int, NDArray[np.int64]], int] | None:
+) -> Part | None:
     """fill(begin, end, hard) writes those codes and says how many it leaves open; None where no vectors serve."""
     steps, single = to.steps_in_two, patterns.itemsize == 4
     signed = patterns.view(f"i{patterns.itemsize}")

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from lnsnum.codes import Codes
 from lnsnum.decide import Sum, Term, Value
 from lnsnum.kernel import kernel
-from lnsnum.operation import Operand, Result, fitting_offset, in_parts, of_part, run
+from lnsnum.operation import Operand, Result, fitting_offset, of_part, run
 from lnsnum.rounding import DOUBT, Target, UInt32Array, pack, settle, whole_steps_in_two
-from lnsnum.threads import in_chunks
+from lnsnum.threads import in_chunks, in_parts
 
 
 class Rule(NamedTuple):
@@ -191,7 +191,7 @@ def linear(
     other = a if b is None else b
     error = 0.0 if divisor & (divisor - 1) == 0 else 2.0**-52
 
-    def fill(to: Target, random: UInt32Array, out: NDArray[Any], hard: NDArray[np.int64]) -> int:
+    def fill(to: Target, random: UInt32Array, out: NDArray[Any]) -> NDArray[np.int64]:
         def part(begin: int, end: int, hard: NDArray[np.int64]) -> int:
             x, y = a.part(begin, end), other.part(begin, end)
             count: int = _linear(
@@ -201,7 +201,7 @@ def linear(
             )  # fmt: skip
             return count
 
-        return in_parts(part, out.size, hard, _LEAST)
+        return in_parts(part, out.size, _LEAST)
 
     def case(i: int) -> tuple[Value, bool, int, float]:
         position = a_factor * a.log(i) + b_factor * other.log(i)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from lnsnum.format import LNSFormat
 from lnsnum.gaussian import TIE, Exact, has_tables, tables
 from lnsnum.kernel import kernel
-from lnsnum.operation import Operand, in_parts
+from lnsnum.operation import Operand
 from lnsnum.rounding import NEAREST, Target
+from lnsnum.threads import in_parts
 
 FAR = 1 << 26
 """Logarithms of operands and steps stay below this in size: what is beyond FAR goes another way."""
@@ -162,5 +163,4 @@ def add(a: Operand, c: Operand, fmt: LNSFormat, to: Target, out: NDArray[Any]) -
         )
         return count
 
-    hard = np.empty(out.size, np.int64)
-    return hard[: in_parts(part, out.size, hard, _LEAST)]
+    return in_parts(part, out.size, _LEAST)

@@ -20,7 +20,6 @@ from lnsnum.codes import check_random_bits as _check_random_bits
 from lnsnum.decide import HardCase, resolve
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_log_offset
 from lnsnum.rounding import Target, UInt32Array, target, unbounded
-from lnsnum.threads import in_chunks
 
 OutLogOffset = int | Literal["fit"] | None
 """The result's log_offset: an integer, "fit" (the least at which nothing saturates), or None: 0 where all operands
@@ -183,37 +182,17 @@ def fitting_offset(greatest_log: int, fmt: LNSFormat) -> int:
     return max(offset, -MAX_LOG_OFFSET)
 
 
-Part = Callable[[int, int, NDArray[np.int64]], int]
-"""A kernel on the elements from the first number to the second: it writes the indices, counted from the first, of those
-that it leaves to integers, and returns how many."""
-
-
-def in_parts(part: Part, size: int, hard: NDArray[np.int64], least: int) -> int:
-    """Run a kernel over all elements, on several threads in parts of at least `least`: as one `Part` over them all."""
-
-    def run_part(begin: int, end: int) -> tuple[int, int]:
-        return begin, part(begin, end, hard[begin:end])
-
-    total = 0
-    for begin, count in in_chunks(run_part, size, least):
-        hard[total : total + count] = hard[begin : begin + count] + begin
-        total += count
-    return total
-
-
-Fill = Callable[[Target, UInt32Array, NDArray[Any], NDArray[np.int64]], int]
-"""A kernel with its operands bound: (target, random bits, codes to write, hard cases to write) -> how many are hard."""
+Fill = Callable[[Target, UInt32Array, NDArray[Any]], NDArray[np.int64]]
+"""A kernel with its operands bound: (target, random bits, codes to write) -> the indices that it leaves open."""
 
 
 def run(fill: Fill, case: HardCase, result: Result) -> tuple[Codes, int]:
     """The codes of the result, correctly rounded, and their log_offset."""
     size = int(np.prod(result.shape, dtype=np.int64))
-    hard = np.empty(size, np.int64)
 
     def execute(to: Target, dtype: Any) -> NDArray[Any]:
         out = np.empty(size, dtype)
-        count = fill(to, result.random, out, hard)
-        resolve(hard[:count], case, result.fmt, to, out)
+        resolve(fill(to, result.random, out), case, result.fmt, to, out)
         return out
 
     offset = result.log_offset

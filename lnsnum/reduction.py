@@ -159,11 +159,12 @@ def _finish(total: Codes, a: Any, b: Any, default: LNSFormat, call: _Call, divis
     if divisor == 1:
         return linear(x, None, factor, Fraction(0), KEEP, result)
 
-    def fill(to: Target, random: UInt32Array, out: NDArray[Any], hard: NDArray[np.int64]) -> int:
-        count: int = _divide_by(
+    def fill(to: Target, random: UInt32Array, out: NDArray[Any]) -> NDArray[np.int64]:
+        hard = np.empty(out.size, np.int64)
+        count = _divide_by(
             x.codes, fmt.max_magnitude, x.shift[0], float(factor), math.log2(divisor), to, random, out, hard
         )
-        return count
+        return hard[:count]
 
     def case(i: int) -> tuple[Value, bool, int, float]:
         value = Quotient((Term(1, 0, Fraction(x.log(i), 1 << fmt.fraction_bits)),), divisor)

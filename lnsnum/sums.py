@@ -31,9 +31,9 @@ from lnsnum.gaussian import (
     tables,
 )
 from lnsnum.kernel import kernel
-from lnsnum.operation import Operand, Result, fitting_offset, in_parts, of_part, run
+from lnsnum.operation import Operand, Result, fitting_offset, of_part, run
 from lnsnum.rounding import DOUBT, Target, UInt32Array, pack, settle, whole_steps_in_two
-from lnsnum.threads import in_chunks
+from lnsnum.threads import in_chunks, in_parts
 
 EXACT = Exact()
 
@@ -106,14 +106,14 @@ def fused(a: Operand, b: Operand | None, c: Operand, result: Result) -> tuple[Co
     other = a if b is None else b
     drop = finest - result.fmt.fraction_bits
 
-    def fill(to: Target, random: UInt32Array, out: NDArray[Any], hard: NDArray[np.int64]) -> int:
+    def fill(to: Target, random: UInt32Array, out: NDArray[Any]) -> NDArray[np.int64]:
         def part(begin: int, end: int, hard: NDArray[np.int64]) -> int:
             x, y, z = (_arguments(operand.part(begin, end)) for operand in (a, other, c))
             bits = of_part(random, begin, end)
             count: int = _fused(x, a_factor, y, b_factor, z, c_factor, drop, to, bits, out[begin:end], hard)
             return count
 
-        return in_parts(part, out.size, hard, _LEAST)
+        return in_parts(part, out.size, _LEAST)
 
     def case(i: int) -> tuple[Value, bool, int, float]:
         steps = 1 << finest

@@ -4,7 +4,7 @@ Kernels run without the GIL, so plain threads give the other processors. Which c
 threads belong to one process: a forked one, such as a DataLoader's worker, makes its own.
 
 There are as many as Numba would use (NUMBA_NUM_THREADS, by default the processors that the process may run on), until
-`set_num_threads` says otherwise; `lnsnum.torch_bridge` takes torch's number instead.
+`set_num_threads` says otherwise; `lnsnum.torch_bridge` brings a team of its own.
 """
 
 from __future__ import annotations
@@ -15,11 +15,21 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numba
+import numpy as np
+from numpy.typing import NDArray
 
 T = TypeVar("T")
+
+
+class Team(NamedTuple):
+    """Threads that can call a function together."""
+
+    size: int
+    run: Callable[[Callable[[], None], int], None]
+    """run(work, n) calls work on n of them, the caller's among them, and returns when all calls have ended."""
 
 
 class _Pool:
@@ -29,6 +39,19 @@ class _Pool:
         self.executor: ThreadPoolExecutor | None = None
         self.owner = (0, 0)
         self.lock = Lock()
+
+    def team(self, size: int) -> Team:
+        """The caller's thread and those of the executor."""
+
+        def run(work: Callable[[], None], n: int) -> None:
+            others = self.submit(size - 1, work, n - 1)
+            try:
+                work()
+            finally:
+                for other in others:
+                    other.result()
+
+        return Team(size, run)
 
     def submit(self, threads: int, function: Callable[[], None], times: int) -> list[Future[None]]:
         """Call the function so many times on the executor of this process with so many threads."""
@@ -45,9 +68,9 @@ class _Pool:
         self.lock = Lock()
 
 
-_pool = _Pool()
+pool = _Pool()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.renew_lock)
+    os.register_at_fork(after_in_child=pool.renew_lock)
 
 
 _threads = [int(numba.config.NUMBA_NUM_THREADS)]
@@ -78,9 +101,14 @@ def set_num_threads(n: int) -> None:
 
 
 def in_chunks(
-    function: Callable[[int, int], T], size: int, least: int, *, alignment: int = 4096, threads: int | None = None
+    function: Callable[[int, int], T],
+    size: int,
+    least: int,
+    *,
+    alignment: int = 4096,
+    threads: int | Team | None = None,
 ) -> list[T]:
-    """function(begin, end) for chunks that make up range(size), in order; on `threads` threads, by default
+    """function(begin, end) for chunks that make up range(size), in order; on a team or a number of threads, by default
     `get_num_threads()`. A function that runs in a chunk must not make chunks itself.
 
     Chunks are about of one size, of at least `least` elements (the last may be smaller), and begin at multiples of
@@ -88,8 +116,8 @@ def in_chunks(
     such as torch's, which wait for work in a loop, or other programs may hold a processor for a while. What a chunk
     raises is raised, after all have ended.
     """
-    threads = get_num_threads() if threads is None else threads
-    count = min(threads * PIECES if threads > 1 else 1, size // least)
+    team = threads if isinstance(threads, Team) else pool.team(get_num_threads() if threads is None else threads)
+    count = min(team.size * PIECES if team.size > 1 else 1, size // least)
     if count <= 1:
         return [function(0, size)]
     length = -(-size // (count * alignment)) * alignment
@@ -109,13 +137,35 @@ def in_chunks(
                 errors[begin] = error
 
     starts = [begin for begin, _ in waiting]
-    helpers = _pool.submit(threads - 1, work, min(threads, len(starts)) - 1)
-    work()
-    for helper in helpers:
-        helper.result()
+    team.run(work, min(team.size, len(starts)))
     if errors:
         raise errors[min(errors)]
     return [results[begin] for begin in starts]
 
 
 PIECES = 4
+
+
+Part = Callable[[int, int, NDArray[np.int64]], int]
+"""A kernel on the elements from the first number to the second: it writes the indices, counted from the first, of those
+that it leaves to integers, and returns how many."""
+
+
+def in_parts(part: Part, size: int, least: int, *, threads: int | Team | None = None) -> NDArray[np.int64]:
+    """Run a kernel over all elements, as `in_chunks` does; the indices of those that it leaves open, in order."""
+
+    def run(begin: int, end: int) -> NDArray[np.int64]:
+        found = [np.empty(0, np.int64)]
+        for start in range(begin, end, _LONGEST):
+            stop = min(start + _LONGEST, end)
+            left = np.empty(stop - start, np.int64)
+            count = part(start, stop, left)
+            found.append(left[:count] + start)
+        return np.concatenate(found)
+
+    return np.concatenate(in_chunks(run, size, least, threads=threads))
+
+
+_LONGEST = 1 << 18
+"""Elements of a part: their indices are 2 MB, of which a few bytes are written. From 4 MB on NumPy asks for huge pages,
+and the first touch of one can take milliseconds."""

@@ -26,7 +26,7 @@ from lnsnum.codes import WIDEST_TABLE, Codes, LogOffset, check_codes, check_form
 from lnsnum.decoding import decode, decode_table
 from lnsnum.format import LNSFormat
 from lnsnum.kernel import kernel
-from lnsnum.threads import in_chunks
+from lnsnum.threads import Team, in_chunks
 
 LANES = 128
 """Partial sums of each element of the result: a power of two."""
@@ -99,7 +99,7 @@ def weight_only_matmul(x: ArrayLike, codes: ArrayLike, fmt: LNSFormat, *, log_of
 
 
 def multiply(
-    x: NDArray[Any], codes: Codes, fmt: LNSFormat, log_offset: LogOffset, *, threads: int | None = None
+    x: NDArray[Any], codes: Codes, fmt: LNSFormat, log_offset: LogOffset, *, threads: int | Team | None = None
 ) -> NDArray[Any]:
     """`weight_only_matmul` of what is known to be good, on so many threads."""
     rows, inner = codes.shape

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from lnsnum.elementary import CELL_RANGE, CELLS, log2_of_normal, power_of_half
 from lnsnum.kernel import kernel
-from lnsnum.operation import Operand, in_parts
+from lnsnum.operation import Operand
 from lnsnum.rounding import NEAREST, Target
+from lnsnum.threads import in_parts
 
 POSITION_ERROR = 2.0**-44
 """Bound of the error of `log2_of_sum`, in octaves, with the roundings of u and of K's product. The worst is the
@@ -116,5 +117,4 @@ def add(a: Operand, c: Operand, to: Target, out: NDArray[Any]) -> NDArray[np.int
         count: int = _add_blocks(x.codes, x.shift, y.codes, y.shift, to, out[begin:end], hard)
         return count
 
-    hard = np.empty(out.size, np.int64)
-    return hard[: in_parts(part, out.size, hard, _LEAST)]
+    return in_parts(part, out.size, _LEAST)

@@ -63,6 +63,7 @@ ORDER = [
     "lnsnum.law_suite",
     "lnsnum.strategies",
     "lnsnum.certify",
+    "lnsnum.torch_bridge.threads",
     "lnsnum.torch_bridge.scale",
     "lnsnum.torch_bridge.codes_twin",
     "lnsnum.torch_bridge.codes",
@@ -87,7 +88,7 @@ ORDER = [
 ]
 """All modules, from the top step of the staircase down: a new module is entered here, above all that import it."""
 
-CORE = ORDER[: ORDER.index("lnsnum.torch_bridge.scale")]
+CORE = ORDER[: ORDER.index("lnsnum.torch_bridge.threads")]
 
 LIBRARIES = {
     "lnsnum.single_file": {"numpy", "safetensors", "ml_dtypes"},

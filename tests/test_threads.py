@@ -195,7 +195,7 @@ def test_a_caller_with_another_number_of_threads_does_not_end_the_pool_of_the_fi
             return super().submit(*args)
 
     monkeypatch.setattr(lnsnum_threads, "ThreadPoolExecutor", Interrupted)
-    monkeypatch.setattr(lnsnum_threads, "_pool", lnsnum_threads._Pool())
+    monkeypatch.setattr(lnsnum_threads, "pool", lnsnum_threads._Pool())
     with threads(2):
         assert len(in_chunks(bounds, 3 * ALIGNMENT, ALIGNMENT)) == 3
     others[0].join(timeout=60)

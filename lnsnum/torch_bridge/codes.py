@@ -24,6 +24,7 @@ from lnsnum.threads import in_chunks
 from lnsnum.torch_bridge import codes_twin
 from lnsnum.torch_bridge.codes_twin import CODE_DTYPES, FLOAT_NAMES, PATTERN_DTYPES
 from lnsnum.torch_bridge.scale import Scale
+from lnsnum.torch_bridge.threads import torch_team
 
 _PARALLEL = 1 << 18
 
@@ -79,7 +80,7 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     words = as_numpy(_flat(dense), fmt.dtype)
     if scale.offsets is None:
         table = decoding.decode_table(fmt, scale.low, name)
-        decoding.gather(words, table, patterns, threads=torch.get_num_threads())
+        decoding.gather(words, table, patterns, threads=torch_team())
     else:
         _decode_channels(words, fmt, scale, scale.offsets.expand(codes.shape).permute(order), name, patterns)
     return floats
@@ -112,7 +113,7 @@ def _decode_channels(
         _gather_channels(codes[:, part], places[part], *rule, out[:, part])
 
     least = max(_PARALLEL * blocks[1] // words.size, 1)
-    in_chunks(run, blocks[1], least, alignment=1, threads=torch.get_num_threads())
+    in_chunks(run, blocks[1], least, alignment=1, threads=torch_team())
 
 
 @kernel
@@ -175,7 +176,7 @@ def encode(
     encoding.encode_patterns(
         patterns, as_numpy(_flat(out), fmt.dtype), fmt, scale.low,
         *(np.ascontiguousarray(given).reshape(-1) for given in random if given is not None),
-        key=None if seed is None or not stochastic else (seed, 0, 0), threads=torch.get_num_threads(), **modes,
+        key=None if seed is None or not stochastic else (seed, 0, 0), threads=torch_team(), **modes,
     )  # fmt: skip
     return out
 

@@ -26,7 +26,6 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat, check_choice
@@ -41,6 +40,7 @@ from lnsnum.torch_bridge.moments import (
     store_moment,
     store_momentum,
 )
+from lnsnum.torch_bridge.threads import torch_team
 
 StepRounding = Literal["stochastic_log", "stochastic_value", "nearest"]
 """How the real number of code steps is rounded: so that the logarithm of the weight is right on average, so that the
@@ -471,7 +471,7 @@ def apply_step(
     arrays = [codes, gradient, second_moment, np.empty(0, np.uint8) if momentum_codes is None else momentum_codes]
     flat = [array.reshape(-1) for array in arrays]
     rule = scalars, mode, up, zero == "leave", fmt.max_magnitude, seed, stream, step
-    threads = torch.get_num_threads()
+    threads = torch_team()
 
     def run(begin: int, end: int) -> tuple[int, int, int, int]:
         parts = (array[begin:end] for array in flat)

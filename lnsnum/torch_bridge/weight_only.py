@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from lnsnum import weight_only
 from lnsnum.torch_bridge.codes import as_numpy, is_on_cpu
+from lnsnum.torch_bridge.threads import torch_team
 from lnsnum.torch_bridge.weight import LNSWeight
 
 MOST_VECTORS = 32
@@ -49,7 +50,7 @@ def weight_only_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
         as_numpy(weight.codes.detach().contiguous(), weight.fmt.dtype),
         weight.fmt,
         scale.low if scale.offsets is None else as_numpy(scale.offsets.contiguous()),
-        threads=torch.get_num_threads(),
+        threads=torch_team(),
     )
     out = torch.from_numpy(product)
     return out if bias is None else out.add_(bias)
