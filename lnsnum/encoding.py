@@ -37,7 +37,7 @@ from lnsnum.kernel import kernel
 from lnsnum.rounding import DOUBT, DOWN, MODES, NEAREST, UP, Target, UInt32Array, check_key, pack, settle, target
 from lnsnum.rounding import random_bits as draw_random_bits
 from lnsnum.threads import Part, Team, in_parts
-from lnsnum.thresholds import Side, locate, thresholds
+from lnsnum.thresholds import ONE, Side, locate, threshold, thresholds
 
 MOST_THRESHOLDS = 10
 """Formats of base 2 up to this many fraction bits encode by a table of thresholds."""
@@ -265,6 +265,16 @@ def _vector_fill(
     signed = patterns.view(f"i{patterns.itemsize}")
     if to.steps_error != 0.0 or steps != int(steps) or patterns.size < vector_encoding.CHUNK:
         return None
+    if single and to.mode == NEAREST and fmt.base == 2.0 and fmt.fraction_bits <= 4 and fmt.bits <= 16:
+        by = vector_encoding.lane(to)
+        if by.least == 0:
+            counts = _counts(fmt, to.lowest + fmt.max_log)
+
+            def fill_by_counting(begin: int, end: int, hard: NDArray[np.int64]) -> int:
+                vector_encoding.nearest_by_counting(signed[begin:end], by, counts, out[begin:end])
+                return 0
+
+            return fill_by_counting
     if single and fmt.bits <= 16 and steps <= vector_encoding.MOST_STEPS:
         by, terms = vector_encoding.lane(to), vector_encoding.terms(to)
         drawn = (0, 0, 0) if key is None else key
@@ -286,6 +296,19 @@ def _vector_fill(
 
         return fill_wide
     return None
+
+
+@lru_cache(maxsize=256)
+def _counts(fmt: LNSFormat, log_offset: int) -> vector_encoding.Counts:
+    """The thresholds of an octave and that of half of the smallest, in float32."""
+    steps = 1 << fmt.fraction_bits
+    exact_ones = [threshold(fmt.fraction_bits, "nearest", log) - ONE for log in range(1, steps + 1)]
+    least = [-(-mantissa >> 29) for mantissa in exact_ones]  # the least float32 mantissa that is not below
+    never = 1 << 23
+    padded = [min(mantissa, never) for mantissa in least] + [never] * (16 - steps)
+    half = -(-(_edges(fmt, log_offset)[1] - (896 << 52)) >> 29)
+    half = min(max(half, 0x00800000), FLOAT_TYPES["float32"].infinity)
+    return vector_encoding.Counts(np.array(padded, np.int32), np.int32(half))
 
 
 def _encode_each(patterns: NDArray[Any], random: UInt32Array, fmt: LNSFormat, to: Target, out: Codes) -> None:

@@ -155,11 +155,9 @@ def in_parts(part: Part, size: int, least: int, *, threads: int | Team | None = 
     """Run a kernel over all elements, as `in_chunks` does; the indices of those that it leaves open, in order."""
 
     def run(begin: int, end: int) -> NDArray[np.int64]:
-        found = [np.empty(0, np.int64)]
+        found, left = [np.empty(0, np.int64)], np.empty(min(end - begin, _LONGEST), np.int64)
         for start in range(begin, end, _LONGEST):
-            stop = min(start + _LONGEST, end)
-            left = np.empty(stop - start, np.int64)
-            count = part(start, stop, left)
+            count = part(start, min(start + _LONGEST, end), left)
             found.append(left[:count] + start)
         return np.concatenate(found)
 

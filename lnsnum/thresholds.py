@@ -25,7 +25,7 @@ from lnsnum.kernel import kernel
 Side = Literal["floor", "ceil", "nearest"]
 
 _MANTISSA_BITS = 52
-_ONE = 0x3FF0_0000_0000_0000
+ONE = 0x3FF0_0000_0000_0000
 _NEVER = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -38,7 +38,7 @@ class Thresholds(NamedTuple):
     threshold: np.ndarray[Any, np.dtype[np.uint64]]
 
 
-def _threshold(fraction_bits: int, side: Side, log: int) -> int:
+def threshold(fraction_bits: int, side: Side, log: int) -> int:
     """The least float64, as a bit pattern, that is rounded to at least `log`."""
     if side == "nearest":
         lower_is_even = log & 1 == 1
@@ -52,7 +52,7 @@ def _threshold(fraction_bits: int, side: Side, log: int) -> int:
 def thresholds(fraction_bits: int, side: Side) -> Thresholds:
     """The table by which floats are rounded to 2^-fraction_bits octaves, to the given side on the log axis."""
     steps = 1 << fraction_bits
-    mantissas = [_threshold(fraction_bits, side, log) - _ONE for log in range(1, steps + 1)]
+    mantissas = [threshold(fraction_bits, side, log) - ONE for log in range(1, steps + 1)]
     mantissas = [m for m in mantissas if m < 1 << _MANTISSA_BITS]
     shift = _MANTISSA_BITS
     while len({m >> shift for m in mantissas}) < len(mantissas):

@@ -16,6 +16,8 @@ import torch
 from lnsnum import lns8f5
 from lnsnum import threads as lnsnum_threads
 from lnsnum.threads import PIECES, get_num_threads, in_chunks, set_num_threads
+from lnsnum.torch_bridge import threads as bridge_threads
+from lnsnum.torch_bridge.threads import torch_team
 from lnsnum.torch_bridge.update import madam_step
 
 ALIGNMENT = 4096
@@ -122,6 +124,37 @@ def test_what_a_chunk_raises_is_raised_after_all_have_ended(failing, error):
         assert sorted(ended) == [0, 1, 2]
         assert caught.value.args[0] == failing[0]
         assert in_chunks(bounds, 3 * ALIGNMENT, ALIGNMENT)[-1] == (2 * ALIGNMENT, 3 * ALIGNMENT)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_torch_s_team_calls_on_as_many_threads_as_asked(n):
+    """Each waits for the others; what one raises comes out when all have ended."""
+    with threads(n):
+        team = torch_team()
+    barrier, called = threading.Barrier(n, timeout=60), []
+
+    def work():
+        called.append(barrier.wait())
+        if len(called) == n:
+            raise KeyError("the last")
+
+    assert team.size == n
+    with pytest.raises(KeyError, match="the last"):
+        team.run(work, n)
+    assert sorted(called) == list(range(n))
+    done = []
+    team.run(lambda: done.append(1), n)
+    assert len(done) == n
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU's OpenMP")
+def test_the_team_is_the_pool_where_torch_s_threads_cannot_be_had(monkeypatch):
+    monkeypatch.setattr(bridge_threads, "_gnu_openmp", lambda: None)
+    with threads(2):
+        in_chunks(lambda begin, end: begin, 3 * ALIGNMENT, ALIGNMENT, threads=torch_team())
+        monkeypatch.undo()
+        monkeypatch.setattr(bridge_threads, "_forked", [True])
+        assert len(in_chunks(bounds, 3 * ALIGNMENT, ALIGNMENT, threads=torch_team())) == 3
 
 
 # ----------------------------------------------------------------------------------------------------------- madam_step

@@ -34,8 +34,8 @@ F32 = np.float32
 SQRT_HALF = 0x3F3504F3
 
 FORMATS = [
-    LNSFormat(3, 0), lns4f1, LNSFormat(5, 2), lns8f3, lns8f5, lns12f6, lns16f7, lns16f10, LNSFormat(16, 12),
-    LNSFormat(8, 3, base=4.0), LNSFormat(10, 0, base=2.0 ** (1 / 4)), LNSFormat(9, 0, base=2.0 ** 0.2),
+    LNSFormat(3, 0), lns4f1, LNSFormat(5, 2), lns8f3, LNSFormat(9, 4), lns8f5, lns12f6, lns16f7, lns16f10,
+    LNSFormat(16, 12), LNSFormat(8, 3, base=4.0), LNSFormat(10, 0, base=2.0 ** (1 / 4)), LNSFormat(9, 0, base=2.0 ** 0.2),
 ]  # fmt: skip
 """K = 1 to 4096, of bases whose K is an integer, and one whose K is not."""
 
@@ -78,7 +78,7 @@ def test_the_margin_holds_for_every_float32_mantissa():
 
 
 @pytest.mark.skipif(not jit, reason="every mantissa, by the compiled kernels")
-@pytest.mark.parametrize("fmt", [lns8f3, lns8f5, lns16f10], ids=str)
+@pytest.mark.parametrize("fmt", [lns8f3, LNSFormat(9, 4), lns8f5, lns16f10], ids=str)
 @pytest.mark.parametrize("rounding", [mode for mode in MODES if not mode.startswith("stochastic")])
 def test_every_mantissa_of_an_octave_is_encoded_as_one_by_one(fmt, rounding):
     x = np.arange(0x3F800000, 0x40000000, dtype=np.uint32).view(F32)

@@ -81,7 +81,9 @@ def kernels() -> dict[str, Callable[[], str]]:
     one, greatest, patterns = np.float32(1), np.int32(127), x.view(np.int32)
     v, u = np.ones(n, np.float32), np.ones(n, np.float32)
     wide = rounding.target(lns32f23, 0)
+    counts = vector_encoding.Counts(np.zeros(16, np.int32), np.int32(0))
     return {
+        "encode: by counting": lambda: compiled(vector_encoding.nearest_by_counting, patterns, by, counts, codes),
         "encode: positions": lambda: compiled(vector_encoding.positions, patterns, by, steps, v),
         "encode: to nearest": lambda: compiled(vector_encoding._nearest, patterns, steps, v, by, codes, flags),
         "encode: at random, value": lambda: compiled(
