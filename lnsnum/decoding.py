@@ -206,7 +206,7 @@ def gather(codes: NDArray[Any], table: NDArray[Any], out: NDArray[Any], *, threa
     )
 
 
-_PARALLEL = 1 << 18
+_PARALLEL = 1 << 19
 
 
 def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offset: LogOffset = 0) -> NDArray[Any]:

@@ -249,7 +249,7 @@ def encode_patterns(
         out[left] = rest
 
 
-_PARALLEL = 1 << 16
+_PARALLEL = 1 << 18
 
 
 def _vector_fill(

@@ -133,7 +133,7 @@ def _add_blocks(a, a_shift, c, c_shift, table, one_from, zero_to, to, out, hard)
     return count
 
 
-_LEAST = 1 << 16
+_LEAST = 1 << 17
 
 
 def _ends(shift: NDArray[np.int64]) -> tuple[int, int]:

@@ -44,7 +44,7 @@ class _Pool:
         """The caller's thread and those of the executor."""
 
         def run(work: Callable[[], None], n: int) -> None:
-            others = self.submit(size - 1, work, n - 1)
+            others = self.submit(size - 1, work, n - 1) if n > 1 else []
             try:
                 work()
             finally:
@@ -111,6 +111,7 @@ def in_chunks(
     """function(begin, end) for chunks that make up range(size), in order; on a team or a number of threads, by default
     `get_num_threads()`. A function that runs in a chunk must not make chunks itself.
 
+    `least` is best some tenths of a millisecond of work: handing a chunk to a thread costs a part of that.
     Chunks are about of one size, of at least `least` elements (the last may be smaller), and begin at multiples of
     `alignment`. There are `PIECES` for each thread, and whoever is free takes the next: other threads of this process,
     such as torch's, which wait for work in a loop, or other programs may hold a processor for a while. What a chunk

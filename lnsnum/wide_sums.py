@@ -104,7 +104,7 @@ def _add_blocks(a, a_shift, c, c_shift, to, out, hard):  # type: ignore[no-untyp
     return count
 
 
-_LEAST = 1 << 15
+_LEAST = 1 << 16
 
 
 def add(a: Operand, c: Operand, to: Target, out: NDArray[Any]) -> NDArray[np.int64] | None:

@@ -21,7 +21,7 @@ from lnsnum.torch_bridge.threads import torch_team
 from lnsnum.torch_bridge.update import madam_step
 
 ALIGNMENT = 4096
-LEAST = 1 << 16
+LEAST = 1 << 17
 """Elements of a chunk of madam_step, at least."""
 
 
@@ -206,9 +206,9 @@ def at_once(*functions) -> list:
 
 def test_two_threads_may_step_at_once():
     with threads(2):
-        alone = [stepped(200_003, seed=i) for i in (0, 1)]
+        alone = [stepped(400_003, seed=i) for i in (0, 1)]
         for _ in range(5):
-            assert at_once(lambda: stepped(200_003, seed=0), lambda: stepped(200_003, seed=1)) == alone
+            assert at_once(lambda: stepped(400_003, seed=0), lambda: stepped(400_003, seed=1)) == alone
 
 
 def test_a_caller_with_another_number_of_threads_does_not_end_the_pool_of_the_first(monkeypatch):
@@ -243,15 +243,15 @@ sys.path.insert(0, {tests!r})
 from test_threads import stepped, torch
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 torch.set_num_threads(2)
-expected = stepped(200_001)
+expected = stepped(400_001)
 child = os.fork()
 if child == 0:
     status = 1
     try:
-        status = 0 if stepped(200_001) == expected and stepped(200_001) == expected else 3
+        status = 0 if stepped(400_001) == expected and stepped(400_001) == expected else 3
     finally:
         os._exit(status)
-assert stepped(200_001) == expected
+assert stepped(400_001) == expected
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
 
@@ -266,11 +266,11 @@ class Steps(torch.utils.data.Dataset):
         return 4
     def __getitem__(self, i):
         torch.set_num_threads(2)
-        return repr(stepped(200_001, seed=i))
+        return repr(stepped(400_001, seed=i))
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    expected = [repr(stepped(200_001, seed=i)) for i in range(4)]
+    expected = [repr(stepped(400_001, seed=i)) for i in range(4)]
     loader = torch.utils.data.DataLoader(Steps(), batch_size=None, num_workers=2, multiprocessing_context="fork")
     assert list(loader) == expected
 """

@@ -54,7 +54,7 @@ _NEAREST, _LOG, _VALUE = 0, 1, 2
 _MODES = {"nearest": _NEAREST, "stochastic_log": _LOG, "stochastic_value": _VALUE}
 
 _CHUNK = 1024
-_PARALLEL = 1 << 16
+_PARALLEL = 1 << 17
 _LEAST_NORMAL = np.float32(2.0**-126)
 _GREATEST_GRADIENT = np.float32(2.0**60)
 _GREATEST_STEP = np.float32(2.0**30)
