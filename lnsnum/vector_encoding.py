@@ -211,6 +211,14 @@ def _directed(patterns, floors, rests, by, up_if_positive, up_if_negative, out, 
 
 
 @kernel
+def _three_pairs(a, b, c, d, e, f, x, x2):  # type: ignore[no-untyped-def]
+    """a + b x + c x^2 + d x^3 + e x^4 + f x^5."""
+    low, middle = np.float32(a + np.float32(b * x)), np.float32(c + np.float32(d * x))
+    high = np.float32(e + np.float32(f * x))
+    return np.float32(low + np.float32(x2 * np.float32(middle + np.float32(x2 * high))))
+
+
+@kernel
 def _at_random(patterns, floors, rests, by, by_value, terms, random, out, flags):  # type: ignore[no-untyped-def]
     """Up with the probability of the rest, or with (b^rest - 1) / (b - 1), b the factor of a step."""
     half, one, unit = np.float32(0.5), np.int32(1), np.float32(2.0**-32)
@@ -220,20 +228,12 @@ def _at_random(patterns, floors, rests, by, by_value, terms, random, out, flags)
         share = np.float32(np.float32(random[i]) * unit)
         p = rest
         if by_value:
-            p = np.float32(0.0)
+            f2 = np.float32(rest * rest)
+            p = _three_pairs(terms[0], terms[1], terms[2], terms[3], terms[4], terms[5], rest, f2)
             if terms.size > 6:
-                p = np.float32(terms[11] * rest)
-                p = np.float32(np.float32(p + terms[10]) * rest)
-                p = np.float32(np.float32(p + terms[9]) * rest)
-                p = np.float32(np.float32(p + terms[8]) * rest)
-                p = np.float32(np.float32(p + terms[7]) * rest)
-                p = np.float32(np.float32(p + terms[6]) * rest)
-            p = np.float32(np.float32(p + terms[5]) * rest)
-            p = np.float32(np.float32(p + terms[4]) * rest)
-            p = np.float32(np.float32(p + terms[3]) * rest)
-            p = np.float32(np.float32(p + terms[2]) * rest)
-            p = np.float32(np.float32(p + terms[1]) * rest)
-            p = np.float32(np.float32(p + terms[0]) * rest)
+                more = _three_pairs(terms[6], terms[7], terms[8], terms[9], terms[10], terms[11], rest, f2)
+                p = np.float32(p + np.float32(np.float32(np.float32(f2 * f2) * f2) * more))
+            p = np.float32(p * rest)
         m = np.int32(np.int32(np.int32(floor + np.int32(share < p)) - by.lowest) + one)
         margin = np.float32(np.float32(by.margin * np.float32(1.5)) + np.float32(2.0**-21))
         near_grid = abs(np.float32(rest - half)) >= np.float32(half - by.margin)
