@@ -251,7 +251,24 @@ def _at_random(patterns, floors, rests, by, by_value, terms, random, out, flags)
 
 
 @kernel
-def _nearest_double(patterns, to, out, flags):  # type: ignore[no-untyped-def]
+def _positions_double(patterns, to, floors, rests):  # type: ignore[no-untyped-def]
+    """`positions` in doubles, floors as int64, from patterns of float32 or float64; 0 is the rest of a power of 2."""
+    octave = np.int64(to.steps_in_two)
+    for i in range(patterns.size):
+        if patterns.itemsize == 4:  # the bits of a float64, where it is normal and finite
+            bits = np.int64(((np.int64(patterns[i]) & 0x7FFFFFFF) << 29) + (896 << 52))
+        else:
+            bits = np.int64(patterns[i]) & 0x7FFFFFFFFFFFFFFF
+        mantissa = bits & 0xFFFFFFFFFFFFF
+        log = log2_significand(np.int64(mantissa | 0x3FF0000000000000).view(np.float64))
+        r = to.steps_in_two * log if mantissa != 0 else 0.0
+        down = np.floor(r)
+        floors[i] = ((bits >> 52) - 1023) * octave + np.int64(down)
+        rests[i] = r - down
+
+
+@kernel
+def _nearest_double(patterns, floors, rests, to, out, flags):  # type: ignore[no-untyped-def]
     """`_nearest` in 64-bit lanes, from patterns of float32 or float64."""
     octave, margin = np.int64(to.steps_in_two), to.steps_in_two * 2.0 * LOG2_ERROR
     single = patterns.itemsize == 4
@@ -259,20 +276,9 @@ def _nearest_double(patterns, to, out, flags):  # type: ignore[no-untyped-def]
     least = normal if to.lowest - octave < (-125 if single else -1021) * octave else 0
     top = np.int64(to.sign_bit if to.overflow < 0 else to.overflow)
     for i in range(patterns.size):
-        if single:
-            a = np.int64(patterns[i]) & 0x7FFFFFFF
-            bits = np.int64((a << 29) + (896 << 52))  # those of a float64, where it is normal and finite
-            sign = np.int64(patterns[i] >> np.int32(31))
-        else:
-            a = np.int64(patterns[i]) & 0x7FFFFFFFFFFFFFFF
-            bits = a
-            sign = np.int64(patterns[i]) >> 63
-        mantissa = bits & 0xFFFFFFFFFFFFF
-        log = log2_significand(np.int64(mantissa | 0x3FF0000000000000).view(np.float64))
-        inexact = mantissa != 0
-        r = to.steps_in_two * log if inexact else 0.0
-        down = np.floor(r)
-        floor, rest = ((bits >> 52) - 1023) * octave + np.int64(down), r - down
+        a = np.int64(patterns[i]) & (0x7FFFFFFF if single else 0x7FFFFFFFFFFFFFFF)
+        sign = np.int64(patterns[i]) >> 63
+        floor, rest = floors[i], rests[i]
         m = floor + np.int64(rest > 0.5) - to.lowest + 1
         away = abs(rest - 0.5)
         doubtful = (away < margin) | ((m < 1) & (away >= 0.5 - margin))
@@ -329,10 +335,12 @@ def encode_single(patterns, mode, by, terms, random, draws, key, start, out, har
 def encode_double(patterns, to, out, hard):  # type: ignore[no-untyped-def]
     """Codes of float32 or float64 patterns, as signed integers, to nearest; returns how many it leaves open, their
     indices in `hard`."""
-    flags = np.zeros(CHUNK, np.uint8)
+    flags, floors, rests = np.zeros(CHUNK, np.uint8), np.empty(CHUNK, np.int64), np.empty(CHUNK)
     count = 0
     for begin in range(0, patterns.size, CHUNK):
         end = min(begin + CHUNK, patterns.size)
-        _nearest_double(patterns[begin:end], to, out[begin:end], flags)
+        part = patterns[begin:end]
+        _positions_double(part, to, floors, rests)
+        _nearest_double(part, floors, rests, to, out[begin:end], flags)
         count = _collect(flags, end - begin, begin, hard, count)
     return count

@@ -89,8 +89,17 @@ def kernels() -> dict[str, Callable[[], str]]:
         "encode: at random, value": lambda: compiled(
             vector_encoding._at_random, patterns, steps, v, by, True, vector_encoding.terms(wide), words, codes, flags
         ),
-        "encode, 64-bit lanes": lambda: compiled(
-            vector_encoding._nearest_double, patterns, wide, encode(x, lns32f23), flags
+        "encode, doubles: positions": lambda: compiled(
+            vector_encoding._positions_double, patterns, wide, np.ones(n, np.int64), np.ones(n)
+        ),
+        "encode, doubles: to nearest": lambda: compiled(
+            vector_encoding._nearest_double,
+            patterns,
+            np.ones(n, np.int64),
+            np.ones(n),
+            wide,
+            encode(x, lns32f23),
+            flags,
         ),
         "Philox, four words": lambda: compiled(rounding.philox, 0, 1, 2, 3, words, words + 1, words + 2, words + 3),
         "Madam: moment to float": lambda: compiled(moments.load_moment, moment, v),
