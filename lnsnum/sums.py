@@ -3,7 +3,7 @@
     a b + c:    hi = max(E_a + E_b, E_c),  z = |E_a + E_b - E_c|,      E = hi + sb(z)  or, of unlike signs,  hi + db(z)
 
 One kernel does every case: operands of several fraction bits are brought to the finest, where hi and z are integers.
-Sums to nearest in one format are `narrow_sums` or `wide_sums` first, a tenth of the time for the same codes, and that
+Sums to nearest in one format are `narrow_sums` or `wide_sums` first, much sooner the same codes, and that
 kernel takes what those leave open. The approximate Gaussian logarithms are integers by themselves, so that their sums
 are too.
 """

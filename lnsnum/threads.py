@@ -29,7 +29,7 @@ class Team(NamedTuple):
 
     size: int
     run: Callable[[Callable[[], None], int], None]
-    """run(work, n) calls work on n of them, the caller's among them, and returns when all calls have ended."""
+    """run(work, n) calls work on about n of them, the caller's among them, and returns when all calls have ended."""
 
 
 class _Pool:
@@ -44,7 +44,12 @@ class _Pool:
         """The caller's thread and those of the executor."""
 
         def run(work: Callable[[], None], n: int) -> None:
-            others = self.submit(size - 1, work, n - 1) if n > 1 else []
+            others: list[Future[None]] = []
+            try:
+                while len(others) < n - 1:
+                    others.append(self.submit(size - 1, work))
+            except RuntimeError:  # no thread can be started, or the interpreter is exiting: those that there are do it
+                pass
             try:
                 work()
             finally:
@@ -53,15 +58,15 @@ class _Pool:
 
         return Team(size, run)
 
-    def submit(self, threads: int, function: Callable[[], None], times: int) -> list[Future[None]]:
-        """Call the function so many times on the executor of this process with so many threads."""
+    def submit(self, threads: int, function: Callable[[], None]) -> Future[None]:
+        """Call the function on the executor of this process with so many threads."""
         with self.lock:  # another thread may want another number of them
             owner = (os.getpid(), threads)
             if self.executor is None or self.owner != owner:
                 if self.executor is not None and self.owner[0] == owner[0]:
                     self.executor.shutdown(wait=False)
                 self.executor, self.owner = ThreadPoolExecutor(threads, thread_name_prefix="lnsnum"), owner
-            return [self.executor.submit(function) for _ in range(times)]
+            return self.executor.submit(function)
 
     def renew_lock(self) -> None:
         """In a forked process, whose parent may have held the lock in another thread."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lnsnum import lns8f5
+from lnsnum import encode, lns8f5
 from lnsnum import threads as lnsnum_threads
 from lnsnum.threads import PIECES, get_num_threads, in_chunks, set_num_threads
 from lnsnum.torch_bridge import threads as bridge_threads
@@ -23,6 +23,26 @@ from lnsnum.torch_bridge.update import madam_step
 ALIGNMENT = 4096
 LEAST = 1 << 17
 """Elements of a chunk of madam_step, at least."""
+
+
+AT_EXIT = """
+import atexit
+import numpy as np
+from lnsnum import encode, lns8f5, threads
+threads.set_num_threads(2)
+x = np.random.default_rng(0).normal(size=2_000_000).astype(np.float32)
+{before}
+atexit.register(lambda: print(int(encode(x, lns8f5).sum(dtype=np.int64))))
+"""
+
+
+@pytest.mark.parametrize("before", ["", "encode(x, lns8f5)"], ids=["no pool", "a pool that has ended"])
+def test_operations_work_while_the_interpreter_exits(before):
+    """When no thread can be started any more."""
+    done = subprocess.run([sys.executable, "-c", AT_EXIT.format(before=before)], capture_output=True, text=True)
+    assert done.returncode == 0
+    x = np.random.default_rng(0).normal(size=2_000_000).astype(np.float32)
+    assert (done.stdout.strip(), done.stderr) == (str(int(encode(x, lns8f5).sum(dtype=np.int64))), "")
 
 
 @contextmanager
@@ -145,6 +165,26 @@ def test_torch_s_team_calls_on_as_many_threads_as_asked(n):
     done = []
     team.run(lambda: done.append(1), n)
     assert len(done) == n
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU's OpenMP")
+def test_few_chunks_end_none_of_torch_s_threads():
+    """Those that its next operation would have to start again."""
+    script = """
+import os, torch
+from lnsnum.torch_bridge import LNSWeight
+torch.set_num_threads(6)
+x, w = torch.ones(1 << 22), torch.ones(700_000)
+counts = set()
+for _ in range(3):
+    (x + 1).sum()
+    LNSWeight.from_float(w, "lns8f5")
+    counts.add(len(os.listdir("/proc/self/task")))
+print(len(counts))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU's OpenMP")

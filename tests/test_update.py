@@ -614,6 +614,9 @@ def test_the_24_bits_are_uniform():
 def test_the_bits_that_one_word_gives_are_as_good_as_independent(factors):
     """Each factor is odd, so a bijection; of pairs, chi-squared over 32 x 32 cells, and where one is small."""
     assert all(factor % 2 == 1 for factor in factors)
+    ratio = factors[1] * pow(factors[0], -1, 2**32) % 2**32
+    multiples = np.arange(1, 2**14, dtype=np.uint64) * np.uint64(ratio) % np.uint64(2**32)
+    assert np.minimum(multiples, np.uint64(2**32) - multiples).min() >= 2**14
     n = 1 << 18
     index = np.arange(n, dtype=np.uint64)
     first, second = (words_at(index, seed=5, stream=1, step=9, factor=factor) for factor in factors)

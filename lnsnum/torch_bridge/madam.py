@@ -404,7 +404,7 @@ def _check_parameters(group: dict[str, Any]) -> None:
 
 def _unguarded(method: Callable[..., None]) -> Callable[..., None]:
     """A method of Optimizer without what keeps torch.compile out of it: while nobody compiles, that would only load
-    torch._dynamo, in half a second of the start of every training run."""
+    torch._dynamo, at the start of every training run."""
     return method if "torch._dynamo" in sys.modules else inspect.unwrap(method)
 
 

@@ -33,16 +33,16 @@ def torch_team() -> Team:
     if parallel is None:
         return pool.team(size)
 
-    def run(work: Callable[[], None], n: int) -> None:
+    def run(work: Callable[[], None], _: int) -> None:
         errors: list[BaseException] = []
 
-        def call(_: Any) -> None:
+        def call(data: Any) -> None:
             try:
                 work()
             except BaseException as error:  # what leaves a callback is lost
                 errors.append(error)
 
-        parallel(_CALLBACK(call), None, n, 0)
+        parallel(_CALLBACK(call), None, size, 0)  # with fewer, the library ends the others, and torch starts them again
         if errors:
             raise errors[0]
 

@@ -62,7 +62,8 @@ _NO_TABLE = np.empty(0, np.float32)
 
 MOMENT_FACTOR, MOMENTUM_FACTOR = 0x9E3779B1, 0x85EBCA77
 """An element has one random word R in a step. Its code takes R, its second moment R times the first of these odd
-numbers modulo 2^32, its momentum R times the second: each is uniform, and the three are as good as independent."""
+numbers modulo 2^32, its momentum R times the second. Each is uniform, and small multiples of two of them are far from
+each other: none below 2^14 come within 2^14."""
 
 
 class StepCounts(NamedTuple):

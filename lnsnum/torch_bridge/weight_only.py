@@ -85,6 +85,7 @@ def use_weight_only(model: torch.nn.Module, on: bool = True) -> int:
 
     It changes the class of layers that are exactly `torch.nn.Linear` to `WeightOnlyLinear`, and back. Parameters, names
     and hooks stay as they are; copies and pickles of the model have what it has, its state_dict knows nothing of it.
+    `decode_model` leaves the class as it is: turn it off before.
 
     Returns:
         How many layers were changed.
