@@ -2,10 +2,11 @@
 
     E = round(2^F log_base |x|),   m = E + bias - log_offset        (docs/number_format.md, "Encode")
 
-At base 2 with few fraction bits, encoding counts exact thresholds (`lnsnum.thresholds`) on the bits of the float, so no
-logarithm is ever rounded. Otherwise it takes a logarithm with a bound of its error (`lnsnum.elementary`), and integers
-decide where the bound leaves the code open (a few elements in a million at the widest). Either way subnormals are
-read as they are, even where the processor flushes them.
+Arrays go through the loops of `lnsnum.vector_encoding` where an octave has a whole number of steps. What these leave
+open, short arrays and all others are encoded one by one: at base 2 with few fraction bits by counting exact thresholds
+(`lnsnum.thresholds`) on the bits of the float, so that no logarithm is ever rounded; otherwise by a logarithm with a
+bound of its error (`lnsnum.elementary`), and by integers where the bound leaves the code open. Subnormals are read as
+they are, even where the processor flushes them.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ def encode(
         log_offset: the scale in code steps, an integer or an int32 array that broadcasts to x.
         random_bits: uint32, broadcasts to x; for the stochastic modes, and only for them.
         seed, stream, step: instead of random_bits: those of `random_bits` by that name, drawn on the way, which is
-            faster than an array of them.
+            faster than an array of them. A mode that takes none draws none.
         dtype: what the elements of x are, where its own dtype does not say so ("bfloat16").
 
     Returns:
@@ -190,20 +191,41 @@ def encode(
     array([ 64, 200,   0, 128], dtype=uint8)
     """
     check_format(fmt)
+    modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
+    key = None if seed is None else (seed, stream, step)
+    patterns, bits, key = read(x, dtype, random_bits, key, **modes)
+    offset = check_offsets(log_offset, patterns.shape)
+    if key is not None and not isinstance(offset, int):
+        bits, key = (_draw(key, patterns.size).reshape(patterns.shape),), None
+    block = partial(_encode_block, fmt=fmt, key=key, **modes)
+    return by_offset(block, offset, fmt.dtype, patterns, *bits)
+
+
+Key = tuple[int, int, int]
+"""Seed, stream and step: what random bits are drawn by."""
+
+
+def read(
+    x: ArrayLike,
+    dtype: str | None,
+    random_bits: ArrayLike | None,
+    key: Key | None,
+    *,
+    rounding: Rounding,
+    overflow: Overflow,
+    underflow: Underflow,
+) -> tuple[NDArray[Any], tuple[UInt32Array, ...], Key | None]:
+    """Check the arguments of `encode`: the patterns of x, and its random bits or their key where the mode takes any."""
     check_modes(rounding, overflow, underflow)
     patterns = float_patterns(x, dtype)
-    key = None if seed is None else check_key(seed, stream, step)
-    if key is not None and random_bits is not None:
-        raise ValueError("random_bits and a seed were given: leave out one of them")
-    offset = check_offsets(log_offset, patterns.shape)
-    if key is not None and rounding.startswith("stochastic") and not isinstance(offset, int):
-        random_bits, key = draw_random_bits(patterns.shape, seed=key[0], stream=key[1], step=key[2]), None
-    random = None
-    if key is None or not rounding.startswith("stochastic"):
-        random = check_random_bits(random_bits, rounding, patterns.shape)
-    modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
-    block = partial(_encode_block, fmt=fmt, key=key, **modes)
-    return by_offset(block, offset, fmt.dtype, *(patterns,) if random is None else (patterns, random))
+    if key is not None:
+        key = check_key(*key)
+        if random_bits is not None:
+            raise ValueError("random_bits and a seed were given: leave out one of them")
+        if rounding.startswith("stochastic"):
+            return patterns, (), key
+    random = check_random_bits(random_bits, rounding, patterns.shape)
+    return patterns, () if random is None else (random,), None
 
 
 def _encode_block(
@@ -224,29 +246,36 @@ def encode_patterns(
     rounding: Rounding,
     overflow: Overflow,
     underflow: Underflow,
-    key: tuple[int, int, int] | None = None,
+    key: Key | None = None,
     threads: int | Team | None = None,
 ) -> None:
-    """Write the codes of one-dimensional patterns (uint32 of float32, uint64 of float64) at one scale.
+    """Write the codes of patterns (uint32 of float32, uint64 of float64) at one scale; `out` is contiguous.
 
-    In vectors where that is possible, then one by one what they leave open. A stochastic mode takes `random`, or the
-    words of a `key`: seed, stream, step.
+    In vectors where that is possible, then one by one what they leave open. A stochastic mode takes `random`, one word
+    for each, or the words of a `key`.
     """
+    patterns, random = (np.ascontiguousarray(array).reshape(-1) for array in (patterns, random))
+    out = out.reshape(-1)
     to = target(fmt, log_offset, rounding=rounding, overflow=overflow, underflow=underflow)
     fill = _vector_fill(patterns, random, fmt, to, key, out)
     if fill is None:
-        if key is not None:
-            random = draw_random_bits(patterns.size, seed=key[0], stream=key[1], step=key[2])
-        _encode_each(patterns, random, fmt, to, out)
+        _encode_each(patterns, random if key is None else _draw(key, patterns.size), fmt, to, out)
         return
     left = in_parts(fill, patterns.size, _PARALLEL, threads=threads)
     if left.size:
-        part = random[left] if random.size > 1 else random
-        if key is not None:
-            part = np.concatenate([draw_random_bits(1, seed=key[0], stream=key[1], step=key[2], start=i) for i in left])
+        if key is None:
+            part = random[left] if random.size > 1 else random
+        elif left.size <= _FEW:
+            part = np.concatenate([_draw(key, 1, start=i) for i in left])
+        else:
+            part = _draw(key, patterns.size)[left]
         rest = np.empty(left.shape, fmt.dtype)
         _encode_each(patterns[left], part, fmt, to, rest)
         out[left] = rest
+
+
+def _draw(key: Key, n: int, start: int = 0) -> UInt32Array:
+    return draw_random_bits(n, seed=key[0], stream=key[1], step=key[2], start=start)
 
 
 _PARALLEL = 1 << 18
@@ -257,7 +286,7 @@ def _vector_fill(
     random: UInt32Array,
     fmt: LNSFormat,
     to: Target,
-    key: tuple[int, int, int] | None,
+    key: Key | None,
     out: Codes,
 ) -> Part | None:
     """fill(begin, end, hard) writes those codes and says how many it leaves open; None where no vectors serve."""
@@ -265,9 +294,9 @@ def _vector_fill(
     signed = patterns.view(f"i{patterns.itemsize}")
     if to.steps_error != 0.0 or steps != int(steps) or patterns.size < vector_encoding.CHUNK:
         return None
-    if single and to.mode == NEAREST and fmt.base == 2.0 and fmt.fraction_bits <= 4 and fmt.bits <= 16:
-        by = vector_encoding.lane(to)
-        if by.least == 0:
+    if single and fmt.bits <= 16 and steps <= vector_encoding.MOST_STEPS:
+        by, terms = vector_encoding.lane(to), vector_encoding.terms(steps)
+        if to.mode == NEAREST and fmt.base == 2.0 and steps <= vector_encoding.MOST_COUNTED and by.least == 0:
             counts = _counts(fmt, to.lowest + fmt.max_log)
 
             def fill_by_counting(begin: int, end: int, hard: NDArray[np.int64]) -> int:
@@ -275,8 +304,6 @@ def _vector_fill(
                 return 0
 
             return fill_by_counting
-    if single and fmt.bits <= 16 and steps <= vector_encoding.MOST_STEPS:
-        by, terms = vector_encoding.lane(to), vector_encoding.terms(to)
         drawn = (0, 0, 0) if key is None else key
         stochastic = random.size > 1
 
@@ -305,7 +332,7 @@ def _counts(fmt: LNSFormat, log_offset: int) -> vector_encoding.Counts:
     exact_ones = [threshold(fmt.fraction_bits, "nearest", log) - ONE for log in range(1, steps + 1)]
     least = [-(-mantissa >> 29) for mantissa in exact_ones]  # the least float32 mantissa that is not below
     never = 1 << 23
-    padded = [min(mantissa, never) for mantissa in least] + [never] * (16 - steps)
+    padded = [min(mantissa, never) for mantissa in least] + [never] * (vector_encoding.MOST_COUNTED - steps)
     half = -(-(_edges(fmt, log_offset)[1] - (896 << 52)) >> 29)
     half = min(max(half, 0x00800000), FLOAT_TYPES["float32"].infinity)
     return vector_encoding.Counts(np.array(padded, np.int32), np.int32(half))

@@ -14,6 +14,7 @@ margin is no estimate: there are 2^23 mantissas, and the tests try all of them.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,9 @@ SINGLE_ERROR = 2.0**-22
 
 MOST_STEPS = 1 << 12
 """Up to this K float32 lanes flag few elements."""
+
+MOST_COUNTED = 16
+"""Up to this K to nearest is a comparison with each threshold of an octave."""
 
 CHUNK = 1024
 
@@ -72,6 +76,7 @@ class Lane(NamedTuple):
     """1 / the smallest magnitude, 0 where that is not comfortably a float32: a float32."""
 
 
+@lru_cache(maxsize=4096)
 def lane(to: Target) -> Lane:
     """The constants of 32-bit lanes for a target whose K is an integer up to `MOST_STEPS`."""
     octave, far = int(to.steps_in_two), 1 << 28
@@ -92,12 +97,13 @@ def lane(to: Target) -> Lane:
     )
 
 
-def terms(to: Target) -> NDArray[np.float32]:
-    """The coefficients of (b^f - 1) / (b - 1), b = 2^(1/K), from that of f on: six, which are enough from K = 8 on, or
-    twelve, which are for K = 1.
+@lru_cache(maxsize=64)
+def terms(steps: float) -> NDArray[np.float32]:
+    """The coefficients of (b^f - 1) / (b - 1), b = 2^(1/steps), from that of f on: six, which are enough from 8 steps
+    an octave on, or twelve, which are for one. The array is shared.
     """
-    log_step = math.log(2.0) / to.steps_in_two
-    count = 6 if to.steps_in_two >= 8 else 12
+    log_step = math.log(2.0) / steps
+    count = 6 if steps >= 8 else 12
     return np.array([log_step**k / math.factorial(k) / math.expm1(log_step) for k in range(1, count + 1)], np.float32)
 
 
@@ -160,7 +166,7 @@ def _nearest(patterns, floors, rests, by, out, flags):  # type: ignore[no-untype
 
 
 class Counts(NamedTuple):
-    """The thresholds of an octave to nearest, as mantissas of float32 in int32, sixteen of them; and that of half."""
+    """`MOST_COUNTED` thresholds of an octave to nearest, as mantissas of float32 in int32; and that of half."""
 
     thresholds: Any
     half: Any

@@ -156,9 +156,8 @@ def test_words_next_to_the_probability(fmt, rounding):
 @pytest.mark.parametrize("steps", [1, 2, 7, 8, 9, 4096])
 def test_the_terms_are_those_of_the_probability(steps):
     """(b^f - 1) / (b - 1) to within 2^-26, b = 2^(1/steps)."""
-    to = target(lns8f3, 0)._replace(steps_in_two=float(steps))
     for f in (0.0, 0.1, 0.5, 0.99, 1.0):
-        p = sum(float(c) * f ** (k + 1) for k, c in enumerate(terms(to)))
+        p = sum(float(c) * f ** (k + 1) for k, c in enumerate(terms(float(steps))))
         b = mpmath.mpf(2) ** (mpmath.mpf(1) / steps)
         assert abs(p - (b**f - 1) / (b - 1)) < 2.0**-24
 
@@ -176,6 +175,15 @@ def test_a_seed_is_the_random_bits_of_that_seed(rounding):
                 bits = None if random is None else random_bits(part.shape, **key)
                 expected = encode(part, fmt, rounding=rounding, random_bits=bits, log_offset=at)
                 np.testing.assert_array_equal(encode(part, fmt, rounding=rounding, **key, log_offset=at), expected)
+
+
+@pytest.mark.parametrize("rounding", ["stochastic_log", "stochastic_value"])
+def test_a_seed_where_all_or_a_few_are_left_open(rounding):
+    for x in (np.full(5000, 1e-40, F32), np.full(5000, np.inf, F32), np.concatenate([np.ones(5000), [np.nan] * 3])):
+        x = x.astype(F32)
+        found = encode(x, lns16f7, rounding=rounding, seed=2, log_offset=-1000)
+        expected = encode(x, lns16f7, rounding=rounding, random_bits=random_bits(x.size, seed=2), log_offset=-1000)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_seed_and_random_bits_are_too_much_and_a_bad_seed_is_refused():
@@ -209,7 +217,7 @@ def test_few_elements_are_left_open():
     for fmt, most in ((lns8f5, 20), (lns16f10, 200)):
         to, flags = target(fmt, 0), np.empty(1 << 16, np.int64)
         out = np.empty(x.size, fmt.dtype)
-        arguments = lane(to), terms(to), np.zeros(1, np.uint32), False, (0, 0, 0), 0, out, flags
+        arguments = lane(to), terms(to.steps_in_two), np.zeros(1, np.uint32), False, (0, 0, 0), 0, out, flags
         assert vector_encoding.encode_single(x.view(np.int32), to.mode, *arguments) < most
 
 
@@ -218,7 +226,7 @@ def test_zeros_are_not_left_open():
     for fmt in (lns8f5, lns16f7):
         to, hard = target(fmt, 0), np.empty(x.size, np.int64)
         out = np.ones(x.size, fmt.dtype)
-        arguments = lane(to), terms(to), np.zeros(1, np.uint32), False, (0, 0, 0), 0, out, hard
+        arguments = lane(to), terms(to.steps_in_two), np.zeros(1, np.uint32), False, (0, 0, 0), 0, out, hard
         assert vector_encoding.encode_single(x.view(np.int32), to.mode, *arguments) == 0
         assert not out.any()
     assert encoding.encode(x, lns32f23).max() == 0

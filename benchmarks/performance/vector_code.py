@@ -87,7 +87,7 @@ def kernels() -> dict[str, Callable[[], str]]:
         "encode: positions": lambda: compiled(vector_encoding.positions, patterns, by, steps, v),
         "encode: to nearest": lambda: compiled(vector_encoding._nearest, patterns, steps, v, by, codes, flags),
         "encode: at random, value": lambda: compiled(
-            vector_encoding._at_random, patterns, steps, v, by, True, vector_encoding.terms(wide), words, codes, flags
+            vector_encoding._at_random, patterns, steps, v, by, True, vector_encoding.terms(8.0), words, codes, flags
         ),
         "encode, doubles: positions": lambda: compiled(
             vector_encoding._positions_double, patterns, wide, np.ones(n, np.int64), np.ones(n)

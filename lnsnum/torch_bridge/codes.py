@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lnsnum import codes as core
 from lnsnum import decoding, encoding
 from lnsnum.codes import FLOAT_TYPES
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
@@ -168,16 +167,11 @@ def encode(
         offsets = as_numpy(scale.offsets.contiguous())
         codes = encoding.encode(floats, fmt, log_offset=offsets, random_bits=words, seed=seed, dtype=name, **modes)
         return from_numpy(codes).clone()
-    core.check_modes(rounding, overflow, underflow)
-    stochastic = rounding.startswith("stochastic")
-    random = () if seed is not None and stochastic else (core.check_random_bits(words, rounding, floats.shape),)
-    patterns = encoding.float_patterns(floats, name).reshape(-1)
+    patterns, bits, key = encoding.read(floats, name, words, None if seed is None else (seed, 0, 0), **modes)
     out = torch.empty(x.shape, dtype=code_dtype(fmt), device="cpu")
     encoding.encode_patterns(
-        patterns, as_numpy(_flat(out), fmt.dtype), fmt, scale.low,
-        *(np.ascontiguousarray(given).reshape(-1) for given in random if given is not None),
-        key=None if seed is None or not stochastic else (seed, 0, 0), threads=torch_team(), **modes,
-    )  # fmt: skip
+        patterns, as_numpy(_flat(out), fmt.dtype), fmt, scale.low, *bits, key=key, threads=torch_team(), **modes
+    )
     return out
 
 
