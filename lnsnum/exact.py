@@ -363,19 +363,6 @@ def equal_powers(a: float, p: Fraction, twos: int, b: float, q: Fraction) -> boo
     return ratio is not None and p * ratio == q
 
 
-def compare_powers(a: float, n: int, k: int, twos: int, b: float, n_b: int, k_b: int) -> int:
-    """The sign of 2^twos a^(n / 2^k) - b^(n_b / 2^k_b), exactly."""
-    if equal_powers(a, Fraction(n, 1 << k), twos, b, Fraction(n_b, 1 << k_b)):
-        return 0
-    precision = FIRST_PRECISION
-    while True:
-        x = power(a, n, k, precision)
-        sign = compare_intervals(x._replace(exponent=x.exponent + twos), power(b, n_b, k_b, precision))
-        if sign is not None:
-            return sign
-        precision *= 2
-
-
 def floor_rescaled_log(n: int, a: float, b: float, shift: int) -> int:
     """floor(2^shift n log_b(a)) for n != 0 where log_b(a) is irrational; a negative shift divides."""
     precision = FIRST_PRECISION + max(abs(n).bit_length() + shift, 0)

@@ -9,7 +9,6 @@ The scale of a result is an argument; "fit" is found by running the kernel once 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypedDict, cast
 
 import numpy as np
@@ -86,9 +85,6 @@ class Operand(NamedTuple):
         return bool(self.codes[i] & self.fmt.sign_bit)
 
 
-_target = lru_cache(maxsize=1024)(target)
-
-
 class Result(NamedTuple):
     """What is wanted of an operation, checked at the door: `prepare` makes it."""
 
@@ -102,7 +98,7 @@ class Result(NamedTuple):
 
     def target(self, log_offset: int) -> Target:
         """The target at an offset."""
-        return _target(self.fmt, log_offset, rounding=self.rounding, overflow=self.overflow, underflow=self.underflow)
+        return target(self.fmt, log_offset, rounding=self.rounding, overflow=self.overflow, underflow=self.underflow)
 
 
 def flat(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

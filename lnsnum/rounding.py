@@ -159,6 +159,7 @@ UNBOUNDED = 1 << 42
 """A range of magnitudes, to either side of 1, that no result leaves: for finding where results lie."""
 
 
+@lru_cache(maxsize=4096)
 def target(
     fmt: LNSFormat,
     log_offset: int,
