@@ -14,22 +14,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from numpy.typing import NDArray
 
 from lnsnum.atomic_file import StrPath, permissions, put, temporary_in
-from lnsnum.single_file import (
-    Description,
-    Tensor,
-    WeightFile,
-    WeightFileError,
-    check_regular,
-    is_unicode,
-    open_file,
-    read_json,
-    refuse,
-    write,
-)
+from lnsnum.file_layout import Description, WeightFileError, is_unicode, read_json, refuse
+from lnsnum.single_file import Blocks, Tensor, WeightFile, check_regular, open_file, write
 
 INDEX_SUFFIX = ".index.json"
 LARGEST_INDEX = 1 << 24
@@ -68,8 +61,8 @@ def plan(sizes: Mapping[str, int], max_shard_bytes: int) -> list[list[str]]:
 def write_set(
     target: Path,
     shards: list[list[str]],
-    sizes: Mapping[str, int],
-    read: Callable[[str], Tensor],
+    descriptions: Mapping[str, Description],
+    blocks: Blocks,
     texts: Mapping[str, str],
 ) -> Path:
     """Write the shards, one at a time, then put the index in its place, then delete what it replaces.
@@ -88,9 +81,12 @@ def write_set(
     text = ""
     try:
         for number, names in enumerate(shards, 1):
-            shard = _write_shard(target, f"{number:05}-of-{len(shards):05}", names, read, texts, written)
+            shard = _write_shard(
+                target, f"{number:05}-of-{len(shards):05}", {name: descriptions[name] for name in names},
+                blocks, texts, written,
+            )  # fmt: skip
             weight_map.update(dict.fromkeys(names, shard))
-        text = _index_text(weight_map, sum(sizes.values()))
+        text = _index_text(weight_map, sum(told.nbytes for told in descriptions.values()))
         with temporary_in(index.parent) as temporary:
             mode = permissions(index, target, temporary)
             temporary.write_bytes(text.encode())
@@ -115,8 +111,8 @@ def _index_text(weight_map: Mapping[str, str], total_size: int) -> str:
 def _write_shard(
     target: Path,
     numbers: str,
-    names: list[str],
-    read: Callable[[str], Tensor],
+    descriptions: Mapping[str, Description],
+    blocks: Blocks,
     texts: Mapping[str, str],
     written: list[Path],
 ) -> str:
@@ -124,7 +120,7 @@ def _write_shard(
     stem, suffix = _stem_and_suffix(target)
     with temporary_in(target.parent) as temporary:
         mode = permissions(index_of(target), target, temporary)
-        write(temporary, {name: read(name) for name in names}, texts)
+        write(temporary, descriptions, blocks, texts)
         with open(temporary, "rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         shard = target.with_name(f"{stem}-{content[:_HASH_DIGITS]}-{numbers}{suffix}")
@@ -189,10 +185,6 @@ class WeightFiles:
             refuse(self.path, "the metadata of its shards differ")
         return first
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, from the header."""
-        return self._where[name].shape(name)
-
     def describe(self, name: str) -> Description:
         """What the header says of a tensor, checked. Raises WeightFileError."""
         return self._where[name].describe(name)
@@ -200,6 +192,10 @@ class WeightFiles:
     def read(self, name: str) -> Tensor:
         """One tensor, in memory of its own, all of it checked. Raises WeightFileError."""
         return self._where[name].read(name)
+
+    def blocks(self, name: str) -> Iterator[NDArray[Any]]:
+        """The elements of one tensor, one array after another, as `WeightFile.blocks`. Raises WeightFileError."""
+        return self._where[name].blocks(name)
 
 
 @contextlib.contextmanager

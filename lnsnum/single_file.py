@@ -1,80 +1,63 @@
-"""One LNS weight file: a safetensors file whose integer tensors say what they stand for.
+"""One LNS weight file, written and read as a stream: a tensor is never in memory as a whole unless it is asked for.
 
-Codes are stored as the unsigned integers they are (U8, U16, U32) and every other tensor as it is, so any safetensors
-reader opens the file. One entry of the metadata, `lnsnum`, is JSON:
-
-    {"layout": 1, "metadata": {...}, "tensors": {"conv.weight": {"format": "lns8f5", "log_offset": -12}, ...}}
-
-where a log_offset for each channel is {"shape": [...], "values": [...]}. The same tensors give the same bytes.
-docs/weight_file.md is the specification. The safetensors library writes the file, checks its header and reads it; large
-tensors are read from where that header says that they are. Loading executes nothing that the file says.
+`lnsnum.file_layout` tells what is in a file. The safetensors library checks the container of a file that is read; the
+data are read and written here, block by block, because only so a file can be larger than memory. Loading executes
+nothing that the file says, and allocates nothing on its word.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
-import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.atomic_file import StrPath, shown
-from lnsnum.codes import Codes, LogOffset, check_codes, check_offsets
+from lnsnum.codes import Codes, LogOffset, check_codes
+from lnsnum.file_layout import (
+    DTYPES,
+    Description,
+    Header,
+    WeightFileError,
+    hexadecimal,
+    in_order,
+    is_unicode,
+    make_header,
+    refuse,
+)
 from lnsnum.format import LNSFormat
+from lnsnum.packing import pack, packed_bytes, spare_bits, unpack
 from lnsnum.tensor import LNSTensor
-
-LAYOUT_VERSION = 1
-METADATA_KEY = "lnsnum"
 
 Tensor = LNSTensor | NDArray[Any]
 
-_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-"""What a tensor can be of, by the name in the file's header."""
+Blocks = Callable[[str], Iterable[NDArray[Any]]]
+"""The elements of a tensor by its name, one array after another, in row-major order: codes, where it has a format."""
 
-LARGE = 1 << 22
-"""Bytes from which NumPy asks for memory in large pages: reading a tensor into those is faster than
-safetensors' copy, page by page, from a mapped file."""
-
-
-class WeightFileError(ValueError):
-    """A file that is no LNS weight file, a damaged one, or one for another model; the message says what and where."""
-
-
-def refuse(path: StrPath, what: str) -> NoReturn:
-    """Raise the error about a file, in one line of no great length."""
-    short = what if len(what) <= 400 else what[:397] + "..."
-    raise WeightFileError(f"{shown(path)}: {short}")
+BLOCK = 1 << 20
+"""Elements of a block: a multiple of eight, so that packed blocks begin at a byte."""
 
 
 def _safetensors() -> Any:
     try:
         import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
-        import safetensors.numpy
+        import safetensors
     except ImportError as error:
         raise ImportError(f"weight files need {error.name}: pip install 'lnsnum[files]'") from error
     return safetensors
+
+
+def in_blocks(flat: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """An array of one dimension in blocks."""
+    for begin in range(0, flat.size, BLOCK):
+        yield flat[begin : begin + BLOCK]
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
@@ -86,209 +69,240 @@ def check_name(name: object) -> None:
         raise ValueError(f"{name!r} cannot name a tensor: any string but '__metadata__' can, in Unicode")
 
 
-def check_storable(name: str, tensor: object) -> None:
-    """Raise TypeError where this is no tensor that a file can hold."""
-    if not isinstance(tensor, (LNSTensor, np.ndarray)):
+def describe_tensor(name: str, tensor: object, *, packed: bool = False) -> Description:
+    """What a file is to say of a tensor. Raises TypeError where this is none that a file can hold."""
+    if isinstance(tensor, LNSTensor):
+        return Description.of_codes(tensor.shape, tensor.fmt, tensor.log_offset, packed=packed)
+    if not isinstance(tensor, np.ndarray):
         raise TypeError(
             f"tensor {name!r} is a {type(tensor).__name__}: "
             "give an LNSTensor or a NumPy array (of an LNSWeight its to_lns())"
         )
-    if isinstance(tensor, np.ndarray) and tensor.dtype.name not in _DTYPES.values():
+    if tensor.dtype.name not in DTYPES.values():
         raise TypeError(f"tensor {name!r} is of {tensor.dtype}, which weight files cannot hold")
+    return Description(tensor.shape, tensor.dtype.name)
+
+
+def blocks_of(tensor: Tensor) -> Iterator[NDArray[Any]]:
+    """Its elements as a file has them, copied only where they do not lie so."""
+    return in_blocks(np.asarray(tensor.codes if isinstance(tensor, LNSTensor) else tensor, order="C").reshape(-1))
 
 
 def check_texts(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """The metadata as a dict. Raises TypeError where they are no strings by name."""
+    """The metadata as a dict. Raises TypeError or ValueError where they are no strings by name."""
     texts = dict(metadata or {})
     for key, value in texts.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata entry {key!r} is not a string by a string")
+        if not is_unicode(key + value):
+            raise ValueError(f"metadata entry {key!r} is no Unicode")
     return texts
 
 
-def write(target: Path, weights: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
-    """Write tensors and texts that have been checked to a file, over what is there."""
-    safetensors = _safetensors()
-    arrays: dict[str, NDArray[Any]] = {}
-    entries: dict[str, dict[str, Any]] = {}
-    for name, tensor in weights.items():
-        if isinstance(tensor, LNSTensor):
-            entries[name] = {"format": tensor.fmt.name, "log_offset": _offset_to_json(tensor.log_offset)}
-        arrays[name] = np.asarray(tensor.codes if isinstance(tensor, LNSTensor) else tensor, order="C")
-    header = json.dumps({"layout": LAYOUT_VERSION, "metadata": dict(texts), "tensors": entries}, sort_keys=True)
-    try:
-        safetensors.numpy.save_file(arrays, target, metadata={METADATA_KEY: header})
-    except safetensors.SafetensorError as error:
-        raise OSError(f"{shown(target)} cannot be written: {error}") from error
+def write(target: Path, descriptions: Mapping[str, Description], blocks: Blocks, texts: Mapping[str, str]) -> None:
+    """Write tensors and texts that have been checked to a file, over what is there.
+
+    The header comes first and has the checksums of what follows, so it is written once more at the end.
+    """
+    _safetensors()
+    with open(target, "wb", buffering=0) as file:
+        _write_all(file, make_header(descriptions, {}, texts))
+        checksums: dict[str, int] = {}
+        for name in in_order(descriptions):
+            checksums[name] = _write_tensor(file, name, descriptions[name], blocks(name))
+        file.seek(0)
+        _write_all(file, make_header(descriptions, checksums, texts))
+
+
+def _write_tensor(file: io.FileIO, name: str, told: Description, blocks: Iterable[NDArray[Any]]) -> int:
+    """Write the data of one tensor. Returns its checksum."""
+    checked = _checked(name, told, blocks)
+    checksum = told.checksum_of_line
+    for block in _whole_bytes(checked) if told.packed else checked:
+        data = pack(block, cast(LNSFormat, told.fmt)) if told.packed else block
+        raw = memoryview(cast(Any, _little_endian(data).view(np.uint8)))
+        checksum = zlib.crc32(raw, checksum)
+        _write_all(file, raw)
+    return checksum
+
+
+def _checked(name: str, told: Description, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """The blocks, contiguous. Raises TypeError or ValueError where they are not what the description says."""
+    count = 0
+    for block in blocks:
+        if not isinstance(block, np.ndarray) or block.dtype.name != told.dtype or block.ndim != 1:
+            given = f"{block.ndim}-d {block.dtype}" if isinstance(block, np.ndarray) else type(block).__name__
+            raise TypeError(f"a block of tensor {name!r} is a {given}: give arrays of {told.dtype} and one dimension")
+        if told.fmt is not None and _outside(block, told.fmt):
+            check_codes(block, told.fmt)  # says which
+        count += block.size
+        yield np.ascontiguousarray(block, block.dtype.newbyteorder("="))
+    if count != told.size:
+        raise ValueError(f"the blocks of tensor {name!r} have {count} elements, and its shape {told.shape} {told.size}")
+
+
+def _outside(codes: NDArray[Any], fmt: LNSFormat) -> bool:
+    """Whether one of them lies outside the format."""
+    return fmt.bits < 8 * codes.itemsize and codes.size > 0 and bool(int(codes.max()) >> fmt.bits)
+
+
+def _whole_bytes(blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """The same elements in blocks of multiples of eight, but for the last."""
+    rest: NDArray[Any] | None = None
+    for block in blocks:
+        joined = block if rest is None or not rest.size else np.concatenate([rest, block])
+        whole = joined.size - joined.size % 8
+        rest = joined[whole:]
+        if whole:
+            yield joined[:whole]
+    if rest is not None and rest.size:
+        yield rest
+
+
+def _write_all(file: io.FileIO, data: bytes | memoryview) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    return array.byteswap() if sys.byteorder == "big" and array.itemsize > 1 else array
 
 
 def tensor_on(codes: NDArray[Any], fmt: LNSFormat, log_offset: LogOffset) -> LNSTensor:
-    """An LNSTensor on an array of codes of the format's type, which is looked at without any further memory.
-
-    Raises:
-        ValueError: where a code lies outside the format.
-    """
-    if fmt.bits < 8 * codes.dtype.itemsize and codes.size and int(codes.max()) >> fmt.bits:
-        check_codes(codes, fmt)  # says which
+    """An LNSTensor on an array of codes that lie in the format."""
     return LNSTensor._of(cast(Codes, codes), fmt, log_offset)
-
-
-def is_unicode(text: str) -> bool:
-    """Whether it can be written as UTF-8: it holds no lone surrogate."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _offset_to_json(log_offset: LogOffset) -> Any:
-    if isinstance(log_offset, int):
-        return log_offset
-    return {"shape": list(log_offset.shape), "values": log_offset.reshape(-1).tolist()}
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
-@dataclass(frozen=True)
-class Description:
-    """What the header says of a tensor."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    """The name of a NumPy type: of the codes, where there is a format."""
-    fmt: LNSFormat | None = None
-    log_offset: LogOffset = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its data."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    @property
-    def takes_any_data(self) -> bool:
-        """Whether every bit pattern is good: not where codes do not fill their integers."""
-        return self.fmt is None or self.fmt.bits == 8 * self.fmt.dtype.itemsize
-
-
 class WeightFile:
-    """An open weight file, its outline checked: every entry has a tensor. What a tensor is it says by `describe`."""
+    """An open weight file, its outline checked."""
 
-    def __init__(self, path: StrPath, file: Any, identity: tuple[int, ...]) -> None:
+    def __init__(self, path: StrPath, file: io.FileIO, header: Header, begin: int) -> None:
         self.path = path
+        self.header = header
+        self.names = header.names
         self._file = file
-        self._identity = identity
-        self._begins: dict[str, int] = {}
-        self._header = _header(path, file)
-        self.names: list[str] = list(file.keys())
-        for name in sorted(self._header["tensors"].keys() - set(self.names)):
-            refuse(path, f"its entry for {name!r} has no tensor")
+        self._begin = begin
 
     @property
     def texts(self) -> dict[str, str]:
         """The metadata that the writer was given. Raises WeightFileError where they are no strings."""
-        texts = self._header.get("metadata", {})
-        if not isinstance(texts, dict) or not all(isinstance(value, str) for value in texts.values()):
-            refuse(self.path, "its metadata are not strings by name")
-        return dict(texts)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, from the header."""
-        return tuple(self._file.get_slice(name).get_shape())
+        return self.header.texts
 
     def describe(self, name: str) -> Description:
         """What the header says of a tensor, checked. Raises WeightFileError."""
-        shape, stored = self.shape(name), self._file.get_slice(name).get_dtype()
-        if stored not in _DTYPES:
-            refuse(self.path, f"tensor {name!r} is of {stored}: NumPy has no such type")
-        dtype = _DTYPES[stored]
-        if name not in self._header["tensors"]:
-            return Description(shape, dtype)
-        entry = self._header["tensors"][name]
-        if not isinstance(entry, dict) or not isinstance(entry.get("format"), str) or "log_offset" not in entry:
-            refuse(self.path, f"the entry for {name!r} lacks a format or a log_offset")
-        try:
-            fmt = LNSFormat.parse(entry["format"])
-            if dtype != fmt.dtype.name:
-                refuse(self.path, f"tensor {name!r} is of {dtype}, but codes of {fmt.name} are {fmt.dtype}")
-            return Description(shape, dtype, fmt, check_offsets(_offset_from_json(entry["log_offset"]), shape))
-        except WeightFileError:
-            raise
-        except (TypeError, ValueError, OverflowError) as error:
-            refuse(self.path, f"tensor {name!r}: {error}")
+        return self.header.describe(name)
 
     def read(self, name: str) -> Tensor:
         """One tensor, in memory of its own, all of it checked. Raises WeightFileError."""
         told = self.describe(name)
-        array = self._array(name, told)
-        if told.fmt is None:
-            return array
-        try:
-            return tensor_on(array, told.fmt, told.log_offset)
-        except ValueError as error:
-            refuse(self.path, f"tensor {name!r}: {error}")
+        array = self._empty(name, told)
+        for _ in self._read_into(array.reshape(-1), name, told):
+            pass
+        return array if told.fmt is None else tensor_on(array, told.fmt, told.log_offset)
 
-    def _array(self, name: str, told: Description) -> NDArray[Any]:
+    def _empty(self, name: str, told: Description) -> NDArray[Any]:
         try:
-            if told.nbytes >= LARGE and (straight := self._straight(name, told)) is not None:
-                return straight
-            with _refusing_damage(self.path):
-                array: NDArray[Any] = self._file.get_tensor(name)
+            return np.empty(told.shape, told.dtype)
         except MemoryError:
             raise WeightFileError(f"{shown(self.path)}: tensor {name!r} does not fit into memory") from None
-        except WeightFileError:
-            raise
-        except (AttributeError, TypeError, ValueError) as error:
-            raise WeightFileError(
-                f"{shown(self.path)}: tensor {name!r} is none that NumPy can hold: {error}"
-            ) from error
-        return array
 
-    def _straight(self, name: str, told: Description) -> NDArray[Any] | None:
-        """A tensor read from the file itself; None where that is not, or no longer, the one that is open."""
-        with contextlib.suppress(OSError, ValueError), open(self.path, "rb", buffering=0) as file:
-            if _identity(os.fstat(file.fileno())) != self._identity or sys.byteorder == "big":
-                return None
-            self._begins = self._begins or _begins(file)
-            array = np.empty(told.shape, told.dtype)
-            left = array.reshape(-1).view(np.uint8).data
-            file.seek(self._begins[name])
-            while count := file.readinto(left):
-                left = left[count:]
-            return None if left else array
-        return None
+    def blocks(self, name: str) -> Iterator[NDArray[Any]]:
+        """The elements of a tensor, one array after another, each valid until the next is asked for.
 
+        Codes are checked when they come, the checksum when all have come. Raises WeightFileError.
+        """
+        told = self.describe(name)
+        return self._read_into(np.empty(min(told.size, BLOCK), told.dtype), name, told)
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    def _read_into(self, array: NDArray[Any], name: str, told: Description) -> Iterator[NDArray[Any]]:
+        """Fill an array, or one of a block's size again and again; yields each block of it that is filled."""
+        self._file.seek(self._begin + self.header.place(name)[0])
+        checksum, last = told.checksum_of_line, 0
+        for begin in range(0, told.size, BLOCK):
+            count = min(BLOCK, told.size - begin)
+            block = array[begin : begin + count] if array.size == told.size else array[:count]
+            raw = np.empty(packed_bytes(count, cast(LNSFormat, told.fmt)), np.uint8) if told.packed else block
+            data = memoryview(cast(Any, raw.view(np.uint8)))
+            self._read_exactly(data, name)
+            checksum = zlib.crc32(data, checksum)
+            if told.packed:
+                unpack(raw, cast(LNSFormat, told.fmt), block)
+                last = int(raw[-1])
+            elif sys.byteorder == "big":
+                block.byteswap(inplace=True)
+            self._check_elements(block, begin, name, told)
+            yield block
+        expected = self.header.checksum(name)
+        if expected is not None and hexadecimal(checksum) != expected:
+            refuse(
+                self.path,
+                f"tensor {name!r} is damaged: its checksum is {hexadecimal(checksum)}, and the file says {expected}",
+            )
+        if told.packed and spare_bits(last, told.size, cast(LNSFormat, told.fmt)):
+            refuse(self.path, f"tensor {name!r} has bits other than 0 after its last code")
 
+    def _read_exactly(self, data: memoryview, name: str) -> None:
+        left = data
+        while left:
+            count = self._file.readinto(left)
+            if not count:
+                refuse(self.path, f"tensor {name!r} is cut off: the file became shorter while it was read")
+            left = left[count:]
 
-def _begins(file: io.FileIO) -> dict[str, int]:
-    """Where in the file each tensor begins, by the header, which safetensors has checked. Raises ValueError."""
-    length = int.from_bytes(file.read(8), "little")
-    header = json.loads(file.read(length), object_pairs_hook=_without_duplicates)
-    return {name: 8 + length + told["data_offsets"][0] for name, told in header.items() if name != "__metadata__"}
+    def _check_elements(self, block: NDArray[Any], begin: int, name: str, told: Description) -> None:
+        """Raise WeightFileError where a code lies outside the format, or a truth value is neither 0 nor 1."""
+        if told.dtype == "bool" and int(block.view(np.uint8).max()) > 1:
+            refuse(self.path, f"tensor {name!r} is of bool, and has bytes other than 0 and 1")
+        if told.fmt is not None and _outside(block, told.fmt):
+            at = int((block > told.fmt.sign_bit + told.fmt.max_magnitude).argmax())
+            place = tuple(int(i) for i in np.unravel_index(begin + at, told.shape))
+            where = f" at index {place}" if place else ""
+            limit = (1 << told.fmt.bits) - 1
+            refuse(
+                self.path,
+                f"tensor {name!r}: code {block[at]}{where} is outside {told.fmt.name}: its codes are 0 to {limit}",
+            )
 
 
 @contextlib.contextmanager
 def open_file(path: StrPath) -> Iterator[WeightFile]:
     """A weight file, open. Raises WeightFileError, OSError, ImportError."""
-    check_regular(path)
-    with _refusing_damage(path):
-        identity = _identity(os.stat(path))  # before it is opened: where the path has it later, it is what was opened
-        file = _safetensors().safe_open(path, framework="numpy")
+    file, header = _open(path)
     with file:
-        yield WeightFile(path, file, identity)
+        yield WeightFile(path, file, Header(path, header), 8 + len(header))
 
 
-@contextlib.contextmanager
-def _refusing_damage(path: StrPath) -> Iterator[None]:
+def _open(path: StrPath) -> tuple[io.FileIO, bytes]:
+    """A file that safetensors takes, and the JSON of its header."""
+    while True:
+        check_regular(path)
+        with contextlib.ExitStack() as attempt:
+            file = attempt.enter_context(open(path, "rb", buffering=0))
+            status = os.fstat(file.fileno())
+            _check_container(path)
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(min(length, status.st_size))
+            if _identity(os.stat(path)) == _identity(status):  # else what was checked is another file: once more
+                attempt.pop_all()
+                return file, header
+
+
+def _check_container(path: StrPath) -> None:
+    """Raise WeightFileError where the safetensors library refuses a file."""
     safetensors = _safetensors()
     try:
-        yield
+        with safetensors.safe_open(path, framework="numpy"):
+            pass
     except safetensors.SafetensorError as error:
         raise WeightFileError(f"{shown(path)} is damaged or no safetensors file: {error}") from error
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def check_regular(path: StrPath) -> None:
@@ -297,51 +311,3 @@ def check_regular(path: StrPath) -> None:
         raise WeightFileError(f"{shown(path)} is a folder, not a weight file")
     if os.path.exists(path) and not os.path.isfile(path):
         raise WeightFileError(f"{shown(path)} is no regular file")
-
-
-def _header(path: StrPath, file: Any) -> dict[str, Any]:
-    """Our entry of the file's metadata, its outline checked."""
-    metadata: Mapping[str, str] = file.metadata() or {}
-    if METADATA_KEY not in metadata:
-        refuse(path, f"a safetensors file, but no LNS weight file: its metadata has no entry {METADATA_KEY!r}")
-    header = read_json(path, f"its metadata entry {METADATA_KEY!r}", metadata[METADATA_KEY])
-    version = header.get("layout")
-    if type(version) is not int or version != LAYOUT_VERSION:
-        refuse(path, f"layout version {version!r} is unknown: this reader knows version {LAYOUT_VERSION}")
-    if not isinstance(header.get("tensors"), dict):
-        refuse(path, f"its metadata entry {METADATA_KEY!r} has no list of tensors")
-    return header
-
-
-class _DuplicateError(ValueError):
-    pass
-
-
-def read_json(path: StrPath, what: str, text: str) -> dict[str, Any]:
-    """A JSON object, in which no name occurs twice: different readers would read it differently."""
-    try:
-        value = json.loads(text, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
-        twice = f": {error}" if isinstance(error, _DuplicateError) else ""
-        refuse(path, f"{what} is not JSON{twice}")
-    if not isinstance(value, dict):
-        refuse(path, f"{what} is no JSON object")
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise _DuplicateError("a name occurs twice in one object")
-    return fields
-
-
-def _offset_from_json(entry: Any) -> object:
-    if not isinstance(entry, dict):
-        return entry  # check_offsets says what is wrong with it
-    shape, values = entry.get("shape"), entry.get("values")
-    if not isinstance(shape, list) or not isinstance(values, list):
-        raise ValueError("its log_offset has no shape and values")
-    if not all(type(number) is int for number in shape + values) or any(size < 0 for size in shape):
-        raise ValueError("its log_offset has a shape or values that are no integers")
-    return np.array(values, np.int64).reshape(shape)

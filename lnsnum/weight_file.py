@@ -1,35 +1,28 @@
 """LNS weight files: tensors to and from safetensors files, one of them or a set with an index.
 
-`lnsnum.single_file` tells what is in a file, `lnsnum.sharded_file` what is in an index; docs/weight_file.md specifies
+`lnsnum.file_layout` tells what is in a file, `lnsnum.sharded_file` what is in an index; docs/weight_file.md specifies
 both. Writing is atomic, reading goes one tensor at a time and executes nothing that the files say.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from lnsnum.atomic_file import StrPath, replacing, shown, target_of
+from lnsnum.file_layout import LAYOUT_VERSION, METADATA_KEY, Description, WeightFileError
 from lnsnum.sharded_file import INDEX_SUFFIX, delete_set, index_of, open_files, plan, write_set
-from lnsnum.single_file import (
-    LAYOUT_VERSION,
-    METADATA_KEY,
-    Tensor,
-    WeightFileError,
-    check_name,
-    check_storable,
-    check_texts,
-    write,
-)
+from lnsnum.single_file import Blocks, blocks_of, check_name, check_texts, describe_tensor, write
 from lnsnum.tensor import LNSTensor
 
 __all__ = [
     "LAYOUT_VERSION",
     "METADATA_KEY",
+    "Description",
     "WeightFileError",
     "Weights",
     "iterate_weights",
@@ -50,6 +43,7 @@ def save_weights(
     *,
     metadata: Mapping[str, str] | None = None,
     max_shard_bytes: int | None = None,
+    packed: bool = False,
 ) -> Path:
     """Write tensors to a weight file, atomically: at any moment the old file or the new one is there, whole.
 
@@ -60,6 +54,7 @@ def save_weights(
         max_shard_bytes: where the tensors have more bytes in all, they go to several files, each with at most so many
             (or with one larger tensor), and the index `path` + ".index.json" says which is where. One file where it is
             not given.
+        packed: leave out the unused bits of codes: a 4-bit tensor takes half a byte an element, not one.
 
     Returns:
         What was written: the file, or the index, which is beside it. Loading takes either, and `path` as well.
@@ -69,27 +64,31 @@ def save_weights(
         OSError: where a file cannot be written; the old ones are left as they were.
         ImportError: without safetensors and ml_dtypes (the extra `files`).
     """
-    for name, tensor in weights.items():
+    for name in weights:
         check_name(name)
-        check_storable(name, tensor)
-    sizes = {name: tensor.nbytes for name, tensor in weights.items()}
-    return save_tensors(path, sizes, weights.__getitem__, metadata=metadata, max_shard_bytes=max_shard_bytes)
+    return save_tensors(
+        path,
+        {name: describe_tensor(name, tensor, packed=packed) for name, tensor in weights.items()},
+        lambda name: blocks_of(weights[name]),
+        metadata=metadata,
+        max_shard_bytes=max_shard_bytes,
+    )
 
 
 def save_tensors(
     path: StrPath,
-    sizes: Mapping[str, int],
-    read: Callable[[str], Tensor],
+    descriptions: Mapping[str, Description],
+    blocks: Blocks,
     *,
     metadata: Mapping[str, str] | None = None,
     max_shard_bytes: int | None = None,
 ) -> Path:
-    """Write tensors that are made when they are wanted, as `save_weights` does: those of one shard at a time.
+    """Write tensors that are made while they are written, as `save_weights` does: one block of one tensor at a time.
 
     Args:
         path: as of `save_weights`.
-        sizes: the bytes of each tensor, by name.
-        read: the tensor of a name.
+        descriptions: what each tensor is, by name.
+        blocks: given a name, the tensor's elements: arrays of its type and one dimension, one after another.
         metadata: as of `save_weights`.
         max_shard_bytes: as of `save_weights`.
 
@@ -102,23 +101,18 @@ def save_tensors(
     if max_shard_bytes is not None and (type(max_shard_bytes) is not int or max_shard_bytes < 1):
         raise ValueError(f"max_shard_bytes={max_shard_bytes!r} is no size: give a number of bytes, at least 1, or None")
     texts = check_texts(metadata)
-    for name in sizes:
+    for name in descriptions:
         check_name(name)
     target = target_of(path)
     if target.name.endswith(INDEX_SUFFIX):
         raise ValueError(f"{shown(path)} is the name of an index: give that of the file, without {INDEX_SUFFIX!r}")
-
-    def checked(name: str) -> Tensor:
-        tensor = read(name)
-        check_storable(name, tensor)
-        return tensor
-
+    sizes = {name: told.nbytes for name, told in descriptions.items()}
     shards = [list(sizes)] if max_shard_bytes is None else plan(sizes, max_shard_bytes)
     if len(shards) > 1:
-        index = write_set(target, shards, sizes, checked, texts)
+        index = write_set(target, shards, descriptions, blocks, texts)
         return index if os.path.islink(path) else index_of(Path(path))
     with replacing(path, index_of(target)) as temporary:
-        write(temporary, {name: checked(name) for name in sizes}, texts)
+        write(temporary, descriptions, blocks, texts)
     delete_set(target)
     return Path(path)
 
@@ -152,7 +146,7 @@ def iterate_weights(path: StrPath) -> Iterator[tuple[str, LNSTensor | NDArray[An
 def load_shapes(path: StrPath) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor of a weight file by name, from headers alone. Errors as for `load_weights`."""
     with open_files(path) as files:
-        return {name: files.shape(name) for name in files.names}
+        return {name: files.describe(name).shape for name in files.names}
 
 
 def load_metadata(path: StrPath) -> dict[str, str]:

@@ -14,7 +14,7 @@ from torch import nn
 import lnsnum
 from lnsnum import LNSTensor, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10
 from lnsnum.single_file import WeightFile
-from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, decode_model, load_model, save_model
+from lnsnum.torch_bridge import LNSWeight, Madam, checkpoint, convert_model, decode_model, load_model, save_model
 from lnsnum.weight_file import WeightFileError, load_metadata, load_weights, save_weights
 
 torch.set_num_threads(1)
@@ -562,6 +562,23 @@ LATE = {
 }
 
 
+@pytest.mark.parametrize("fmt", [None, lns8f5, lns12f6], ids=str)
+def test_a_wrong_checksum_anywhere_changes_nothing(tmp_path, fmt):
+    """Every byte of the data is flipped once: also of codes that fill their integers, which any bits could be."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    if fmt:
+        convert_model(model, fmt)
+    save_model(tmp_path / "model", model, packed=True)
+    content = (tmp_path / "model").read_bytes()
+    other = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    before = snapshot(other)
+    for at in range(8 + int.from_bytes(content[:8], "little"), len(content)):
+        (tmp_path / "model").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(WeightFileError, match=r"is damaged: its checksum is|is outside|after its last code"):
+            load_model(tmp_path / "model", other)
+        assert_untouched(other, before)
+
+
 @pytest.mark.parametrize("name", LATE)
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_bad_data_of_the_last_tensor_change_nothing(tmp_path, name, device):
@@ -771,8 +788,8 @@ def layers(device=None):
 @pytest.fixture
 def read(monkeypatch):
     """What the reader has read and is not yet let go."""
-    census, original = Census(), WeightFile._array
-    monkeypatch.setattr(WeightFile, "_array", lambda self, name, told: census.count(original(self, name, told)))
+    census, original = Census(), WeightFile._empty
+    monkeypatch.setattr(WeightFile, "_empty", lambda self, name, told: census.count(original(self, name, told)))
     return census
 
 
@@ -800,13 +817,13 @@ def test_codes_replace_what_the_model_had_one_tensor_at_a_time(tmp_path, read, f
         floats = [weakref.ref(p) for p in fresh.parameters()]
         gone = []
         with pytest.MonkeyPatch.context() as patch:
-            original = WeightFile._array  # the census, which sees each tensor before it is placed
+            original = WeightFile._empty  # the census, which sees each tensor before it is placed
 
             def look(self, name, told, original=original, floats=floats, gone=gone):
                 gone.append(sum(ref() is None for ref in floats))
                 return original(self, name, told)
 
-            patch.setattr(WeightFile, "_array", look)
+            patch.setattr(WeightFile, "_empty", look)
             load_model(tmp_path / "model", fresh)
         assert read.most == size
         assert gone[-6:] == [0, 1, 2, 3, 4, 5]
@@ -820,32 +837,28 @@ def test_saving_copies_nothing(tmp_path, monkeypatch, fmt):
     model = layers()
     if fmt:
         convert_model(model, fmt)
-    written, original = {}, safetensors.numpy.save_file
+    written, original = {}, checkpoint._elements
 
-    def look(arrays, *args, **kwargs):
-        written.update({name: array.ctypes.data for name, array in arrays.items()})
-        original(arrays, *args, **kwargs)
+    def look(tensor):
+        array = original(tensor)
+        written[array.ctypes.data] = array.nbytes
+        return array
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", look)
+    monkeypatch.setattr(checkpoint, "_elements", look)
     save_model(tmp_path / "model", model, max_shard_bytes=600)
-    assert written == {n: (p.codes if fmt else p).data_ptr() for n, p in model.named_parameters()}
+    parts = [p.codes if fmt else p for p in model.parameters()]
+    assert written == {part.data_ptr(): part.nbytes for part in parts}
 
 
-def test_what_must_be_copied_is_copied_a_file_at_a_time(tmp_path, monkeypatch):
+def test_what_must_be_copied_is_copied_a_tensor_at_a_time(tmp_path, monkeypatch):
     """Tensors whose elements lie in another order."""
     model = layers()
     for layer in model:
         layer.weight = nn.Parameter(layer.weight.detach().t())
-    census, original = Census(), safetensors.numpy.save_file
-
-    def look(arrays, *args, **kwargs):
-        for array in arrays.values():
-            census.count(array)
-        original(arrays, *args, **kwargs)
-
-    monkeypatch.setattr(safetensors.numpy, "save_file", look)
+    census, original = Census(), checkpoint._elements
+    monkeypatch.setattr(checkpoint, "_elements", lambda tensor: census.count(original(tensor)))
     save_model(tmp_path / "model", model, max_shard_bytes=2 * 16 * 16 * 4)
-    assert census.most == 2 * 16 * 16 * 4
+    assert census.most == 16 * 16 * 4
     assert census.alive == 0
     assert_equal_models(load_model(tmp_path / "model", layers("meta")), model)
 

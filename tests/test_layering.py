@@ -23,6 +23,7 @@ ORDER = [
     "lnsnum.decide",
     "lnsnum.thresholds",
     "lnsnum.codes",
+    "lnsnum.packing",
     "lnsnum.vector_encoding",
     "lnsnum.encoding",
     "lnsnum.decoding",
@@ -46,6 +47,7 @@ ORDER = [
     "lnsnum.numpy_protocol",
     "lnsnum.tensor",
     "lnsnum.atomic_file",
+    "lnsnum.file_layout",
     "lnsnum.single_file",
     "lnsnum.sharded_file",
     "lnsnum.weight_file",
@@ -84,7 +86,12 @@ ORDER = [
     "lnsnum.tasks.training",
     "lnsnum.tasks.digits",
     "lnsnum.tasks.plots",
+    "lnsnum.toolbox",
+    "lnsnum.cli.app",
+    "lnsnum.cli.train",
+    "lnsnum.cli.certify",
     "lnsnum.cli",
+    "lnsnum.cli.__main__",
 ]
 """All modules, from the top step of the staircase down: a new module is entered here, above all that import it."""
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from lnsnum import LNSTensor, lns6f2, lns8f3, lns8f5, lns16f10, sharded_file, single_file
 from lnsnum.sharded_file import LARGEST_INDEX, plan
-from lnsnum.single_file import WeightFile
+from lnsnum.single_file import WeightFile, blocks_of, describe_tensor
 from lnsnum.weight_file import (
+    Description,
     WeightFileError,
     iterate_weights,
     load_metadata,
@@ -279,11 +280,13 @@ def test_a_tensor_that_cannot_be_made_leaves_no_trace(tmp_path):
     save_weights(path, OLD, max_shard_bytes=50)
     old = contents(tmp_path)
 
-    def read(name):
-        return "nothing of the kind" if name == "e" else NEW[name]
+    def blocks(name):
+        return ["nothing of the kind"] if name == "e" else blocks_of(NEW[name])
 
-    with pytest.raises(TypeError, match="tensor 'e' is a str"):
-        save_tensors(path, {name: tensor.nbytes for name, tensor in NEW.items()}, read, max_shard_bytes=50)
+    with pytest.raises(TypeError, match="a block of tensor 'e' is a str"):
+        save_tensors(
+            path, {name: describe_tensor(name, tensor) for name, tensor in NEW.items()}, blocks, max_shard_bytes=50
+        )
     assert contents(tmp_path) == old
 
 
@@ -365,8 +368,8 @@ class Census:
 @pytest.mark.parametrize("most", [None, 50])
 def test_iterating_has_one_tensor_in_memory(tmp_path, monkeypatch, most):
     written = save_weights(tmp_path / "w", some_weights(), max_shard_bytes=most)
-    census, original = Census(), WeightFile._array
-    monkeypatch.setattr(WeightFile, "_array", lambda self, name, told: census.count(original(self, name, told)))
+    census, original = Census(), WeightFile._empty
+    monkeypatch.setattr(WeightFile, "_empty", lambda self, name, told: census.count(original(self, name, told)))
     names = []
     for name, tensor in iterate_weights(written):
         names.append(name)
@@ -376,14 +379,15 @@ def test_iterating_has_one_tensor_in_memory(tmp_path, monkeypatch, most):
     assert census.most == 1
 
 
-def test_writing_has_one_shard_in_memory(tmp_path):
+def test_writing_has_two_blocks_in_memory(tmp_path):
     census = Census()
 
-    def read(name):
-        return census.count(np.zeros(10, np.uint8))
+    def blocks(name):
+        yield census.count(np.zeros(6, np.uint8))
+        yield census.count(np.zeros(4, np.uint8))
 
-    save_tensors(tmp_path / "w", dict.fromkeys("abcdefgh", 10), read, max_shard_bytes=20)
-    assert census.most == 2
+    save_tensors(tmp_path / "w", dict.fromkeys("abcdefgh", Description((10,), "uint8")), blocks, max_shard_bytes=20)
+    assert census.most == 2  # one that is made while the writer still holds the one before
     assert len(listing(tmp_path)) == 5
 
 
@@ -418,9 +422,9 @@ def test_a_set_that_is_replaced_while_it_is_opened(tmp_path, monkeypatch, before
 
 
 @pytest.mark.skipif(os.name == "nt", reason="open files cannot be deleted there")
-@pytest.mark.parametrize("large", [single_file.LARGE, 1])
-def test_a_set_that_is_replaced_while_it_is_read(tmp_path, monkeypatch, large):
-    monkeypatch.setattr(single_file, "LARGE", large)
+@pytest.mark.parametrize("block", [single_file.BLOCK, 8])
+def test_a_set_that_is_replaced_while_it_is_read(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(single_file, "BLOCK", block)
     save_weights(tmp_path / "w", OLD, max_shard_bytes=50)
     iteration = iterate_weights(tmp_path / "w")
     first = next(iteration)
@@ -480,7 +484,7 @@ GALLERY = {
     "share": (mapped(b="\\\\host\\share\\two"), no_plain("\\\\host\\share\\two")),
     "stream": (mapped(b="two:stream"), no_plain("two:stream")),
     "NUL": (mapped(b="two\0"), no_plain("two\0")),
-    "surrogate": (mapped(b="\ud800"), no_plain("\ud800")),
+    "surrogate": (mapped(b="\ud800"), "the index has a string that is no Unicode"),
     "shard missing": (mapped(b="three"), "its shard 'three' is not there"),
     "shard of a long name": (mapped(b="x" * 300), f"its shard '{'x' * 300}' is not there"),
     "shard a folder": (mapped(b="sub"), "its shard 'sub' is not there"),

@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import itertools
 import json
+import math
 import os
 import stat
 import struct
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import ml_dtypes
@@ -15,18 +18,22 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, LNSTensor, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23, single_file
+from lnsnum import LNSFormat, LNSTensor, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23, single_file
 from lnsnum.format import MAX_LOG_OFFSET
-from lnsnum.single_file import LARGE, WeightFile
+from lnsnum.packing import can_be_packed, pack, unpack
+from lnsnum.sharded_file import open_files
+from lnsnum.single_file import BLOCK
 from lnsnum.weight_file import (
+    Description,
     WeightFileError,
     iterate_weights,
     load_metadata,
     load_weights,
     replacing,
+    save_tensors,
     save_weights,
 )
 
@@ -98,21 +105,23 @@ def folder():
 @given(
     st.dictionaries(names, st.one_of(lns_parts(), plain_arrays()), max_size=4),
     st.dictionaries(texts, texts, max_size=3),
-    st.sampled_from([LARGE, 0]),
+    st.sampled_from([BLOCK, 8]),
+    st.booleans(),
 )
-@example({}, {}, 0)
+@example({}, {}, 8, False)
 @example(
     {"": np.array(True), "\0\n\"'\\/\N{GRINNING FACE}": np.zeros((0, 3))},
     {"": "", "lnsnum": "{}", "__metadata__": "x"},
-    0,
+    8,
+    True,
 )
-@example({"lnsnum": (np.uint8([1]), lns8f3, 0), "w": (np.zeros((2, 0), np.uint32), lns32f23, -5)}, {}, LARGE)
-def test_what_is_written_is_read(values, metadata, large):
+@example({"lnsnum": (np.uint8([1]), lns8f3, 0), "w": (np.zeros((2, 0), np.uint32), lns32f23, -5)}, {}, BLOCK, True)
+def test_what_is_written_is_read(values, metadata, block, packed):
     weights = {name: build(value) for name, value in values.items()}
     with folder() as here, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(single_file, "LARGE", large)
+        patch.setattr(single_file, "BLOCK", block)
         path = here / "w.safetensors"
-        save_weights(path, weights, metadata=metadata)
+        save_weights(path, weights, metadata=metadata, packed=packed)
         loaded = load_weights(path)
         assert sorted(loaded) == sorted(weights)
         for name, tensor in weights.items():
@@ -132,44 +141,113 @@ def test_plain_arrays_of_every_type(tmp_path, dtype, shape):
     assert same(loaded["swapped"], array)
 
 
+EVERY_SHAPE = [(), (0,), (6,), (2, 0, 3), (9, 5), (2, 1, 3, 1, 4)]
+
+
+def codes_with_edges(fmt, shape, rng):
+    """Random codes of a format, its least and greatest among them."""
+    edges = [0, 1, fmt.max_magnitude, fmt.nan_code, fmt.nan_code + 1, (1 << fmt.bits) - 1]
+    flat = rng.integers(0, 1 << fmt.bits, int(np.prod(shape)), np.uint64)
+    flat[: len(edges)] = edges[: flat.size]
+    return flat.astype(fmt.dtype).reshape(shape)
+
+
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("bits", range(3, 33))
-def test_every_width_with_all_its_edges(tmp_path, bits):
-    fmt = LNSFormat(bits, bits // 2)
-    edges = [0, 1, fmt.max_magnitude, fmt.nan_code, fmt.nan_code + 1, (1 << bits) - 1]
-    for log_offset in (0, -MAX_LOG_OFFSET, np.arange(6, dtype=np.int32), np.array([[7]])[:, 0]):
-        tensor = LNSTensor(np.array(edges, fmt.dtype), fmt, log_offset=log_offset)
-        save_weights(tmp_path / "w", {"w": tensor})
-        assert same(load_weights(tmp_path / "w")["w"], tensor)
-
-
-def test_large_tensors_are_read_past_the_mapped_file(tmp_path, monkeypatch):
-    """Each from the place that the header says, whatever lies before it; the small ones safetensors hands over."""
-    rng = np.random.default_rng(0)
-    weights = {
-        "codes": LNSTensor(rng.integers(0, 256, LARGE, np.uint8), lns8f5),
-        "few codes": LNSTensor([1, 2, 3], lns8f5),
-        "floats": rng.random((2, LARGE // 8), np.float32).T,
-    }
-    save_weights(tmp_path / "w", weights)
-    straight, original = [], WeightFile._straight
-
-    def look(self, name, told):
-        array = original(self, name, told)
-        straight.append((name, array is not None))
-        return array
-
-    monkeypatch.setattr(WeightFile, "_straight", look)
+def test_every_format_goes_there_and_back(tmp_path, monkeypatch, bits, packed):
+    """Every number of fraction bits, bases of every kind, one scale and one a channel, shapes of every kind."""
+    rng = np.random.default_rng(bits)
+    bases = [2.0, 1.5, math.e, 10.0, math.exp(0.001), 1.0 + 2.0**-52, 1.7e308]
+    weights = {}
+    for fraction_bits in range(bits - 1):
+        fmt = LNSFormat(bits, fraction_bits, base=bases[fraction_bits % len(bases)])
+        for shape in EVERY_SHAPE:
+            codes = codes_with_edges(fmt, shape, rng)
+            channels = np.asarray(
+                rng.integers(-MAX_LOG_OFFSET, MAX_LOG_OFFSET + 1, (*shape[:1], *[1] * (len(shape) - 1)))
+            )
+            for log_offset in (-MAX_LOG_OFFSET, channels):
+                name = f"{fmt}/{shape}\n\0\x1b[31m{'per channel' if log_offset is channels else ''}é\N{GRINNING FACE}"
+                weights[name] = LNSTensor(codes, fmt, log_offset=log_offset)
+    monkeypatch.setattr(single_file, "BLOCK", 16)
+    save_weights(tmp_path / "w", weights, packed=packed)
     loaded = load_weights(tmp_path / "w")
-    assert all(
-        same(np.asarray(a, order="C") if isinstance(a, np.ndarray) else a, loaded[n]) for n, a in weights.items()
-    )
-    assert sorted(straight) == [("codes", True), ("floats", True)]
+    assert sorted(loaded) == sorted(weights)
+    assert all(same(tensor, loaded[name]) for name, tensor in weights.items())
+    whole = sum(tensor.size for tensor in weights.values()) * LNSFormat(bits, 0).dtype.itemsize
+    with open_files(tmp_path / "w") as files:
+        stored = sum(files.describe(name).nbytes for name in files.names)
+    rounded_up = sum(-(-tensor.size * bits // 8) for tensor in weights.values())
+    assert stored == (rounded_up if packed else whole)
+
+
+def test_a_packed_tensor_of_four_bits_takes_half_a_byte(tmp_path):
+    codes = np.random.default_rng(0).integers(0, 16, 1 << 20, np.uint8)
+    save_weights(tmp_path / "w", {"w": LNSTensor(codes, lns4f1)}, packed=True)
+    assert 0 < os.path.getsize(tmp_path / "w") - (1 << 19) < 500
+    save_weights(tmp_path / "w", {"w": LNSTensor(codes, lns4f1)})
+    assert 0 < os.path.getsize(tmp_path / "w") - (1 << 20) < 500
+
+
+@given(st.integers(3, 31), st.lists(st.integers(0, 2**32 - 1), max_size=70))
+@example(6, [1, 62, 32])
+@example(31, [2**31 - 1] * 9)
+def test_packed_bits_lie_as_the_specification_says(bits, numbers):
+    """One string of bits, written here as one long integer."""
+    fmt = LNSFormat(bits, 0)
+    assume(can_be_packed(fmt))
+    codes = np.array([number % (1 << bits) for number in numbers], np.uint64).astype(fmt.dtype)
+    string = sum(int(code) << (i * bits) for i, code in enumerate(codes))
+    packed = pack(codes, fmt)
+    assert packed.tobytes() == string.to_bytes(-(-len(numbers) * bits // 8), "little")
+    out = np.empty_like(codes)
+    unpack(packed, fmt, out)
+    np.testing.assert_array_equal(out, codes)
+
+
+def test_a_tensor_comes_block_by_block(tmp_path, monkeypatch):
+    """Blocks given to the writer may be of any sizes; those that come back are all of one, but for the last."""
+    monkeypatch.setattr(single_file, "BLOCK", 16)
+    rng = np.random.default_rng(0)
+    codes, floats = rng.integers(0, 64, 75, np.uint8), rng.random(75)
+    told = {"w": Description.of_codes((5, 15), lns6f2, 3, packed=True), "a": Description((75,), "float64")}
+    parts = np.cumsum([0, 1, 0, 20, 7, 8, 39])
+    save_tensors(
+        tmp_path / "w", told,
+        lambda name: ((codes if name == "w" else floats)[i:j] for i, j in itertools.pairwise(parts)),
+    )  # fmt: skip
+    with open_files(tmp_path / "w") as files:
+        for name, array in (("w", codes), ("a", floats)):
+            blocks = [block.copy() for block in files.blocks(name)]
+            assert [block.size for block in blocks] == [16, 16, 16, 16, 11]
+            np.testing.assert_array_equal(np.concatenate(blocks), array)
+    assert same(load_weights(tmp_path / "w")["w"], LNSTensor(codes.reshape(5, 15), lns6f2, log_offset=3))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "error", "message"),
+    [
+        (["text"], TypeError, r"^a block of tensor 'w' is a str: give arrays of uint8 and one dimension$"),
+        ([np.zeros(3)], TypeError, r"^a block of tensor 'w' is a 1-d float64: give arrays of uint8 and one dimension$"),
+        ([np.zeros((1, 3), np.uint8)], TypeError, r"^a block of tensor 'w' is a 2-d uint8: give arrays of"),
+        ([np.uint8([1, 64, 2])], ValueError, r"^code 64 at index \(1,\) is outside lns6f2"),
+        ([np.uint8([1, 2])], ValueError, r"^the blocks of tensor 'w' have 2 elements, and its shape \(3,\) 3$"),
+        ([np.uint8([1, 2])] * 2, ValueError, r"^the blocks of tensor 'w' have 4 elements, and its shape \(3,\) 3$"),
+        ([], ValueError, r"^the blocks of tensor 'w' have 0 elements, and its shape \(3,\) 3$"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_blocks_that_are_not_what_was_said_leave_nothing(old, blocks, error, message, packed):
+    told = Description.of_codes((3,), lns6f2, packed=packed)
+    with pytest.raises(error, match=message):
+        save_tensors(old, {"w": told}, lambda _: blocks)
+    assert unchanged(old)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="open files cannot be replaced there")
-@pytest.mark.parametrize("large", [LARGE, 0])
-def test_a_file_that_is_replaced_while_it_is_read(tmp_path, monkeypatch, large):
-    monkeypatch.setattr(single_file, "LARGE", large)
+@pytest.mark.parametrize("block", [BLOCK, 8])
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(single_file, "BLOCK", block)
     old, new = ({name: np.full(5, value) for name in "abc"} for value in (1.0, 2.0))
     save_weights(tmp_path / "w", old)
     iteration = iterate_weights(tmp_path / "w")
@@ -213,6 +291,12 @@ def test_a_path_is_a_string_or_a_path(tmp_path, kind, monkeypatch):
 # ------------------------------------------------------------------------------------------------ other readers' view
 
 
+def crc32(data, dtype, *shape):
+    """The checksum of a tensor, as docs/weight_file.md has it."""
+    line = " ".join([dtype, *map(str, shape)]) + "\n"
+    return f"{zlib.crc32(line.encode() + data):08x}"
+
+
 def test_any_safetensors_reader_sees_unsigned_integers(tmp_path):
     tensors = {
         "six": LNSTensor(np.arange(64, dtype=np.uint8).reshape(8, 8), lns6f2, log_offset=-12),
@@ -227,16 +311,45 @@ def test_any_safetensors_reader_sees_unsigned_integers(tmp_path):
         np.testing.assert_array_equal(plain[name], tensor.codes)
     with safetensors.safe_open(tmp_path / "w", framework="numpy") as file:
         metadata = file.metadata()
-    assert list(metadata) == ["lnsnum"]
+    assert sorted(metadata) == ["lnsnum", "lnsnum_crc32"]
+    assert metadata["lnsnum_crc32"] == f"{zlib.crc32(metadata['lnsnum'].encode()):08x}"
     assert json.loads(metadata["lnsnum"]) == {
-        "layout": 1,
+        "layout": 2,
         "metadata": {"author": "me"},
         "tensors": {
-            "six": {"format": "lns6f2", "log_offset": -12},
-            "sixteen": {"format": "lns16f10", "log_offset": {"shape": [1], "values": [5]}},
-            "wide": {"format": "lns32f23", "log_offset": 0},
+            "bias": {"crc32": crc32(struct.pack("<f", 0.5), "F32", 1)},
+            "six": {"crc32": crc32(bytes(range(64)), "U8", 8, 8), "format": "lns6f2", "log_offset": -12},
+            "sixteen": {
+                "crc32": crc32(b"\1\0\xff\xff", "U16", 1, 2),
+                "format": "lns16f10",
+                "log_offset": {"shape": [1], "values": [5]},
+            },
+            "wide": {"crc32": crc32(b"\xff\xff\xff\xff", "U32", 1), "format": "lns32f23", "log_offset": 0},
         },
     }
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(names, plain_arrays(), max_size=6), st.dictionaries(texts, texts, max_size=3))
+@example(
+    {name: np.zeros(1, name) for name in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")}, {}
+)
+@example(
+    {"": np.zeros(1), "\x7f\x1f\b\u2028\N{GRINNING FACE}": np.zeros((), np.uint8), "_": np.zeros((0, 2))}, {"é\n": ""}
+)
+def test_the_bytes_are_those_that_safetensors_writes(values, metadata):
+    """But for the order of the two strings of the metadata, which it leaves to chance."""
+    with folder() as here:
+        save_weights(here / "w", values, metadata=metadata)
+        with safetensors.safe_open(here / "w", framework="numpy") as file:
+            entries = file.metadata()
+        length = int.from_bytes((here / "w").read_bytes()[:8], "little")
+        ours = (here / "w").read_bytes()
+        theirs = safetensors.numpy.save(values, metadata={"lnsnum": entries["lnsnum"]})
+        crc = f',"lnsnum_crc32":"{entries["lnsnum_crc32"]}"'.encode()
+        header = ours[8 : 8 + length].replace(crc, b"", 1).rstrip(b" ")
+        header += b" " * (-len(header) % 8)
+        assert len(header).to_bytes(8, "little") + header + ours[8 + length :] == theirs
 
 
 def test_the_same_weights_give_the_same_bytes(tmp_path):
@@ -248,19 +361,22 @@ def test_the_same_weights_give_the_same_bytes(tmp_path):
 
 
 def test_byte_for_byte(tmp_path):
-    """The example of docs/weight_file.md, cut down to one tensor, as it lies on disk."""
-    tensor = LNSTensor([[1, 62], [32, 0]], lns6f2, log_offset=np.array([[-3], [1]]))
-    save_weights(tmp_path / "w", {"fc.weight": tensor}, metadata={"model": "a small network"})
+    """The packed tensor of docs/weight_file.md, in a file by itself, as it lies on disk."""
+    tensor = LNSTensor([[1, 62, 32]], lns6f2, log_offset=np.array([[-3]]))
+    save_weights(tmp_path / "w", {"fc.weight": tensor}, metadata={"model": "a small network"}, packed=True)
+    data = bytes([0x81, 0x0F, 0x02])
     entry = (
-        '{"layout": 1, "metadata": {"model": "a small network"}, "tensors": {"fc.weight": '
-        '{"format": "lns6f2", "log_offset": {"shape": [2, 1], "values": [-3, 1]}}}}'
-    ).replace('"', '\\"')
+        '{"layout": 2, "metadata": {"model": "a small network"}, "tensors": {"fc.weight": '
+        f'{{"crc32": "{crc32(data, "U8", 3)}", "format": "lns6f2", '
+        '"log_offset": {"shape": [1, 1], "values": [-3]}, "packed_shape": [1, 3]}}}'
+    )
+    quoted = entry.replace('"', '\\"')
     header = (
-        f'{{"__metadata__":{{"lnsnum":"{entry}"}},"fc.weight":{{"dtype":"U8","shape":[2,2],"data_offsets":[0,4]}}}}'
+        f'{{"__metadata__":{{"lnsnum":"{quoted}","lnsnum_crc32":"{zlib.crc32(entry.encode()):08x}"}},'
+        '"fc.weight":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}'
     )
     header += " " * (-len(header) % 8)
-    expected = len(header).to_bytes(8, "little") + header.encode() + bytes([1, 62, 32, 0])
-    assert (tmp_path / "w").read_bytes() == expected
+    assert (tmp_path / "w").read_bytes() == len(header).to_bytes(8, "little") + header.encode() + data
 
 
 # ------------------------------------------------------------------------------------------------- writing, atomically
@@ -281,15 +397,15 @@ def unchanged(path):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), RuntimeError("?")]
 )
-def test_an_exception_while_writing_leaves_the_old_file(old, monkeypatch, error):
-    def write_half(arrays, path, metadata):
-        Path(path).write_bytes(b"half of a fi")
-        assert sorted(os.listdir(old.parent)) == sorted([old.name, Path(path).name])
+def test_an_exception_while_writing_leaves_the_old_file(old, error):
+    def half():
+        yield np.arange(2)
+        (name,) = set(os.listdir(old.parent)) - {old.name}
+        assert (old.parent / name).stat().st_size > 16
         raise error
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", write_half)
     with pytest.raises(type(error)):
-        save_weights(old, {"new": np.arange(4)})
+        save_tensors(old, {"new": Description((4,), "int64")}, lambda _: half())
     assert unchanged(old)
 
 
@@ -369,6 +485,7 @@ def test_replacing_ends_well_or_not_at_all(tmp_path):
         ({}, {"epoch": 1}, TypeError, r"^metadata entry 'epoch' is not a string by a string$"),
         ({}, {1: "epoch"}, TypeError, r"^metadata entry 1 is not a string by a string$"),
         ({}, {"a": b"b"}, TypeError, r"^metadata entry 'a' is not a string by a string$"),
+        ({}, {"a": "\ud800"}, ValueError, r"^metadata entry 'a' is no Unicode$"),
     ],
 )  # fmt: skip
 def test_a_bad_value_leaves_nothing(tmp_path, old, weights, metadata, error, message):
@@ -458,11 +575,21 @@ def container(header, data=b""):
 
 
 def weight_file(entry, *tensors):
-    """A file whose metadata has `entry` (JSON, or a string as it is) and `tensors` (name, dtype, shape, bytes)."""
+    """A file whose metadata has `entry` (JSON, or a string as it is) and `tensors` (name, dtype, shape, bytes).
+
+    Where the entry is of layout 2, each tensor has one, and a right checksum where it has none.
+    """
     tensors = tensors or (("w", "U8", [3], b"\1\2\3"),)
     header, data = {}, b""
+    if isinstance(entry, dict) and entry.get("layout") == 2 and isinstance(entry.get("tensors"), dict):
+        entry = entry | {"tensors": {name: {} for name, *_ in tensors} | entry["tensors"]}
+        for name, dtype, shape, content in tensors:
+            if isinstance(entry["tensors"][name], dict):
+                right = {"crc32": crc32(content, dtype, *shape)} | entry["tensors"][name]
+                entry["tensors"][name] = {key: value for key, value in right.items() if value is not ...}
     if entry is not None:
-        header["__metadata__"] = {"lnsnum": entry if isinstance(entry, str) else json.dumps(entry)}
+        text = entry if isinstance(entry, str) else json.dumps(entry)
+        header["__metadata__"] = {"lnsnum": text, "lnsnum_crc32": f"{zlib.crc32(text.encode()):08x}"}
     for name, dtype, shape, content in tensors:
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
         data += content
@@ -471,7 +598,11 @@ def weight_file(entry, *tensors):
 
 def entry_for_w(**changes):
     entry = {"format": "lns8f3", "log_offset": 0} | changes
-    return {"layout": 1, "tensors": {"w": {key: value for key, value in entry.items() if value is not ...}}}
+    return {"layout": 2, "tensors": {"w": entry}}
+
+
+def packed_w(shape):
+    return entry_for_w(format="lns6f2", packed_shape=shape)
 
 
 def offsets_for_w(shape, values):
@@ -480,9 +611,13 @@ def offsets_for_w(shape, values):
 
 GOOD = weight_file(entry_for_w())
 
-NOTHING = {"layout": 1, "tensors": {}}
+NOTHING = {"layout": 2, "tensors": {}}
 
 DEEP = "[" * 100_000
+
+DAMAGED_ENTRY = "its metadata entry 'lnsnum' is damaged: 'lnsnum_crc32' is not its checksum"
+
+NO_CHECKSUM = "the entry for 'w' has no checksum of eight hexadecimal digits"
 
 
 def deep(levels):
@@ -505,37 +640,97 @@ GALLERY = {
     "number": (weight_file(1), "its metadata entry 'lnsnum' is no JSON object"),
     "text": (weight_file('"lns8f3"'), "its metadata entry 'lnsnum' is no JSON object"),
     "null": (weight_file("null"), "its metadata entry 'lnsnum' is no JSON object"),
-    "no tensors": (weight_file({"layout": 1}), "its metadata entry 'lnsnum' has no list of tensors"),
+    "no tensors": (weight_file({"layout": 2}), "its metadata entry 'lnsnum' has no list of tensors"),
     "list of tensors": (
         weight_file(NOTHING | {"tensors": ["w"]}),
         "its metadata entry 'lnsnum' has no list of tensors",
     ),
-    "layout 2": (weight_file(NOTHING | {"layout": 2}), "layout version 2 is unknown: this reader knows version 1"),
-    "layout 0": (weight_file(NOTHING | {"layout": 0}), "layout version 0 is unknown: this reader knows version 1"),
-    "layout 1.0": (
-        weight_file(NOTHING | {"layout": 1.0}),
-        "layout version 1.0 is unknown: this reader knows version 1",
-    ),
-    "layout 2 of another outline": (
-        weight_file({"layout": 2, "parts": []}),
-        "layout version 2 is unknown: this reader knows version 1",
+    "layout 3": (weight_file(NOTHING | {"layout": 3}), "layout version 3 is unknown: this reader knows 1 to 2"),
+    "layout 0": (weight_file(NOTHING | {"layout": 0}), "layout version 0 is unknown: this reader knows 1 to 2"),
+    "layout 2.0": (weight_file(NOTHING | {"layout": 2.0}), "layout version 2.0 is unknown: this reader knows 1 to 2"),
+    "layout 3 of another outline": (
+        weight_file({"layout": 3, "parts": []}),
+        "layout version 3 is unknown: this reader knows 1 to 2",
     ),
     "layout true": (
         weight_file(NOTHING | {"layout": True}),
-        "layout version True is unknown: this reader knows version 1",
+        "layout version True is unknown: this reader knows 1 to 2",
     ),
-    "layout text": (
-        weight_file(NOTHING | {"layout": "1"}),
-        "layout version '1' is unknown: this reader knows version 1",
+    "layout text": (weight_file(NOTHING | {"layout": "2"}), "layout version '2' is unknown: this reader knows 1 to 2"),
+    "no layout": (weight_file({"tensors": {}}), "layout version None is unknown: this reader knows 1 to 2"),
+    "no checksum of the entry": (container({"__metadata__": {"lnsnum": json.dumps(NOTHING)}}), DAMAGED_ENTRY),
+    "a wrong checksum of the entry": (
+        container({"__metadata__": {"lnsnum": json.dumps(NOTHING), "lnsnum_crc32": "00000000"}}),
+        DAMAGED_ENTRY,
     ),
-    "no layout": (weight_file({"tensors": {}}), "layout version None is unknown: this reader knows version 1"),
-    "no format": (weight_file(entry_for_w(format=...)), "the entry for 'w' lacks a format or a log_offset"),
-    "format 8": (weight_file(entry_for_w(format=8)), "the entry for 'w' lacks a format or a log_offset"),
-    "no offset": (weight_file(entry_for_w(log_offset=...)), "the entry for 'w' lacks a format or a log_offset"),
-    "entry a string": (
-        weight_file(NOTHING | {"tensors": {"w": "lns8f3"}}),
-        "the entry for 'w' lacks a format or a log_offset",
+    "tensor without an entry": (
+        container(
+            {**json.loads(weight_file(NOTHING)[8:-3]), "v": {"dtype": "U8", "shape": [0], "data_offsets": [3, 3]}},
+            b"\1\2\3",
+        ),
+        "tensor 'v' has no entry",
     ),
+    "no checksum": (weight_file(entry_for_w(crc32=...)), NO_CHECKSUM),
+    "checksum of seven digits": (weight_file(entry_for_w(crc32="1234567")), NO_CHECKSUM),
+    "checksum in upper case": (weight_file(entry_for_w(crc32="ABCDEF01")), NO_CHECKSUM),
+    "checksum a number": (weight_file(entry_for_w(crc32=12345678)), NO_CHECKSUM),
+    "checksum of two lines": (weight_file(entry_for_w(crc32="12345678\n")), NO_CHECKSUM),
+    "another checksum": (
+        weight_file(entry_for_w(crc32="00000000")),
+        f"tensor 'w' is damaged: its checksum is {crc32(bytes([1, 2, 3]), 'U8', 3)}, and the file says 00000000",
+    ),
+    "a constant that JSON has not": (weight_file('{"layout": NaN}'), "its metadata entry 'lnsnum' is not JSON"),
+    "half of a pair": (
+        weight_file('{"layout": 2, "tensors": {}, "x": "\\uD800"}'),
+        "its metadata entry 'lnsnum' has a string that is no Unicode",
+    ),
+    "packed without a format": (
+        weight_file({"layout": 2, "tensors": {"w": {"packed_shape": [3]}}}),
+        "tensor 'w': its entry has a packed_shape, but no format",
+    ),
+    "packed with nothing to spare": (
+        weight_file(entry_for_w(packed_shape=[3])),
+        "tensor 'w': it is packed, and codes of lns8f3 have no bit to spare",
+    ),
+    "packed in another type": (
+        weight_file(packed_w([1]), ("w", "I8", [1], b"\1")),
+        "tensor 'w': it is packed, but of int8 and shape (1,), not uint8 of one dimension",
+    ),
+    "packed in two dimensions": (
+        weight_file(packed_w([4]), ("w", "U8", [3, 1], b"\1\2\3")),
+        "tensor 'w': it is packed, but of uint8 and shape (3, 1), not uint8 of one dimension",
+    ),
+    "packed in too many bytes": (
+        weight_file(packed_w([2])),
+        "tensor 'w' has 3 bytes, and its shape (2,) of lns6f2 packed takes 2",
+    ),
+    "packed in terabytes": (
+        weight_file(packed_w([2**20, 2**24])),
+        "tensor 'w' has 3 bytes, and its shape (1048576, 16777216) of lns6f2 packed takes 13194139533312",
+    ),
+    "packed in a huge empty shape": (
+        weight_file(packed_w([0, 2**62, 2**62]), ("w", "U8", [0], b"")),
+        r"tensor 'w' is none that NumPy can hold: .*",
+    ),
+    **{
+        f"packed in a shape that is {shape}": (
+            weight_file(packed_w(shape)),
+            "tensor 'w': the packed_shape is no list of integers from 0 on",
+        )
+        for shape in (None, 4, "4", [-4], [4.0], [True], [[4]], [2**63], {"0": 4})
+    },
+    "bits after the last code": (
+        weight_file(packed_w([3]), ("w", "U8", [3], b"\x81\x0f\x06")),
+        "tensor 'w' has bits other than 0 after its last code",
+    ),
+    "truth values of 2": (
+        weight_file(NOTHING, ("w", "BOOL", [3], b"\0\1\2")),
+        "tensor 'w' is of bool, and has bytes other than 0 and 1",
+    ),
+    "no format": (weight_file(entry_for_w(format=...)), "tensor 'w': its entry has a log_offset, but no format"),
+    "format 8": (weight_file(entry_for_w(format=8)), "tensor 'w': its entry lacks a format or a log_offset"),
+    "no offset": (weight_file(entry_for_w(log_offset=...)), "tensor 'w': its entry lacks a format or a log_offset"),
+    "entry a string": (weight_file(NOTHING | {"tensors": {"w": "lns8f3"}}), "the entry for 'w' is no object"),
     "unknown format": (
         weight_file(entry_for_w(format="int8")),
         "tensor 'w': 'int8' is no format name: write lns8f5 for 8 bits, 5 of them fraction bits",
@@ -551,15 +746,15 @@ GALLERY = {
     ),
     "uint8 as lns16": (
         weight_file(entry_for_w(format="lns16f7")),
-        "tensor 'w' is of uint8, but codes of lns16f7 are uint16",
+        "tensor 'w': it is of uint8, but codes of lns16f7 are uint16",
     ),
     "int8": (
         weight_file(entry_for_w(), ("w", "I8", [3], b"\1\2\3")),
-        "tensor 'w' is of int8, but codes of lns8f3 are uint8",
+        "tensor 'w': it is of int8, but codes of lns8f3 are uint8",
     ),
     "floats": (
         weight_file(entry_for_w(format="lns32f23"), ("w", "F32", [1], b"\1\2\3\4")),
-        "tensor 'w' is of float32, but codes of lns32f23 are uint32",
+        "tensor 'w': it is of float32, but codes of lns32f23 are uint32",
     ),
     "code outside": (
         weight_file(entry_for_w(format="lns6f2"), ("w", "U8", [3, 1], b"\1\2\x40")),
@@ -587,7 +782,7 @@ GALLERY = {
     ),
     "offset nan": (
         weight_file(entry_for_w(log_offset=float("nan"))),
-        "tensor 'w': log_offset=nan is a float: give an integer number of code steps",
+        "its metadata entry 'lnsnum' is not JSON",
     ),
     "offset fit": (
         weight_file(entry_for_w(log_offset="fit")),
@@ -625,31 +820,31 @@ GALLERY = {
     ),
     "offsets of a negative shape": (
         weight_file(offsets_for_w([-1], [1, 2, 3])),
-        "tensor 'w': its log_offset has a shape or values that are no integers",
+        "tensor 'w': the shape of its log_offset is no list of integers from 0 on",
     ),
     "offsets of floats": (
         weight_file(offsets_for_w([3], [1, 2, 3.0])),
-        "tensor 'w': its log_offset has a shape or values that are no integers",
+        "tensor 'w': the values of its log_offset are no list of integers",
     ),
     "offsets of booleans": (
         weight_file(offsets_for_w([3], [1, 2, True])),
-        "tensor 'w': its log_offset has a shape or values that are no integers",
+        "tensor 'w': the values of its log_offset are no list of integers",
     ),
     "offsets of a boolean shape": (
         weight_file(offsets_for_w([True], [1])),
-        "tensor 'w': its log_offset has a shape or values that are no integers",
+        "tensor 'w': the shape of its log_offset is no list of integers from 0 on",
     ),
     "offsets in lists": (
         weight_file(offsets_for_w([3], [[1, 2, 3]])),
-        "tensor 'w': its log_offset has a shape or values that are no integers",
+        "tensor 'w': the values of its log_offset are no list of integers",
     ),
     "offsets without values": (
         weight_file(offsets_for_w([3], None)),
-        "tensor 'w': its log_offset has no shape and values",
+        "tensor 'w': the values of its log_offset are no list of integers",
     ),
     "offsets without shape": (
         weight_file(offsets_for_w("3", [1])),
-        "tensor 'w': its log_offset has no shape and values",
+        "tensor 'w': the shape of its log_offset is no list of integers from 0 on",
     ),
     "entry without tensor": (
         weight_file(NOTHING | {"tensors": {"v\n": {"format": "lns8f3", "log_offset": 0}}}),
@@ -711,10 +906,10 @@ def refusal(path, read=load_weights):
     return text
 
 
-@pytest.fixture(params=[LARGE, 0], ids=["small", "large"])
+@pytest.fixture(params=[BLOCK, 8], ids=["one block", "blocks of eight"])
 def file(request, tmp_path, monkeypatch):
-    """A function that writes a file and gives its path; its tensors count as small ones, or as large."""
-    monkeypatch.setattr(single_file, "LARGE", request.param)
+    """A function that writes a file and gives its path; its tensors are read in one block, or in several."""
+    monkeypatch.setattr(single_file, "BLOCK", request.param)
 
     def write(content, name="w.safetensors"):
         (tmp_path / name).write_bytes(content)
@@ -758,12 +953,50 @@ def test_metadata_that_are_no_strings_by_name(file, metadata):
 
 
 def test_what_the_specification_does_not_name_is_ignored(file):
-    entry = {"layout": 1, "colour": "red", "tensors": {"w": {"format": "lns8f3", "log_offset": 4, "colour": "blue"}}}
-    metadata = {"lnsnum": json.dumps(entry), "format": "pt"}
-    tensor = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
-    path = file(container({"__metadata__": metadata, "w": tensor}, b"\5"))
+    data, line = b"\5", ("U8", 1)
+    entry = {"format": "lns8f3", "log_offset": 4, "colour": "blue", "crc32": crc32(data, *line)}
+    text = json.dumps(
+        {"layout": 2, "colour": "red", "tensors": {"w": entry, "v": {"crc32": crc32(b"", "F32", 0), "x": 0}}}
+    )
+    metadata = {"lnsnum": text, "lnsnum_crc32": f"{zlib.crc32(text.encode()):08x}", "format": "pt"}
+    tensors = {
+        "v": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]},
+        "w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
+    }
+    path = file(container({"__metadata__": metadata, **tensors}, data))
     assert same(load_weights(path)["w"], LNSTensor([5], lns8f3, log_offset=4))
     assert load_metadata(path) == {}
+
+
+def test_files_of_layout_1_are_read(file):
+    """They have no checksums, and no entries for plain tensors; damage to codes shows only where they do not fit."""
+    entry = {"layout": 1, "metadata": {"a": "b"}, "tensors": {"w": {"format": "lns6f2", "log_offset": 4}}}
+    tensors = [("w", "U8", [3], b"\1\2\3"), ("v", "I8", [1], b"\xff")]
+    path = file(weight_file(entry, *tensors))
+    loaded = load_weights(path)
+    assert same(loaded["w"], LNSTensor([1, 2, 3], lns6f2, log_offset=4))
+    assert same(loaded["v"], np.int8([-1]))
+    assert load_metadata(path) == {"a": "b"}
+    path = file(weight_file(entry, ("w", "U8", [3], b"\1\2\x40"), tensors[1]))
+    assert refusal(path) == f"{path}: tensor 'w': code 64 at index (2,) is outside lns6f2: its codes are 0 to 63"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_changed_bit_is_noticed(tmp_path, packed):
+    """In the data, the names, types, shapes, formats, scales and metadata of a file."""
+    weights = {
+        "w": LNSTensor(
+            np.arange(10, dtype=np.uint8).reshape(5, 2), lns6f2, log_offset=np.array([[1], [2], [3], [4], [5]])
+        ),
+        "v": LNSTensor([[1, 2], [3, 4]], lns16f10, log_offset=-7),
+        "b": np.float32([1, -2]),
+    }
+    save_weights(tmp_path / "w", weights, metadata={"model": "small"}, packed=packed)
+    content = (tmp_path / "w").read_bytes()
+    changed = tmp_path / "changed"
+    for at in range(len(content)):
+        changed.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :])
+        refusal(changed)
 
 
 @pytest.mark.parametrize("name", DAMAGED)
@@ -860,20 +1093,20 @@ def entries(draw):
 
 
 @settings(max_examples=100)
-@given(entries(), st.sampled_from([LARGE, 0]))
-def test_any_entry_is_read_or_refused(entry, large):
+@given(entries(), st.sampled_from([BLOCK, 8]))
+def test_any_entry_is_read_or_refused(entry, block):
     with folder() as here, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(single_file, "LARGE", large)
+        patch.setattr(single_file, "BLOCK", block)
         path = here / "w"
         path.write_bytes(weight_file(entry))
         assert list(read_or_refused(path)) in (["w"], [])
 
 
 @settings(max_examples=150)
-@given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=3), st.sampled_from([LARGE, 0]))
-def test_any_damage_is_read_or_refused(at, damage, large):
+@given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=3), st.sampled_from([BLOCK, 8]))
+def test_any_damage_is_read_or_refused(at, damage, block):
     with folder() as here, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(single_file, "LARGE", large)
+        patch.setattr(single_file, "BLOCK", block)
         path = here / "w"
         path.write_bytes((GOOD[:at] + damage + GOOD[at + len(damage) :])[: len(GOOD)])
         read_or_refused(path)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from lnsnum.atomic_file import StrPath, shown
 from lnsnum.codes import WIDEST_TABLE
+from lnsnum.file_layout import DTYPES, Description
 from lnsnum.format import LNSFormat
 from lnsnum.sharded_file import WeightFiles, open_files
-from lnsnum.single_file import Description, Tensor, tensor_on
+from lnsnum.single_file import Tensor, in_blocks
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge import codes as bridge
 from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES
@@ -33,17 +35,23 @@ _CHUNK = 1 << 18
 
 
 def save_model(
-    path: StrPath, model: nn.Module, *, metadata: Mapping[str, str] | None = None, max_shard_bytes: int | None = None
+    path: StrPath,
+    model: nn.Module,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    max_shard_bytes: int | None = None,
+    packed: bool = False,
 ) -> Path:
     """Write the parameters and persistent buffers of a model to a weight file, atomically.
 
-    Tensors on the CPU are written from where they lie; of others, those of one file are copied to it at a time.
+    Tensors on the CPU are written from where they lie; of others, one at a time is copied to it.
 
     Args:
         path: the file; an existing one is replaced, and so is a set that an earlier call with this path wrote.
         model: any module whose state holds tensors only.
         metadata: further entries, strings by name.
         max_shard_bytes: where the tensors have more bytes in all, they go to several files and an index.
+        packed: leave out the unused bits of codes.
 
     Returns:
         What was written: the file, or the index. `load_model` takes it, and `path` as well.
@@ -52,12 +60,13 @@ def save_model(
         As `lnsnum.weight_file.save_weights`.
     """
     state = _state(model)
-    for name, tensor in state.items():
-        if tensor.is_meta:
-            raise ValueError(f"{name!r} of the model is on the meta device: it has no values to save")
-    sizes = {name: tensor.nbytes for name, tensor in state.items()}
+    descriptions = {name: _describe(name, tensor, packed) for name, tensor in state.items()}
     return save_tensors(
-        path, sizes, lambda name: _to_core(state[name]), metadata=metadata, max_shard_bytes=max_shard_bytes
+        path,
+        descriptions,
+        lambda name: in_blocks(_elements(state[name])),
+        metadata=metadata,
+        max_shard_bytes=max_shard_bytes,
     )
 
 
@@ -119,15 +128,16 @@ def _check_fit(files: WeightFiles, state: Mapping[str, torch.Tensor]) -> None:
         holds = [f"it holds {_some(unknown)}, which the model has not"] if unknown else []
         raise WeightFileError(f"{where} is for another model: {' and '.join(lacks + holds)}")
     for name, own in state.items():
-        if files.shape(name) != tuple(own.shape):
+        told = files.describe(name)
+        if told.shape != tuple(own.shape):
             raise WeightFileError(
-                f"{where} is for another model: {name!r} has shape {files.shape(name)}, and {tuple(own.shape)} there"
+                f"{where} is for another model: {name!r} has shape {told.shape}, and {tuple(own.shape)} there"
             )
         if not own.is_meta and any(stride == 0 and n > 1 for stride, n in zip(own.stride(), own.shape, strict=True)):
             raise ValueError(
                 f"{name!r} of the model is expanded, several elements in one place: make it contiguous first"
             )
-        _check_kind(where, name, files.describe(name), own)
+        _check_kind(where, name, told, own)
 
 
 def _check_kind(where: str, name: str, told: Description, own: torch.Tensor) -> None:
@@ -140,15 +150,13 @@ def _check_kind(where: str, name: str, told: Description, own: torch.Tensor) -> 
 
 
 def _check_values(files: WeightFiles, name: str, own: torch.Tensor) -> None:
-    """Refuse what only the data can show, reading no more of them than must be: bad codes, floats that do not fit."""
+    """Refuse what only the data can show: wrong checksums, bad codes, floats that do not fit."""
     told = files.describe(name)
-    if told.fmt is not None:
-        if not told.takes_any_data:
-            files.read(name)
-        return
-    dtype = getattr(torch, told.dtype)
-    if not _holds_all(own.dtype, dtype) and _loses_values(_to_torch(files.read(name), own.dtype), own.dtype):
-        raise WeightFileError(f"{shown(files.path)}: {name!r} is of {dtype}, and as {own.dtype} would lose values")
+    dtype = None if told.fmt is not None else getattr(torch, told.dtype)
+    may_lose = dtype is not None and not _holds_all(own.dtype, dtype)
+    for block in files.blocks(name):
+        if may_lose and _loses_values(_to_torch(block, own.dtype), own.dtype):
+            raise WeightFileError(f"{shown(files.path)}: {name!r} is of {dtype}, and as {own.dtype} would lose values")
 
 
 def _holds_all(dtype: torch.dtype, other: torch.dtype) -> bool:
@@ -228,19 +236,31 @@ def _to_torch(tensor: Tensor, dtype: torch.dtype) -> torch.Tensor:
     return LNSWeight(bridge.from_numpy(tensor.codes), tensor.fmt, scale, dtype)
 
 
-def _to_core(tensor: torch.Tensor) -> Any:
-    """What the file holds of a tensor, on its own memory where that is contiguous and on the CPU."""
+def _describe(name: str, tensor: torch.Tensor, packed: bool) -> Description:
+    """What the file is to say of a tensor. Raises ValueError or TypeError where none can hold it."""
+    if tensor.is_meta:
+        raise ValueError(f"{name!r} of the model is on the meta device: it has no values to save")
     if isinstance(tensor, LNSWeight):
-        codes = bridge.as_numpy(tensor.codes.detach().cpu().contiguous(), tensor.fmt.dtype)
         offset = tensor.log_offset
         scale = bridge.as_numpy(offset.cpu().contiguous()) if isinstance(offset, torch.Tensor) else offset
-        return tensor_on(codes, tensor.fmt, scale)
+        return Description.of_codes(tuple(tensor.shape), tensor.fmt, scale, packed=packed)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in DTYPES.values():
+        raise TypeError(f"tensor {name!r} is of {dtype}, which weight files cannot hold")
+    return Description(tuple(tensor.shape), dtype)
+
+
+def _elements(tensor: torch.Tensor) -> NDArray[Any]:
+    """What the file holds of a tensor, flat, on its own memory where that is contiguous and on the CPU."""
+    if isinstance(tensor, LNSWeight):
+        return bridge.as_numpy(tensor.codes.detach().cpu().contiguous(), tensor.fmt.dtype).reshape(-1)
     on_cpu = tensor.detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
         import ml_dtypes
 
-        return bridge.as_numpy(on_cpu.view(torch.int16)).view(ml_dtypes.bfloat16)
-    return on_cpu.numpy() if tensor.dtype == torch.bool else bridge.as_numpy(on_cpu)
+        return cast(NDArray[Any], bridge.as_numpy(on_cpu.view(torch.int16)).view(ml_dtypes.bfloat16).reshape(-1))
+    array: NDArray[Any] = on_cpu.numpy() if tensor.dtype == torch.bool else bridge.as_numpy(on_cpu)
+    return array.reshape(-1)
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -1,52 +1,30 @@
-"""The command line: `lnsnum train`, `lnsnum evaluate` and `lnsnum certify`.
-
-Bad input ends with one sentence on stderr and exit code 2; so does a missing extra.
-"""
+"""`lnsnum train` and `lnsnum evaluate`."""
 
 from __future__ import annotations
 
 import enum
 import json
 import math
-import os
-import re
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+import typer
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
 from lnsnum import __version__
+from lnsnum.cli.app import CommandError, app, check_plot, check_writable, console
 from lnsnum.codes import WIDEST_TABLE
 from lnsnum.format import LNSFormat
-from lnsnum.tasks import TaskError
-from lnsnum.weight_file import WeightFileError
-
-try:
-    import typer
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.table import Table
-except ImportError as missing:
-    sys.exit(f"the command line needs {missing.name}: pip install 'lnsnum[cli]'")
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from lnsnum.certify import Certificate, Judgement
-    from lnsnum.gaussian import GaussianLog
     from lnsnum.tasks.training import Data, Footprint, History
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Numbers as logarithms: train networks natively in LNS, and look at the result.",
-)
-console = Console(markup=False, highlight=False, emoji=False)
-errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 TASK_ENTRY, RUN_ENTRY = "lnsnum.task", "lnsnum.run"
 """Metadata of the weight files of `lnsnum train`: the task, and the run's arguments and result as JSON."""
@@ -60,10 +38,6 @@ class OptimizerName(enum.StrEnum):
     sgd = "sgd"
 
 
-class CommandError(Exception):
-    """What the user asked for cannot be done; the message says why."""
-
-
 class Run(NamedTuple):
     """One training run and what became of it."""
 
@@ -74,21 +48,6 @@ class Run(NamedTuple):
     bytes_on_disk: float
     history: History
     model: nn.Module
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        console.print(f"lnsnum {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()
@@ -111,9 +70,9 @@ def train(
     fmt = _parse_format(format)
     if lr is not None and not math.isfinite(lr):
         raise CommandError(f"--lr {lr} is no learning rate: give a finite number")
-    _check_writable("--out", out)
+    check_writable("--out", out)
     if plot is not None:
-        _check_plot(plot)
+        check_plot(plot)
         if plot.absolute() == out.absolute():
             raise CommandError(f"--plot and --out are the same file: {out}")
     import torch
@@ -143,25 +102,6 @@ def _parse_format(name: str) -> LNSFormat | None:
     if fmt is not None and fmt.bits > WIDEST_TABLE:
         raise CommandError(f"--format {name}: at most {WIDEST_TABLE} bits can be trained")
     return fmt
-
-
-def _check_writable(option: str, path: Path) -> None:
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise CommandError(f"{option} {path}: there is no folder {folder}")
-    if (path.exists() and not path.is_file()) or not os.access(folder, os.W_OK):
-        raise CommandError(f"{option} {path} cannot be written")
-
-
-def _check_plot(path: Path) -> None:
-    _check_writable("--plot", path)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ImportError as error:
-        raise CommandError("--plot needs matplotlib: pip install 'lnsnum[plot]'") from error
-    known = FigureCanvasAgg.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise CommandError(f"--plot {path}: the ending is none of {', '.join(sorted(known))}")
 
 
 def _train_once(
@@ -279,114 +219,3 @@ def evaluate(
     score = training.accuracy(model, test_data)
     console.print(f"{file}: {training.weight_count(model)} weights in {', '.join(formats)}")
     console.print(f"test accuracy {score:.2%} on {len(test_data.labels)} images")
-
-
-@app.command()
-def certify(
-    formats: Annotated[list[str], typer.Argument(help="Formats, such as lns8f3 or lns32f23.", show_default=False)],
-    gaussian: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Judge an approximate Gaussian logarithm instead: exact, mitchell, cotransformation, "
-            "cotransformation:BITS, linear:SEGMENTS. Can be repeated."
-        ),
-    ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for the documentation.")] = False,
-) -> None:
-    """Scan all that a claim of correct rounding needs, and print a certificate. Exit code 1 where one is refuted."""
-    try:
-        parsed = [LNSFormat.parse(name) for name in formats]
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    from lnsnum import certify as proofs
-
-    logs = {name: _gaussian_log(name) for name in gaussian or []}
-    wrong = 0
-    for i, fmt in enumerate(parsed):
-        if i and markdown:
-            print()
-        if logs:
-            judged = {name: proofs.judge(log, fmt) for name, log in logs.items()}
-            if markdown:
-                rows = (proofs.judgement_markdown(name, judgements) for name, judgements in judged.items())
-                print(f"### {fmt.name}", "", proofs.JUDGEMENT_HEAD, *rows, sep="\n")
-            else:
-                for name, judgements in judged.items():
-                    console.print(_judgement(fmt, name, judgements))
-            continue
-        with errors.status(f"{fmt.name}: ...") as status:
-            certificate = proofs.certify(fmt, lambda name, fmt=fmt: status.update(f"{fmt.name}: {name}"))  # type: ignore[misc]
-        wrong += certificate.misroundings
-        if markdown:
-            print(proofs.markdown(certificate))
-        else:
-            console.print(_certificate(certificate))
-    if wrong:
-        sys.exit(1)
-
-
-def _gaussian_log(name: str) -> GaussianLog:
-    from lnsnum import gaussian
-
-    kind, _, number = name.partition(":")
-    known: dict[str, Callable[[], GaussianLog]] = {
-        "exact": gaussian.Exact,
-        "mitchell": gaussian.Mitchell,
-        "cotransformation": gaussian.Cotransformation,
-    }
-    numbered: dict[str, Callable[[int], GaussianLog]] = {
-        "linear": gaussian.LinearInterpolation,
-        "cotransformation": gaussian.Cotransformation,
-    }
-    try:
-        if number and kind in numbered:
-            return numbered[kind](int(number) if re.fullmatch("-?[0-9]{1,9}", number) else _no_number(number))
-        if not number and kind in known:
-            return known[kind]()
-    except ValueError as error:
-        raise CommandError(f"--gaussian {name}: {error}") from error
-    raise CommandError(
-        f"--gaussian {name} is not known: exact, mitchell, cotransformation, cotransformation:BITS, linear:SEGMENTS"
-    )
-
-
-def _no_number(text: str) -> int:
-    raise ValueError(f"{text!r} is no integer")
-
-
-def _certificate(certificate: Certificate) -> Table:
-    caption = ", ".join(f"{name} {value}" for name, value in certificate.environment.items())
-    table = Table(title=certificate.fmt.name, caption=f"{certificate.seconds:.1f} s; {caption}")
-    table.add_column("operation")
-    for column in ("inputs scanned", "nearest tie", "near ties re-checked", "misroundings"):
-        table.add_column(column, justify="right")
-    for finding in certificate.findings:
-        row = [f"{finding.inputs:,}", finding.tie, f"{finding.rechecked:,}"]
-        table.add_row(finding.operation, *row, f"{finding.misroundings} {finding.first_wrong}".strip())
-    return table
-
-
-def _judgement(fmt: LNSFormat, name: str, judgements: list[Judgement]) -> Table:
-    from lnsnum.certify import EDGES
-
-    table = Table(title=f"{fmt.name}, {name}: error in ulp over every z")
-    ends = [f"<= {end:g}" for end in EDGES[:-1]]
-    for column in ("", *ends, "more", "worst", "monotone", "rounding"):
-        table.add_column(column, justify="right")
-    for j in judgements:
-        row = [*(f"{count:,}" for count in j.histogram), f"{j.worst_error:.3f} at z={j.worst_z}"]
-        table.add_row(j.function, *row, "yes" if j.monotone else "no", j.rounding)
-    return table
-
-
-def main() -> None:
-    """Run the command line; what the user can mend ends in one sentence and exit code 2."""
-    try:
-        app()
-    except (CommandError, TaskError, WeightFileError, OSError, ImportError) as error:
-        errors.print(f"error: {error}")
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,4 @@
+"""What `lnsnum convert`, `inspect`, `verify`, `diff` and `export` do, as functions: files in, reports or files out.
+
+Everything goes block by block: no tensor is in memory as a whole. Nothing here prints.
+"""
