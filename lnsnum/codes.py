@@ -97,10 +97,9 @@ def check_offsets(log_offset: object, shape: tuple[int, ...]) -> LogOffset:
         raise TypeError(f"log_offset is an array of {log_offset.dtype}: give integers, whole code steps")
     for extreme in (log_offset.min(initial=0), log_offset.max(initial=0)):
         check_log_offset(int(extreme))
-    try:
-        fits = np.broadcast_shapes(log_offset.shape, shape) == shape
-    except ValueError:
-        fits = False
+    fits = log_offset.ndim <= len(shape) and all(
+        own in (1, size) for own, size in zip(log_offset.shape[::-1], shape[::-1], strict=False)
+    )  # np.broadcast_shapes takes 32 dimensions, and arrays have up to 64
     if not fits:
         raise ValueError(f"log_offset of shape {log_offset.shape} does not broadcast to the codes' shape {shape}")
     return log_offset.astype(np.int32)

@@ -57,9 +57,14 @@ class WeightFileError(ValueError):
 
 
 def refuse(path: StrPath, what: str) -> NoReturn:
-    """Raise the error about a file, in one line of no great length."""
-    short = what if len(what) <= 400 else what[:397] + "..."
-    raise WeightFileError(f"{shown(path)}: {short}")
+    """Raise the error about a file."""
+    raise WeightFileError(f"{shown(path)}: {in_one_line(what)}")
+
+
+def in_one_line(what: str) -> str:
+    """A sentence that may quote a file, in one line of no great length."""
+    line = what if what.isprintable() else ascii(what)[1:-1]
+    return line if len(line) <= 400 else line[:397] + "..."
 
 
 def is_unicode(text: str) -> bool:
@@ -182,14 +187,16 @@ class Header:
         encoded: the header's JSON, which safetensors has read.
 
     Raises:
-        WeightFileError: where the description is missing, damaged or of a later layout, or its entries are not those of
-            the tensors.
+        WeightFileError: where the description is missing, damaged or of a later layout, its metadata are no strings, or
+            its entries are not those of the tensors.
     """
 
     def __init__(self, path: StrPath, encoded: bytes) -> None:
         self.path = path
+        if not encoded.startswith(b"{"):
+            refuse(path, "its header does not begin with a brace")
         self._tensors = read_json(path, "its header", _decoded(path, encoded))
-        metadata = self._tensors.pop("__metadata__", {})
+        metadata = self._tensors.pop("__metadata__", None) or {}
         self.names: list[str] = sorted(self._tensors, key=lambda name: self._tensors[name]["data_offsets"])
         text = metadata.get(METADATA_KEY)
         if text is None:
@@ -205,18 +212,15 @@ class Header:
         if not isinstance(entries, dict):
             refuse(path, f"its metadata entry {METADATA_KEY!r} has no list of tensors")
         self._entries: dict[str, Any] = entries
+        texts = self._content.get("metadata", {})
+        if not isinstance(texts, dict) or not all(isinstance(value, str) for value in texts.values()):
+            refuse(path, "its metadata are not strings by name")
+        self.texts: dict[str, str] = texts
+        """The metadata that the writer was given."""
         for name in sorted(self._entries.keys() - self._tensors.keys()):
             refuse(path, f"its entry for {name!r} has no tensor")
         for name in sorted(self._tensors.keys() - self._entries.keys() if self.layout > 1 else ()):
             refuse(path, f"tensor {name!r} has no entry")
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """The metadata that the writer was given. Raises WeightFileError where they are no strings."""
-        texts = self._content.get("metadata", {})
-        if not isinstance(texts, dict) or not all(isinstance(value, str) for value in texts.values()):
-            refuse(self.path, "its metadata are not strings by name")
-        return dict(texts)
 
     def place(self, name: str) -> tuple[int, int]:
         """Where a tensor's data begin and end, after the header."""
@@ -259,12 +263,10 @@ class Header:
         return entry
 
     def _describe(self, entry: dict[str, Any], dtype: str, shape: tuple[int, ...]) -> Description:
-        if "format" not in entry and self.layout > 1:
+        if "format" not in entry:
             for field in ("log_offset", "packed_shape"):
                 if field in entry:
                     raise ValueError(f"its entry has a {field}, but no format")
-            return Description(shape, DTYPES[dtype])
-        if not entry:
             return Description(shape, DTYPES[dtype])
         if not isinstance(entry.get("format"), str) or "log_offset" not in entry:
             raise ValueError("its entry lacks a format or a log_offset")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -48,6 +49,13 @@ def check_log_offset(log_offset: int, what: str = "log_offset") -> int:
     if abs(int(log_offset)) > MAX_LOG_OFFSET:
         raise ValueError(f"{what}={log_offset} is too large: at most 2^30 in size")
     return int(log_offset)
+
+
+def _exactly(base: str) -> Fraction:
+    """The number that a hexadecimal float names, one within the range of doubles."""
+    digits, exponent = base.removeprefix("0x").split("p")
+    whole, _, fraction = digits.partition(".")
+    return int(whole + fraction, 16) * Fraction(2) ** (int(exponent) - 4 * len(fraction))
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,6 +125,8 @@ class LNSFormat:
             value = 2.0 if base is None else float.fromhex(base)
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{name!r} has a base that is no float64: {base}") from error
+        if base is not None and 1.0 < value < math.inf and _exactly(base) != value:
+            raise ValueError(f"{name!r} has a base that is no float64: {base} lies between two")
         return cls(int(bits), int(fraction_bits), base=value)
 
     @classmethod

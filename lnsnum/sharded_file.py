@@ -141,7 +141,7 @@ def shards_of_ours(target: Path) -> tuple[set[str], bool]:
     An index may name anything: only such shards are ever deleted.
     """
     try:
-        files = set(_weight_map(index_of(target), _content(index_of(target))).values())
+        files = set(weight_map_of(index_of(target), _content(index_of(target))).values())
     except (OSError, WeightFileError):
         return set(), False
     stem, suffix = map(re.escape, _stem_and_suffix(target))
@@ -179,7 +179,7 @@ class WeightFiles:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The metadata. Raises WeightFileError where they are no strings, or not the same in all files."""
+        """The metadata. Raises WeightFileError where they are not the same in all files."""
         first, *others = (file.texts for file in self._files)
         if any(texts != first for texts in others):
             refuse(self.path, "the metadata of its shards differ")
@@ -210,7 +210,7 @@ def open_files(path: StrPath) -> Iterator[WeightFiles]:
         OSError: where it cannot be read.
         ImportError: without safetensors and ml_dtypes.
     """
-    found = _find(path)
+    found = find_set(path)
     while True:
         try:
             with contextlib.ExitStack() as attempt:
@@ -218,7 +218,7 @@ def open_files(path: StrPath) -> Iterator[WeightFiles]:
                 opened = attempt.pop_all()
             break
         except (WeightFileError, FileNotFoundError):
-            before, found = found, _find(path)
+            before, found = found, find_set(path)
             if found == before:
                 raise
     with opened:
@@ -229,7 +229,7 @@ def _open_all(path: StrPath, index: Path | None, content: bytes, opened: context
     if index is None:
         return WeightFiles(path, [opened.enter_context(open_file(path))])
     expected: dict[str, set[str]] = {}
-    for name, shard in _weight_map(index, content).items():
+    for name, shard in weight_map_of(index, content).items():
         expected.setdefault(shard, set()).add(name)
     files = []
     for shard, names in sorted(expected.items()):
@@ -244,7 +244,7 @@ def _open_all(path: StrPath, index: Path | None, content: bytes, opened: context
     return WeightFiles(index, files)
 
 
-def _find(path: StrPath) -> tuple[Path | None, bytes]:
+def find_set(path: StrPath) -> tuple[Path | None, bytes]:
     """The index that a path names or stands for, and what is in it; None where it is the path of one file."""
     index = _find_index(path)
     try:
@@ -252,7 +252,7 @@ def _find(path: StrPath) -> tuple[Path | None, bytes]:
     except FileNotFoundError:
         if index == Path(path):
             raise
-        return _find(path)  # it was there a moment ago
+        return find_set(path)  # it was there a moment ago
 
 
 def _find_index(path: StrPath) -> Path | None:
@@ -275,7 +275,7 @@ def _content(index: Path) -> bytes:
     return content
 
 
-def _weight_map(index: Path, content: bytes) -> dict[str, str]:
+def weight_map_of(index: Path, content: bytes) -> dict[str, str]:
     """Which file has a tensor, as an index says: plain names of files in its folder."""
     try:
         text = content.decode()

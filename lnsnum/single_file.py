@@ -27,6 +27,7 @@ from lnsnum.file_layout import (
     Header,
     WeightFileError,
     hexadecimal,
+    in_one_line,
     in_order,
     is_unicode,
     make_header,
@@ -189,8 +190,8 @@ class WeightFile:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The metadata that the writer was given. Raises WeightFileError where they are no strings."""
-        return self.header.texts
+        """The metadata that the writer was given."""
+        return dict(self.header.texts)
 
     def describe(self, name: str) -> Description:
         """What the header says of a tensor, checked. Raises WeightFileError."""
@@ -271,12 +272,12 @@ class WeightFile:
 @contextlib.contextmanager
 def open_file(path: StrPath) -> Iterator[WeightFile]:
     """A weight file, open. Raises WeightFileError, OSError, ImportError."""
-    file, header = _open(path)
+    file, header = open_container(path)
     with file:
         yield WeightFile(path, file, Header(path, header), 8 + len(header))
 
 
-def _open(path: StrPath) -> tuple[io.FileIO, bytes]:
+def open_container(path: StrPath) -> tuple[io.FileIO, bytes]:
     """A file that safetensors takes, and the JSON of its header."""
     while True:
         check_regular(path)
@@ -298,7 +299,8 @@ def _check_container(path: StrPath) -> None:
         with safetensors.safe_open(path, framework="numpy"):
             pass
     except safetensors.SafetensorError as error:
-        raise WeightFileError(f"{shown(path)} is damaged or no safetensors file: {error}") from error
+        why = in_one_line(str(error))
+        raise WeightFileError(f"{shown(path)} is damaged or no safetensors file: {why}") from error
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

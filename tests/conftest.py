@@ -1,9 +1,12 @@
-"""Settings of the test suite: no Hypothesis deadlines (first calls compile), and the same examples in every CI run."""
+"""Settings of the test suite: no Hypothesis deadlines (first calls compile), the same examples in every CI run."""
 
 import os
 
 import pytest
 from hypothesis import settings
+
+for variable in ("COLUMNS", "LINES"):
+    os.environ.pop(variable, None)  # rich would keep the width that pytest-xdist gives its workers
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

@@ -104,6 +104,7 @@ def test_garbage_is_no_name(name):
         ("lns" + "9" * 5000 + "f5", r"is no format: bits 3 to 32"),
         ("lns8f5b0x1.8p+1024", r"has a base that is no float64: 0x1.8p\+1024"),
         ("lns8f5b0x1p+" + "9" * 30, r"has a base that is no float64"),
+        ("lns8f5b0x1.80000000000008p+0", r"has a base that is no float64: 0x1.80000000000008p\+0 lies between two"),
         ("lns8f5b0x1..8p+0", r"has a base that is no float64: 0x1..8p\+0"),
         ("lns8f5b0x.p+0", r"has a base that is no float64: 0x.p\+0"),
         ("lns8f5b0x1p+0", r"base=1.0 is out of range: finite and greater than 1"),

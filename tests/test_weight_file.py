@@ -189,6 +189,7 @@ def test_a_packed_tensor_of_four_bits_takes_half_a_byte(tmp_path):
     assert 0 < os.path.getsize(tmp_path / "w") - (1 << 20) < 500
 
 
+@pytest.mark.plain_python
 @given(st.integers(3, 31), st.lists(st.integers(0, 2**32 - 1), max_size=70))
 @example(6, [1, 62, 32])
 @example(31, [2**31 - 1] * 9)
@@ -630,6 +631,14 @@ GALLERY = {
         container({"__metadata__": {"format": "pt"}}),
         "a safetensors file, but no LNS weight file: its metadata has no entry 'lnsnum'",
     ),
+    "a header behind a space": (
+        container(b" " + weight_file(NOTHING)[8:-3], b"\1\2\3"),
+        "its header does not begin with a brace",
+    ),
+    "no metadata": (
+        container({"__metadata__": None}),
+        "a safetensors file, but no LNS weight file: its metadata has no entry 'lnsnum'",
+    ),
     "no JSON": (weight_file("{nope"), "its metadata entry 'lnsnum' is not JSON"),
     "empty": (weight_file(""), "its metadata entry 'lnsnum' is not JSON"),
     "deep and open": (weight_file(DEEP), "its metadata entry 'lnsnum' is not JSON"),
@@ -740,6 +749,11 @@ GALLERY = {
         "tensor 'w': 'lns8f3\\n' is no format name: write lns8f5 for 8 bits, 5 of them fraction bits",
     ),
     "impossible format": (weight_file(entry_for_w(format="lns33f3")), "tensor 'w': bits=33 is out of range: 3 to 32"),
+    "a base between two doubles": (
+        weight_file(entry_for_w(format="lns8f3b0x3.000000000000008p-1")),
+        "tensor 'w': 'lns8f3b0x3.000000000000008p-1' has a base that is no float64: 0x3.000000000000008p-1 lies "
+        "between two",
+    ),
     "base 1": (
         weight_file(entry_for_w(format="lns8f3b0x1p+0")),
         "tensor 'w': base=1.0 is out of range: finite and greater than 1",
@@ -949,7 +963,8 @@ def test_metadata_of_such_files_is_refused_alike(file, name):
 @pytest.mark.parametrize("metadata", [None, 5, "text", ["a"], {"a": 1}, {"a": "b", "c": None}], ids=str)
 def test_metadata_that_are_no_strings_by_name(file, metadata):
     path = file(weight_file(NOTHING | {"metadata": metadata}))
-    assert refusal(path, load_metadata) == f"{path}: its metadata are not strings by name"
+    for read in (load_weights, load_metadata):
+        assert refusal(path, read) == f"{path}: its metadata are not strings by name"
 
 
 def test_what_the_specification_does_not_name_is_ignored(file):
@@ -966,6 +981,14 @@ def test_what_the_specification_does_not_name_is_ignored(file):
     path = file(container({"__metadata__": metadata, **tensors}, data))
     assert same(load_weights(path)["w"], LNSTensor([5], lns8f3, log_offset=4))
     assert load_metadata(path) == {}
+
+
+def test_tensors_of_many_dimensions(tmp_path):
+    """NumPy has up to 64, and its broadcast_shapes only 32."""
+    for shape, channels in (((1,) * 40 + (3,), (3,)), ((2,) + (1,) * 63, (2,) + (1,) * 63)):
+        tensor = LNSTensor(np.zeros(shape, np.uint8), lns6f2, log_offset=np.arange(np.prod(channels)).reshape(channels))
+        save_weights(tmp_path / "w", {"w": tensor}, packed=True)
+        assert same(load_weights(tmp_path / "w")["w"], tensor)
 
 
 def test_files_of_layout_1_are_read(file):

@@ -1,0 +1,399 @@
+"""Weight files written by hand from docs/weight_file.md, without lnsnum: what both independent readers are tested with.
+
+`GALLERY` has a file for every refusal of the page, and a word of the C reader's sentence; `READ` has what must be read.
+"""
+
+import json
+import re
+import struct
+import zlib
+
+SIZES = {"U8": 1, "I8": 1, "BOOL": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2}
+SIZES |= {"U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8}
+ALL = object()  # of an entry's fields: the ones that belong there
+
+
+def crc(data):
+    return f"{zlib.crc32(data):08x}"
+
+
+def plain(dtype, shape, data, **fields):
+    """A tensor as its parts: dtype and shape of the header, the data, and its entry's fields, without those of None."""
+    line = " ".join([dtype, *map(str, shape)]).encode() + b"\n"
+    return dtype, shape, data, {"crc32": crc(line + data), **fields}
+
+
+def lns(codes, shape, fmt, log_offset=0, *, packed=False, dtype=None, **fields):
+    bits = int(re.match(r"lns(\d+)", fmt)[1])
+    size = 1 if bits <= 8 else 2 if bits <= 16 else 4
+    fields = {"format": fmt, "log_offset": log_offset, **fields}
+    if packed:
+        string = sum(code << i * bits for i, code in enumerate(codes))
+        data = string.to_bytes((len(codes) * bits + 7) // 8, "little")
+        return plain("U8", [len(data)], data, **{"packed_shape": shape, **fields})
+    data = b"".join(code.to_bytes(size, "little") for code in codes)
+    return plain(dtype or {1: "U8", 2: "U16", 4: "U32"}[size], shape, data, **fields)
+
+
+def make(parts, *, layout=2, metadata=None, header=None, description=None, data=None, file=None, crc32=ALL, more=None):
+    """The bytes of the file; `header`, `description`, `data` and `file` change these on the way, before checksums."""
+    about = {"layout": layout, "tensors": {}}
+    if metadata is not None:
+        about["metadata"] = metadata
+    head, buffer = {"__metadata__": {}}, b""
+    for name, (dtype, shape, tensor_data, fields) in parts.items():
+        head[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(buffer), len(buffer) + len(tensor_data)]}
+        buffer += tensor_data
+        about["tensors"][name] = {key: value for key, value in fields.items() if value is not None}
+    text = json.dumps(about)
+    text = description(text) if description else text
+    strings = {"lnsnum": text, **(more or {})}
+    if crc32 is not None:
+        strings["lnsnum_crc32"] = crc(text.encode("utf-8", "surrogatepass")) if crc32 is ALL else crc32
+    head["__metadata__"] = strings
+    head_text = json.dumps(head, ensure_ascii=True)
+    head_bytes = (header(head_text) if header else head_text).encode("utf-8", "surrogateescape")
+    buffer = data(buffer) if data else buffer
+    whole = struct.pack("<Q", len(head_bytes)) + head_bytes + buffer
+    return file(whole) if file else whole
+
+
+def swap(old, new):
+    """A change to a text: the first `old` becomes `new`; it must be there."""
+
+    def change(text):
+        assert old in text, (old, text)
+        return text.replace(old, new, 1)
+
+    return change
+
+
+def one(*, of=None, **changes):
+    """A file of one tensor, packed as the page's example, changed."""
+    return make({"w": of or EXAMPLE}, **changes)
+
+
+EXAMPLE = lns([1, 62, 32, 0, 5, 33, 63, 2, 17, 40], [2, 5], "lns6f2", {"shape": [2, 1], "values": [-3, 1]}, packed=True)
+WORDS = lns([1, 30, 0], [3], "lns5f1")
+PAIR = {"a": plain("U8", [4], b"\0\1\2\3"), "b": plain("U16", [2], b"\4\5\6\7")}
+HUGE = '{"dtype": "U8", "shape": [4000000000000], "data_offsets": [0, 4000000000000]}'
+
+
+def deep(levels, text="0"):
+    return "[" * levels + text + "]" * levels
+
+
+def offset(value, codes=(1, 2, 3, 4, 5, 6), shape=(2, 3)):
+    return one(of=lns(list(codes), list(shape), "lns8f5", value))
+
+
+def array(shape, values):
+    return {"shape": shape, "values": values}
+
+
+GALLERY = {
+    # the container
+    "nothing": (b"", "fewer than"),
+    "seven bytes": (b"\0" * 7, "fewer than"),
+    "no header": (struct.pack("<Q", 0), "does not begin"),
+    "a header longer than the file": (one(file=lambda b: struct.pack("<Q", len(b)) + b[8:]), "length"),
+    "a header of 2^64 - 1 bytes": (one(file=lambda b: b"\xff" * 8 + b[8:]), "length"),
+    "a header with a space first": (one(header=lambda t: " " + t), "begin"),
+    "a header that is a list": (one(header=lambda t: f"[{t}]"), "begin"),
+    "a header with a byte order mark": (one(header=lambda t: "\ufeff" + t), "begin"),
+    "a header cut off": (one(header=lambda t: t[:-1]), "JSON"),
+    "text after the header": (one(header=lambda t: t + " 1"), "JSON"),
+    "a NUL after the header": (one(header=lambda t: t + "\0"), "JSON"),
+    "a comma too many": (one(header=lambda t: t[:-1] + ",}"), "JSON"),
+    "a comma too many in a list": (one(header=swap('"data_offsets": [0, ', '"data_offsets": [,0, ')), "JSON"),
+    "a leading zero": (one(header=swap('"shape": [8]', '"shape": [08]')), "JSON"),
+    "a plus": (one(header=swap('"shape": [8]', '"shape": [+8]')), "JSON"),
+    "NaN": (one(header=swap('"shape": [8]', '"shape": [8], "x": NaN')), "JSON"),
+    "a single quote": (one(header=swap('"w"', "'w'")), "JSON"),
+    "a control character in a string": (one(header=swap('"w"', '"w\n"')), "JSON"),
+    "an unknown escape": (one(header=swap('"w"', '"\\x77"')), "JSON"),
+    "an escape cut off": (one(header=swap('"w"', '"\\u007"')), "JSON"),
+    "half of a surrogate pair": (one(header=swap('"w"', '"\\ud800"')), "JSON"),
+    "the second half first": (one(header=swap('"w"', '"\\udc00\\ud800"')), "JSON"),
+    "a byte that is no UTF-8": (one(header=swap('"w"', '"\udcff"')), "UTF-8"),
+    "an overlong character": (one(header=swap('"w"', '"\udcc0\udc80"')), "UTF-8"),
+    "an overlong character of three bytes": (one(header=swap('"w"', '"\udce0\udc80\udc80"')), "UTF-8"),
+    "a surrogate in UTF-8": (one(header=swap('"w"', '"\udced\udca0\udc80"')), "UTF-8"),
+    "a character above 10FFFF": (one(header=swap('"w"', '"\udcf4\udc90\udc80\udc80"')), "UTF-8"),
+    "a character cut off": (one(header=swap('"w"', '"\udce2\udc82"')), "UTF-8"),
+    "a header nested without end": (one(header=lambda t: t[:-1] + ', "x": ' + "[" * 100_000), "deep"),
+    "a name twice": (make(PAIR, header=swap('"b"', '"a"')), "twice"),
+    "a name twice, once escaped": (make(PAIR, header=swap('"b"', '"\\u0061"')), "twice"),
+    "a field twice": (one(header=swap('"dtype"', '"dtype": "U8", "dtype"')), "twice"),
+    "two sets of metadata": (one(header=lambda t: t[:-1] + ', "__metadata__": {}}'), "twice"),
+    "an entry that is no object": (one(header=lambda t: t[:-1] + ', "x": 1}'), "no object"),
+    "no dtype": (one(header=swap('"dtype": "U8", ', "")), "missing"),
+    "no shape": (one(header=swap('"shape": [8], ', "")), "missing"),
+    "no data_offsets": (one(header=swap('"data_offsets": [0, 8]', '"x": 0')), "missing"),
+    "another dtype": (one(header=swap('"U8"', '"F8_E4M3"')), "dtype"),
+    "a dtype in lower case": (one(header=swap('"U8"', '"u8"')), "dtype"),
+    "a dtype that is a number": (one(header=swap('"U8"', "8")), "dtype"),
+    "a shape that is a number": (one(header=swap('"shape": [8]', '"shape": 8')), "shape"),
+    "a shape of texts": (one(header=swap('"shape": [8]', '"shape": ["8"]')), "shape"),
+    "a shape of booleans": (one(header=swap('"shape": [8]', '"shape": [8, true]')), "shape"),
+    "a shape with a point": (one(header=swap('"shape": [8]', '"shape": [8.0]')), "shape"),
+    "a shape with an exponent": (one(header=swap('"shape": [8]', '"shape": [8e0]')), "shape"),
+    "a negative shape": (one(header=swap('"shape": [8]', '"shape": [-8]')), "shape"),
+    "a size of 2^64": (one(header=swap('"shape": [8]', '"shape": [18446744073709551616, 0]')), "shape"),
+    "a shape that takes more": (one(header=swap('"shape": [8]', '"shape": [9]')), "shape"),
+    "a shape that leaves 64 bits": (
+        one(header=swap('"shape": [8]', '"shape": [4294967296, 4294967296, 8]')),
+        "64 bits",
+    ),
+    "bytes that leave 64 bits": (make({"w": plain("U64", [1 << 61], b"")}), "64 bits"),
+    "one place of data": (one(header=swap('"data_offsets": [0, 8]', '"data_offsets": [0]')), "data_offsets"),
+    "three places of data": (one(header=swap('"data_offsets": [0, 8]', '"data_offsets": [0, 8, 8]')), "data_offsets"),
+    "data that end before they begin": (
+        one(header=swap('"data_offsets": [0, 8]', '"data_offsets": [8, 0]')),
+        "data_offsets",
+    ),
+    "data beyond the file": (one(header=swap('"data_offsets": [0, 8]', '"data_offsets": [1, 9]')), "data_offsets"),
+    "terabytes that are not there": (one(header=lambda t: t[:-1] + f', "x": {HUGE}}}'), "data_offsets"),
+    "a gap at the beginning": (
+        make(
+            PAIR, header=lambda t: t.replace("[0, 4]", "[1, 5]").replace("[4, 8]", "[5, 9]"), data=lambda b: b"\0" + b
+        ),
+        "gap",
+    ),
+    "a gap between": (make(PAIR, header=swap("[4, 8]", "[5, 9]"), data=lambda b: b + b"\0"), "gap"),
+    "an overlap": (make(PAIR, header=swap("[4, 8]", "[3, 7]"), data=lambda b: b[:7]), "overlap"),
+    "the same place twice": (
+        make({"a": PAIR["a"], "b": PAIR["a"]}, header=swap("[4, 8]", "[0, 4]"), data=lambda b: b[:4]),
+        "overlap",
+    ),
+    "bytes after the data": (one(data=lambda b: b + b"\0"), "end"),
+    "data cut off": (one(data=lambda b: b[:-1]), "data_offsets"),
+    "a BOOL of 2": (one(of=plain("BOOL", [3], b"\0\1\2")), "BOOL"),
+    # the description
+    "a safetensors file without metadata": (one(header=lambda t: '{"w": ' + t.split('"w": ')[1]), "lnsnum"),
+    "metadata without lnsnum": (one(header=swap('"lnsnum"', '"other"')), "lnsnum"),
+    "metadata that are no object": (make({}, header=lambda t: '{"__metadata__": ["lnsnum"]}'), "lnsnum"),
+    "metadata that are no strings": (one(more={"x": 1}), "strings"),
+    "a description that is a list": (one(description=lambda t: f"[{t}]"), "no JSON object"),
+    "a description that is no JSON": (one(description=lambda t: t[:-1]), "JSON"),
+    "a description with half of a surrogate pair": (one(description=lambda t: t[:-1] + ', "x": "\\ud83d"}'), "JSON"),
+    "a description nested without end": (one(description=lambda t: t[:-1] + ', "x": ' + deep(100_000) + "}"), "deep"),
+    "a name twice in the description": (one(description=swap('"layout"', '"layout": 2, "layout"')), "twice"),
+    "a name twice in an entry": (one(description=swap('"format"', '"format": "lns6f2", "format"')), "twice"),
+    "a name twice in a field that is ignored": (
+        one(description=lambda t: t[:-1] + ', "x": [{"y": 1, "\\u0079": 2}]}'),
+        "twice",
+    ),
+    "an empty name twice": (one(description=lambda t: t[:-1] + ', "x": {"": 1, "": 2}}'), "twice"),
+    "no layout": (one(description=swap('"layout": 2, ', "")), "layout"),
+    "layout 3": (one(layout=3), "layout"),
+    "layout 0": (one(layout=0), "layout"),
+    "layout -2": (one(layout=-2), "layout"),
+    "layout 2.0": (one(layout=2.0), "layout"),
+    "layout true": (one(layout=True), "layout"),
+    'layout "2"': (one(layout="2"), "layout"),
+    "layout 2^64 + 2": (one(layout=2**64 + 2), "layout"),
+    "no lnsnum_crc32": (one(crc32=None), "lnsnum_crc32"),
+    "another lnsnum_crc32": (one(crc32="00000000"), "lnsnum_crc32"),
+    "lnsnum_crc32 in upper case": (one(crc32="ABCDEFAB"), "lnsnum_crc32"),
+    "lnsnum_crc32 too short": (one(crc32="0"), "lnsnum_crc32"),
+    "no tensors": (make({}, description=swap('"tensors"', '"x"')), "tensors"),
+    "tensors that are no object": (make({}, description=swap('"tensors": {}', '"tensors": []')), "tensors"),
+    "an entry without a tensor": (make(PAIR, header=swap('"b"', '"c"')), "not in the file"),
+    "a tensor without an entry": (
+        make(PAIR, description=lambda t: t.replace(', "b": ' + json.dumps(PAIR["b"][3]), "")),
+        "no entry",
+    ),
+    "metadata as a list": (one(metadata=["x"]), "metadata"),
+    "metadata of numbers": (one(metadata={"x": 1}), "metadata"),
+    "metadata null": (one(description=lambda t: t[:-1] + ', "metadata": null}'), "metadata"),
+    # a tensor
+    "an entry of the description that is no object": (
+        make(
+            {},
+            description=swap("{}", '{"w": 1}'),
+            header=lambda t: t[:-1] + (', "w": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}'),
+        ),
+        "no object",
+    ),
+    "no crc32": (one(of=plain("U8", [1], b"\0", crc32=None)), "crc32"),
+    "a crc32 that is a number": (one(of=plain("U8", [1], b"\0", crc32=12345678)), "crc32"),
+    "a crc32 of nine digits": (one(of=plain("U8", [1], b"\0", crc32="012345678")), "crc32"),
+    "a crc32 in upper case": (one(of=plain("U8", [1], b"\0", crc32="ABCDEFAB")), "crc32"),
+    "another crc32": (one(of=plain("U8", [1], b"\0", crc32="01234567")), "checksum"),
+    "a bit of the data changed": (one(data=lambda b: bytes([b[0] ^ 1]) + b[1:]), "checksum"),
+    "a shape changed": (one(of=plain("F32", [2, 3], b"\0" * 24), header=swap("[2, 3]", "[3, 2]")), "checksum"),
+    "a dtype changed": (one(of=plain("F32", [2, 3], b"\0" * 24), header=swap("F32", "I32")), "checksum"),
+    **{
+        f"the format {name!r}": (one(of=plain("U8", [1], b"\0", format=name, log_offset=0)), "format")
+        for name in (
+            "",
+            "lns",
+            "lns8",
+            "lns8f",
+            "lns08f5",
+            "lns8f05",
+            "lns8f7",
+            "lns2f0",
+            "lns33f2",
+            "lns8f5 ",
+            " lns8f5",
+            "LNS8f5",
+            "lns8f5\0",
+            "lns8f5b",
+            "lns8f5b2",
+            "lns8f5b0x1p+0",
+            "lns8f5b0x0p+1",
+            "lns8f5b0x1.8",
+            "lns8f5b0x1.8p",
+            "lns8f5b0x1.8p+",
+            "lns8f5b0x.p+1",
+            "lns8f5b0x1.8.0p+1",
+            "lns8f5b0x1.8P+1",
+            "lns8f5b0X1.8p+1",
+            "lns8f5b0x1.Ap+1",
+            "lns8f5b-0x1.8p+1",
+            "lns8f5b0x1.8p+1024",
+            "lns8f5b0x1.8p-1",
+            "lns8f5binf",
+            "lns8f5bnan",
+            "lns8f5b0x1.00000000000008p+0",
+            "lns8f5b0x1.8p+99999999999999999999",
+            "lns4294967304f5",
+            "lns8f4294967301",
+            "lns\u0668f5",
+            "lns8f5b0x1_8p+1",
+            "lns8f5b0x1.8p+1_0",
+            "lns8f5b0x 1.8p+1",
+            8,
+            None,
+            True,
+            ["lns8f5"],
+        )
+        if name is not None
+    },
+    "a format of null": (one(of=WORDS, description=swap('"lns5f1"', "null")), "format"),
+    "the dtype of another format": (
+        one(
+            of=lns([1], [1], "lns9f2", dtype="U8", crc32=plain("U8", [2], b"\1\0")[3]["crc32"]),
+            header=swap('"shape": [1]', '"shape": [2]'),
+        ),
+        "dtype",
+    ),
+    "codes in signed integers": (one(of=lns([1], [1], "lns8f2", dtype="I8")), "dtype"),
+    "codes in words too wide": (one(of=plain("U16", [1], b"\1\0", format="lns8f2", log_offset=0)), "dtype"),
+    "no log_offset": (one(of=lns([1], [1], "lns8f5", None)), "log_offset"),
+    "an empty tensor without log_offset": (one(of=lns([], [0], "lns8f5", None)), "log_offset"),
+    "a log_offset without a format": (one(of=plain("U8", [1], b"\0", log_offset=0)), "no format"),
+    "a log_offset of null": (one(of=WORDS, description=swap('"log_offset": 0', '"log_offset": null')), "log_offset"),
+    "a log_offset above 2^30": (offset(2**30 + 1), "log_offset"),
+    "a log_offset below -2^30": (offset(-(2**30) - 1), "log_offset"),
+    "a log_offset of 2^64": (offset(2**64), "log_offset"),
+    "a log_offset with a point": (offset(1.0), "log_offset"),
+    "a log_offset true": (offset(True), "log_offset"),
+    "a log_offset as text": (offset("1"), "log_offset"),
+    "a log_offset as a list": (offset([1]), "log_offset"),
+    "a log_offset without values": (offset({"shape": []}), "log_offset"),
+    "a log_offset without a shape": (offset({"values": [1]}), "log_offset"),
+    "values that are no list": (offset(array([], 1)), "log_offset"),
+    "a shape of log_offset that is no list": (offset(array(1, [1])), "log_offset"),
+    "a negative shape of log_offset": (offset(array([-1], [1])), "log_offset"),
+    "values with a point": (offset(array([2, 1], [1, 1.0])), "log_offset"),
+    "values too large": (offset(array([2, 1], [1, 2**30 + 1])), "log_offset"),
+    "values too few": (offset(array([2, 1], [1])), "values"),
+    "values too many": (offset(array([2, 1], [1, 2, 3])), "values"),
+    "values for a shape beyond 64 bits": (offset(array([2**40, 2**40], [1])), "log_offset"),
+    "a log_offset of more dimensions": (offset(array([1, 1, 1], [1])), "broadcast"),
+    "a log_offset of other sizes": (offset(array([2], [1, 2])), "broadcast"),
+    "a log_offset that the tensor would broadcast to": (offset(array([2, 3], [1] * 6), [1, 2, 3], [1, 3]), "broadcast"),
+    "packed_shape without a format": (one(of=plain("U8", [1], b"\0", packed_shape=[1])), "packed_shape"),
+    "packed_shape null without a format": (
+        one(of=plain("U8", [1], b"\0", x=1), description=swap('"x": 1', '"packed_shape": null')),
+        "packed",
+    ),
+    "packed codes of 8 bits": (one(of=lns([1, 2], [2], "lns8f5", packed=True)), "packed"),
+    "packed codes of 16 bits": (one(of=lns([1, 2], [2], "lns16f5", packed=True)), "packed"),
+    "packed codes of 32 bits": (one(of=lns([1, 2], [2], "lns32f5", packed=True)), "packed"),
+    "a packed_shape of null": (
+        one(of=WORDS, description=swap('"log_offset"', '"packed_shape": null, "log_offset"')),
+        "packed",
+    ),
+    "a packed_shape with a point": (one(of=lns([1, 2], [2.0], "lns6f2", packed=True)), "packed_shape"),
+    "a negative packed_shape": (one(of=lns([1, 2], [-2], "lns6f2", packed=True)), "packed_shape"),
+    "a packed_shape of 2^63": (one(of=lns([], [0, 2**63], "lns6f2", packed=True)), "packed_shape"),
+    "a packed_shape beyond 64 bits": (one(of=lns([1, 2], [2**62, 2**62], "lns6f2", packed=True)), "packed_shape"),
+    "a packed_shape whose bits leave 64 bits": (one(of=lns([1, 2], [2**62], "lns6f2", packed=True)), "packed_shape"),
+    "a packed_shape that takes more": (one(of=lns([1, 2], [3], "lns6f2", packed=True)), "packed_shape"),
+    "a packed_shape that takes less": (one(of=lns([1, 2], [1], "lns6f2", packed=True)), "packed_shape"),
+    "packed data of two dimensions": (
+        one(of=plain("U8", [1, 2], b"\0\0", format="lns6f2", log_offset=0, packed_shape=[2])),
+        "dimension",
+    ),
+    "packed data of other words": (
+        one(of=plain("U16", [1], b"\0\0", format="lns6f2", log_offset=0, packed_shape=[2])),
+        "dtype",
+    ),
+    "a spare bit": (
+        one(of=plain("U8", [2], b"\0\x10", format="lns6f2", log_offset=0, packed_shape=[2])),
+        "after its last code",
+    ),
+    "a code of one bit too many": (one(of=lns([1, 32], [2], "lns5f1")), "fit"),
+    "a code of lns24 with a byte too many": (one(of=lns([1 << 24], [1], "lns24f1")), "fit"),
+    "a code of lns31 with a bit too many": (one(of=lns([1 << 31], [1], "lns31f1")), "fit"),
+}
+
+
+# What a reader must read: whatever the page does not say to be refused.
+READ = {
+    "the example": one(),
+    "no tensor": make({}),
+    "spaces after the header": one(header=lambda t: t + " " * 9),
+    "a member of an entry that is not known": one(header=swap('"dtype"', '"new": [{}], "dtype"')),
+    "other strings": one(more={"format": "pt"}),
+    "fields that are not known": one(
+        description=lambda t: t[:-1] + ', "x": [1e5, -0.5E-7, null, {"a": [true, false]}]}'
+    ),
+    "fields of an entry that are not known": one(of=lns([1], [1], "lns8f5", x={"y": [1]})),
+    "metadata": one(metadata={"a\0b": "c\0d", "\U0001f600": "\u20ac\x7f"}),
+    "escapes": make(PAIR, header=lambda t: t.replace('"b"', '"\\u0062"').replace('"dtype"', '"\\u0064\\u0074ype"')),
+    "text that is not escaped": make(
+        {"\u20ac\U0001f600": WORDS}, header=lambda t: t.replace("\\u20ac\\ud83d\\ude00", "\u20ac\U0001f600")
+    ),
+    "escapes in upper case": make(
+        {"\u20ac\U0001f600": WORDS}, header=swap("\\u20ac\\ud83d\\ude00", "\\u20AC\\uD83D\\uDE00")
+    ),
+    "an empty name": make({"": WORDS}),
+    "names that hold NUL": make({"a\0b": WORDS, "a\0c": WORDS, "a": WORDS}),
+    "an empty tensor between": make({"a": WORDS, "e": plain("F64", [0, 9], b""), "b": WORDS}),
+    "an empty tensor of codes": one(of=lns([], [3, 0], "lns8f5", array([3, 1], [1, 2, 3]))),
+    "an empty offset": one(of=lns([], [3, 0], "lns8f5", array([3, 0], []))),
+    "an empty packed tensor": one(of=lns([], [0, 2**63 - 1], "lns6f2", packed=True)),
+    "sizes that zero swallows": one(of=plain("U8", [0, 2**40, 2**40], b"")),
+    "a scalar": one(of=lns([5], [], "lns8f5", -(2**30))),
+    "a scalar with an array": one(of=lns([5], [], "lns8f5", array([], [2**30]))),
+    "offsets of fewer dimensions": offset(array([3], [1, -2, 3])),
+    "offsets of every element": offset(array([2, 3], [1, -2, 3, -4, 5, -6])),
+    "offsets of the first dimension": offset(array([2, 1], [1, -2])),
+    "offsets of one": offset(array([1, 1], [7])),
+    "offsets of the middle": offset(array([2, 1], [3, -5]), range(12), (3, 2, 2)),
+    "offsets of the ends": offset(array([3, 1, 2], [1, 2, 3, 4, 5, 6]), range(12), (3, 2, 2)),
+    **{
+        dtype: one(of=plain(dtype, [3], b"\0\1" * 12 if size == 8 else b"\0\1\1" * size))
+        for dtype, size in SIZES.items()
+    },
+    **{
+        f"the format {name!r}": one(of=lns([0, 1, 127, 128, 129, 255], [6], name))
+        for name in (
+            "lns8f5b0x1p1",
+            "lns8f5b0x1p+1",
+            "lns8f5b0x3p-1",
+            "lns8f5b0x.8p+2",
+            "lns8f5b0x1.p+01",
+            "lns8f5b0x0001.80000000000000000000p+0",
+            "lns8f5b0x1.0000000000001p+0",
+            "lns8f5b0x1.fffffffffffffp+1023",
+            "lns8f0b0x180000000000000000000000p-92",
+            "lns8f6b0xc.8p-3",
+        )
+    },
+}
