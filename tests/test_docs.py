@@ -5,11 +5,14 @@ import contextlib
 import importlib
 import io
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 import lnsnum
+from lnsnum import cli
 
 ROOT = Path(lnsnum.__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,6 +36,26 @@ def test_python_examples_run_and_print_what_their_comments_say(page, tmp_path, m
             assert line in lines or line == "weights are now one byte each"
 
 
+def test_commands_of_the_toolbox_print_what_its_page_says(tmp_path, monkeypatch, capsys):
+    """Python makes the files, then each `$ lnsnum ...` is run and its output compared, whole."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "110")
+    text, namespace, commands = (ROOT / "docs" / "toolbox.md").read_text(encoding="utf-8"), {}, 0
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            exec(compile(block, "toolbox.md", "exec"), namespace)
+        elif block.startswith("$ lnsnum "):
+            command, _, said = block.partition("\n")
+            capsys.readouterr()
+            monkeypatch.setattr(sys, "argv", shlex.split(command[2:]))
+            with contextlib.suppress(SystemExit):
+                cli.main()
+            lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+            assert lines == [line.rstrip() for line in said.splitlines()], command
+            commands += 1
+    assert commands >= 5
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
@@ -53,7 +76,10 @@ def test_contributing_lists_every_module():
     listed = re.findall(r"^\| `([a-z_.]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     package = ROOT / "lnsnum"
     modules = {p.relative_to(package).with_suffix("").as_posix().replace("/", ".") for p in package.rglob("*.py")}
-    modules = {m for m in modules if not m.endswith("__init__") and not m.startswith("tasks.")} | {"tasks"}
+    modules = {m for m in modules if not m.endswith("__init__") and not m.startswith(("tasks.", "cli."))} | {
+        "tasks",
+        "cli",
+    }
     assert set(listed) == modules
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from lnsnum.cli import certify, train  # noqa: F401  (enter their commands)
-from lnsnum.cli.app import CommandError, app, errors
+from lnsnum.cli.app import CommandError, app, errors, printable
 from lnsnum.tasks import TaskError
 from lnsnum.weight_file import WeightFileError
+
+# isort: off
+from lnsnum.cli import train, convert, inspect, verify, diff, export, certify  # noqa: F401  (in the order of --help)
 
 
 def main() -> None:
@@ -18,5 +20,5 @@ def main() -> None:
     try:
         app()
     except (CommandError, TaskError, WeightFileError, OSError, ImportError) as error:
-        errors.print(f"error: {error}")
+        errors.print(f"error: {printable(str(error))}")
         sys.exit(2)

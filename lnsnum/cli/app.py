@@ -46,9 +46,14 @@ def _main(
     pass
 
 
+def printable(sentence: str) -> str:
+    """A sentence that a terminal shows and does not obey: with escapes for all that is no visible character."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
+
+
 def print_json(content: Any) -> None:
-    """Print for a program: one JSON object on stdout, numbers that JSON has not as null."""
-    print(json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False))
+    """Print for a program: one JSON object on stdout, in ASCII, numbers that JSON has not as null."""
+    print(json.dumps(_without_nan(content), indent=2, allow_nan=False))
 
 
 def _without_nan(content: Any) -> Any:

@@ -1,0 +1,193 @@
+"""`lnsnum convert`."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+
+from lnsnum.atomic_file import shown
+from lnsnum.cli.app import CommandError, app, byte_progress, check_writable, console, errors, print_json
+from lnsnum.cli.tables import loss_to_json, name_of
+from lnsnum.file_layout import WeightFileError
+from lnsnum.format import LNSFormat
+
+if TYPE_CHECKING:
+    from lnsnum.toolbox.conversion import ConversionReport, TensorReport
+    from lnsnum.toolbox.loss import Loss
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="A file of tensors: safetensors (a weight file, a plain one, an index), .npz, .npy, .pt, .pth, .bin.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(metavar="OUT", help="The file to write: .safetensors, with --to also .npz.", show_default=False),
+    ],
+    fmt: Annotated[
+        str | None, typer.Option("--format", help="Make codes of this format, such as lns8f5.", show_default=False)
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Make floats of LNS tensors: float32, bfloat16, float16 or float64.", show_default=False),
+    ] = None,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="One scale for each index of the first dimension.")
+    ] = False,
+    rounding: Annotated[
+        str, typer.Option(help="nearest, toward_zero, up, down, stochastic_log or stochastic_value.")
+    ] = "nearest",
+    seed: Annotated[int, typer.Option(help="What the stochastic roundings draw by.")] = 0,
+    underflow: Annotated[
+        str, typer.Option(help="What is too small: round (to zero or the smallest) or saturate (at the smallest).")
+    ] = "round",
+    pack: Annotated[bool, typer.Option("--pack", help="Leave out the unused bits of codes.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Convert every floating tensor, also those of less than two dimensions.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Convert the floating tensors of these names (*, ?, [...]). Can be repeated."),
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(help="Copy the tensors of these names as they are. Can be repeated.")
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            "--max-shard-bytes",
+            help="Write several files of at most so many bytes, such as 5GB, and an index.",
+        ),
+    ] = None,
+    meta: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An entry of the file's metadata. Can be repeated.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Convert a file of tensors to LNS, to another LNS format or back to floats, and say what each tensor lost."""
+    _check_options(fmt, to, locals())
+    from lnsnum.toolbox.conversion import convert_file
+    from lnsnum.toolbox.selection import Selection
+
+    options: dict[str, Any] = {"per_channel": per_channel, "rounding": rounding, "seed": seed, "underflow": underflow}
+    options |= {"packed": pack, "select": Selection(everything, tuple(only or ()), tuple(skip or ()))}
+    options |= {"max_shard_bytes": _bytes(shard), "metadata": _texts(meta or []), "to": to}
+    check_writable("OUT", out)
+    with byte_progress() as progress:
+        task = progress.add_task("converting", total=None)
+        try:
+            report = convert_file(
+                source, out, fmt=None if fmt is None else LNSFormat.parse(fmt), **options,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )  # fmt: skip
+        except (WeightFileError, OSError):
+            raise
+        except (TypeError, ValueError) as error:
+            raise CommandError(str(error)) from error
+    if json:
+        print_json(_as_json(report))
+        return
+    console.print(_table(report))
+    if report.skipped:
+        errors.print(f"not tensors, left out: {', '.join(name_of(name) for name in report.skipped)}")
+
+
+def _check_options(fmt: str | None, to: str | None, given: dict[str, Any]) -> None:
+    if (fmt is None) == (to is None):
+        raise CommandError("give --format, such as lns8f5, or --to, such as float32: one of them")
+    belongs = {
+        "per_channel": "--per-channel",
+        "pack": "--pack",
+        "everything": "--all",
+        "only": "--only",
+        "skip": "--skip",
+    }
+    defaults = {"rounding": "nearest", "seed": 0, "underflow": "round"}
+    wrong = [option for name, option in belongs.items() if given[name]]
+    wrong += [f"--{name}" for name, value in defaults.items() if given[name] != value]
+    if to is not None and wrong:
+        raise CommandError(f"{wrong[0]} goes with --format, not with --to")
+    if given["everything"] and given["only"]:
+        raise CommandError("--all and --only were given: leave out one of them")
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    match = re.fullmatch("([0-9]{1,15}) ?(?:([kmgt])(i?))?b?", text.lower())
+    if match is None or not int(match[1]):
+        raise CommandError(f"--shard {text}: give a number of bytes, or a size such as 500MB or 5GB")
+    power = "kmgt".index(match[2]) + 1 if match[2] else 0
+    return int(match[1]) * int((1024 if match[3] else 1000) ** power)
+
+
+def _texts(entries: list[str]) -> dict[str, str]:
+    texts = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not equals:
+            raise CommandError(f"--meta {entry}: give KEY=VALUE")
+        texts[key] = value
+    return texts
+
+
+def _as_json(report: ConversionReport) -> dict[str, Any]:
+    entries = []
+    for tensor in report.tensors:
+        entry: dict[str, Any] = {
+            "name": tensor.name,
+            "shape": tensor.shape,
+            "before": tensor.before,
+            "after": tensor.after,
+        }
+        entry |= {"bytes_before": tensor.bytes_before, "bytes_after": tensor.bytes_after}
+        entry |= {"log_offset": tensor.log_offset, "range": tensor.range}
+        if tensor.loss is not None:
+            entry |= loss_to_json(tensor.loss)
+            entry |= {"to_zero": tensor.zeroed, "saturated": tensor.saturated, "nans": tensor.nans}
+        entries.append(entry)
+    total = {"bytes_before": sum(t.bytes_before for t in report.tensors)}
+    total |= {"bytes_after": sum(t.bytes_after for t in report.tensors)}
+    return {"path": str(report.path), "tensors": entries, "total": total | loss_to_json(report.loss)} | {
+        "skipped": report.skipped
+    }
+
+
+def _table(report: ConversionReport) -> Table:
+    table = Table(box=None, caption=shown(report.path), caption_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("tensor", overflow="fold")
+    table.add_column("from, to", no_wrap=True)
+    any_saturated = any(tensor.saturated for tensor in report.tensors)
+    columns = ["bytes", "SQNR dB", "worst", "to zero", *["sat."] * any_saturated]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for tensor in report.tensors:
+        name = f"{name_of(tensor.name)} ({'x'.join(map(str, tensor.shape)) or 'scalar'})"
+        kinds = tensor.before if tensor.before == tensor.after else f"{tensor.before} → {tensor.after}"
+        table.add_row(name, kinds, *_figures([tensor], tensor.loss)[: len(columns)])
+    total = _figures(list(report.tensors), report.loss)[: len(columns)]
+    table.add_row(f"{len(report.tensors):,} in all", "", *total)
+    return table
+
+
+def _figures(tensors: list[TensorReport], loss: Loss | None) -> list[str]:
+    before, after = (decimal(sum(getattr(t, f"bytes_{when}") for t in tensors)) for when in ("before", "after"))
+    sizes = f"{before} → {after}".replace("bytes", "B").replace("byte", "B")
+    if loss is None or loss.elements == 0:
+        return [sizes] + [""] * 4
+    ratio = "exact" if loss.changed == 0 else f"{loss.sqnr_db:.1f}" if math.isfinite(loss.sqnr_db) else "-"
+    worst = "" if loss.changed == 0 else f"{loss.greatest_relative:.1e}"
+    return [sizes, ratio, worst, f"{sum(t.zeroed for t in tensors):,}", f"{sum(t.saturated for t in tensors):,}"]

@@ -1,0 +1,129 @@
+"""`lnsnum export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+from rich.table import Table
+
+from lnsnum.atomic_file import shown
+from lnsnum.cli.app import CommandError, app, byte_progress, console, print_json
+from lnsnum.cli.tables import name_of
+from lnsnum.format import LNSFormat
+from lnsnum.toolbox import export as exporting
+from lnsnum.toolbox.export_targets.exported import MANIFEST
+from lnsnum.toolbox.export_targets.numpy_arrays import Values
+
+if TYPE_CHECKING:
+    from lnsnum.toolbox.export import Export
+
+
+@app.command()
+def export(
+    file: Annotated[
+        Path | None, typer.Argument(help="A weight file, or the index of a set.", show_default=False)
+    ] = None,
+    to: Annotated[
+        str, typer.Option(help="As what: c, readmemh (memories for Verilog) or npy.", show_default=False)
+    ] = "",
+    out: Annotated[Path | None, typer.Option(help="The folder to make; by default named after the file.")] = None,
+    only: Annotated[str | None, typer.Option(help="Only tensors whose names match, such as 'fc*.weight'.")] = None,
+    tables: Annotated[
+        list[str] | None, typer.Option(help="Write the tables of this format, for readmemh; can be repeated.")
+    ] = None,
+    pack: Annotated[bool, typer.Option("--pack", help="Leave out the unused bits of codes, for c.")] = False,
+    values: Annotated[
+        str | None, typer.Option(help="What codes become, for npy: codes (by default), float32 or float64.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Take the place of an earlier export.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest and totals as JSON.")] = False,
+) -> None:
+    """Write the tensors of a weight file as C source, as memories for hardware, or as NumPy arrays."""
+    targets = get_args(exporting.Target)
+    if to not in targets:
+        given = f"--to {shown(to)} is not known" if to else "--to is missing"
+        raise CommandError(f"{given}: one of {', '.join(targets)}")
+    for option, is_given, target in (
+        ("--pack", pack, "c"),
+        ("--values", values, "npy"),
+        ("--tables", tables, "readmemh"),
+    ):
+        if is_given and to != target:
+            raise CommandError(f"{option} is for --to {target}, not for --to {to}")
+    if values not in (None, *get_args(Values)):
+        raise CommandError(f"--values {shown(str(values))} is not known: one of {', '.join(get_args(Values))}")
+    try:
+        formats = [LNSFormat.parse(name) for name in tables or ()]
+    except ValueError as error:
+        raise CommandError(f"--tables {error}") from error
+    if file is None and not formats:
+        raise CommandError("there is nothing to export: give a weight file, or --tables FORMAT")
+    if file is None and only is not None:
+        raise CommandError("--only is about the tensors of a weight file, and none is given")
+    folder = out or Path(exporting.stem_of(file) if file is not None else formats[0].name)
+    if out is None and folder.exists() and not folder.is_dir():
+        raise CommandError(f"{shown(folder)} is no folder: say by --out where the export is to go")
+    with byte_progress() as progress:
+        task = progress.add_task("export", total=None)
+        done = exporting.export(
+            file,
+            folder,
+            to,  # type: ignore[arg-type]
+            only=only,
+            tables=formats,
+            packed=pack,
+            values=values or "codes",  # type: ignore[arg-type]
+            replace=force,
+            progress=lambda now, total: progress.update(task, completed=now, total=total),
+        )
+    if as_json:
+        print_json(_to_json(done))
+        return
+    if done.source is not None:
+        console.print(_tensors(done))
+    if done.formats:
+        console.print(_tables(done))
+    if done.left_out:
+        names = ", ".join(map(name_of, done.left_out))
+        console.print(
+            f"left out, because memories are written of LNS tensors: {names}", overflow="ellipsis", no_wrap=True
+        )
+    for tables_of_one in done.formats:
+        if tables_of_one.left_out:
+            console.print(f"no tables: {tables_of_one.left_out}")
+    console.print(
+        f"{shown(done.folder)}: {len(done.sizes)} files of {sum(done.sizes.values()):,} bytes, and {MANIFEST}"
+    )
+
+
+def _to_json(done: Export) -> dict[str, Any]:
+    totals = {
+        "tensors": len(done.tensors),
+        "files": len(done.sizes),
+        "words": sum(tensor.words for tensor in done.tensors),
+        "bytes": sum(done.sizes.values()),
+    }
+    return {"folder": str(done.folder), "manifest": done.to_json(), "totals": totals}
+
+
+def _tensors(done: Export) -> Table:
+    table = Table("tensor", "files")
+    for column in ("words", "bits", "bytes"):
+        table.add_column(column, justify="right")
+    for tensor in done.tensors:
+        row = [f"{tensor.words:,}", str(tensor.word_bits), f"{tensor.nbytes:,}"]
+        table.add_row(name_of(tensor.item.name), ", ".join(tensor.files), *row)
+    return table
+
+
+def _tables(done: Export) -> Table:
+    table = Table("format", "table", "file")
+    for column in ("words", "bits", "bytes"):
+        table.add_column(column, justify="right")
+    for tables in done.formats:
+        for kind, one in tables.tables.items():
+            row = [f"{one.words:,}", str(one.word_bits), f"{one.nbytes:,}"]
+            table.add_row(tables.fmt.name, kind, one.file, *row)
+    return table

@@ -1,0 +1,77 @@
+"""What the tables of several commands have in common: names, numbers and shares as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from lnsnum.atomic_file import shown
+from lnsnum.cli.app import printable
+from lnsnum.toolbox.loss import Loss
+
+LONGEST = 60
+"""Characters of a text from elsewhere in a table."""
+
+
+def name_of(tensor: str) -> str:
+    """A tensor's name in one line: any string can be one, the empty one and escape sequences too."""
+    return shown(tensor) or "''"
+
+
+def shortened(text: str) -> str:
+    """A text in one line of no great length."""
+    line = printable(text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
+def number(x: float, log2: float | None = None) -> str:
+    """Four digits of a number; of a magnitude that no double is, its logarithm, where that is given."""
+    if log2 is not None and (x == 0.0 or math.isinf(x)):
+        return f"2^{log2:.4g}"
+    return f"{x:.4g}"
+
+
+def counted(count: int, noun: str) -> str:
+    """So many of them."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
+def share(count: int, of: int) -> str:
+    """A part in percent: 0 and 100 only where it is none and all."""
+    if not count or not of:
+        return "0"
+    percent = 100.0 * count / of
+    return "<0.01 %" if percent < 0.01 else ">99.99 %" if count < of and percent > 99.99 else f"{percent:.3g} %"
+
+
+def decibels(loss: Loss) -> str:
+    """A loss's signal-to-quantization-noise ratio."""
+    return "exact" if loss.noise == 0.0 else f"{loss.sqnr_db:.2f}"
+
+
+def loss_to_json(loss: Loss) -> dict[str, float]:
+    """A loss for a program: the ratio is null where there is no noise, or no double that is it."""
+    return {
+        "elements": loss.elements,
+        "finite": loss.finite,
+        "changed": loss.changed,
+        "sqnr_db": loss.sqnr_db,
+        "greatest_relative": loss.greatest_relative,
+        "greatest_absolute": loss.greatest_absolute,
+        "to_zero": loss.zeroed,
+        "from_zero": loss.unzeroed,
+        "to_nan": loss.to_nan,
+        "from_nan": loss.from_nan,
+    }
+
+
+def table_of(title: str, first: Iterable[str], numbers: Iterable[str]) -> Table:
+    """A table whose first columns are text and whose others are numbers, which stand at the right."""
+    table = Table(title=title, title_justify="left")
+    for column in first:
+        table.add_column(column, overflow="fold")
+    for column in numbers:
+        table.add_column(column, justify="right", overflow="fold")
+    return table

@@ -1,0 +1,294 @@
+"""Files of tensors to LNS, to another LNS format, and back to floats, and what each tensor lost.
+
+    pass 1    the greatest magnitudes of what becomes codes    ->    scales, and so the header
+    pass 2    block by block: read, convert, compare, write
+
+A tensor is never in memory as a whole, and what is written takes the place of an older file at the end, at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnsnum.atomic_file import StrPath
+from lnsnum.codes import FLOAT_TYPES
+from lnsnum.exact import nearest_float64
+from lnsnum.file_layout import Description
+from lnsnum.format import LNSFormat, Rounding, Underflow, check_choice
+from lnsnum.rounding import check_key
+from lnsnum.toolbox.file_kinds.npz_writer import save_npz
+from lnsnum.toolbox.loss import Loss, loss_between
+from lnsnum.toolbox.recoding import Greatest, Target, to_codes
+from lnsnum.toolbox.selection import Selection
+from lnsnum.toolbox.sources import Source, open_source
+from lnsnum.toolbox.values import Scale, decoded, values_of
+from lnsnum.weight_file import save_tensors
+
+PROVENANCE = "lnsnum.convert"
+"""The metadata entry that says what a file was made from, and how: a JSON object."""
+
+Progress = Callable[[int, int], None]
+"""Told, now and then, how many bytes of how many are done. Those of tensors that become codes are read twice."""
+
+_STEP = 1 << 18
+"""Elements that are converted and compared at once: what they take fits the processor's cache."""
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """What became of a tensor.
+
+    Args:
+        name, shape: the tensor.
+        before, after: what it was and is, a format's name or a NumPy type's.
+        bytes_before, bytes_after: its data, in the files.
+        log_offset: the least and the greatest scale of its channels; None where it is not LNS now.
+        range: the smallest and the greatest magnitude that its codes can say, over all channels; None likewise.
+        loss: what it lost, against float64; None where it was copied.
+        zeroed: nonzero numbers that became zero.
+        saturated: infinities that became the greatest number, or numbers that became infinite.
+        nans: NaNs before; they stay.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    before: str
+    after: str
+    bytes_before: int
+    bytes_after: int
+    log_offset: tuple[int, int] | None = None
+    range: tuple[float, float] | None = None
+    loss: Loss | None = None
+    zeroed: int = 0
+    saturated: int = 0
+    nans: int = 0
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What was written, and what became of each tensor, in the order of their names.
+
+    Args:
+        path: the file, or the index of a set.
+        tensors: one entry for each.
+        skipped: what the source holds beside tensors.
+    """
+
+    path: Path
+    tensors: tuple[TensorReport, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def loss(self) -> Loss:
+        """That of all tensors that were converted, together."""
+        return sum((tensor.loss for tensor in self.tensors if tensor.loss is not None), Loss())
+
+
+def convert_file(
+    source_path: StrPath,
+    out_path: StrPath,
+    *,
+    fmt: LNSFormat | None = None,
+    to: str | None = None,
+    per_channel: bool = False,
+    rounding: Rounding = "nearest",
+    seed: int = 0,
+    underflow: Underflow = "round",
+    packed: bool = False,
+    select: Selection = Selection(),  # noqa: B008  (frozen)
+    max_shard_bytes: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> ConversionReport:
+    """Write the tensors of a file as codes of a format, or its LNS tensors as floats.
+
+    Args:
+        source_path: what `open_source` takes. It may be the file that is written.
+        out_path: a weight file, .safetensors; with `to`, where every tensor is plain, .npz as well.
+        fmt: the format of the codes: floats are encoded, codes of another format converted, each number rounded once.
+            The scale is the least at which nothing finite saturates.
+        to: instead of `fmt`, the type that LNS tensors are decoded into: "float32", "bfloat16", "float16" or "float64".
+            Plain tensors stay what they are. The arguments up to `select` belong to `fmt`.
+        per_channel: one scale for each index of the first dimension of a tensor of two or more.
+        rounding, underflow: as of `encode`.
+        seed: for the stochastic modes. The random bits of a tensor are `random_bits(shape, seed=seed, stream=...)`, the
+            stream being the CRC-32 of its name in UTF-8: no other tensor matters to them.
+        packed: leave out the unused bits of codes.
+        select: which tensors become codes. The others are copied.
+        max_shard_bytes: as of `save_weights`.
+        metadata: entries beside those of the source, and instead of those by the same name. An entry "lnsnum.convert"
+            says what the file was made from. (None of it in .npz.)
+        progress: called with bytes done, and bytes in all.
+
+    Raises:
+        WeightFileError: where the source is of no known kind or damaged.
+        TypeError, ValueError: for arguments that are none, a selection that chooses nothing, an output that cannot hold
+            what it should, a scale beyond 2^30. Nothing is written then.
+        OSError: where a file cannot be read or written.
+    """
+    is_npz = Path(out_path).suffix == ".npz"
+    _check(fmt, to, rounding, seed, underflow, is_npz=is_npz, ending=Path(out_path).suffix)
+    if is_npz and (max_shard_bytes is not None or metadata):
+        raise ValueError(".npz takes no shards and no metadata: .safetensors does")
+    with open_source(source_path) as source:
+        told = {name: source.describe(name) for name in source.names}
+        work = _Work(source, told, progress)
+        if fmt is not None:
+            how: dict[str, Any] = {"format": fmt.name, "rounding": rounding}
+            how |= {"seed": seed} if rounding.startswith("stochastic") else {}
+            for name in select.of(told):
+                channels = told[name].shape[0] if per_channel and len(told[name].shape) > 1 else 1
+                work.targets[name] = Target(
+                    fmt, np.zeros(channels, np.int64), rounding, underflow, seed, crc32(name.encode())
+                )
+            work.fit(packed=packed)
+        else:
+            how = {"to": to}
+            for name in [name for name, tensor in told.items() if tensor.fmt is not None]:
+                work.results[name] = Description(told[name].shape, to or "")
+        if is_npz:
+            path = save_npz(out_path, work.results, work.blocks)
+        else:
+            made = json.dumps({"source": Path(source_path).name} | how)
+            texts = {**source.texts, **(metadata or {}), PROVENANCE: made}
+            path = save_tensors(
+                out_path, work.results, work.blocks, metadata=texts, max_shard_bytes=max_shard_bytes
+            )  # fmt: skip
+        return ConversionReport(path, tuple(work.reports[name] for name in source.names), source.skipped)
+
+
+def _check(
+    fmt: LNSFormat | None,
+    to: str | None,
+    rounding: Rounding,
+    seed: int,
+    underflow: Underflow,
+    *,
+    is_npz: bool,
+    ending: str,
+) -> None:
+    if (fmt is None) == (to is None):
+        raise ValueError("give a format or a type of floats to convert to, one of them")
+    if to is not None and to not in FLOAT_TYPES:
+        raise ValueError(f"to={to!r} is not known: one of {', '.join(FLOAT_TYPES)}")
+    check_choice("rounding", rounding, Rounding)
+    check_choice("underflow", underflow, Underflow)
+    check_key(seed, 0, 0)
+    if ending != ".safetensors" and not (is_npz and fmt is None):
+        kinds = ".safetensors" if fmt is not None else ".safetensors or .npz"
+        raise ValueError(f"what is written has the ending {kinds}, not {ending!r}")
+
+
+class _Work:
+    """A conversion under way."""
+
+    def __init__(self, source: Source, told: Mapping[str, Description], progress: Progress | None) -> None:
+        self.source = source
+        self.told = told
+        self.targets: dict[str, Target] = {}
+        self.results = dict(told)
+        self.reports: dict[str, TensorReport] = {}
+        self._progress = progress
+        self._done = 0
+
+    @cached_property
+    def _total(self) -> int:
+        """Bytes that are read, known when all targets are there."""
+        return sum(tensor.nbytes for tensor in self.told.values()) + sum(self.told[n].nbytes for n in self.targets)
+
+    def fit(self, *, packed: bool) -> None:
+        """The first pass: the scales, and so what the results are."""
+        for name, target in self.targets.items():
+            told = self.told[name]
+            greatest = Greatest(told, target.offsets.size if told.size else 1)
+            for begin, block in self._steps(name):
+                greatest.add(block, begin)
+            try:
+                offsets = greatest.fit(target.fmt, target.rounding)
+            except ValueError as error:
+                raise ValueError(f"tensor {name!r}: {error}") from error
+            self.targets[name] = target._replace(offsets=offsets)
+            log_offset = self.targets[name].log_offset(told.shape)
+            self.results[name] = Description.of_codes(told.shape, target.fmt, log_offset, packed=packed)
+
+    def blocks(self, name: str) -> Iterator[NDArray[Any]]:
+        """The second pass: the elements of the result; its report is there at the end."""
+        told, result = self.told[name], self.results[name]
+        report = TensorReport(name, told.shape, _kind(told), _kind(result), told.nbytes, result.nbytes)
+        if result.fmt is not None:
+            ends = int(np.min(result.log_offset)), int(np.max(result.log_offset))
+            report = replace(report, log_offset=ends, range=_range(result.fmt, ends))
+        if result is told:
+            for _, block in self._steps(name):
+                yield block
+            self.reports[name] = report
+            return
+        before, after = Scale(told.log_offset, told.shape), Scale(result.log_offset, result.shape)
+        report = replace(report, loss=Loss())
+        for begin, block in self._steps(name):
+            if name in self.targets:
+                made: NDArray[Any] = to_codes(block, told, before, self.targets[name], begin)
+            else:
+                assert told.fmt is not None, "only codes are decoded"
+                made = decoded(block, told.fmt, before, begin, result.dtype)
+            yield made
+            old, new = values_of(block, told, before, begin), values_of(made, result, after, begin)
+            report = _with_loss(report, loss_between(old, new), old, new, _zeroed(block, made, told, result))
+        self.reports[name] = report
+
+    def _steps(self, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The elements of the source, and the number of the first of each piece."""
+        begin, told = 0, self.told[name]
+        for block in self.source.blocks(name):
+            for start in range(0, block.size, _STEP):
+                piece = block[start : start + _STEP]
+                yield begin + start, piece
+            begin += block.size
+            if self._progress is not None:
+                self._progress(self._done + told.nbytes * begin // told.size, self._total)
+        self._done += told.nbytes
+
+
+def _kind(told: Description) -> str:
+    return told.dtype if told.fmt is None else told.fmt.name
+
+
+def _range(fmt: LNSFormat, offsets: tuple[int, int]) -> tuple[float, float]:
+    ends = offsets[0] - fmt.max_log, offsets[1] + fmt.max_log
+    smallest, greatest = (nearest_float64(fmt.base, log, fmt.fraction_bits) for log in ends)
+    return smallest, greatest
+
+
+def _zeroed(block: NDArray[Any], made: NDArray[Any], told: Description, result: Description) -> int | None:
+    """How many codes of nonzero numbers became zero, told by the codes: float64 has no room for all that they say."""
+    if told.fmt is None:
+        return None
+    nonzero = (block & block.dtype.type(told.fmt.max_magnitude)) != 0
+    return int(np.count_nonzero(nonzero & (made == 0)))
+
+
+def _with_loss(
+    report: TensorReport, loss: Loss, old: NDArray[Any], new: NDArray[Any], zeroed: int | None
+) -> TensorReport:
+    """The report with what another piece lost."""
+    nans = saturated = 0
+    if loss.finite < loss.elements:
+        nans = int(np.count_nonzero(np.isnan(old)))
+        saturated = int(np.count_nonzero(np.isinf(old) != np.isinf(new)))
+    assert report.loss is not None
+    return replace(
+        report,
+        loss=report.loss + loss,
+        zeroed=report.zeroed + (loss.zeroed if zeroed is None else zeroed),
+        saturated=report.saturated + saturated,
+        nans=report.nans + nans,
+    )

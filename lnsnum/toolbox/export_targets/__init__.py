@@ -1,0 +1,1 @@
+"""What `lnsnum export` writes: C source, memories for hardware, NumPy arrays; and what these have in common."""

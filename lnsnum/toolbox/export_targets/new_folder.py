@@ -1,0 +1,76 @@
+"""Folders that appear at once or not at all: written beside their place under a hidden name, renamed at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lnsnum.atomic_file import StrPath, shown
+
+
+@contextlib.contextmanager
+def new_folder(path: StrPath, *, replaceable: Callable[[Path], str | None]) -> Iterator[Path]:
+    """An empty folder to write files into: it becomes `path` if the block ends well, and vanishes if not.
+
+    Args:
+        path: where there is nothing yet, or an empty folder, or one that may be replaced.
+        replaceable: why a folder that is not empty must stay; None where it may be replaced, with all that is in it.
+
+    Raises:
+        OSError: where the folder cannot be put there; `path` is as it was then.
+    """
+    target = Path(os.path.realpath(path))
+    _check(path, target, replaceable)
+    temporary = target.parent / f".lnsnum-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _flush_to_disk(file)
+        _flush_to_disk(temporary)
+        _check(path, target, replaceable)
+        _put(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check(path: StrPath, target: Path, replaceable: Callable[[Path], str | None]) -> None:
+    if not target.parent.is_dir():
+        raise OSError(f"{shown(path)}: there is no folder {shown(target.parent)}")
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise OSError(f"{shown(path)} is no folder")
+    if Path.cwd().is_relative_to(target):
+        raise OSError(f"{shown(path)} is where you are, and cannot be exchanged: take a folder inside it")
+    reason = replaceable(target) if any(target.iterdir()) else None
+    if reason is not None:
+        raise OSError(f"{shown(path)} {reason}")
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Rename; an old folder is moved aside first, and back if that fails."""
+    if not target.exists():
+        os.rename(temporary, target)
+    else:
+        old = temporary.with_suffix(".old")
+        os.rename(target, old)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            os.rename(old, target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _flush_to_disk(target.parent)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

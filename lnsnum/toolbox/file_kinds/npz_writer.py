@@ -1,0 +1,49 @@
+"""An .npz archive, written block by block: a zip of .npy files, uncompressed, the same bytes of the same arrays."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from lnsnum.atomic_file import StrPath, replacing
+from lnsnum.file_layout import Description
+from lnsnum.single_file import Blocks
+
+_LONGEST_NAME = 65_535
+"""Bytes of the name of a member: the limit of zip."""
+
+
+def save_npz(path: StrPath, descriptions: Mapping[str, Description], blocks: Blocks) -> Path:
+    """Write plain tensors to an .npz archive, atomically. Arguments as of `save_tensors`.
+
+    Raises:
+        ValueError: for what .npz cannot hold: codes, bfloat16, names with a null character or of more than 64 kB.
+        OSError: where the file cannot be written; an old one is left as it was.
+    """
+    for name, told in descriptions.items():
+        if told.fmt is not None or told.dtype == "bfloat16":
+            what = told.dtype if told.fmt is None else told.fmt.name
+            raise ValueError(f"tensor {name!r} is of {what}, which .npz cannot hold: .safetensors can")
+        if "\0" in name or len(name.encode()) > _LONGEST_NAME - len(".npy"):
+            raise ValueError(f"{name[:50]!r} cannot name an array in .npz: .safetensors takes any name")
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name, told in descriptions.items():
+            _write(archive, name, told, blocks)
+    return Path(path)
+
+
+def _write(archive: zipfile.ZipFile, name: str, told: Description, blocks: Blocks) -> None:
+    info = zipfile.ZipInfo(name + ".npy")  # of 1980: no time of writing
+    head = {"descr": np.lib.format.dtype_to_descr(np.dtype(told.dtype)), "fortran_order": False, "shape": told.shape}
+    left = told.size
+    with archive.open(info, "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, cast(Any, head))
+        for block in blocks(name):
+            assert block.dtype == told.dtype, "a block of another type"
+            file.write(memoryview(cast(Any, block.view(np.uint8))))
+            left -= block.size
+    assert left == 0, "blocks of another size"

@@ -1,0 +1,43 @@
+"""Two readers of the same elements, side by side, and which tensors a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from numpy.typing import NDArray
+
+from lnsnum.atomic_file import StrPath
+from lnsnum.file_layout import refuse
+
+Progress = Callable[[int, int], None]
+"""Told, now and then, how many bytes of how many are done."""
+
+
+def selected(path: StrPath, names: Iterable[str], only: str | None) -> list[str]:
+    """The names that match a pattern of the shell (`*`, `?`, `[...]`), in order; all without one.
+
+    Raises:
+        WeightFileError: where there are names, and none matches.
+    """
+    known = sorted(names)
+    if only is None:
+        return known
+    chosen = [name for name in known if fnmatchcase(name, only)]
+    if known and not chosen:
+        refuse(path, f"no tensor's name matches {only!r}")
+    return chosen
+
+
+def side_by_side(
+    first: Iterator[NDArray[Any]], second: Iterator[NDArray[Any]]
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """The blocks of two tensors of one size, cut where either is cut. Both are read to their ends."""
+    a, b = next(first, None), next(second, None)
+    while a is not None and b is not None:
+        count = min(a.size, b.size)
+        yield a[:count], b[:count]
+        a = a[count:] if a.size > count else next(first, None)
+        b = b[count:] if b.size > count else next(second, None)
+    assert a is b is None, "tensors of two sizes"

@@ -1,0 +1,209 @@
+"""Blocks of a tensor in another format: floats to codes, codes to codes, codes to floats, each number rounded once.
+
+    log_offset  =  E of the greatest  -  E of the format's greatest
+
+is the least scale at which nothing finite saturates; there is one for the tensor, or one for each channel, an index of
+the first dimension. What comes out does not depend on where blocks begin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnsnum.codes import WIDEST_TABLE, Codes, LogOffset
+from lnsnum.conversion import rescale
+from lnsnum.encoding import encode, fit_log_offset
+from lnsnum.file_layout import Description
+from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow
+from lnsnum.rounding import random_bits
+from lnsnum.toolbox.values import Scale
+
+Integers = NDArray[np.int64]
+Where = slice | Integers
+
+_LONG_ROW = 1024
+"""Elements of a channel from which on it is encoded by itself; shorter ones are put together by their scales."""
+
+_NOTHING = -(1 << 40)
+"""Below every E."""
+
+
+class Target(NamedTuple):
+    """What a tensor is to be: a format, a scale for each channel, and how to round."""
+
+    fmt: LNSFormat
+    offsets: Integers
+    rounding: Rounding
+    underflow: Underflow
+    seed: int
+    stream: int
+
+    def log_offset(self, shape: tuple[int, ...]) -> LogOffset:
+        """The scale as a file has it: an integer, or one for each index of the first dimension."""
+        if self.offsets.size == 1:
+            return int(self.offsets[0])
+        return self.offsets.astype(np.int32).reshape(-1, *(1 for _ in shape[1:]))
+
+
+# --------------------------------------------------------------------------------------------------------- fitting
+
+
+class Greatest:
+    """The greatest finite magnitudes of a tensor's channels, of numbers above and below zero, block by block.
+
+    Args:
+        told: the tensor. Of codes, it is E that is kept.
+        channels: how many there are; 1, or the first dimension.
+    """
+
+    def __init__(self, told: Description, channels: int) -> None:
+        self._told = told
+        self._row = max(1, told.size // max(channels, 1))
+        self._scale = Scale(told.log_offset, told.shape)
+        self._nothing = 0 if told.fmt is None else _NOTHING
+        self._above, self._below = (
+            np.full(channels, self._nothing, np.float64 if told.fmt is None else np.int64) for _ in range(2)
+        )
+
+    def add(self, block: NDArray[Any], begin: int) -> None:
+        """Look at the elements from number `begin` on."""
+        if self._told.fmt is None:
+            wide = block if block.dtype in (np.float32, np.float64) else block.astype(np.float32)
+            if not (math.isfinite(wide.max()) and math.isfinite(wide.min())):
+                wide = np.where(np.isfinite(wide), wide, wide.dtype.type(0))
+            self._enter(self._above, wide, begin)
+            self._enter(self._below, -wide, begin)
+            return
+        fmt = self._told.fmt
+        m = block & block.dtype.type(fmt.max_magnitude)
+        log = m.astype(np.int64) + (self._scale.of(begin, block.size) - np.int64(fmt.bias))
+        negative = block > fmt.sign_bit
+        self._enter(self._above, np.where((m > 0) & ~negative, log, _NOTHING), begin)
+        self._enter(self._below, np.where(negative, log, _NOTHING), begin)
+
+    def _enter(self, greatest: NDArray[Any], values: NDArray[Any], begin: int) -> None:
+        row, end = self._row, begin + values.size
+        while begin < end:
+            channel, inside = divmod(begin, row)
+            whole = (end - begin) // row if inside == 0 else 0
+            count = whole * row if whole else min(row - inside, end - begin)
+            found = values[:count].reshape(max(whole, 1), -1).max(axis=1)
+            part = greatest[channel : channel + max(whole, 1)]
+            np.maximum(part, found, out=part)
+            values, begin = values[count:], begin + count
+
+    def fit(self, fmt: LNSFormat, rounding: Rounding) -> Integers:
+        """The log_offset of each channel, as `fit_log_offset` and `rescale` fit it; 0 where all finite are zero.
+
+        All at once, by converting into a format of 32 bits; what that has no room for, one by one.
+
+        Raises:
+            ValueError: where it would be beyond 2^30.
+        """
+        wide = LNSFormat(32, fmt.fraction_bits, base=fmt.base)
+        logs = np.full(self._above.shape, _NOTHING)
+        settled = np.full(self._above.shape, True)
+        for greatest, negative, away in ((self._above, False, "up"), (self._below, True, "down")):
+            mode = cast(Rounding, away) if rounding.startswith("stochastic") else rounding
+            m = self._codes(greatest, wide, mode, negative=negative).astype(np.int64) & wide.max_magnitude
+            there = greatest != self._nothing
+            logs = np.maximum(logs, np.where(there, m - wide.bias, _NOTHING))
+            settled &= ~there | ((m > 1) & (m < wide.max_magnitude))
+        offsets = np.where(logs == _NOTHING, 0, np.maximum(logs - fmt.max_log, -MAX_LOG_OFFSET))
+        settled &= offsets <= MAX_LOG_OFFSET
+        for i in np.flatnonzero(~settled):
+            offsets[i] = self._fit_one(int(i), fmt, rounding)
+        return offsets
+
+    def _codes(self, greatest: NDArray[Any], fmt: LNSFormat, rounding: Rounding, *, negative: bool) -> Codes:
+        source = self._told.fmt
+        if source is None:
+            return encode(-greatest if negative else greatest, fmt, rounding=rounding)
+        m, offsets = _as_codes(greatest, source)
+        codes = (m + (source.sign_bit if negative else 0)).astype(source.dtype)
+        return rescale(
+            codes, source, log_offset=offsets, out_format=fmt, out_log_offset=0, rounding=rounding
+        )[0]  # fmt: skip
+
+    def _fit_one(self, i: int, fmt: LNSFormat, rounding: Rounding) -> int:
+        pair, source = np.array([self._above[i], self._below[i]]), self._told.fmt
+        if source is None:
+            return fit_log_offset(pair * [1.0, -1.0], fmt, rounding=rounding)
+        m, offsets = _as_codes(pair, source)
+        codes = np.where(pair == _NOTHING, 0, m + np.array([0, source.sign_bit])).astype(source.dtype)
+        bits = np.zeros(1, np.uint32) if rounding.startswith("stochastic") else None
+        return rescale(
+            codes, source, log_offset=offsets, out_format=fmt, out_log_offset="fit", rounding=rounding, random_bits=bits
+        )[1]  # fmt: skip
+
+
+def _as_codes(log: Integers, fmt: LNSFormat) -> tuple[Integers, NDArray[np.int32]]:
+    """Magnitudes and offsets that have these E."""
+    m = np.clip(log + fmt.bias, 1, fmt.max_magnitude)
+    return m, np.where(log == _NOTHING, 0, log + fmt.bias - m).astype(np.int32)
+
+
+# -------------------------------------------------------------------------------------------------------- converting
+
+
+def to_codes(block: NDArray[Any], told: Description, scale: Scale, to: Target, begin: int) -> Codes:
+    """The codes of the elements from number `begin` of a tensor on, of floats or of codes.
+
+    Args:
+        block: the elements, of one dimension.
+        told: what the tensor is.
+        scale: its scale, `Scale(told.log_offset, told.shape)`.
+        to: what it is to be.
+        begin: the number of the first element.
+    """
+    options: dict[str, Any] = {"rounding": to.rounding, "underflow": to.underflow}
+    bits = None
+    if to.rounding.startswith("stochastic"):
+        bits = random_bits(block.size, seed=to.seed, stream=to.stream, start=begin)
+    own = scale.of(begin, block.size)
+    out = np.empty(block.size, to.fmt.dtype)
+    row = max(1, told.size // to.offsets.size)
+    for where, offset in by_scale(to.offsets, row, begin, block.size):
+        part = block[where]
+        options["random_bits"] = None if bits is None else bits[where]
+        if told.fmt is None:
+            out[where] = encode(part, to.fmt, log_offset=offset, **options)
+        else:
+            out[where] = _rescale(part, told.fmt, own if isinstance(own, int) else own[where], to.fmt, offset, options)
+    return out
+
+
+def _rescale(
+    codes: Codes, fmt: LNSFormat, own: LogOffset, to: LNSFormat, offset: int, options: dict[str, Any]
+) -> Codes:
+    """The codes in another format; where they are many and of one scale, by a table of all codes."""
+    if not isinstance(own, int) and (own == own[0]).all():
+        own = int(own[0])
+    if isinstance(own, int) and options["random_bits"] is None and fmt.bits <= WIDEST_TABLE and codes.size >> fmt.bits:
+        every = np.arange(1 << fmt.bits).astype(fmt.dtype)
+        table = rescale(every, fmt, log_offset=own, out_format=to, out_log_offset=offset, **options)[0]
+        return table[codes]
+    return rescale(codes, fmt, log_offset=own, out_format=to, out_log_offset=offset, **options)[0]
+
+
+def by_scale(offsets: Integers, row: int, begin: int, count: int) -> Iterator[tuple[Where, int]]:
+    """Which of `count` elements from number `begin` on share a scale: index, offset. Each `row` elements have one."""
+    first, last = begin // row, -(-(begin + count) // row)
+    mine = offsets[first:last]
+    if not mine.size or (mine == mine[0]).all():
+        yield slice(0, count), int(offsets[0] if not mine.size else mine[0])
+        return
+    if row >= _LONG_ROW:
+        for channel, offset in enumerate(mine.tolist(), first):
+            yield slice(max(channel * row - begin, 0), min((channel + 1) * row - begin, count)), offset
+        return
+    order = np.argsort(mine, kind="stable")
+    edges = np.flatnonzero(np.diff(mine[order])) + 1
+    for rows in np.split(order, edges):
+        index = ((rows[:, None] + first) * row + np.arange(row)).reshape(-1) - begin
+        yield index[(index >= 0) & (index < count)], int(mine[rows[0]])
