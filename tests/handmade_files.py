@@ -6,33 +6,29 @@
 import json
 import re
 import struct
-import zlib
 
-SIZES = {"U8": 1, "I8": 1, "BOOL": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2}
-SIZES |= {"U32": 4, "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8}
+from mutants.files import SIZES, checksum, code_bytes, crc, word_size
+
 ALL = object()  # of an entry's fields: the ones that belong there
-
-
-def crc(data):
-    return f"{zlib.crc32(data):08x}"
 
 
 def plain(dtype, shape, data, **fields):
     """A tensor as its parts: dtype and shape of the header, the data, and its entry's fields, without those of None."""
-    line = " ".join([dtype, *map(str, shape)]).encode() + b"\n"
-    return dtype, shape, data, {"crc32": crc(line + data), **fields}
+    return dtype, shape, data, {"crc32": checksum(dtype, shape, data), **fields}
 
 
 def lns(codes, shape, fmt, log_offset=0, *, packed=False, dtype=None, **fields):
     bits = int(re.match(r"lns(\d+)", fmt)[1])
-    size = 1 if bits <= 8 else 2 if bits <= 16 else 4
     fields = {"format": fmt, "log_offset": log_offset, **fields}
+    data = code_bytes(codes, bits, packed)
     if packed:
-        string = sum(code << i * bits for i, code in enumerate(codes))
-        data = string.to_bytes((len(codes) * bits + 7) // 8, "little")
         return plain("U8", [len(data)], data, **{"packed_shape": shape, **fields})
-    data = b"".join(code.to_bytes(size, "little") for code in codes)
-    return plain(dtype or {1: "U8", 2: "U16", 4: "U32"}[size], shape, data, **fields)
+    return plain(dtype or f"U{8 * word_size(bits)}", shape, data, **fields)
+
+
+def dtype_of(array):
+    """What the header calls the type of a NumPy array: F32 is float32."""
+    return re.sub("uint|int|float", lambda match: match[0][0], array.dtype.name).upper()
 
 
 def make(parts, *, layout=2, metadata=None, header=None, description=None, data=None, file=None, crc32=ALL, more=None):
@@ -90,6 +86,15 @@ def offset(value, codes=(1, 2, 3, 4, 5, 6), shape=(2, 3)):
 def array(shape, values):
     return {"shape": shape, "values": values}
 
+
+NO_FORMATS = [
+    "", "lns", "lns8", "lns8f", "lns08f5", "lns8f05", "lns8f7", "lns2f0", "lns33f2", "lns8f5 ", " lns8f5", "LNS8f5",
+    "lns8f5\0", "lns8f5b", "lns8f5b2", "lns8f5b0x1p+0", "lns8f5b0x0p+1", "lns8f5b0x1.8", "lns8f5b0x1.8p",
+    "lns8f5b0x1.8p+", "lns8f5b0x.p+1", "lns8f5b0x1.8.0p+1", "lns8f5b0x1.8P+1", "lns8f5b0X1.8p+1", "lns8f5b0x1.Ap+1",
+    "lns8f5b-0x1.8p+1", "lns8f5b0x1.8p+1024", "lns8f5b0x1.8p-1", "lns8f5binf", "lns8f5bnan",
+    "lns8f5b0x1.00000000000008p+0", "lns8f5b0x1.8p+99999999999999999999", "lns4294967304f5", "lns8f4294967301",
+    "lns\u0668f5", "lns8f5b0x1_8p+1", "lns8f5b0x1.8p+1_0", "lns8f5b0x 1.8p+1", 8, True, ["lns8f5"],
+]  # fmt: skip
 
 GALLERY = {
     # the container
@@ -226,51 +231,7 @@ GALLERY = {
     "a dtype changed": (one(of=plain("F32", [2, 3], b"\0" * 24), header=swap("F32", "I32")), "checksum"),
     **{
         f"the format {name!r}": (one(of=plain("U8", [1], b"\0", format=name, log_offset=0)), "format")
-        for name in (
-            "",
-            "lns",
-            "lns8",
-            "lns8f",
-            "lns08f5",
-            "lns8f05",
-            "lns8f7",
-            "lns2f0",
-            "lns33f2",
-            "lns8f5 ",
-            " lns8f5",
-            "LNS8f5",
-            "lns8f5\0",
-            "lns8f5b",
-            "lns8f5b2",
-            "lns8f5b0x1p+0",
-            "lns8f5b0x0p+1",
-            "lns8f5b0x1.8",
-            "lns8f5b0x1.8p",
-            "lns8f5b0x1.8p+",
-            "lns8f5b0x.p+1",
-            "lns8f5b0x1.8.0p+1",
-            "lns8f5b0x1.8P+1",
-            "lns8f5b0X1.8p+1",
-            "lns8f5b0x1.Ap+1",
-            "lns8f5b-0x1.8p+1",
-            "lns8f5b0x1.8p+1024",
-            "lns8f5b0x1.8p-1",
-            "lns8f5binf",
-            "lns8f5bnan",
-            "lns8f5b0x1.00000000000008p+0",
-            "lns8f5b0x1.8p+99999999999999999999",
-            "lns4294967304f5",
-            "lns8f4294967301",
-            "lns\u0668f5",
-            "lns8f5b0x1_8p+1",
-            "lns8f5b0x1.8p+1_0",
-            "lns8f5b0x 1.8p+1",
-            8,
-            None,
-            True,
-            ["lns8f5"],
-        )
-        if name is not None
+        for name in NO_FORMATS
     },
     "a format of null": (one(of=WORDS, description=swap('"lns5f1"', "null")), "format"),
     "the dtype of another format": (

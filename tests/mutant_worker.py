@@ -122,7 +122,7 @@ def verdict(seed: str, folder: Path, seconds: float = 0.0) -> tuple[str, str]:
     source, out = folder / "in", folder / "out"
     for path in (*source.iterdir(), *out.iterdir()):
         path.unlink()
-    path, _ = mutants.write("0" if seed in MISDEEDS else seed, source)
+    path = mutants.write("0" if seed in MISDEEDS else seed, source)
     before = {file.name: file.read_bytes() for file in source.iterdir()}
     _read_by(8 if seed[-1] in "02468" else 1 << 20)
     loaded = set(sys.modules)

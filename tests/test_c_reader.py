@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade_files import GALLERY, READ, WORDS, lns, make, one, plain
+from handmade_files import GALLERY, READ, WORDS, dtype_of, lns, make, one, plain
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from weight_file_fixtures import FIXTURES, path_of
 
 from lnsnum import LNSFormat, LNSTensor, decode, reference
 from lnsnum.weight_file import save_weights
@@ -256,6 +257,34 @@ def test_what_lnsnum_writes_is_read(dump, tmp_path):
         assert codes == tensor.codes.reshape(-1).tolist()
         assert floats == tensor.to_float("float32").view("u4").reshape(-1).tolist()
         assert doubles == tensor.to_float("float64").view("u8").reshape(-1).tolist()
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_every_fixture_has_lnsnums_values(dump, name):
+    weights, packed = FIXTURES[name]["weights"], FIXTURES[name].get("packed", False)
+    found = read(dump, path_of(name))
+    assert found.keys() == weights.keys()
+    for key, tensor in weights.items():
+        line, *rows = found[key]
+        shape = f"({' '.join(map(str, tensor.shape))})"
+        if not isinstance(tensor, LNSTensor):
+            assert (line, rows) == (f"{dtype_of(tensor)} {shape}", [[tensor.tobytes().hex() or "-"]])
+            continue
+        fmt, (codes, floats, doubles) = tensor.fmt, rows
+        is_packed = packed and fmt.bits not in (8, 16, 32)
+        dtype = "U8" if is_packed else dtype_of(tensor.codes)
+        assert line == f"{dtype} {shape} {name_of(fmt)}" + " packed" * is_packed
+        assert codes == tensor.codes.reshape(-1).tolist()
+        for float_type, word, got in (("float32", "u4", floats), ("float64", "u8", doubles)):
+            expected = decode(tensor.codes, fmt, float_type, log_offset=tensor.log_offset)
+            assert got == expected.view(word).reshape(-1).tolist(), (key, float_type)
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_every_fixture_has_its_metadata(dump, name):
+    lines = [line.split(" ")[1:] for line in run(dump, path_of(name)).stdout.splitlines() if line[:9] == "metadata "]
+    found = dict([bytes.fromhex(word.strip("-")).decode() for word in line] for line in lines)
+    assert found == FIXTURES[name].get("metadata", {})
 
 
 def test_layout_1_is_read(dump, tmp_path):

@@ -1,7 +1,7 @@
 """Any bytes are a weight file or are refused in a sentence: mutants of sound files, many of them.
 
-tests/mutants.py makes them, tests/mutant_worker.py looks what becomes of each, in a process of its own with little
-memory. `pytest -m fuzz tests/test_mutants.py` takes a hundred thousand; `python tests/mutants.py SEED` shows one.
+tests/mutants makes them, tests/mutant_worker.py looks what becomes of each, in a process of its own with little
+memory. `pytest -m fuzz tests/test_mutants.py` takes a hundred thousand; `python tests/mutants SEED` shows one.
 """
 
 import collections
@@ -83,10 +83,7 @@ def failures(found):
     lines = []
     for seed, verdict, says in found:
         if verdict == "failure":
-            whole = (
-                mutants.set_mutant(int(seed[4:])) if seed.startswith("set:") else mutants.mutant_and_story(int(seed))
-            )
-            lines.append(f"python tests/mutants.py {seed}\n    {whole[1]}\n    {says}")
+            lines.append(f"python tests/mutants {seed}\n    {mutants.story(seed)}\n    {says}")
     return lines
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade_files import GALLERY, READ, lns, make, one
+from handmade_files import GALLERY, READ, dtype_of, lns, make, one
+from weight_file_fixtures import FIXTURES, path_of
 
-from lnsnum import LNSFormat, LNSTensor, reference
+from lnsnum import LNSFormat, LNSTensor, decode, reference
 from lnsnum.weight_file import save_weights
 
 SPECIFICATION = Path(__file__).parent.parent / "docs" / "weight_file.md"
@@ -101,3 +102,19 @@ def test_what_lnsnum_writes_is_read(read_page, tmp_path):
         assert found[name]["codes"] == tensor.codes.reshape(-1).tolist()
         for dtype in ("float32", "float64"):
             assert np.array(found[name][dtype], dtype).tobytes() == tensor.to_float(dtype).tobytes()
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_every_fixture_has_lnsnums_values(read_page, name):
+    found, weights = read_page(path_of(name).read_bytes()), FIXTURES[name]["weights"]
+    assert found.keys() == weights.keys()
+    for key, tensor in weights.items():
+        got, shape = found[key], list(tensor.shape)
+        if not isinstance(tensor, LNSTensor):
+            assert got == {"shape": shape, "dtype": dtype_of(tensor), "data": tensor.tobytes()}
+            continue
+        assert (got["shape"], got["format"]) == (shape, tensor.fmt.name)
+        assert got["codes"] == tensor.codes.reshape(-1).tolist()
+        for dtype in ("float32", "float64"):
+            expected = decode(tensor.codes, tensor.fmt, dtype, log_offset=tensor.log_offset)
+            assert np.array(got[dtype], dtype).tobytes() == expected.tobytes(), (key, dtype)
