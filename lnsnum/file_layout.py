@@ -200,14 +200,22 @@ class Header:
         self.names: list[str] = sorted(self._tensors, key=lambda name: self._tensors[name]["data_offsets"])
         text = metadata.get(METADATA_KEY)
         if text is None:
-            refuse(path, f"a safetensors file, but no LNS weight file: its metadata has no entry {METADATA_KEY!r}")
-        self._content = read_json(path, f"its metadata entry {METADATA_KEY!r}", text)
+            what = f"a safetensors file, but no LNS weight file: its metadata has no entry {METADATA_KEY!r}"
+            refuse(path, f"{what} (lnsnum convert makes one of it)")
+        is_damaged = metadata.get(CHECKSUM_KEY) != hexadecimal(zlib.crc32(text.encode()))
+        damaged = f"its metadata entry {METADATA_KEY!r} is damaged: {CHECKSUM_KEY!r} is not its checksum"
+        try:
+            self._content = read_json(path, f"its metadata entry {METADATA_KEY!r}", text)
+        except WeightFileError:
+            if is_damaged and CHECKSUM_KEY in metadata:
+                refuse(path, damaged)
+            raise
         layout = self._content.get("layout")
         if type(layout) is not int or not 1 <= layout <= LAYOUT_VERSION:
             refuse(path, f"layout version {layout!r} is unknown: this reader knows 1 to {LAYOUT_VERSION}")
         self.layout: int = layout
-        if self.layout > 1 and metadata.get(CHECKSUM_KEY) != hexadecimal(zlib.crc32(text.encode())):
-            refuse(path, f"its metadata entry {METADATA_KEY!r} is damaged: {CHECKSUM_KEY!r} is not its checksum")
+        if self.layout > 1 and is_damaged:
+            refuse(path, damaged)
         entries = self._content.get("tensors")
         if not isinstance(entries, dict):
             refuse(path, f"its metadata entry {METADATA_KEY!r} has no list of tensors")

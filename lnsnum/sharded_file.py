@@ -236,12 +236,23 @@ def _open_all(path: StrPath, index: Path | None, content: bytes, opened: context
         if not os.path.isfile(index.with_name(shard)):
             refuse(index, f"its shard {shard!r} is not there")
         file = opened.enter_context(open_file(index.with_name(shard)))
-        for name in sorted(names - set(file.names)):
-            refuse(index, f"its shard {shard!r} lacks the tensor {name!r}")
-        for name in sorted(set(file.names) - names):
-            refuse(index, f"its shard {shard!r} holds {name!r}, which the index does not put there")
+        for what in differences(names, set(file.names)):
+            refuse(index, f"its shard {shard!r} {what}")
         files.append(file)
     return WeightFiles(index, files)
+
+
+def differences(expected: set[str], there: set[str]) -> Iterator[str]:
+    """What is wrong with the tensors of a shard."""
+    if expected - there:
+        yield f"lacks the tensor {_some(expected - there)}"
+    if there - expected:
+        yield f"holds {_some(there - expected)}, which the index does not put there"
+
+
+def _some(names: set[str]) -> str:
+    first, *others = sorted(names)
+    return f"{first!r}" + (f" and {len(others)} more" if others else "")
 
 
 def find_set(path: StrPath) -> tuple[Path | None, bytes]:

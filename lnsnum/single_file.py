@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
 import zlib
@@ -284,7 +285,7 @@ def open_container(path: StrPath) -> tuple[io.FileIO, bytes]:
         with contextlib.ExitStack() as attempt:
             file = attempt.enter_context(open(path, "rb", buffering=0))
             status = os.fstat(file.fileno())
-            _check_container(path)
+            _check_container(path, file)
             length = int.from_bytes(file.read(8), "little")
             header = file.read(min(length, status.st_size))
             if _identity(os.stat(path)) == _identity(status):  # else what was checked is another file: once more
@@ -292,15 +293,43 @@ def open_container(path: StrPath) -> tuple[io.FileIO, bytes]:
                 return file, header
 
 
-def _check_container(path: StrPath) -> None:
+def _check_container(path: StrPath, file: io.FileIO) -> None:
     """Raise WeightFileError where the safetensors library refuses a file."""
     safetensors = _safetensors()
     try:
         with safetensors.safe_open(path, framework="numpy"):
             pass
     except safetensors.SafetensorError as error:
-        why = in_one_line(str(error))
+        first = file.read(1 << 10)
+        for magic, what in _FOREIGN.items():
+            if first.startswith(magic):
+                refuse(path, what)
+        why = _why_not_covered(file) or in_one_line(str(error))
         raise WeightFileError(f"{shown(path)} is damaged or no safetensors file: {why}") from error
+
+
+_FOREIGN = {
+    b"PK": "a zip archive, as PyTorch's .pt and NumPy's .npz are, and no weight file (lnsnum convert makes one of it)",
+    b"\x93NUMPY": "an .npy file, and no weight file (lnsnum convert makes one of it)",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file that it stands for: git lfs pull fetches that",
+}
+"""What other files begin with that are given by mistake."""
+
+
+def _why_not_covered(file: io.FileIO) -> str | None:
+    """How many bytes a file lacks or has too many, by its header; None where that is not what is wrong."""
+    file.seek(0)
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    try:
+        header = json.loads(file.read(min(length, size)))
+        data = max(told["data_offsets"][1] for name, told in header.items() if name != "__metadata__")
+        there = size - 8 - length
+        if type(data) is not int or data == there:
+            return None
+    except (ValueError, RecursionError, TypeError, LookupError, AttributeError):
+        return None
+    return in_one_line(f"its header tells of {data} bytes of data, and there are {max(there, 0)}")
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

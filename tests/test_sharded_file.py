@@ -490,11 +490,12 @@ GALLERY = {
     "shard a folder": (mapped(b="sub"), "its shard 'sub' is not there"),
     "shard of two lines": (mapped(b="x\ny"), "its shard 'x\\ny' is not there"),
     "tensor missing": (mapped(c="two"), "its shard 'two' lacks the tensor 'c'"),
+    "tensors missing": (mapped(c="two", d="two"), "its shard 'two' lacks the tensor 'c' and 1 more"),
     "tensors exchanged": (mapped(a="two", b="one"), "its shard 'one' lacks the tensor 'b'"),
     "tensor of two lines": (mapped(**{"c\n": "two"}), "its shard 'two' lacks the tensor 'c\\n'"),
     "tensor not named": (
         {"weight_map": {"a": "one", "b": "three tensors"}},
-        "its shard 'three tensors' holds 'c', which the index does not put there",
+        "its shard 'three tensors' holds 'c' and 1 more, which the index does not put there",
     ),
     "tensor in two shards": (
         {"weight_map": {"a": "one", "b": "three tensors", "c": "three tensors", "d": "two"}},

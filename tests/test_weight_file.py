@@ -618,6 +618,10 @@ DEEP = "[" * 100_000
 
 DAMAGED_ENTRY = "its metadata entry 'lnsnum' is damaged: 'lnsnum_crc32' is not its checksum"
 
+FOREIGN = (
+    "a safetensors file, but no LNS weight file: its metadata has no entry 'lnsnum' (lnsnum convert makes one of it)"
+)
+
 NO_CHECKSUM = "the entry for 'w' has no checksum of eight hexadecimal digits"
 
 
@@ -626,10 +630,13 @@ def deep(levels):
 
 
 GALLERY = {
-    "foreign": (weight_file(None), "a safetensors file, but no LNS weight file: its metadata has no entry 'lnsnum'"),
+    "foreign": (
+        weight_file(None),
+        FOREIGN,
+    ),
     "foreign metadata": (
         container({"__metadata__": {"format": "pt"}}),
-        "a safetensors file, but no LNS weight file: its metadata has no entry 'lnsnum'",
+        FOREIGN,
     ),
     "a header behind a space": (
         container(b" " + weight_file(NOTHING)[8:-3], b"\1\2\3"),
@@ -637,7 +644,7 @@ GALLERY = {
     ),
     "no metadata": (
         container({"__metadata__": None}),
-        "a safetensors file, but no LNS weight file: its metadata has no entry 'lnsnum'",
+        FOREIGN,
     ),
     "no JSON": (weight_file("{nope"), "its metadata entry 'lnsnum' is not JSON"),
     "empty": (weight_file(""), "its metadata entry 'lnsnum' is not JSON"),
@@ -668,6 +675,10 @@ GALLERY = {
     "layout text": (weight_file(NOTHING | {"layout": "2"}), "layout version '2' is unknown: this reader knows 1 to 2"),
     "no layout": (weight_file({"tensors": {}}), "layout version None is unknown: this reader knows 1 to 2"),
     "no checksum of the entry": (container({"__metadata__": {"lnsnum": json.dumps(NOTHING)}}), DAMAGED_ENTRY),
+    "an entry that is no JSON any more": (
+        container({"__metadata__": {"lnsnum": json.dumps(NOTHING)[1:], "lnsnum_crc32": "00000000"}}),
+        DAMAGED_ENTRY,
+    ),
     "a wrong checksum of the entry": (
         container({"__metadata__": {"lnsnum": json.dumps(NOTHING), "lnsnum_crc32": "00000000"}}),
         DAMAGED_ENTRY,
@@ -1027,6 +1038,29 @@ def test_damaged_files(file, name):
     path = file(DAMAGED[name])
     for read in (load_weights, load_metadata):
         assert refusal(path, read).startswith(f"{path} is damaged or no safetensors file: ")
+
+
+@pytest.mark.parametrize("size", [-10, -1, 1, 2])
+def test_how_much_is_missing_is_said(file, size):
+    content = weight_file(NOTHING, ("w", "U8", [30], bytes(30)))
+    content = content[:size] if size < 0 else content + bytes(size)
+    where = "is damaged or no safetensors file"
+    for read in (load_weights, load_metadata):
+        path = file(content)
+        assert refusal(path, read) == f"{path} {where}: its header tells of 30 bytes of data, and there are {30 + size}"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"PK\3\4 a zip archive", "a zip archive, as PyTorch's .pt and NumPy's .npz are, and no weight file"),
+        (b"\x93NUMPY\1\0v\0{'descr'", "an .npy file, and no weight file (lnsnum convert makes one of it)"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, not the file that it stands for"),
+    ],
+)
+def test_files_that_are_given_by_mistake(file, content, sentence):
+    path = file(content)
+    assert refusal(path).startswith(f"{path}: {sentence}")
 
 
 @pytest.mark.parametrize("cut", range(0, len(GOOD), 7))

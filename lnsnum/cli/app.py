@@ -12,7 +12,7 @@ from lnsnum import __version__
 
 try:
     import typer
-    from rich.console import Console
+    from rich.console import Console, ConsoleDimensions
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 except ImportError as missing:
     sys.exit(f"the command line needs {missing.name}: pip install 'lnsnum[cli]'")
@@ -23,7 +23,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Numbers as logarithms: train networks natively in LNS, look at the result, and give it away.",
 )
-console = Console(markup=False, highlight=False, emoji=False)
+
+
+class _Console(Console):
+    """As wide as what it prints where it is no terminal: a pipe has no width, and what is folded cannot be found."""
+
+    @property  # type: ignore[misc]
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines; the environment variable COLUMNS decides, where it is set."""
+        size = super().size
+        return size if self.is_terminal or "COLUMNS" in os.environ else ConsoleDimensions(_WIDE, size.height)
+
+
+_WIDE = 10_000
+
+console = _Console(markup=False, highlight=False, emoji=False)
 errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lnsnum.atomic_file import StrPath
 from lnsnum.file_layout import METADATA_KEY, Header, read_json, refuse
-from lnsnum.sharded_file import WeightFiles, find_set, open_files, weight_map_of
+from lnsnum.sharded_file import WeightFiles, differences, find_set, open_files, weight_map_of
 from lnsnum.single_file import WeightFile, open_container
 
 
@@ -66,9 +66,8 @@ def _open_shards(index: Path, shards: dict[str, str], opened: contextlib.ExitSta
             refuse(index, f"its shard {shard!r} is not there")
         file = _open_plain(index.with_name(shard), opened)
         expected = {name for name, where in shards.items() if where == shard}
-        for name in sorted(expected ^ set(file.names)):
-            what = "lacks the tensor" if name in expected else "holds, and the index does not put there,"
-            refuse(index, f"its shard {shard!r} {what} {name!r}")
+        for what in differences(expected, set(file.names)):
+            refuse(index, f"its shard {shard!r} {what}")
         files.append(file)
     return files
 
