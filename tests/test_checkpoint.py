@@ -433,6 +433,13 @@ def test_a_safetensors_file_of_others_and_one_that_is_not_there(tmp_path):
         load_model(tmp_path / "nothing", network())
 
 
+def test_names_behind_a_prefix(tmp_path):
+    """Of a model within another, as DistributedDataParallel and most training loops save it."""
+    save_model(tmp_path / "model", nn.ModuleDict({"module": network()}))
+    with pytest.raises(WeightFileError, match=r"\(its names are the model's behind 'module\.'\)$"):
+        load_model(tmp_path / "model", network())
+
+
 def test_codes_outside_their_format(tmp_path):
     """Of a format of six bits, code 64."""
     header = json.dumps({"layout": 1, "tensors": {"weight": {"format": "lns6f2", "log_offset": 0}}})

@@ -126,7 +126,9 @@ def _check_fit(files: WeightFiles, state: Mapping[str, torch.Tensor]) -> None:
     if missing or unknown:
         lacks = [f"it lacks {_some(missing)}"] if missing else []
         holds = [f"it holds {_some(unknown)}, which the model has not"] if unknown else []
-        raise WeightFileError(f"{where} is for another model: {' and '.join(lacks + holds)}")
+        prefix = _prefix(missing, unknown)
+        hint = f" (its names are the model's behind {prefix!r})" if prefix else ""
+        raise WeightFileError(f"{where} is for another model: {' and '.join(lacks + holds)}{hint}")
     for name, own in state.items():
         told = files.describe(name)
         if told.shape != tuple(own.shape):
@@ -138,6 +140,14 @@ def _check_fit(files: WeightFiles, state: Mapping[str, torch.Tensor]) -> None:
                 f"{name!r} of the model is expanded, several elements in one place: make it contiguous first"
             )
         _check_kind(where, name, told, own)
+
+
+def _prefix(missing: list[str], unknown: list[str]) -> str | None:
+    """What the file's names have before the model's, where that is all that is wrong."""
+    if not missing or len(missing) != len(unknown) or not unknown[0].endswith(missing[0]):
+        return None  # a prefix does not change the order
+    prefix = unknown[0].removesuffix(missing[0])
+    return prefix if unknown == [prefix + name for name in missing] else None
 
 
 def _check_kind(where: str, name: str, told: Description, own: torch.Tensor) -> None:
