@@ -56,12 +56,13 @@ def permissions(*paths: Path) -> int:
 def put(temporary: Path, target: Path, mode: int) -> None:
     """Rename a finished temporary file, durably, with these permissions: what wrote it may have set others."""
     temporary.chmod(mode)
-    _flush_to_disk(temporary)
+    flush_to_disk(temporary)
     os.replace(temporary, target)
-    _flush_to_disk(target.parent)
+    flush_to_disk(target.parent)
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

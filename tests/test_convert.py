@@ -3,9 +3,11 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import zlib
+from fractions import Fraction
 
 import ml_dtypes
 import numpy as np
@@ -20,7 +22,7 @@ from lnsnum.encoding import fit_log_offset
 from lnsnum.file_layout import Description
 from lnsnum.toolbox import conversion, recoding
 from lnsnum.toolbox.conversion import convert_file
-from lnsnum.toolbox.recoding import Greatest, by_scale
+from lnsnum.toolbox.recoding import Greatest, by_scale, to_floats
 from lnsnum.toolbox.selection import Selection
 from lnsnum.weight_file import WeightFileError, load_metadata, load_weights, save_weights
 
@@ -244,12 +246,87 @@ def test_an_npz_file_has_the_same_bytes_each_time_and_numpy_takes_it(tmp_path):
     save_weights(tmp_path / "a.safetensors", {"x": np.arange(6.0).reshape(2, 3), "": np.array(3)})
     written = []
     for _ in range(2):
-        convert_file(tmp_path / "a.safetensors", tmp_path / "a.npz", to="float32")
+        convert_file(tmp_path / "a.safetensors", tmp_path / "a.npz", to="float32", select=Selection(everything=True))
         written.append((tmp_path / "a.npz").read_bytes())
     assert written[0] == written[1]
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert np.array_equal(arrays["x"], np.arange(6.0).reshape(2, 3))
         assert arrays[""] == 3
+
+
+def rounded(x, dtype):
+    """A number as a float of another type, by exact fractions: the nearest, a tie to even, beyond the last infinity."""
+    digits, least = {"float32": (24, -149), "bfloat16": (8, -133), "float16": (11, -24), "float64": (53, -1074)}[dtype]
+    if x == 0 or not math.isfinite(x):
+        return x
+    step = Fraction(2) ** max(math.frexp(x)[1] - digits, least)
+    nearest = round(Fraction(x) / step) * step  # Python rounds a tie to even
+    greatest = {"float16": 65504, "float64": int(sys.float_info.max)}.get(dtype, (2**digits - 1) << (128 - digits))
+    return math.copysign(float(nearest) if abs(nearest) <= greatest else math.inf, x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("before", ["float32", "bfloat16", "float16", "float64"])
+@given(st.lists(st.floats() | st.builds(math.ldexp, st.integers(1 << 52, 1 << 53), st.integers(-1130, 75)), max_size=9))
+@example([1 + 2**-8 + 2**-40, 1 + 2**-8 - 2**-40, 1 + 3 * 2**-8 - 2**-50, 1 + 2**-11 + 2**-30, 2**-134 + 2**-180])
+@example([3.3961775292304957e38, 3.3961775292304e38, 65520.0, 65519.99, 3.4028235677973366e38, -1e300, 5e-324, 2**-150])
+@example([0.0, -0.0, math.inf, -math.inf, math.nan])
+def test_floats_become_those_of_another_type_by_one_rounding(before, dtype, values):
+    with np.errstate(all="ignore"):
+        x = np.array(values).astype(before)
+    found, expected = to_floats(x, dtype), [rounded(float(value), dtype) for value in x]
+    assert found.dtype.name == dtype
+    assert np.array_equal(found.astype(float), expected, equal_nan=True)
+    assert np.array_equal(np.signbit(found.astype(float))[~np.isnan(x)], np.signbit(x)[~np.isnan(x)])
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npz"])
+def test_plain_floats_are_cast_only_where_all_are_asked_for(tmp_path, source, block, ending):
+    convert_file(source, tmp_path / "codes.safetensors", fmt=lns8f5, select=Selection(only=("w",)))
+    out = tmp_path / f"out.{ending}"
+    report = convert_file(tmp_path / "codes.safetensors", out, to="float32", select=Selection(everything=True))
+    found = dict(np.load(out)) if ending == "npz" else load_weights(out)
+    for tensor in report.tensors:
+        name, x = tensor.name, (ARRAYS | OTHERS)[tensor.name]
+        kept = name in ("count", "mask") or x.dtype == np.float32
+        assert (tensor.loss is None) == (kept and name != "w"), name
+        assert found[name].dtype == (x.dtype if kept else np.float32), name
+        if name != "w":
+            with np.errstate(all="ignore"):
+                assert found[name].tobytes() == x.astype(found[name].dtype).tobytes(), name
+    losses = {tensor.name: tensor for tensor in report.tensors}
+    x = ARRAYS["conv"]
+    noise = ((x - x.astype(np.float32)) ** 2).sum()
+    assert losses["conv"].loss.sqnr_db == pytest.approx(10 * np.log10((x**2).sum() / noise), rel=1e-9)
+    assert (losses["tiny"].zeroed, losses["tiny"].saturated) == (2, 1)  # 5e-324, -1e-310, 1e300
+    assert losses["brain"].loss.changed == losses["half"].loss.changed == 0
+
+
+def test_patterns_say_which_tensors_become_floats(tmp_path, source):
+    def cast(**options):
+        report = convert_file(source, tmp_path / "out.safetensors", to="float64", select=Selection(**options))
+        return {tensor.name for tensor in report.tensors if tensor.loss is not None}
+
+    others = set(ARRAYS) | {"bias", "", "a/b\x1b[31m é"}
+    assert cast(everything=True) == others - {"conv", "tiny"}  # and without "scalar": they are float64
+    assert cast(only=("w", "conv", "bias")) == {"w", "bias"}
+    assert cast(everything=True, skip=("*o*", "b*")) == {"w", "half", "empty", "", "a/b\x1b[31m é", "five"}
+
+
+@pytest.mark.parametrize(
+    ("to", "options", "what"),
+    [
+        ("float32", {}, r"no LNS tensor is chosen \(`all` makes float32 of plain floating ones too\)$"),
+        ("float64", {"everything": True}, "every floating tensor is float64 already, so choose another type$"),
+        ("float64", {}, "every floating tensor is float64 already"),
+        ("float32", {"only": ("x",), "skip": ("x",)}, "no floating tensor is chosen that is not float32 already$"),
+    ],
+)
+def test_floats_that_would_stay_what_they_are_are_refused(tmp_path, to, options, what):
+    save_file({"x": np.ones((3, 3)), "i": np.ones(3, int)}, tmp_path / "in.safetensors")
+    with pytest.raises(ValueError, match=f"^there is nothing to convert: {what}"):
+        convert_file(tmp_path / "in.safetensors", tmp_path / "o.safetensors", to=to, select=Selection(**options))
+    assert os.listdir(tmp_path) == ["in.safetensors"]
 
 
 # ----------------------------------------------------------------------------------------------------------- losses
@@ -270,7 +347,7 @@ def test_losses_are_those_that_numpy_finds(tmp_path, source, block, fmt):
         with np.errstate(all="ignore"):
             signal, noise = (x[finite] ** 2).sum(), ((x - y)[finite] ** 2).sum()
             total += signal, noise
-            nonzero = finite & (x != 0)
+            nonzero = finite & (x != 0) & (y != 0)
             relative = np.max(np.abs(x - y)[nonzero] / np.abs(x[nonzero]), initial=0.0)
             decibels = 10 * np.log10(signal / noise) if noise else np.inf
         expected = decibels if np.isfinite(signal) else np.nan
@@ -321,6 +398,14 @@ def test_patterns_say_which_tensors_become_codes(tmp_path, source):
     assert converted(tmp_path, source, only=("*",), skip=("?*",)) == {""}
 
 
+def test_a_single_string_is_no_sequence_of_patterns():
+    for option in ("only", "skip", "drop"):
+        with pytest.raises(
+            TypeError, match=rf"^{option}='fc\*' is one pattern: give a tuple of them, such as \('fc\*',\)"
+        ):
+            Selection(**{option: "fc*"})
+
+
 @pytest.mark.parametrize(
     ("options", "what"),
     [
@@ -334,6 +419,38 @@ def test_patterns_say_which_tensors_become_codes(tmp_path, source):
 def test_a_pattern_that_matches_nothing_is_refused(tmp_path, source, options, what):
     with pytest.raises(ValueError, match=what):
         converted(tmp_path, source, **options)
+    assert os.listdir(tmp_path) == ["in.safetensors"]
+
+
+def test_tensors_are_left_out_and_prefixes_are_taken_away(tmp_path, source):
+    select = Selection(drop=("t*", "", "mask"), strip_prefix="co")
+    report = convert_file(source, tmp_path / "out.safetensors", fmt=lns8f5, select=select, rounding="stochastic_log")
+    convert_file(source, tmp_path / "all.safetensors", fmt=lns8f5, rounding="stochastic_log")
+    found, whole = (load_weights(tmp_path / f"{name}.safetensors") for name in ("out", "all"))
+    renamed = {name: name.removeprefix("co") for name in whole if name not in ("tiny", "", "mask")}
+    assert renamed.keys() >= {"conv", "column", "count"}
+    assert sorted(found) == sorted(renamed.values()) == [tensor.name for tensor in report.tensors]
+    assert report.dropped == ("", "mask", "tiny")
+    for name, new in renamed.items():  # a name that is another changes no random bits
+        a, b = (tensor.codes if isinstance(tensor, LNSTensor) else tensor for tensor in (found[new], whole[name]))
+        assert a.tobytes() == b.tobytes(), name
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"drop": ("x*",)}, r"drop 'x\*' matches no tensor: there are 'b', 'model\.b', 'model\.w'$"),
+        ({"drop": ("*",)}, "nothing to convert"),
+        ({"strip_prefix": "module."}, r"strip_prefix 'module\.' begins no tensor's name: there are 'b', 'model\.b',"),
+        ({"strip_prefix": "model.", "drop": ("model*",)}, "begins no tensor's name: there is 'b'"),
+        ({"strip_prefix": "model."}, r"'model\.': 'b' and 'model\.b' would both have the name 'b'"),
+        ({"strip_prefix": "model.", "drop": ("b",), "skip": ("w",)}, "skip 'w' matches no tensor"),
+    ],
+)
+def test_names_that_nothing_has_or_two_would_have_are_refused(tmp_path, options, what):
+    save_file({"b": np.ones(2), "model.b": np.ones(2), "model.w": np.ones((2, 2))}, tmp_path / "in.safetensors")
+    with pytest.raises(ValueError, match=what):
+        converted(tmp_path, tmp_path / "in.safetensors", **options)
     assert os.listdir(tmp_path) == ["in.safetensors"]
 
 
@@ -352,15 +469,34 @@ def test_where_nothing_would_be_converted_one_is_told_how(tmp_path):
 def test_metadata_are_carried_over_and_say_where_the_file_comes_from(tmp_path, source):
     out = tmp_path / "out.safetensors"
     convert_file(source, out, fmt=lns8f5, rounding="stochastic_value", seed=9, metadata={"who": "me", "new": "1"})
-    made = {"source": "in.safetensors", "format": "lns8f5", "rounding": "stochastic_value", "seed": 9}
     told = load_metadata(out)
-    assert json.loads(told.pop("lnsnum.convert")) == made
+    assert told.pop("lnsnum.convert") == (
+        '{"source": "in.safetensors", "format": "lns8f5", "per_channel": false, "rounding": "stochastic_value", '
+        '"seed": 9, "underflow": "round", "packed": false}'
+    )
     assert told == {"format": "pt", "who": "me", "new": "1"}
     convert_file(out, tmp_path / "back.safetensors", to="float32")
     assert json.loads(load_metadata(tmp_path / "back.safetensors")["lnsnum.convert"]) == {
         "source": "out.safetensors",
         "to": "float32",
     }
+
+
+def test_the_metadata_say_all_that_decides_what_a_file_is(tmp_path, source):
+    """What is told is enough to make the same file again."""
+    options = {"fmt": lns6f2, "per_channel": True, "underflow": "saturate", "packed": True, "rounding": "up"}
+    select = Selection(only=("w", "c*"), skip=("column",), drop=("e*", "?cal*"), strip_prefix="co")
+    out = tmp_path / "out.safetensors"
+    convert_file(source, out, **options, select=select)
+    told = json.loads(load_metadata(out)["lnsnum.convert"])
+    assert list(told.items()) == [
+        ("source", "in.safetensors"), ("format", "lns6f2"), ("per_channel", True), ("rounding", "up"),
+        ("underflow", "saturate"), ("packed", True), ("only", ["w", "c*"]), ("skip", ["column"]),
+        ("drop", ["e*", "?cal*"]), ("strip_prefix", "co"),
+    ]  # fmt: skip
+    convert_file(out, tmp_path / "back.safetensors", to="float16", select=Selection(everything=True, skip=("nv",)))
+    told = json.loads(load_metadata(tmp_path / "back.safetensors")["lnsnum.convert"])
+    assert list(told.items()) == [("source", "out.safetensors"), ("to", "float16"), ("all", True), ("skip", ["nv"])]
 
 
 @pytest.mark.parametrize("shard_bytes", [None, 100])
@@ -427,7 +563,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path, source, out, options
 
 @pytest.mark.parametrize("name", ["a\0b", "é" * 40000])
 def test_names_that_npz_has_no_room_for_are_refused(tmp_path, name):
-    save_weights(tmp_path / "in.safetensors", {name: np.ones(2)})
+    save_weights(tmp_path / "in.safetensors", {name: LNSTensor([1, 2], lns8f5)})
     with pytest.raises(ValueError, match=r"cannot name an array in \.npz"):
         convert_file(tmp_path / "in.safetensors", tmp_path / "out.npz", to="float32")
     assert os.listdir(tmp_path) == ["in.safetensors"]
@@ -493,9 +629,66 @@ def test_a_checkpoint_of_torch_is_converted_and_what_is_left_out_is_said(capsys,
     assert np.array_equal(found.codes, encode(x, lns8f5, log_offset=fit_log_offset(x, lns8f5)))
 
 
+def test_a_checkpoint_gives_the_model_without_the_optimizer(capsys, monkeypatch, tmp_path):
+    import torch
+
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    content = {
+        "model": state,
+        "optimizer": optimizer.state_dict(),
+        "epoch": 3,
+        "odd": torch.ones(1, dtype=torch.cfloat),
+    }
+    torch.save(content, tmp_path / "a.pt")
+    out, options = tmp_path / "o.safetensors", ["--format", "lns8f5", "--drop", "odd"]
+    code, _, complaints = run(capsys, monkeypatch, tmp_path / "a.pt", out, *options)
+    names = "optimizer.param_groups.0.lr, optimizer.param_groups.0.betas.0, optimizer.param_groups.0.betas.1, "
+    assert code == 0
+    assert complaints.startswith(f"not tensors, left out: {names}")
+    assert re.search(r"(, [a-z0-9_.]*){2} and [0-9]+ more$", complaints)
+    options += ["--drop", "optimizer.*", "--strip-prefix", "model.module.", "--json"]
+    code, printed, complaints = run(capsys, monkeypatch, tmp_path / "a.pt", out, *options)
+    told = json.loads(printed)
+    assert (code, complaints, told["skipped"]) == (0, "", ["epoch"])
+    assert sorted(load_weights(out)) == ["bias", "weight"] == [tensor["name"] for tensor in told["tensors"]]
+    assert "odd" in told["dropped"]
+    assert "optimizer.param_groups.0.lr" in told["dropped"]
+    assert "optimizer.state.0.exp_avg" in told["dropped"]
+
+
+def test_a_bfloat16_file_becomes_npz(capsys, monkeypatch, tmp_path):
+    x = ARRAYS["brain"]
+    save_file({"x": x, "b": x[0]}, tmp_path / "in.safetensors")
+    arguments = [tmp_path / "in.safetensors", tmp_path / "out.npz", "--to", "float32"]
+    code, _, complaints = run(capsys, monkeypatch, *arguments)
+    assert (code, "`all` makes float32 of plain" in complaints) == (2, True)
+    code, printed, _ = run(capsys, monkeypatch, *arguments, "--all")
+    assert (code, "bfloat16 → float32" in printed, "exact" in printed) == (0, True, True)
+    with np.load(tmp_path / "out.npz") as arrays:
+        assert np.array_equal(arrays["x"], x.astype(np.float32))
+        assert np.array_equal(arrays["b"], x[0].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(1, "0"), (5, "0, 1, 2, 3, 4"), (6, "0, 1, 2, 3, 4 and 1 more"), (5005, "0, 1, 2, 3, 4 and 5,000 more")],
+)
+def test_many_names_are_told_in_few(count, text):
+    from lnsnum.cli.convert import _few
+
+    assert _few(tuple(map(str, range(count)))) == text
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
+        ("in out.safetensors --format lns8f5 --drop nothing", "drop 'nothing' matches no tensor"),
+        ("in out.safetensors --format lns8f5 --strip-prefix no.", "strip_prefix 'no.' begins no tensor's name"),
+        ("in out.safetensors --to float32", "nothing to convert: no LNS tensor is chosen (`all` makes float32"),
         ("in out.safetensors", "give --format, such as lns8f5, or --to, such as float32: one of them"),
         ("in out.safetensors --format lns8f5 --to float32", "one of them"),
         ("in out.safetensors --format lns9", "'lns9' is no format name"),

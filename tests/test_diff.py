@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lnsnum import LNSFormat, LNSTensor, arithmetic, cli, lns4f1, lns6f2, lns8f5, lns16f10, lns32f23, single_file
+from lnsnum.cli.tables import LONGEST, excerpts
 from lnsnum.format import MAX_LOG_OFFSET
 from lnsnum.toolbox.difference import diff_weights
 from lnsnum.toolbox.moves import STEP_BINS, MoveCount
@@ -234,7 +235,8 @@ def test_what_is_stored_otherwise_is_compared_as_numbers(tmp_path, kind):
     noise = ((values - b)[finite] ** 2).sum()
     assert (tensor.moves, tensor.plain, tensor.same, tensor.same_kind) == (None, None, False, False)
     assert loss.sqnr_db == pytest.approx(10 * math.log10((values[finite] ** 2).sum() / noise), rel=1e-9)
-    assert loss.greatest_relative == pytest.approx((np.abs(values - b) / np.abs(values))[finite].max(), rel=1e-9)
+    relative = (np.abs(values - b) / np.abs(values))[finite & (b != 0)]
+    assert loss.greatest_relative == pytest.approx(relative.max(), rel=1e-9)
     assert (loss.to_nan, loss.zeroed) == ((~finite).sum(), (b == 0).sum())
     assert loss.elements == 42
 
@@ -357,13 +359,63 @@ def test_exit_codes_are_those_of_diff(tmp_path, capsys, monkeypatch):
     assert (code, json.loads(out)["same"]) == (0, True)
     assert run(capsys, monkeypatch, "a", "b", "--only", "same") == (0, "no difference: 1 tensor\n", "")
     assert run(capsys, monkeypatch, "a", "b", "--only", "flo*")[0] == 1
+    assert run(capsys, monkeypatch, "a", "b", "--only", "same", "--only", "s?me") == (
+        0,
+        "no difference: 1 tensor\n",
+        "",
+    )
+    code, out, _ = run(capsys, monkeypatch, "a", "b", "--only", "floats", "--only", "\x9b*", "--json")
+    content = json.loads(out)
+    assert (code, [tensor["name"] for tensor in content["tensors"]]) == (1, ["floats"])
+    assert (content["only_in_b"], content["metadata"]) == (["\x9bnew"], {})
     for arguments, sentence in (
         (("a", "none"), "error: [Errno 2] No such file or directory: 'none'"),
         (("none", "a"), "error: [Errno 2] No such file or directory: 'none'"),
         ((".", "a"), "error: . is a folder, not a weight file"),
         (("a", "b", "--only", "x"), "error: a: no tensor's name matches 'x'"),
+        (("a", "b", "--only", "same", "--only", "x"), "error: a: no tensor's name matches 'x'"),
     ):
         assert run(capsys, monkeypatch, *arguments) == (2, "", sentence)
+
+
+def test_metadata_can_be_ignored(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        save_weights(name, {"w": np.ones(3)}, metadata={"lnsnum.convert": f"made of {name}"})
+    code, out, _ = run(capsys, monkeypatch, "a", "b")
+    assert (code, out.splitlines()[0]) == (1, "metadata lnsnum.convert: 'made of a' in A, 'made of b' in B")
+    assert run(capsys, monkeypatch, "a", "b", "--ignore-metadata") == (0, "no difference: 1 tensor\n", "")
+    assert not diff_weights("a", "b").same
+    assert diff_weights("a", "b", ignore_metadata=True).same
+    save_weights("c", {"w": np.zeros(3)})
+    assert run(capsys, monkeypatch, "a", "c", "--ignore-metadata")[0] == 1
+
+
+def test_excerpts_of_long_texts_show_where_they_differ(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    same = "0123456789" * 30
+    for one, other, expected in (
+        (f"{same}x{same}", f"{same}y{same}", "'...{0}x{1}...' in A, '...{0}y{1}...' in B"),
+        (same, f"{same}!", "'...{0}' in A, '...{0}!' in B"),
+        (f"short x{same}", f"short y{same}", "'short x{2}...' in A, 'short y{2}...' in B"),
+        ("a" * 60, "a" * 59 + "b", "'{3}a' in A, '{3}b' in B"),
+        ("\n", "\\n", r"'\n' in A, '\\n' in B"),
+    ):
+        save_weights("a", {}, metadata={"k": one})
+        save_weights("b", {}, metadata={"k": other})
+        _, out, _ = run(capsys, monkeypatch, "a", "b")
+        parts = same[-20:], same[:36], same[:50], "a" * 59
+        assert out.splitlines()[0] == "metadata k: " + expected.format(*parts)
+
+
+@given(st.text(max_size=5).map(lambda text: text * 30), st.text(max_size=90), st.text(max_size=90))
+def test_excerpts_differ_where_the_texts_do(front, one, other):
+    if one == other:
+        return
+    a, b = excerpts(front + one, front + other)
+    assert a != b
+    assert max(len(a), len(b)) <= LONGEST + len("'...'")
+    assert (a + b).isprintable()
 
 
 def test_damage_on_either_side_is_trouble(tmp_path):
@@ -380,7 +432,9 @@ def test_files_without_tensors_and_tensors_of_nothing(tmp_path):
     save_weights(tmp_path / "none", {})
     save_weights(tmp_path / "w", {"w": LNSTensor(np.zeros((0, 2), np.uint8), lns8f5), "x": np.zeros(0)})
     save_weights(tmp_path / "v", {"w": np.zeros((0, 2)), "x": np.zeros(0)})
-    assert diff_weights(tmp_path / "none", tmp_path / "none", only="*").same
+    assert diff_weights(tmp_path / "none", tmp_path / "none").same
+    with pytest.raises(WeightFileError, match=r"no tensor's name matches '\*'"):
+        diff_weights(tmp_path / "none", tmp_path / "none", only=["*"])
     assert diff_weights(tmp_path / "w", tmp_path / "w").same
     assert [tensor.same for tensor in diff_weights(tmp_path / "w", tmp_path / "v").tensors] == [False, True]
     found = diff_weights(tmp_path / "none", tmp_path / "w")

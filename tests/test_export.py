@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from lnsnum import LNSFormat, LNSTensor, arithmetic, cli, decode, encode, lns6f2, lns8f3, lns8f5, lns12f6, lns32f23
 from lnsnum.codes import check_offsets
 from lnsnum.packing import can_be_packed, pack
-from lnsnum.toolbox.export import export, prefix_of
+from lnsnum.toolbox.export import check_prefix, export, prefix_of
 from lnsnum.toolbox.export_targets.fixed_text import c_floats, c_integers, hexadecimal
 from lnsnum.toolbox.export_targets.hardware_tables import encode_table, sum_tables, why_no_sums
 from lnsnum.toolbox.export_targets.plain_names import RESERVED, in_comment, plain_names
@@ -213,6 +213,31 @@ def test_hexadecimal_words_have_the_digits_that_the_bits_need(bits):
     assert rows == [f"<{word:0{math.ceil(bits / 4)}x}>" for word in words.tolist()]
 
 
+@needs_gcc
+def test_the_program_of_the_page_computes_a_layer(tmp_path, monkeypatch):
+    """From docs/toolbox.md: the files, the header's copy, the source and gcc's line."""
+    monkeypatch.chdir(tmp_path)
+    page = (VERILOG.parents[1] / "docs" / "toolbox.md").read_text(encoding="utf-8")
+    files, section = page.split("## Looking into files")[1], page.split("## Reading weight files in C")[1]
+    names = {}
+    for text in (files, section):
+        exec(re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1], names)
+    source = re.search(r"^```c\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[1]
+    assert source.count("\n") <= 25
+    Path("layer.c").write_text(source)
+    line = re.search(r"^gcc [^#\n]*", section, re.MULTILINE)[0].split()
+    assert not [word for word in line if word.startswith("-l")]
+    shell(*line, "-Wall", "-Wextra", "-Werror", "-pedantic")
+    x = np.random.default_rng(1).normal(size=100).astype(np.float32)
+    printed = shell("./layer", input=" ".join(map(str, x)))
+    weight = names["weight"]
+    expected = decode(weight.codes, lns8f5, "float64", log_offset=weight.log_offset) @ x.astype(np.float64)
+    np.testing.assert_allclose([float(y) for y in printed.split()], expected, atol=1e-5)
+    save_weights("net.safetensors", {"fc.weight": np.zeros((64, 100))})
+    done = subprocess.run("./layer", capture_output=True, text=True, input="")
+    assert (done.returncode, done.stdout) == (1, "fc.weight is no LNS matrix of 64 x 100\n")
+
+
 # ----------------------------------------------------------------------------------------------------------- memories
 
 
@@ -302,6 +327,58 @@ def test_an_adder_of_the_tables_is_lnsnums_sum_on_all_pairs(fmt, log_offset, und
     offsets = dict.fromkeys(["a_log_offset", "b_log_offset", "out_log_offset"], log_offset)
     expected, _ = arithmetic.add(a, b, fmt, underflow=underflow, **offsets)
     assert np.array_equal(sums, expected)
+
+
+def added(a, b, fmt, a_offset, b_offset, log_offset, saturate):
+    """The sum of two codes of different scales by the tables, as the page says."""
+    sums, half, bias = sum_tables(fmt), 1 << (fmt.bits - 1), 1 << (fmt.bits - 2)
+    (lo_m, lo_log, _), (hi_m, hi_log, sign) = sorted(
+        ((code % half, code % half - bias + offset if code % half else -math.inf, code // half)
+         for code, offset in ((a, a_offset), (b, b_offset))),
+        key=lambda number: number[1],
+    )  # fmt: skip
+    if half in (a, b):
+        return half
+    if hi_m == 0:
+        return 0
+    m_hi, subtracted = hi_log + bias - log_offset, a // half != b // half
+    m = m_hi
+    if lo_m:
+        z = hi_log - lo_log
+        steps, ties = (sums.db, sums.db_tie) if subtracted else (sums.sb, sums.sb_tie)
+        assert z < steps.size or sums.complete
+        if subtracted and (z == 0 or (z < sums.half.size and m_hi + sums.half[z] < 1 and not saturate)):
+            return 0
+        m = m_hi + int(steps[z]) if z < steps.size else m_hi
+        m += z < ties.size and bool(ties[z]) and (m + log_offset) % 2 == 1
+    return half * sign + min(max(m, 1), half - 1)
+
+
+@pytest.mark.parametrize("underflow", ["round", "saturate"])
+@pytest.mark.parametrize(
+    "fmt", [lns6f2, LNSFormat(7, 2), LNSFormat(6, 1, base=16.0), LNSFormat(6, 1, base=1.7)], ids=str
+)
+def test_the_tables_add_numbers_of_different_scales_too(fmt, underflow):
+    a, b = (part.astype(fmt.dtype) for part in np.divmod(np.arange(4**fmt.bits), 1 << fmt.bits))
+    for offsets in ((3, 1, 1), (-4, 9, -4), (0, 5, -7), (200, 0, 0)):
+        given_offsets = dict(zip(("a_log_offset", "b_log_offset", "out_log_offset"), offsets, strict=True))
+        expected, _ = arithmetic.add(a, b, fmt, underflow=underflow, **given_offsets)
+        pairs = zip(a.tolist(), b.tolist(), strict=True)
+        assert [added(x, y, fmt, *offsets, underflow == "saturate") for x, y in pairs] == expected.tolist()
+
+
+@pytest.mark.parametrize("fmt", [lns6f2, lns8f5, LNSFormat(8, 6), LNSFormat(7, 5), LNSFormat(10, 3), MADAM], ids=str)
+def test_tables_end_where_steps_do_or_at_twice_the_magnitudes(fmt, tmp_path):
+    sums = sum_tables(fmt)
+    export(None, tmp_path / "t", "readmemh", tables=[fmt])
+    (entry,) = manifest_of(tmp_path / "t")["formats"]
+    assert entry["steps_are_zero_beyond"] == sums.complete
+    assert entry["tables"]["sb"]["words"] == entry["tables"]["db"]["words"] == sums.sb.size <= 2**fmt.bits - 2
+    assert sums.complete or sums.sb.size == 2**fmt.bits - 2
+    with mpmath.workprec(200):
+        x = mpmath.mpf(fmt.base) ** (mpmath.mpf(-sums.sb.size) / (1 << fmt.fraction_bits))
+        steps = [mpmath.log(1 + sign * x, fmt.base) * (1 << fmt.fraction_bits) for sign in (1, -1)]
+    assert all(mpmath.nint(step) == 0 for step in steps) or not sums.complete
 
 
 @pytest.mark.parametrize("fmt", [lns6f2, lns8f5, LNSFormat(8, 0), LNSFormat(9, 3, base=1.7), MADAM], ids=str)
@@ -619,6 +696,50 @@ def test_the_command_prints_a_table(gallery, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "Gallery-1" / "int_2.mem").is_file()
 
 
+def test_a_table_of_c_names_variables_and_its_files_once(gallery, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, monkeypatch, gallery, "--to", "c", "--only", "conv*", "--only", "i*")
+    assert (code, err) == (0, "")
+    assert re.search(r"tensor +┃ variable +┃ +words ┃ bits ┃ bytes of source ┃", out)
+    written = entries_of(tmp_path / "Gallery-1")
+    assert written.keys() == {"conv.weight", "int", "i8", "i16", "i32", "i64"}
+    for name, entry in written.items():
+        assert re.search(rf"│ {re.escape(name)} +│ {entry['identifier']} +│ .* {entry['bytes']:,} │\n", out)
+    files = [path for path in (tmp_path / "Gallery-1").iterdir() if path.name != "manifest.json"]
+    size = sum(path.stat().st_size for path in files)
+    listed = "gallery_1_tensors.c, gallery_1_tensors.h, lnsnum.h"
+    assert out.splitlines()[-1] == f"Gallery-1: {listed} of {size:,} bytes, and manifest.json"
+    assert out.count("gallery_1_tensors.c") == 1
+
+
+@needs_gcc
+def test_names_in_c_can_begin_with_another_prefix(gallery, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    assert run(capsys, monkeypatch, gallery, "--to", "c", "--prefix", "my_net2", "--out", out)[0] == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "lnsnum.h", "manifest.json", "my_net2_tensors.c", "my_net2_tensors.h"
+    ]  # fmt: skip
+    assert all(entry["identifier"].startswith("my_net2_") for entry in entries_of(out).values())
+    text = "".join((out / f"my_net2_tensors.{end}").read_text() for end in "ch")
+    assert "gallery_1" not in text.lower()
+    shell("gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-c", "my_net2_tensors.c", cwd=out)
+
+
+@given(st.text(max_size=12) | st.sampled_from(sorted(RESERVED)))
+@example("x" * 150)
+@example("a.b/c")
+@example("lnsnum_x")
+def test_a_prefix_that_is_refused_comes_with_one_that_is_not(prefix):
+    try:
+        check_prefix(prefix)
+    except ValueError as error:
+        check_prefix(re.fullmatch(r"prefix=.* cannot begin names in C .*: '([a-z0-9_]+)' can", str(error))[1])
+    else:
+        assert re.fullmatch("[a-z][a-z0-9]*(_[a-z0-9]+)*", prefix)
+        assert prefix not in RESERVED
+        assert not prefix.startswith("lnsnum")
+
+
 def test_a_terminal_survives_every_name(gallery, tmp_path, capsys, monkeypatch):
     code, out, err = run(capsys, monkeypatch, gallery, "--to", "npy", "--out", tmp_path / "out")
     assert (code, err) == (0, "")
@@ -658,6 +779,16 @@ def test_json_is_the_manifest_and_totals(gallery, tmp_path, capsys, monkeypatch)
         (["--tables", "lns8f5", "--to", "c"], "--tables is for --to readmemh, not for --to c"),
         (["--tables", "lns8", "--to", "readmemh"], "--tables 'lns8' is no format name"),
         (["--to", "readmemh"], "there is nothing to export: give a weight file, or --tables FORMAT"),
+        (
+            ["--tables", "lns20f10", "--to", "readmemh"],
+            "there is nothing to export: lns20f10 has more than 16 bits: its tables would be too long for a memory",
+        ),
+        (["FILE", "--to", "npy", "--prefix", "a"], "--prefix is for --to c, not for --to npy"),
+        (["FILE", "--to", "c", "--prefix", "My-Net"], "--prefix='My-Net' cannot begin names in C"),
+        (["FILE", "--to", "c", "--prefix", "My-Net"], "'my_net' can"),
+        (["FILE", "--to", "c", "--prefix", ""], "--prefix='' cannot begin names in C"),
+        (["FILE", "--to", "c", "--prefix", "../a"], "--prefix='../a' cannot begin names in C"),
+        (["FILE", "--to", "c", "--only", "conv*", "--only", "nothing"], "no tensor's name matches 'nothing'"),
         (["--tables", "lns8f5", "--to", "readmemh", "--only", "a"], "--only is about the tensors of a weight file"),
         (["FILE", "--to", "c", "--only", "nothing"], "no tensor's name matches 'nothing'"),
         (["FILE", "--to", "readmemh", "--only", "i8"], "none of its tensors is of an LNS format"),
@@ -691,6 +822,14 @@ def test_the_library_refuses_what_makes_no_sense(gallery, tmp_path):
         export(None, tmp_path / "out", "npy")
     with pytest.raises(ValueError, match="tables are written as memories"):
         export(gallery, tmp_path / "out", "npy", tables=[lns6f2])
+    with pytest.raises(ValueError, match=r"nothing to export: lns20f10 has .*; lns32f23 has more than 16 bits"):
+        export(None, tmp_path / "out", "readmemh", tables=[LNSFormat(20, 10), lns32f23])
+    with pytest.raises(ValueError, match="a prefix is for names in C: target='npy' has none"):
+        export(gallery, tmp_path / "out", "npy", prefix="a")
+    with pytest.raises(ValueError, match=r"prefix='int' cannot begin names in C .*: 'int_2' can"):
+        export(gallery, tmp_path / "out", "c", prefix="int")
+    with pytest.raises(TypeError, match="only='conv' is one pattern"):
+        export(gallery, tmp_path / "out", "c", only="conv")
     assert not list(tmp_path.iterdir())
 
 

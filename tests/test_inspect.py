@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from lnsnum import LNSFormat, LNSTensor, cli, lns4f1, lns6f2, lns8f5, lns16f10, lns32f23, single_file
 from lnsnum.toolbox.inspection import inspect_weights
 from lnsnum.toolbox.loss import Loss, loss_between
-from lnsnum.toolbox.plots import MOST_PANELS, common_histogram
+from lnsnum.toolbox.plots import MOST_PANELS, common_histogram, plot_codes
 from lnsnum.weight_file import WeightFileError, save_weights
 
 FORMATS = [LNSFormat(3, 0), lns4f1, lns6f2, lns8f5, LNSFormat(9, 2), LNSFormat(12, 0, base=1.5), lns16f10]
@@ -157,7 +157,7 @@ def test_tensors_of_nothing(tmp_path, empty):
     report = inspect_weights(tmp_path / "w", source=tmp_path / "w")
     (tensor,) = report.tensors
     assert (tensor.elements, tensor.bits, tensor.used, tensor.loss) == (0, None, None, Loss())
-    assert (report.elements, report.bits, report.loss) == (0, None, Loss())
+    assert (report.elements, report.bits, report.loss) == (0, None, Loss() if tensor.codes is not None else None)
 
 
 def test_zeros_and_nans_alone_have_no_magnitude(tmp_path):
@@ -183,7 +183,7 @@ def expected_loss(x, y):
             "changed": ((x != y) & ~(np.isnan(x) & np.isnan(y))).sum(),
             "signal": (x[finite] ** 2).sum(),
             "noise": (d[finite] ** 2).sum(),
-            "greatest_relative": (d[nonzero] / np.abs(x[nonzero])).max(initial=0),
+            "greatest_relative": (d[nonzero & (y != 0)] / np.abs(x[nonzero & (y != 0)])).max(initial=0),
             "greatest_absolute": d[finite].max(initial=0),
             "zeroed": ((y == 0) & (x != 0) & ~np.isnan(x)).sum(),
             "unzeroed": ((x == 0) & (y != 0) & ~np.isnan(y)).sum(),
@@ -261,7 +261,7 @@ def test_what_the_original_lacks_is_noted(tmp_path):
     assert (b.loss, b.note) == (None, "of shape (3, 2) in the original")
     assert (c.loss, c.note) == (None, "not in the original")
     with pytest.raises(WeightFileError, match=r"s\.npz: it has none of the 1 tensors of the inspected file, by name"):
-        inspect_weights(tmp_path / "w", source=tmp_path / "s.npz", only="c")
+        inspect_weights(tmp_path / "w", source=tmp_path / "s.npz", only=["c"])
 
 
 def test_progress_ends_with_all_bytes(tmp_path):
@@ -303,13 +303,13 @@ GOLDEN = {
                 "share": 0.4375,
                 "at_greatest": 1,
                 "at_smallest": 1,
-                "histogram": {"first": 0, "width": 1, "counts": [0, 1, 1, 0, 1, 0, 1, 1]},
+                "histogram": {"first": 1, "width": 1, "counts": [1, 1, 0, 1, 0, 1, 1]},
             },
             "loss": {
                 "elements": 8,
                 "finite": 7,
                 "changed": 1,
-                "greatest_relative": 1.0,
+                "greatest_relative": 0.0,
                 "greatest_absolute": 0.5,
                 "to_zero": 1,
                 "from_zero": 0,
@@ -383,14 +383,14 @@ def test_tables(tmp_path, capsys, monkeypatch):
         ["lns4f1, packed", "2 x 4", "8", "4", "4", "1 .. 3 (2)"],
         ["0.5 .. 8", "0.5 .. 8", "1 .. 7"],
         ["43.8 %", "12.5 %", "12.5 %", "25 %", "12.5 %", "25 %"],
-        ["25.98", "1", "12.5 %", "12.5 %", "0"],
+        ["25.98", "0", "12.5 %", "12.5 %", "0"],
     ]
     assert cells(out, "b")[0] == ["float32", "3", "3", "12", "32", ""]
     assert cells(out, "b")[3] == ["not in the original", "", "", "", ""]
     ((card,),) = cells(out, "card")
-    assert card == "long " * 11 + "lo..."
+    assert card == ("long " * 40)[: 200 - len("entry") - 7 - 3] + "..."
     assert "w: 2 tensors, 1 of them LNS: 11 elements in 16 bytes, 11.64 bits each\n" in out
-    assert "the highest bar is 1 code, 1 m wide\n  | ██ █ ██|\n" in out
+    assert "the highest bar is 1 code, 1 m wide\n  |██ █ ██|\n" in out
 
 
 def test_magnitudes_beyond_doubles_are_shown_by_their_logarithms(tmp_path, capsys, monkeypatch):
@@ -409,16 +409,63 @@ def test_a_file_without_tensors_and_one_of_many_bins(tmp_path, capsys, monkeypat
     assert (code, "0 tensors, 0 of them LNS: 0 elements in 0 bytes\n" in out) == (0, True)
     save_weights(tmp_path / "w", {"": LNSTensor([1, 2**30, 2**31 - 1], lns32f23), "none": LNSTensor([0], lns8f5)})
     code, out, _ = run(capsys, monkeypatch, "inspect", tmp_path / "w", "--histogram")
-    assert f"|█{' ' * 31}█{' ' * 30}█|" in out
+    assert f"|█{' ' * 30}█{' ' * 31}█|" in out
     assert "'' (lns32f23)" in out
     assert f"|{' ' * 64}|" in out
 
 
-def test_only_takes_patterns(tmp_path, capsys, monkeypatch):
-    save_weights(tmp_path / "w", {name: np.zeros(1) for name in ("fc.weight", "fc.bias", "Fc")})
-    assert [t.name for t in inspect_weights(tmp_path / "w", only="fc.*").tensors] == ["fc.bias", "fc.weight"]
-    code, out, err = run(capsys, monkeypatch, "inspect", tmp_path / "w", "--only", "x*")
-    assert (code, out, err) == (2, "", f"error: {tmp_path / 'w'}: no tensor's name matches 'x*'")
+def test_only_takes_patterns_each_of_which_matches_something(tmp_path, capsys, monkeypatch):
+    save_weights(tmp_path / "w", {name: np.zeros(1) for name in ("fc.weight", "fc.bias", "Fc", "x")})
+    for patterns, names in (
+        (["fc.*"], ["fc.bias", "fc.weight"]),
+        (["*.bias", "[F]c", "f*.bias"], ["Fc", "fc.bias"]),
+        ([], ["Fc", "fc.bias", "fc.weight", "x"]),
+    ):
+        assert [tensor.name for tensor in inspect_weights(tmp_path / "w", only=patterns).tensors] == names
+        options = [part for pattern in patterns for part in ("--only", pattern)]
+        code, out, _ = run(capsys, monkeypatch, "inspect", tmp_path / "w", *options, "--json")
+        assert (code, [tensor["name"] for tensor in json.loads(out)["tensors"]]) == (0, names)
+    for patterns in (["y*"], ["fc.*", "y*"], ["y*", "x"]):
+        options = [part for pattern in patterns for part in ("--only", pattern)]
+        code, out, err = run(capsys, monkeypatch, "inspect", tmp_path / "w", *options)
+        assert (code, out, err) == (2, "", f"error: {tmp_path / 'w'}: no tensor's name matches 'y*'")
+    with pytest.raises(TypeError, match="only='fc' is one pattern: give a sequence"):
+        inspect_weights(tmp_path / "w", only="fc")
+
+
+def test_the_total_is_of_lns_tensors_alone(tmp_path, capsys, monkeypatch):
+    """A counter of steps, whose square is above any noise, is told by itself."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 300))
+    counter = np.array([10**12])
+    tensors = {"a": LNSTensor.from_float(x, lns8f5), "b": LNSTensor.from_float(y, lns6f2)}
+    save_weights(tmp_path / "w", {**tensors, "counter": counter, "plain": x})
+    np.savez(tmp_path / "s.npz", a=x, b=y, counter=counter, plain=x + 1)
+    report = inspect_weights(tmp_path / "w", source=tmp_path / "s.npz")
+    before, after = np.concatenate([x, y]), np.concatenate([floats(tensor) for tensor in tensors.values()])
+    assert vars(report.loss) == pytest.approx(expected_loss(before, after), rel=1e-9)
+    _, out, _ = run(capsys, monkeypatch, "inspect", tmp_path / "w", "--source", tmp_path / "s.npz")
+    assert [cells(out, name)[-1][0] for name in ("counter", "plain", "all LNS tensors")] == [
+        "exact", f"{10 * math.log10(((x + 1) ** 2).sum() / 300):.2f}", f"{report.loss.sqnr_db:.2f}"
+    ]  # fmt: skip
+    _, out, _ = run(capsys, monkeypatch, "inspect", tmp_path / "w", "--source", tmp_path / "s.npz", "--json")
+    assert json.loads(out)["totals"]["loss"]["sqnr_db"] == report.loss.sqnr_db
+    report = inspect_weights(tmp_path / "w", source=tmp_path / "s.npz", only=["counter", "plain"])
+    assert ([tensor.loss is None for tensor in report.tensors], report.loss) == ([False, False], None)
+
+
+def test_metadata_have_the_room_that_the_console_has(tmp_path, capsys, monkeypatch):
+    text = "0123456789" * 30
+    save_weights(tmp_path / "w", {}, metadata={"a longer key": text, "wide": "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 200})
+    monkeypatch.setenv("COLUMNS", "130")
+    monkeypatch.setattr(sys, "argv", ["lnsnum", "inspect", str(tmp_path / "w")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line[:1] == "│"]
+    room = 130 - len("a longer key") - 7
+    assert rows[0] == f"│ a longer key │ {text[: room - 3]}... │"
+    assert rows[1] == f"│ wide         │ {chr(0x4E00) * ((room - 3) // 2)}... │"
+    assert len(rows) == 2
 
 
 @pytest.mark.parametrize("count", [2, MOST_PANELS + 5])
@@ -451,7 +498,46 @@ def test_the_plot_over_all_keeps_every_number(tmp_path):
     ours = {"0": reports[0].codes}
     edges, counts = common_histogram([ours["0"]])
     assert counts.tolist() == list(ours["0"].log_histogram.counts)
-    np.testing.assert_allclose(edges, np.arange(5) - 2.5 + np.asarray(tensors["0"].log_offset))
+    np.testing.assert_allclose(edges, np.arange(4) - 1.5 + np.asarray(tensors["0"].log_offset))
+
+
+@pytest.mark.parametrize("offset", [0, -8, np.array([[-8], [5]], np.int32)], ids=str)
+@pytest.mark.parametrize("fmt", FORMATS, ids=str)
+def test_a_histogram_ends_half_a_step_beyond_the_format(tmp_path, fmt, offset):
+    """lns4f1 at -8: m = 1 is 2^-5.5, and so the edge is -5.75."""
+    save_weights(tmp_path / "w", {"w": LNSTensor([[1], [fmt.max_magnitude]], fmt, log_offset=offset)})
+    (report,) = inspect_weights(tmp_path / "w").tensors
+    edges, counts = common_histogram([report.codes])
+    half_step = math.log2(fmt.base) / 2**fmt.fraction_bits / 2
+    least, greatest = int(np.min(offset)), int(np.max(offset))
+    steps = 2 * (1 - 2 ** (fmt.bits - 2) + least) - 1, 2 * (2 ** (fmt.bits - 2) - 1 + greatest) + 1
+    np.testing.assert_allclose(edges[[0, -1]], np.multiply(steps, half_step), rtol=1e-12)
+    assert (counts[0], counts[-1], counts.sum()) == (1, 1, 2)
+    assert (np.diff(edges) > 0).all()
+    if (fmt, least, greatest) == (lns4f1, -8, -8):
+        assert edges.tolist() == [-5.75, -5.25, -4.75, -4.25, -3.75, -3.25, -2.75, -2.25]
+
+
+def test_panels_are_of_numbers_per_octave_and_name_their_lines(tmp_path, monkeypatch):
+    """Of one tensor in whole bins of a quarter octave, and of two in others: the areas are the numbers."""
+    figures = []
+    monkeypatch.setattr("lnsnum.toolbox.plots.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
+    tensors = {name: random_tensor(fmt, 1, (20, 20)) for name, fmt in (("a", lns6f2), ("b", lns16f10))}
+    save_weights(tmp_path / "w", tensors)
+    report = inspect_weights(tmp_path / "w")
+    plot_codes(tmp_path / "p.png", report)
+    ((first, second, both, *_),) = [figure.axes for figure in figures]
+    numbers = [(whole(tensor)[1] > 0).sum() for tensor in tensors.values()]
+    for axis, expected in ((first, numbers[0]), (second, numbers[1]), (both, sum(numbers))):
+        heights, edges, _ = axis.patches[0].get_data()
+        assert (heights * np.diff(edges)).sum() == pytest.approx(expected)
+        assert axis.get_ylabel() == "numbers per octave"
+    ends = [-15.5 / 4 + tensors["a"].log_offset / 4, 15.5 / 4 + tensors["a"].log_offset / 4]
+    assert [line.get_xdata()[0] for line in first.lines] == pytest.approx(ends)
+    assert (len(second.lines), len(both.lines)) == (2, 0)
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == [
+        "ends of the format at the tensor's scale"
+    ]
 
 
 @pytest.mark.parametrize(

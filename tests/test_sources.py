@@ -347,6 +347,46 @@ def test_damaged_torch_files_are_refused(tmp_path):
     assert "torch cannot load it" in refused(path)
 
 
+def test_a_torch_file_with_a_damaged_member_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.ones(100), "b": torch.full((5,), 2.5)}, path)
+    whole = path.read_bytes()
+    for old, member in ((torch.full((5,), 2.5), "data/1"), (torch.ones(100), "data/0")):
+        at = whole.index(old.numpy().tobytes())
+        path.write_bytes(whole[:at] + b"!" + whole[at + 1 :])
+        assert torch.load(path)  # as torch does not look
+        message = refused(path)
+        assert f"its member 'a/{member}' is damaged: the CRC-32 is another" in message
+        assert "set_crc32_options(False)" in message
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", bytes(1000))
+    packed = bytearray(path.read_bytes())
+    packed[42:46] = b"\xff\xff\xff\xff"
+    path.write_bytes(packed)
+    assert "damaged archive" in refused(path)
+
+
+def test_a_torch_file_without_checksums_is_refused_and_one_is_told_why(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.ones(100)}, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert "set_crc32_options(False) was called before torch.save" in refused(tmp_path / "a.pt")
+    torch.save(torch.load(tmp_path / "a.pt"), tmp_path / "a.pt")
+    assert agrees(read(tmp_path / "a.pt")[1], {"w": np.ones(100, np.float32)})
+
+
+def test_checksums_are_checked_once_however_often_a_file_is_opened_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_files, "TOUCHED", 1)
+    checked, loaded, check, load = [], [], torch_files._check_members, torch_files._load
+    monkeypatch.setattr(torch_files, "_check_members", lambda path: checked.append(path) or check(path))
+    monkeypatch.setattr(torch_files, "_load", lambda path, mmap: loaded.append(path) or load(path, mmap=mmap))
+    torch.save({"w": torch.ones(100), "b": torch.ones(5)}, tmp_path / "a.pt")
+    read(tmp_path / "a.pt")
+    assert len(checked) == 1 < len(loaded)
+
+
 def test_a_torch_file_that_is_replaced_meanwhile_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch_files, "TOUCHED", 1)
     monkeypatch.setattr(torch_files, "BLOCK", 8)

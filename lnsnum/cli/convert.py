@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from lnsnum.toolbox.conversion import ConversionReport, TensorReport
     from lnsnum.toolbox.loss import Loss
 
+_FEW = 5
+"""Names that are told of what was left out: a checkpoint of an optimizer has hundreds."""
+
 
 @app.command()
 def convert(
@@ -41,7 +44,10 @@ def convert(
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option(help="Make floats of LNS tensors: float32, bfloat16, float16 or float64.", show_default=False),
+        typer.Option(
+            help="Make floats of LNS tensors, with --all of all: float32, bfloat16, float16 or float64.",
+            show_default=False,
+        ),
     ] = None,
     per_channel: Annotated[
         bool, typer.Option("--per-channel", help="One scale for each index of the first dimension.")
@@ -53,9 +59,12 @@ def convert(
     underflow: Annotated[
         str, typer.Option(help="What is too small: round (to zero or the smallest) or saturate (at the smallest).")
     ] = "round",
-    pack: Annotated[bool, typer.Option("--pack", help="Leave out the unused bits of codes.")] = False,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Leave out the unused bits of codes (8, 16 and 32 bits have none).")
+    ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Convert every floating tensor, also those of less than two dimensions.")
+        bool,
+        typer.Option("--all", help="Convert every floating tensor, of any dimensions; with --to also plain ones."),
     ] = False,
     only: Annotated[
         list[str] | None,
@@ -64,6 +73,12 @@ def convert(
     skip: Annotated[
         list[str] | None, typer.Option(help="Copy the tensors of these names as they are. Can be repeated.")
     ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Leave out the tensors of these names. Can be repeated.")
+    ] = None,
+    strip_prefix: Annotated[
+        str, typer.Option(metavar="TEXT", help="Take this away where a name begins with it.", show_default=False)
+    ] = "",
     shard: Annotated[
         str | None,
         typer.Option(
@@ -77,13 +92,14 @@ def convert(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
-    """Convert a file of tensors to LNS, to another LNS format or back to floats, and say what each tensor lost."""
+    """Convert a file of tensors to LNS, to another LNS format or to floats, and say what each tensor lost."""
     _check_options(fmt, to, locals())
     from lnsnum.toolbox.conversion import convert_file
     from lnsnum.toolbox.selection import Selection
 
     options: dict[str, Any] = {"per_channel": per_channel, "rounding": rounding, "seed": seed, "underflow": underflow}
-    options |= {"packed": pack, "select": Selection(everything, tuple(only or ()), tuple(skip or ()))}
+    patterns = {"only": tuple(only or ()), "skip": tuple(skip or ()), "drop": tuple(drop or ())}
+    options |= {"packed": pack, "select": Selection(everything, **patterns, strip_prefix=strip_prefix)}
     options |= {"max_shard_bytes": _bytes(shard), "metadata": _texts(meta or []), "to": to}
     check_writable("OUT", out)
     with byte_progress() as progress:
@@ -102,19 +118,13 @@ def convert(
         return
     console.print(_table(report))
     if report.skipped:
-        errors.print(f"not tensors, left out: {', '.join(name_of(name) for name in report.skipped)}")
+        errors.print(f"not tensors, left out: {_few(report.skipped)}")
 
 
 def _check_options(fmt: str | None, to: str | None, given: dict[str, Any]) -> None:
     if (fmt is None) == (to is None):
         raise CommandError("give --format, such as lns8f5, or --to, such as float32: one of them")
-    belongs = {
-        "per_channel": "--per-channel",
-        "pack": "--pack",
-        "everything": "--all",
-        "only": "--only",
-        "skip": "--skip",
-    }
+    belongs = {"per_channel": "--per-channel", "pack": "--pack"}
     defaults = {"rounding": "nearest", "seed": 0, "underflow": "round"}
     wrong = [option for name, option in belongs.items() if given[name]]
     wrong += [f"--{name}" for name, value in defaults.items() if given[name] != value]
@@ -162,8 +172,15 @@ def _as_json(report: ConversionReport) -> dict[str, Any]:
     total = {"bytes_before": sum(t.bytes_before for t in report.tensors)}
     total |= {"bytes_after": sum(t.bytes_after for t in report.tensors)}
     return {"path": str(report.path), "tensors": entries, "total": total | loss_to_json(report.loss)} | {
-        "skipped": report.skipped
+        "skipped": report.skipped,
+        "dropped": report.dropped,
     }
+
+
+def _few(names: tuple[str, ...]) -> str:
+    """The first of them, and how many there are beside; the rest is in --json."""
+    more = [f"{len(names) - _FEW:,} more"] if len(names) > _FEW else []
+    return " and ".join([", ".join(map(name_of, names[:_FEW])), *more])
 
 
 def _table(report: ConversionReport) -> Table:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lnsnum.cli.app import app, byte_progress, console, print_json, printable
-from lnsnum.cli.tables import counted, decibels, loss_to_json, name_of, number, share, shortened, table_of
+from lnsnum.cli.tables import counted, decibels, excerpts, loss_to_json, name_of, number, share, shortened, table_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +25,12 @@ def diff(
     before: Annotated[Path, typer.Argument(metavar="A", help="A file of tensors, of any kind.", show_default=False)],
     after: Annotated[Path, typer.Argument(metavar="B", help="Another.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
-    only: Annotated[str | None, typer.Option(help="Only tensors whose names match, and no metadata.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only tensors whose names match, and no metadata. Can be repeated.")
+    ] = None,
+    ignore_metadata: Annotated[
+        bool, typer.Option("--ignore-metadata", help="Compare the tensors alone: metadata may differ.")
+    ] = False,
 ) -> None:
     """Say how two files differ, codes in steps. Exit code 0 where they do not, 1 where they do, 2 in trouble."""
     from lnsnum.toolbox.difference import diff_weights
@@ -35,7 +40,8 @@ def diff(
         found = diff_weights(
             before,
             after,
-            only=only,
+            only=only or (),
+            ignore_metadata=ignore_metadata,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if as_json:
@@ -69,13 +75,21 @@ def _print(found: FileDifference) -> None:
     _print_if_any(_values, [tensor for tensor in different if tensor.loss is not None])
     _print_if_any(_plain, [tensor for tensor in different if tensor.plain is not None])
     for key, texts in found.texts.items():
-        one, other = ("missing" if text is None else f"'{shortened(text)}'" for text in texts)
+        one, other = _told(*texts)
         say(f"metadata {shortened(key) or repr('')}: {one} in A, {other} in B")
     count = len(found.tensors)
     if found.same:
         say(f"no difference: {counted(count, 'tensor')}")
     else:
         say(f"{counted(count, 'tensor')} in both: {len(different)} different")
+
+
+def _told(before: str | None, after: str | None) -> tuple[str, str]:
+    """The texts of an entry in A and in B, as far as is needed to see how they differ."""
+    if before is None or after is None:
+        one, other = ("missing" if text is None else f"'{shortened(text)}'" for text in (before, after))
+        return one, other
+    return excerpts(before, after)
 
 
 def _print_if_any(make: Callable[[list[TensorDifference]], Table], tensors: list[TensorDifference]) -> None:

@@ -14,6 +14,7 @@ from lnsnum.cli.tables import name_of
 from lnsnum.format import LNSFormat
 from lnsnum.toolbox import export as exporting
 from lnsnum.toolbox.export_targets.exported import MANIFEST
+from lnsnum.toolbox.export_targets.memory_image import why_no_tables
 from lnsnum.toolbox.export_targets.numpy_arrays import Values
 
 if TYPE_CHECKING:
@@ -29,9 +30,15 @@ def export(
         str, typer.Option(help="As what: c, readmemh (memories for Verilog) or npy.", show_default=False)
     ] = "",
     out: Annotated[Path | None, typer.Option(help="The folder to make; by default named after the file.")] = None,
-    only: Annotated[str | None, typer.Option(help="Only tensors whose names match, such as 'fc*.weight'.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only tensors whose names match, such as 'fc*.weight'. Can be repeated."),
+    ] = None,
     tables: Annotated[
         list[str] | None, typer.Option(help="Write the tables of this format, for readmemh; can be repeated.")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="What all names begin with, for c; by default made from the file's name.")
     ] = None,
     pack: Annotated[bool, typer.Option("--pack", help="Leave out the unused bits of codes, for c.")] = False,
     values: Annotated[
@@ -46,6 +53,7 @@ def export(
         given = f"--to {shown(to)} is not known" if to else "--to is missing"
         raise CommandError(f"{given}: one of {', '.join(targets)}")
     for option, is_given, target in (
+        ("--prefix", prefix is not None, "c"),
         ("--pack", pack, "c"),
         ("--values", values, "npy"),
         ("--tables", tables, "readmemh"),
@@ -60,8 +68,15 @@ def export(
         raise CommandError(f"--tables {error}") from error
     if file is None and not formats:
         raise CommandError("there is nothing to export: give a weight file, or --tables FORMAT")
-    if file is None and only is not None:
+    if file is None and only:
         raise CommandError("--only is about the tensors of a weight file, and none is given")
+    if file is None and all(reasons := [why_no_tables(fmt) for fmt in formats]):
+        raise CommandError(f"there is nothing to export: {'; '.join(map(str, reasons))}")
+    if prefix is not None:
+        try:
+            exporting.check_prefix(prefix)
+        except ValueError as error:
+            raise CommandError(f"--{error}") from error
     folder = out or Path(exporting.stem_of(file) if file is not None else formats[0].name)
     if out is None and folder.exists() and not folder.is_dir():
         raise CommandError(f"{shown(folder)} is no folder: say by --out where the export is to go")
@@ -71,8 +86,9 @@ def export(
             file,
             folder,
             to,  # type: ignore[arg-type]
-            only=only,
+            only=only or (),
             tables=formats,
+            prefix=prefix,
             packed=pack,
             values=values or "codes",  # type: ignore[arg-type]
             replace=force,
@@ -93,8 +109,13 @@ def export(
     for tables_of_one in done.formats:
         if tables_of_one.left_out:
             console.print(f"no tables: {tables_of_one.left_out}")
+    files = (
+        ", ".join(sorted(done.sizes, key=lambda name: (name == "lnsnum.h", name)))
+        if to == "c"
+        else f"{len(done.sizes)} files"
+    )
     console.print(
-        f"{shown(done.folder)}: {len(done.sizes)} files of {sum(done.sizes.values()):,} bytes, and {MANIFEST}"
+        f"{shown(done.folder)}: {files} of {sum(done.sizes.values()):,} bytes, and {MANIFEST}", soft_wrap=True
     )
 
 
@@ -109,12 +130,14 @@ def _to_json(done: Export) -> dict[str, Any]:
 
 
 def _tensors(done: Export) -> Table:
-    table = Table("tensor", "files")
-    for column in ("words", "bits", "bytes"):
+    """Of C, where all tensors are in the same files, each one's variable and the length of its text there."""
+    in_c = done.target == "c"
+    table = Table("tensor", "variable" if in_c else "files")
+    for column in ("words", "bits", "bytes of source" if in_c else "bytes"):
         table.add_column(column, justify="right")
     for tensor in done.tensors:
         row = [f"{tensor.words:,}", str(tensor.word_bits), f"{tensor.nbytes:,}"]
-        table.add_row(name_of(tensor.item.name), ", ".join(tensor.files), *row)
+        table.add_row(name_of(tensor.item.name), tensor.identifier if in_c else ", ".join(tensor.files), *row)
     return table
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
 
 from lnsnum.atomic_file import shown
 from lnsnum.cli.app import CommandError, app, byte_progress, check_plot, console, print_json, printable
-from lnsnum.cli.tables import counted, decibels, loss_to_json, name_of, number, share, shortened, table_of
+from lnsnum.cli.tables import LONGEST, counted, decibels, loss_to_json, name_of, number, share, shortened, table_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +27,10 @@ def inspect(
     plot: Annotated[Path | None, typer.Option(help="Write the histograms of codes to this picture.")] = None,
     histogram: Annotated[bool, typer.Option("--histogram", help="Print the histograms of codes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
-    only: Annotated[str | None, typer.Option(help="Only tensors whose names match, such as 'fc*.weight'.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only tensors whose names match, such as 'fc*.weight'. Can be repeated."),
+    ] = None,
 ) -> None:
     """Say what is in a file of weights: formats, scales, bits a weight, which codes occur, what was lost."""
     from lnsnum.toolbox.inspection import inspect_weights
@@ -38,7 +42,7 @@ def inspect(
         report = inspect_weights(
             file,
             source=source,
-            only=only,
+            only=only or (),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if plot is not None:
@@ -64,10 +68,7 @@ def inspect(
 
 def _print(report: FileReport, source: Path | None) -> None:
     if report.texts:
-        metadata = table_of("metadata", ("entry", "text"), ())
-        for key, text in sorted(report.texts.items()):
-            metadata.add_row(shortened(key) or "''", shortened(text))
-        console.print(metadata)
+        console.print(_metadata(report.texts))
     console.print(_storage(report))
     console.print(_magnitudes(report))
     console.print(_codes(report))
@@ -78,6 +79,20 @@ def _print(report: FileReport, source: Path | None) -> None:
     counts = f"{counted(len(report.tensors), 'tensor')}, {len(of_codes)} of them LNS"
     sizes = f"{counted(report.elements, 'element')} in {counted(report.bytes, 'byte')}"
     console.print(f"{shown(report.path)}: {counts}: {sizes}{bits}", soft_wrap=True)
+
+
+def _metadata(texts: dict[str, str]) -> Table:
+    """The texts as far as the console has room for them in one line."""
+    table = table_of("metadata", ("entry", "text"), ())
+    keys = {key: shortened(key) or "''" for key in sorted(texts)}
+    room = console.width - max(map(cell_len, ("entry", *keys.values()))) - _FRAME
+    for key, entry in keys.items():
+        table.add_row(entry, shortened(texts[key], max(room, LONGEST)))
+    return table
+
+
+_FRAME = 7
+"""Columns of a table of two cells beside what is in them."""
 
 
 def _storage(report: FileReport) -> Table:
@@ -156,7 +171,7 @@ def _losses(report: FileReport, source: Path) -> Table:
     if report.loss is not None and len(report.tensors) > 1:
         loss = report.loss
         counts = (share(count, loss.elements) for count in (loss.changed, loss.zeroed, loss.to_nan))
-        table.add_row("all of them", decibels(loss), number(loss.greatest_relative), *counts)
+        table.add_row("all LNS tensors", decibels(loss), number(loss.greatest_relative), *counts)
     return table
 
 

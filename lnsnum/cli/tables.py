@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 
 from lnsnum.atomic_file import shown
@@ -12,7 +13,10 @@ from lnsnum.cli.app import printable
 from lnsnum.toolbox.loss import Loss
 
 LONGEST = 60
-"""Characters of a text from elsewhere in a table."""
+"""Characters of a text from elsewhere in a line."""
+
+_BEFORE = 20
+"""Characters of an excerpt before the first that differs."""
 
 
 def name_of(tensor: str) -> str:
@@ -20,10 +24,20 @@ def name_of(tensor: str) -> str:
     return shown(tensor) or "''"
 
 
-def shortened(text: str) -> str:
-    """A text in one line of no great length."""
+def shortened(text: str, most: int = LONGEST) -> str:
+    """A text in one line of no great length: at most so many columns of a terminal."""
     line = printable(text)
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+    return line if cell_len(line) <= most else f"{set_cell_size(line, most - 3)}..."
+
+
+def excerpts(one: str, other: str) -> tuple[str, str]:
+    """Of two texts that differ, quoted parts of one length in which that is seen; `...` is where more is."""
+    lines = [repr(text)[1:-1] for text in (one, other)]  # unlike `printable`, it makes no two texts the same
+    first = next((i for i, (a, b) in enumerate(zip(*lines, strict=False)) if a != b), min(map(len, lines)))
+    begin = max(0, first - _BEFORE) if max(map(len, lines)) > LONGEST else 0
+    front = "..." if begin else ""
+    a, b = (f"'{front}{shortened(line[begin:])}'" for line in lines)
+    return a, b
 
 
 def number(x: float, log2: float | None = None) -> str:

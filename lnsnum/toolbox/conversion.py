@@ -1,4 +1,4 @@
-"""Files of tensors to LNS, to another LNS format, and back to floats, and what each tensor lost.
+"""Files of tensors to LNS, to another LNS format, and to floats, and what each tensor lost.
 
     pass 1    the greatest magnitudes of what becomes codes    ->    scales, and so the header
     pass 2    block by block: read, convert, compare, write
@@ -27,7 +27,7 @@ from lnsnum.format import LNSFormat, Rounding, Underflow, check_choice
 from lnsnum.rounding import check_key
 from lnsnum.toolbox.file_kinds.npz_writer import save_npz
 from lnsnum.toolbox.loss import Loss, loss_between
-from lnsnum.toolbox.recoding import Greatest, Target, to_codes
+from lnsnum.toolbox.recoding import Greatest, Target, to_codes, to_floats
 from lnsnum.toolbox.selection import Selection
 from lnsnum.toolbox.sources import Source, open_source
 from lnsnum.toolbox.values import Scale, decoded, values_of
@@ -48,7 +48,7 @@ class TensorReport:
     """What became of a tensor.
 
     Args:
-        name, shape: the tensor.
+        name, shape: the tensor, by the name that it has now.
         before, after: what it was and is, a format's name or a NumPy type's.
         bytes_before, bytes_after: its data, in the files.
         log_offset: the least and the greatest scale of its channels; None where it is not LNS now.
@@ -80,12 +80,14 @@ class ConversionReport:
     Args:
         path: the file, or the index of a set.
         tensors: one entry for each.
-        skipped: what the source holds beside tensors.
+        skipped: what the source holds beside tensors, but for what was to be dropped.
+        dropped: what the selection left out, by the names in the source.
     """
 
     path: Path
     tensors: tuple[TensorReport, ...]
     skipped: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
 
     @property
     def loss(self) -> Loss:
@@ -109,24 +111,26 @@ def convert_file(
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> ConversionReport:
-    """Write the tensors of a file as codes of a format, or its LNS tensors as floats.
+    """Write the tensors of a file as codes of a format, or as floats.
 
     Args:
         source_path: what `open_source` takes. It may be the file that is written.
         out_path: a weight file, .safetensors; with `to`, where every tensor is plain, .npz as well.
         fmt: the format of the codes: floats are encoded, codes of another format converted, each number rounded once.
             The scale is the least at which nothing finite saturates.
-        to: instead of `fmt`, the type that LNS tensors are decoded into: "float32", "bfloat16", "float16" or "float64".
-            Plain tensors stay what they are. The arguments up to `select` belong to `fmt`.
+        to: instead of `fmt`, the type that LNS tensors are decoded into: "float32", "bfloat16", "float16" or "float64",
+            each number rounded once, to nearest. Plain floating tensors that `select` takes are cast to it, by
+            `Selection(everything=True)` all of them; others stay what they are. The arguments up to `select` belong to
+            `fmt`.
         per_channel: one scale for each index of the first dimension of a tensor of two or more.
         rounding, underflow: as of `encode`.
         seed: for the stochastic modes. The random bits of a tensor are `random_bits(shape, seed=seed, stream=...)`, the
-            stream being the CRC-32 of its name in UTF-8: no other tensor matters to them.
-        packed: leave out the unused bits of codes.
-        select: which tensors become codes. The others are copied.
+            stream being the CRC-32 of its name in the source, in UTF-8: no other tensor matters to them.
+        packed: leave out the unused bits of codes. (Those of 8, 16 and 32 bits have none.)
+        select: which tensors are converted, which are left out, and names without a prefix. The others are copied.
         max_shard_bytes: as of `save_weights`.
         metadata: entries beside those of the source, and instead of those by the same name. An entry "lnsnum.convert"
-            says what the file was made from. (None of it in .npz.)
+            says what the file was made from, and how. (None of it in .npz.)
         progress: called with bytes done, and bytes in all.
 
     Raises:
@@ -135,46 +139,45 @@ def convert_file(
             what it should, a scale beyond 2^30. Nothing is written then.
         OSError: where a file cannot be read or written.
     """
-    is_npz = Path(out_path).suffix == ".npz"
-    _check(fmt, to, rounding, seed, underflow, is_npz=is_npz, ending=Path(out_path).suffix)
-    if is_npz and (max_shard_bytes is not None or metadata):
+    ending = Path(out_path).suffix
+    _check(fmt, to, rounding, seed, underflow, ending)
+    if ending == ".npz" and (max_shard_bytes is not None or metadata):
         raise ValueError(".npz takes no shards and no metadata: .safetensors does")
     with open_source(source_path) as source:
-        told = {name: source.describe(name) for name in source.names}
+        names = select.names(source.names, source.skipped)
+        told = {name: source.describe(name) for name in names}
         work = _Work(source, told, progress)
+        chosen = select.of(told, to)
+        how: dict[str, Any] = {"source": Path(source_path).name}
         if fmt is not None:
-            how: dict[str, Any] = {"format": fmt.name, "rounding": rounding}
+            how |= {"format": fmt.name, "per_channel": per_channel, "rounding": rounding}
             how |= {"seed": seed} if rounding.startswith("stochastic") else {}
-            for name in select.of(told):
+            how |= {"underflow": underflow, "packed": packed}
+            for name in chosen:
                 channels = told[name].shape[0] if per_channel and len(told[name].shape) > 1 else 1
                 work.targets[name] = Target(
                     fmt, np.zeros(channels, np.int64), rounding, underflow, seed, crc32(name.encode())
                 )
             work.fit(packed=packed)
         else:
-            how = {"to": to}
-            for name in [name for name, tensor in told.items() if tensor.fmt is not None]:
-                work.results[name] = Description(told[name].shape, to or "")
-        if is_npz:
-            path = save_npz(out_path, work.results, work.blocks)
+            how |= {"to": to}
+            work.results |= {name: Description(told[name].shape, to or "") for name in chosen}
+        old = {new: name for name, new in names.items()}
+        results = {new: work.results[name] for new, name in old.items()}
+        if ending == ".npz":
+            path = save_npz(out_path, results, lambda new: work.blocks(old[new]))
         else:
-            made = json.dumps({"source": Path(source_path).name} | how)
-            texts = {**source.texts, **(metadata or {}), PROVENANCE: made}
+            texts = {**source.texts, **(metadata or {}), PROVENANCE: json.dumps(how | select.given)}
             path = save_tensors(
-                out_path, work.results, work.blocks, metadata=texts, max_shard_bytes=max_shard_bytes
-            )  # fmt: skip
-        return ConversionReport(path, tuple(work.reports[name] for name in source.names), source.skipped)
+                out_path, results, lambda new: work.blocks(old[new]), metadata=texts, max_shard_bytes=max_shard_bytes
+            )
+        reports = tuple(replace(work.reports[old[new]], name=new) for new in sorted(old))
+        skipped = tuple(name for name in source.skipped if not select.drops([name]))
+        return ConversionReport(path, reports, skipped, select.drops([*source.names, *source.skipped]))
 
 
 def _check(
-    fmt: LNSFormat | None,
-    to: str | None,
-    rounding: Rounding,
-    seed: int,
-    underflow: Underflow,
-    *,
-    is_npz: bool,
-    ending: str,
+    fmt: LNSFormat | None, to: str | None, rounding: Rounding, seed: int, underflow: Underflow, ending: str
 ) -> None:
     if (fmt is None) == (to is None):
         raise ValueError("give a format or a type of floats to convert to, one of them")
@@ -183,7 +186,7 @@ def _check(
     check_choice("rounding", rounding, Rounding)
     check_choice("underflow", underflow, Underflow)
     check_key(seed, 0, 0)
-    if ending != ".safetensors" and not (is_npz and fmt is None):
+    if ending != ".safetensors" and not (ending == ".npz" and fmt is None):
         kinds = ".safetensors" if fmt is not None else ".safetensors or .npz"
         raise ValueError(f"what is written has the ending {kinds}, not {ending!r}")
 
@@ -237,9 +240,10 @@ class _Work:
         for begin, block in self._steps(name):
             if name in self.targets:
                 made: NDArray[Any] = to_codes(block, told, before, self.targets[name], begin)
-            else:
-                assert told.fmt is not None, "only codes are decoded"
+            elif told.fmt is not None:
                 made = decoded(block, told.fmt, before, begin, result.dtype)
+            else:
+                made = to_floats(block, result.dtype)
             yield made
             old, new = values_of(block, told, before, begin), values_of(made, result, after, begin)
             report = _with_loss(report, loss_between(old, new), old, new, _zeroed(block, made, told, result))

@@ -40,7 +40,7 @@ class CodeCount:
         self._each: Counts | None = None
         if fmt.bits <= WIDEST_TABLE:
             self._each = np.zeros((_ROWS, 1 << fmt.bits), np.int64)
-        self._bins: Counts = np.zeros((fmt.max_magnitude >> self._shift) + 1, np.int64)
+        self._bins: Counts = np.zeros((fmt.max_magnitude - 1 >> self._shift) + 1, np.int64)
         self._wide: Counts = np.array([0, 0, 0, 0, 0, fmt.max_magnitude + 1, 0])
 
     def add(self, codes: Codes) -> None:
@@ -58,14 +58,14 @@ class CodeCount:
             extremes = (low, high) if high else None
             bins = self._bins.tolist()
             return CodeSummary(
-                zeros, nans, negative, smallest, greatest, extremes, None, Bins(0, 1 << self._shift, tuple(bins))
+                zeros, nans, negative, smallest, greatest, extremes, None, Bins(1, 1 << self._shift, tuple(bins))
             )
         each = self._each.sum(axis=0).reshape(2, -1)
         (zeros, nans), numbers = each[:, 0].tolist(), each.sum(axis=0)
         numbers[0] = 0
         present = np.flatnonzero(numbers)
         extremes = (int(present[0]), int(present[-1])) if present.size else None
-        grouped = np.add.reduceat(numbers, np.arange(0, numbers.size, 1 << self._shift))
+        grouped = np.add.reduceat(numbers, np.arange(1, numbers.size, 1 << self._shift))
         return CodeSummary(
             zeros=zeros,
             nans=nans,
@@ -74,7 +74,7 @@ class CodeCount:
             at_greatest=int(numbers[fmt.max_magnitude]),
             magnitudes=extremes,
             distinct=int(np.count_nonzero(each)),
-            histogram=Bins(0, 1 << self._shift, tuple(grouped.tolist())),
+            histogram=Bins(1, 1 << self._shift, tuple(grouped.tolist())),
         )
 
 
@@ -90,7 +90,7 @@ class CodeSummary:
         at_greatest: how many have the greatest, m = m_max.
         magnitudes: the least and the greatest m of a nonzero number; None where there is none.
         distinct: how many different codes occur; None for formats of more than 16 bits.
-        histogram: how many nonzero numbers have an m of each bin.
+        histogram: how many nonzero numbers have an m of each bin, from m = 1 on.
     """
 
     zeros: int
@@ -134,7 +134,7 @@ def _count_wide(codes, max_magnitude, shift, bins, totals):  # type: ignore[no-u
         smallest += m == 1
         greatest += m == max_magnitude
         low, high = min(low, m), max(high, m)
-        bins[m >> shift] += 1
+        bins[(m - 1) >> shift] += 1
     totals[0] += zeros
     totals[1] += nans
     totals[2] += negative
@@ -153,8 +153,8 @@ class LogCount:
 
     def __init__(self, fmt: LNSFormat, least: int, greatest: int) -> None:
         self.fmt = fmt
-        self._first = least - fmt.bias  # E of a zero, were it a number
-        span = greatest - least + fmt.max_magnitude + 1
+        self._first = least - fmt.bias + 1  # E of m = 1
+        span = greatest - least + fmt.max_magnitude
         self._shift = max(0, (span - 1).bit_length() - (MOST_BINS - 1).bit_length())
         self._bins: Counts = np.zeros(((span - 1) >> self._shift) + 1, np.int64)
         self._extremes: Counts = np.array([np.iinfo(np.int64).max, np.iinfo(np.int64).min])

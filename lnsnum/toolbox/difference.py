@@ -8,6 +8,7 @@ What counts are the numbers and how they are given: the layout of a file, its pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,17 +104,23 @@ class FileDifference:
 
 
 def diff_weights(
-    before: StrPath, after: StrPath, *, only: str | None = None, progress: Progress | None = None
+    before: StrPath,
+    after: StrPath,
+    *,
+    only: Sequence[str] = (),
+    ignore_metadata: bool = False,
+    progress: Progress | None = None,
 ) -> FileDifference:
     """Read two files side by side, a block at a time, and say how they differ.
 
     Args:
         before, after: A and B, of any kinds that `open_source` opens.
-        only: a pattern of the shell: tensors of other names, and the metadata, are not compared.
+        only: patterns of the shell: tensors whose names match none of them, and the metadata, are not compared.
+        ignore_metadata: compare all tensors, and not the metadata.
         progress: called while it goes.
 
     Raises:
-        WeightFileError: where a file is damaged or unknown, or the pattern matches no name in either.
+        WeightFileError: where a file is damaged or unknown, or a pattern matches no name in either.
         OSError: where one cannot be read.
         ImportError: without what their kinds need.
     """
@@ -134,7 +141,7 @@ def diff_weights(
             tuple(name for name in names if name not in in_b),
             tuple(name for name in names if name not in in_a),
             tuple(tensors),
-            _diff_texts(a.texts, b.texts) if only is None else {},
+            {} if only or ignore_metadata else _diff_texts(a.texts, b.texts),
         )
 
 

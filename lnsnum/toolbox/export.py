@@ -24,7 +24,7 @@ from lnsnum.sharded_file import INDEX_SUFFIX, WeightFiles, open_files
 from lnsnum.single_file import Blocks
 from lnsnum.toolbox.export_targets.c_source import TAKEN, write_source
 from lnsnum.toolbox.export_targets.exported import MANIFEST, MARK, VERSION, FormatTables, Item, Written
-from lnsnum.toolbox.export_targets.memory_image import write_memories, write_tables
+from lnsnum.toolbox.export_targets.memory_image import why_no_tables, write_memories, write_tables
 from lnsnum.toolbox.export_targets.new_folder import new_folder
 from lnsnum.toolbox.export_targets.numpy_arrays import Values, write_arrays
 from lnsnum.toolbox.export_targets.plain_names import plain_names
@@ -74,8 +74,9 @@ def export(
     folder: StrPath,
     target: Target,
     *,
-    only: str | None = None,
+    only: Sequence[str] = (),
     tables: Sequence[LNSFormat] = (),
+    prefix: str | None = None,
     packed: bool = False,
     values: Values = "codes",
     replace: bool = False,
@@ -87,8 +88,9 @@ def export(
         path: a weight file or an index; None for tables alone.
         folder: where there is nothing yet, or an empty folder.
         target: as what: C source, memories for $readmemh, or .npy files.
-        only: a pattern of the shell; tensors whose names do not match are left out.
+        only: patterns of the shell; tensors whose names match none of them are left out; without a pattern none is.
         tables: formats whose tables are wanted, beside those of the tensors; for memories.
+        prefix: what all names in C begin with; without it `prefix_of` the path. For C.
         packed: write codes without their unused bits; for C.
         values: codes, or numbers; for .npy files.
         replace: take the place of an earlier export too.
@@ -96,19 +98,27 @@ def export(
 
     Raises:
         WeightFileError: where the file is damaged, or has nothing to export.
-        ValueError: where there is neither a file nor a format, or formats are given for another target than memories.
+        ValueError: where there is neither a file nor a format that has tables; where formats are given for another
+            target than memories, or a prefix for another than C or one that cannot begin names there.
         OSError: where the folder cannot be written; it is as it was then.
     """
     if tables and target != "readmemh":
         raise ValueError(f"tables are written as memories: target={target!r} has none, 'readmemh' has")
-    if path is None and not tables:
-        raise ValueError("there is nothing to export: give a file, or formats for their tables")
+    if path is None:
+        if not tables:
+            raise ValueError("there is nothing to export: give a file, or formats for their tables")
+        if all(reasons := [why_no_tables(fmt) for fmt in tables]):
+            raise ValueError(f"there is nothing to export: {'; '.join(map(str, reasons))}")
+    if prefix is not None:
+        if target != "c":
+            raise ValueError(f"a prefix is for names in C: target={target!r} has none")
+        check_prefix(prefix)
     with new_folder(folder, replaceable=why_kept if replace else _occupied) as place:
         tensors: list[Written] = []
         left_out: dict[str, str] = {}
         if path is not None:
             with open_files(path) as files:
-                tensors, left_out = _export_tensors(files, path, place, target, only, packed, values, progress)
+                tensors, left_out = _export_tensors(files, path, place, target, only, prefix, packed, values, progress)
         formats: list[FormatTables] = []
         if target == "readmemh":
             present = [tensor.item.told.fmt for tensor in tensors]
@@ -127,7 +137,8 @@ def _export_tensors(
     path: StrPath,
     place: Path,
     target: Target,
-    only: str | None,
+    only: Sequence[str],
+    prefix: str | None,
     packed: bool,
     values: Values,
     progress: Progress | None,
@@ -142,7 +153,7 @@ def _export_tensors(
         }
         if described and len(left_out) == len(described):
             raise WeightFileError(f"{shown(path)}: none of its tensors is of an LNS format: no memory can be written")
-    prefix = prefix_of(path)
+    prefix = prefix_of(path) if prefix is None else prefix
     stems = plain_names(
         [name for name in described if name not in left_out],
         prefix=f"{prefix}_" if target == "c" else "",
@@ -194,6 +205,18 @@ def prefix_of(path: StrPath) -> str:
     stem = stem_of(path).lower()
     (prefix,) = plain_names([stem]).values()
     return f"tensors_{prefix}" if prefix.startswith("lnsnum") else prefix
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise ValueError where it cannot begin the names in C. What can is what `prefix_of` makes of a file's name.
+
+    >>> check_prefix("my_model")
+    """
+    # A capital letter might make a macro of it and a tensor's name: INT and MAX, say.
+    fitting = prefix_of(prefix.replace(".", "_") or "model")
+    if prefix != fitting:
+        rule = "small letters, digits and single _ between them, and no word of C"
+        raise ValueError(f"prefix={prefix!r} cannot begin names in C ({rule}): {fitting!r} can")
 
 
 def _occupied(folder: Path) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,24 +127,27 @@ class FileReport:
 
     @property
     def loss(self) -> Loss | None:
-        """Over all tensors that were compared; None where none was."""
-        losses = [tensor.loss for tensor in self.tensors if tensor.loss is not None]
+        """Over the LNS tensors that were compared; None where none was.
+
+        The numbers of plain tensors, such as counters, can be large and are what they were: they would hide the noise.
+        """
+        losses = [tensor.loss for tensor in self.tensors if tensor.loss is not None and tensor.codes is not None]
         return sum(losses, Loss()) if losses else None
 
 
 def inspect_weights(
-    path: StrPath, *, source: StrPath | None = None, only: str | None = None, progress: Progress | None = None
+    path: StrPath, *, source: StrPath | None = None, only: Sequence[str] = (), progress: Progress | None = None
 ) -> FileReport:
     """Read a file, a block at a time, and say what is in it.
 
     Args:
         path: of any kind that `open_source` opens.
         source: the original, of any kind too: its tensors of the same names are compared.
-        only: a pattern of the shell that names must match.
+        only: patterns of the shell: tensors whose names match none of them are left out; without a pattern none is.
         progress: called while it goes.
 
     Raises:
-        WeightFileError: where a file is damaged or unknown, or no name matches.
+        WeightFileError: where a file is damaged or unknown, or a pattern matches no name.
         OSError: where one cannot be read.
         ImportError: without what their kinds need.
     """

@@ -28,7 +28,7 @@ class Loss:
         changed: how many are not what they were; NaN and NaN are the same.
         signal: the sum of x^2.
         noise: the sum of (x - x')^2.
-        greatest_relative: the greatest |x - x'| / |x| over nonzero x.
+        greatest_relative: the greatest |x - x'| / |x| where x and x' are nonzero: what became zero has its own count.
         greatest_absolute: the greatest |x - x'|.
         zeroed: nonzero numbers that became zero.
         unzeroed: zeros that became nonzero numbers.
@@ -95,7 +95,7 @@ def _compare(before, after, sums, counts):  # type: ignore[no-untyped-def]
         difference = abs(x - y)
         if difference < np.inf:
             size = abs(x)
-            ratio = difference / (size if size > 0.0 else np.inf)
+            ratio = difference / (size if (size > 0.0) & (y != 0.0) else np.inf)
             finite += 1
             signal += x * x
             noise += difference * difference

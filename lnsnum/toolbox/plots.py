@@ -1,4 +1,7 @@
-"""Histograms of codes as a picture: where on the logarithmic axis the numbers of a tensor are, and those of all."""
+"""Histograms of codes as a picture: where on the logarithmic axis the numbers of a tensor are, and those of all.
+
+height of a bin  =  its numbers / its width in octaves,      so that bins of different widths can be compared
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from lnsnum.atomic_file import replacing, shown
@@ -19,6 +23,8 @@ MOST_PANELS = 15
 """Tensors that get a panel: of more, the largest."""
 
 _COLUMNS, _BINS = 4, 128
+_ENDS: dict[str, Any] = {"color": "gray", "linewidth": 0.8, "linestyle": ":"}
+_LEGEND = "ends of the format at the tensor's scale"
 
 
 def plot_codes(path: Path, report: FileReport) -> None:
@@ -36,12 +42,14 @@ def plot_codes(path: Path, report: FileReport) -> None:
         panels.append((f"all {len(tensors)} tensors", tensors))
     columns = min(len(panels), _COLUMNS)
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(1.0 + 3.4 * columns, 0.6 + 2.4 * rows), layout="constrained")
+    figure = Figure(figsize=(1.0 + 3.4 * columns, 0.6 + 2.4 * rows))
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)
     axes = np.asarray(figure.subplots(rows, columns, squeeze=False)).reshape(-1)
     for axis, (title, shown_here) in zip(axes, panels, strict=False):
         _draw(axis, title, [tensor.codes for tensor in shown_here if tensor.codes is not None])
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
+    figure.legend(handles=[Line2D([], [], label=_LEGEND, **_ENDS)], loc="outside lower center", fontsize=8)
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name may have characters that the font has not
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=110)
@@ -57,14 +65,16 @@ def _draw(axis: Any, title: str, codes: Sequence[CodeReport]) -> None:
     """The histogram of one tensor, between the ends of what its format has, or of several."""
     edges, counts = common_histogram(codes)
     axis.set_title(title, fontsize=9, parse_math=False)
-    axis.set_xlabel(r"$\log_2 |x|$")
-    axis.set_ylabel("numbers")
-    axis.stairs(counts, edges, fill=True)
+    axis.set_xlabel(r"$\log_2 |x|$", fontsize=8)
+    axis.set_ylabel("numbers per octave", fontsize=8)
+    axis.stairs(counts / np.diff(edges), edges, fill=True)
     if len(codes) == 1:
         for end in (edges[0], edges[-1]):
-            axis.axvline(end, color="gray", linewidth=0.8, linestyle=":")
+            axis.axvline(end, **_ENDS)
     axis.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+    axis.locator_params(axis="x", nbins=6)  # labels such as -17.5 have room
     axis.tick_params(labelsize=8)
+    axis.yaxis.get_offset_text().set_fontsize(8)
 
 
 def common_histogram(codes: Sequence[CodeReport]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -94,6 +104,8 @@ def _occupied(codes: CodeReport, edges: NDArray[np.float64]) -> tuple[float, flo
 
 
 def _edges(codes: CodeReport) -> NDArray[np.float64]:
+    """From half a step below the format's smallest number, at the least scale, to half a step above its greatest."""
     bins = codes.log_histogram
     logs = bins.first + bins.width * np.arange(len(bins.counts) + 1, dtype=np.float64)
+    logs[-1] = codes.offsets[1] + codes.fmt.max_log + 1  # the last bin may be narrower
     return np.asarray((logs - 0.5) / codes.fmt.codes_per_octave)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -15,19 +15,20 @@ Progress = Callable[[int, int], None]
 """Told, now and then, how many bytes of how many are done."""
 
 
-def selected(path: StrPath, names: Iterable[str], only: str | None) -> list[str]:
-    """The names that match a pattern of the shell (`*`, `?`, `[...]`), in order; all without one.
+def selected(path: StrPath, names: Iterable[str], only: Sequence[str]) -> list[str]:
+    """The names that match any of these patterns of the shell (`*`, `?`, `[...]`), in order; all without a pattern.
 
     Raises:
-        WeightFileError: where there are names, and none matches.
+        WeightFileError: where a pattern matches no name; it says which.
+        TypeError: where `only` is a string: its characters would be the patterns.
     """
+    if isinstance(only, str):
+        raise TypeError(f"only={only!r} is one pattern: give a sequence of them, such as {[only]!r}")
     known = sorted(names)
-    if only is None:
-        return known
-    chosen = [name for name in known if fnmatchcase(name, only)]
-    if known and not chosen:
-        refuse(path, f"no tensor's name matches {only!r}")
-    return chosen
+    for pattern in only:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            refuse(path, f"no tensor's name matches {pattern!r}")
+    return [name for name in known if not only or any(fnmatchcase(name, pattern) for pattern in only)]
 
 
 def side_by_side(

@@ -1,4 +1,4 @@
-"""Blocks of a tensor in another format: floats to codes, codes to codes, codes to floats, each number rounded once.
+"""Blocks of a tensor in another format: floats to codes, codes to codes, floats to floats, each number rounded once.
 
     log_offset  =  E of the greatest  -  E of the format's greatest
 
@@ -189,6 +189,31 @@ def _rescale(
         table = rescale(every, fmt, log_offset=own, out_format=to, out_log_offset=offset, **options)[0]
         return table[codes]
     return rescale(codes, fmt, log_offset=own, out_format=to, out_log_offset=offset, **options)[0]
+
+
+def to_floats(block: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Floats of one type as those of another: to nearest, a tie to even, what is too great to infinity.
+
+    Args:
+        block: of any type of `FLOAT_TYPES`.
+        dtype: the other, one of them too.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # infinities, subnormals, signaling NaN
+        if block.dtype == np.float64 and dtype == "bfloat16":
+            block = _to_odd(block)
+        return block.astype(dtype)
+
+
+def _to_odd(x: NDArray[np.float64]) -> NDArray[np.float32]:
+    """float64 as float32, inexact ones to the neighbour whose last bit is 1: then no tie of bfloat16 comes about.
+
+    (ml_dtypes goes from float64 to bfloat16 by way of float32, and would round twice.)
+    """
+    nearest = x.astype(np.float32)
+    bits = nearest.view(np.uint32)
+    inexact = (nearest != x) & np.isfinite(nearest)
+    away = np.abs(nearest) > np.abs(x)
+    return np.where(inexact, (bits - away) | 1, bits).astype(np.uint32).view(np.float32)
 
 
 def by_scale(offsets: Integers, row: int, begin: int, count: int) -> Iterator[tuple[Where, int]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from lnsnum.atomic_file import StrPath, shown
 from lnsnum.file_layout import WeightFileError
 from lnsnum.packing import packed_bytes
-from lnsnum.sharded_file import find_set, weight_map_of
+from lnsnum.sharded_file import differences, find_set, weight_map_of
 from lnsnum.single_file import WeightFile, check_regular, open_file
 from lnsnum.toolbox.reading import Progress
 
@@ -99,9 +99,7 @@ def verify_weights(path: StrPath, *, progress: Progress | None = None) -> Verifi
             continue
         there = _verify_file(index.with_name(shard), found)
         if there is not None:
-            lacking = (f"lacks the tensor {name!r}" for name in sorted(names - there))
-            strange = (f"holds {name!r}, which the index does not put there" for name in sorted(there - names))
-            found.problems += [f"{shown(index)}: its shard {shard!r} {what}" for what in (*lacking, *strange)]
+            found.problems += [f"{shown(index)}: its shard {shard!r} {what}" for what in differences(names, there)]
     if any(texts != found.texts[0] for texts in found.texts):
         found.problems.append(f"{shown(index)}: the metadata of its shards differ")
     return _result(index, found)

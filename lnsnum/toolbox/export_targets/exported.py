@@ -128,7 +128,7 @@ class FormatTables:
             "fraction_bits": self.fmt.fraction_bits,
             "bias": self.fmt.bias,
             "smallest_half": self.smallest_half,
-            "sums_are_zero_beyond": self.complete,
+            "steps_are_zero_beyond": self.complete,
             "tables": {kind: table.to_json() for kind, table in self.tables.items()},
             "left_out": self.left_out or None,
         }

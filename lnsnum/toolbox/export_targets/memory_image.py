@@ -63,10 +63,15 @@ def _write_words(path: Path, comments: Iterable[str], words: Iterable[NDArray[An
         return file.tell()
 
 
+def why_no_tables(fmt: LNSFormat) -> str | None:
+    """Why a format has no table at all, in one sentence; None where it has some."""
+    return why_no_sums(fmt) if fmt.bits > WIDEST_TABLE else None
+
+
 def write_tables(folder: Path, fmt: LNSFormat) -> FormatTables:
     """Write the tables of a format, as far as it has some, into files named after it."""
-    if fmt.bits > WIDEST_TABLE:
-        return FormatTables(fmt, {}, why_no_sums(fmt) or "")
+    if reason := why_no_tables(fmt):
+        return FormatTables(fmt, {}, reason)
     encoding = encode_table(fmt)
     written: dict[str, Table] = {}
     for kind, words, bits, signed, meaning in _tables(fmt):

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lnsnum.atomic_file import StrPath, shown
+from lnsnum.atomic_file import StrPath, flush_to_disk, shown
 
 
 @contextlib.contextmanager
@@ -30,8 +30,8 @@ def new_folder(path: StrPath, *, replaceable: Callable[[Path], str | None]) -> I
     try:
         yield temporary
         for file in temporary.iterdir():
-            _flush_to_disk(file)
-        _flush_to_disk(temporary)
+            flush_to_disk(file)
+        flush_to_disk(temporary)
         _check(path, target, replaceable)
         _put(temporary, target)
     finally:
@@ -65,12 +65,4 @@ def _put(temporary: Path, target: Path) -> None:
             os.rename(old, target)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    _flush_to_disk(target.parent)
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_to_disk(target.parent)

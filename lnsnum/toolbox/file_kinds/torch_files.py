@@ -5,6 +5,8 @@
 `torch.load(weights_only=True, mmap=True)` gives the tensors without their data; pages come when they are touched, and
 count as memory then, so the file is opened anew after every 16 MB (more, where tensors are many). Files from before
 PyTorch 1.6 are no zip archives: they are loaded whole.
+
+torch does not look at the checksums that it writes into the archive, so they are checked here, once, before all else.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -25,6 +29,7 @@ from numpy.typing import NDArray
 from lnsnum.atomic_file import StrPath
 from lnsnum.file_layout import DTYPES, Description, WeightFileError, refuse
 from lnsnum.single_file import BLOCK
+from lnsnum.toolbox.file_kinds.numpy_files import BAD_ARCHIVE
 
 TOUCHED = 1 << 24
 """Bytes that are read before the mapping is dropped, of a file of few tensors."""
@@ -43,7 +48,8 @@ class TorchFile:
         is_archive: whether it is a zip archive, which torch.save writes since PyTorch 1.6.
 
     Raises:
-        WeightFileError: where it is damaged, or holds more than `weights_only` loads.
+        WeightFileError: where it is damaged, or holds more than `weights_only` loads. Every byte of an archive is read
+            once to see that.
         ImportError: without torch.
     """
 
@@ -54,6 +60,8 @@ class TorchFile:
         self._is_archive = is_archive
         self._identity = _identity(path)
         self._touched = 0
+        if is_archive:
+            _check_members(path)
         self._tensors = self._load()
         self.names = list(self._tensors)
 
@@ -122,6 +130,21 @@ class TorchFile:
 def _identity(path: StrPath) -> tuple[int, ...]:
     status = os.stat(path)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _check_members(path: StrPath) -> None:
+    """Refuse an archive with a member whose bytes are not those of its CRC-32."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (*BAD_ARCHIVE, EOFError, RuntimeError, zlib.error) as error:
+        refuse(path, f"a damaged archive: {error or type(error).__name__}")
+    if bad is not None:
+        refuse(
+            path,
+            f"its member {bad!r} is damaged: the CRC-32 is another (as it always is where torch.serialization."
+            "set_crc32_options(False) was called before torch.save: such a file has to be loaded and saved again)",
+        )
 
 
 def _load(path: StrPath, *, mmap: bool) -> Any:
