@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,25 @@ def replacing(path: StrPath, *like: Path) -> Iterator[Path]:
     It gets the permissions of the file that it replaces; without one, of the first that is there of `like`.
     """
     target = target_of(path)
-    with temporary_in(target.parent) as temporary:
+    with naming(path), temporary_in(target.parent) as temporary:
         mode = permissions(target, *like, temporary)
         yield temporary
         put(temporary, target, mode)
+
+
+@contextlib.contextmanager
+def naming(path: StrPath) -> Iterator[None]:
+    """Let an OSError about no file, or about a temporary one, name the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        unnamed = error.filename is None or _TEMPORARY.search(os.fsdecode(error.filename))
+        if error.errno is not None and unnamed:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+
+
+_TEMPORARY = re.compile(r"\.lnsnum-[0-9]+-[0-9a-f]+\.tmp$")
 
 
 def target_of(path: StrPath) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath, permissions, put, temporary_in
+from lnsnum.atomic_file import StrPath, naming, permissions, put, temporary_in
 from lnsnum.file_layout import Description, WeightFileError, is_unicode, read_json, refuse
 from lnsnum.single_file import Blocks, Tensor, WeightFile, check_regular, open_file, write
 
@@ -118,7 +118,7 @@ def _write_shard(
 ) -> str:
     """Write one shard; its path goes to `written` where there was none before. Returns its name."""
     stem, suffix = _stem_and_suffix(target)
-    with temporary_in(target.parent) as temporary:
+    with naming(target), temporary_in(target.parent) as temporary:
         mode = permissions(index_of(target), target, temporary)
         write(temporary, descriptions, blocks, texts)
         with open(temporary, "rb") as file:

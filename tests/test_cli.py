@@ -158,3 +158,62 @@ def test_bad_input_to_evaluate(tmp_path):
         _, error = lnsnum("evaluate", name, cwd=tmp_path, code=2)
         assert sentence in error, error
         assert error.startswith("error: ")
+
+
+# ----------------------------------------------------------------------------------------- where the output goes
+
+
+@pytest.fixture
+def named(tmp_path):
+    """A weight file with a name that few encodings have."""
+    save_weights(tmp_path / "w", {"\u91cd\u307f": LNSTensor.from_float([[1.0, 2.0]], lns8f5)})
+    save_file({"\u91cd\u307f": np.ones((2, 2), np.float32)}, tmp_path / "floats")
+    return tmp_path
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_letters_that_the_terminal_lacks_are_escaped(named, encoding):
+    for arguments in (
+        ["convert", "floats", "out.safetensors", "--format", "lns8f5"],
+        ["inspect", "w", "--histogram"],
+        ["diff", "w", "w"],
+        ["export", "w", "--to", "npy", "--out", "folder"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "lnsnum.cli", *arguments],
+            cwd=named, capture_output=True, env={**os.environ, "PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert ("\u91cd\u307f" in done.stdout.decode(encoding)) == (encoding == "utf-8" and arguments[0] != "diff")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_closed_pipe_is_no_difference_and_no_problem(named):
+    for command in (["diff", "w", "w"], ["verify", "w"], ["inspect", "w"]):
+        with subprocess.Popen(
+            [sys.executable, "-m", "lnsnum.cli", *command, "--json"],
+            cwd=named, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            process.stdout.close()
+            complaints = process.stderr.read()
+        assert (process.wait(), complaints) == (141, b"")
+
+
+def test_without_its_libraries_the_command_line_ends_with_2():
+    code = "import sys; sys.modules['rich'] = None; from lnsnum.cli import main"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the command line needs rich: pip install 'lnsnum[cli]'\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of POSIX")
+def test_paths_are_whole_in_json(tmp_path):
+    name = "two\nlines\x1b[31m"
+    save_weights(tmp_path / name, {})
+    for arguments, key in ((["inspect", name], "file"), (["diff", name, name], "a"), (["verify", name], "files")):
+        done = subprocess.run(
+            [sys.executable, "-m", "lnsnum.cli", *arguments, "--json"],
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found = json.loads(done.stdout)[key]
+        assert (found[0]["file"] if key == "files" else found) == name

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
@@ -431,3 +432,33 @@ def test_only_files_of_torch_import_torch(tmp_path):
 def test_the_magic_number_is_that_of_torch():
     number = torch.serialization.MAGIC_NUMBER
     assert pickle.dumps(number, protocol=2) == sources._TORCH_BEFORE_1_6 + b"."
+
+
+def test_memory_is_not_taken_on_the_word_of_an_archive(tmp_path):
+    """An array in Fortran order that is read whole, and of which both headers say that it has 2 TB."""
+    head = b"{'descr': '<f4', 'fortran_order': True, 'shape': (524288, 1048576), }"
+    head = b"\x93NUMPY\1\0" + struct.pack("<H", len(head) + 1) + head + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", head + bytes(4000))
+    content = (tmp_path / "a.npz").read_bytes()
+    length, forged = struct.pack("<I", len(head) + 4000), struct.pack("<I", 0xFFFFFFFF)
+    at = content.rindex(b"PK\1\2")
+    assert content[at + 24 : at + 28] == length
+    extra = struct.pack("<HHQ", 1, 8, len(head) + (1 << 41))
+    central = content[at : at + 24] + forged + content[at + 28 : at + 30] + struct.pack("<H", len(extra))
+    central += content[at + 32 : at + 46] + b"a.npy" + extra
+    end = content[content.rindex(b"PK\5\6") :]
+    end = end[:12] + struct.pack("<I", len(central)) + end[16:]
+    (tmp_path / "a.npz").write_bytes(content[:at] + central + end)
+    with open_source(tmp_path / "a.npz") as source, pytest.raises(WeightFileError, match="array 'a' is cut off"):
+        for _ in source.blocks("a"):
+            pass
+
+
+def test_a_tensor_that_is_mostly_not_stored_is_refused(tmp_path):
+    torch.save({"x": torch.ones(1).expand(10**6, 10**6)}, tmp_path / "a.pt")
+    with (
+        open_source(tmp_path / "a.pt") as source,
+        pytest.raises(WeightFileError, match="tensor 'x' is expanded, 1000000000000 elements of 1: save it contiguous"),
+    ):
+        source.describe("x")

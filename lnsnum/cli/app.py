@@ -15,7 +15,11 @@ try:
     from rich.console import Console, ConsoleDimensions
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 except ImportError as missing:
-    sys.exit(f"the command line needs {missing.name}: pip install 'lnsnum[cli]'")
+    print(
+        f"error: the command line needs {(missing.name or '').split('.')[0]}: pip install 'lnsnum[cli]'",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 app = typer.Typer(
     add_completion=False,
@@ -86,7 +90,7 @@ def byte_progress() -> Progress:
 
 def check_writable(option: str, path: Path) -> None:
     """Raise CommandError where a file cannot be put at this path."""
-    folder = path.absolute().parent
+    folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         raise CommandError(f"{option} {path}: there is no folder {folder}")
     if (path.exists() and not path.is_file()) or not os.access(folder, os.W_OK):

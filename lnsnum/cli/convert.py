@@ -112,13 +112,19 @@ def convert(
         except (WeightFileError, OSError):
             raise
         except (TypeError, ValueError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(_of_options(str(error))) from error
     if json:
         print_json(_as_json(report))
         return
     console.print(_table(report))
     if report.skipped:
         errors.print(f"not tensors, left out: {_few(report.skipped)}")
+
+
+def _of_options(sentence: str) -> str:
+    """An error about arguments of `convert_file` as one about options."""
+    sentence = re.sub("^(only|skip|drop) ", r"--\1 ", sentence.replace("`all`", "--all"))
+    return re.sub("^strip_prefix ", "--strip-prefix ", re.sub("^(to|rounding|underflow|seed)=", r"--\1 ", sentence))
 
 
 def _check_options(fmt: str | None, to: str | None, given: dict[str, Any]) -> None:

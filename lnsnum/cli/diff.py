@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsnum.cli.app import app, byte_progress, console, print_json, printable
+from lnsnum.cli.app import app, byte_progress, console, print_json
 from lnsnum.cli.tables import counted, decibels, excerpts, loss_to_json, name_of, number, share, shortened, table_of
 
 if TYPE_CHECKING:
@@ -198,8 +198,8 @@ def _plain(tensors: list[TensorDifference]) -> Table:
 
 def _to_json(found: FileDifference) -> dict[str, Any]:
     return {
-        "a": printable(found.before),
-        "b": printable(found.after),
+        "a": found.before,
+        "b": found.after,
         "same": found.same,
         "only_in_a": found.only_before,
         "only_in_b": found.only_after,

@@ -12,10 +12,6 @@ from lnsnum.atomic_file import shown
 from lnsnum.cli.app import CommandError, app, byte_progress, console, print_json
 from lnsnum.cli.tables import name_of
 from lnsnum.format import LNSFormat
-from lnsnum.toolbox import export as exporting
-from lnsnum.toolbox.export_targets.exported import MANIFEST
-from lnsnum.toolbox.export_targets.memory_image import why_no_tables
-from lnsnum.toolbox.export_targets.numpy_arrays import Values
 
 if TYPE_CHECKING:
     from lnsnum.toolbox.export import Export
@@ -48,6 +44,11 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest and totals as JSON.")] = False,
 ) -> None:
     """Write the tensors of a weight file as C source, as memories for hardware, or as NumPy arrays."""
+    from lnsnum.toolbox import export as exporting
+    from lnsnum.toolbox.export_targets.exported import MANIFEST
+    from lnsnum.toolbox.export_targets.memory_image import why_no_tables
+    from lnsnum.toolbox.export_targets.numpy_arrays import Values
+
     targets = get_args(exporting.Target)
     if to not in targets:
         given = f"--to {shown(to)} is not known" if to else "--to is missing"

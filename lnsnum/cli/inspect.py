@@ -9,7 +9,7 @@ import typer
 from rich.cells import cell_len
 
 from lnsnum.atomic_file import shown
-from lnsnum.cli.app import CommandError, app, byte_progress, check_plot, console, print_json, printable
+from lnsnum.cli.app import CommandError, app, byte_progress, check_plot, console, print_json
 from lnsnum.cli.tables import LONGEST, counted, decibels, loss_to_json, name_of, number, share, shortened, table_of
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _print_histogram(name: str, codes: CodeReport) -> None:
 
 def _to_json(report: FileReport, histogram: bool) -> dict[str, Any]:
     content: dict[str, Any] = {
-        "file": printable(report.path),
+        "file": report.path,
         "kind": report.kind,
         "metadata": report.texts,
         "tensors": [_tensor_to_json(tensor, histogram) for tensor in report.tensors],

@@ -62,7 +62,9 @@ def share(count: int, of: int) -> str:
 
 def decibels(loss: Loss) -> str:
     """A loss's signal-to-quantization-noise ratio."""
-    return "exact" if loss.noise == 0.0 else f"{loss.sqnr_db:.2f}"
+    if loss.changed == 0:
+        return "exact"
+    return f"{loss.sqnr_db:.2f}" if math.isfinite(loss.sqnr_db) else "-"
 
 
 def loss_to_json(loss: Loss) -> dict[str, float]:

@@ -72,9 +72,9 @@ def _extent(result: Verification) -> str:
 
 def _to_json(result: Verification | tuple[Path, OSError]) -> dict[str, Any]:
     if isinstance(result, tuple):
-        return {"file": printable(str(result[0])), "readable": False, "error": str(result[1])}
+        return {"file": str(result[0]), "readable": False, "error": str(result[1])}
     return {
-        "file": printable(result.path),
+        "file": result.path,
         "readable": True,
         "good": result.good,
         "problems": result.problems,

@@ -9,6 +9,7 @@ A tensor is never in memory as a whole, and what is written takes the place of a
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,12 +20,13 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath
+from lnsnum.atomic_file import StrPath, shown
 from lnsnum.codes import FLOAT_TYPES
 from lnsnum.exact import nearest_float64
 from lnsnum.file_layout import Description
 from lnsnum.format import LNSFormat, Rounding, Underflow, check_choice
 from lnsnum.rounding import check_key
+from lnsnum.sharded_file import find_set, weight_map_of
 from lnsnum.toolbox.file_kinds.npz_writer import save_npz
 from lnsnum.toolbox.loss import Loss, loss_between
 from lnsnum.toolbox.recoding import Greatest, Target, to_codes, to_floats
@@ -144,6 +146,7 @@ def convert_file(
     if ending == ".npz" and (max_shard_bytes is not None or metadata):
         raise ValueError(".npz takes no shards and no metadata: .safetensors does")
     with open_source(source_path) as source:
+        _check_no_shard(source, out_path)
         names = select.names(source.names, source.skipped)
         told = {name: source.describe(name) for name in names}
         work = _Work(source, told, progress)
@@ -189,6 +192,15 @@ def _check(
     if ending != ".safetensors" and not (ending == ".npz" and fmt is None):
         kinds = ".safetensors" if fmt is not None else ".safetensors or .npz"
         raise ValueError(f"what is written has the ending {kinds}, not {ending!r}")
+
+
+def _check_no_shard(source: Source, out_path: StrPath) -> None:
+    """Raise ValueError where a shard of the source would be overwritten: its set would be broken."""
+    index, content = find_set(source.path) if source.kind in ("lnsnum", "safetensors") else (None, b"")
+    if index is not None:
+        shards = {os.path.realpath(index.with_name(shard)) for shard in weight_map_of(index, content).values()}
+        if os.path.realpath(out_path) in shards:
+            raise ValueError(f"{shown(out_path)} is a shard of {shown(index)}, which would lose it: take another name")
 
 
 class _Work:

@@ -26,14 +26,15 @@ class Loss:
         elements: how many numbers were compared.
         finite: how many of them are finite before and after (and their difference); sums and errors are over these.
         changed: how many are not what they were; NaN and NaN are the same.
-        signal: the sum of x^2.
-        noise: the sum of (x - x')^2.
+        signal: the sum of x^2, in units of 4^exponent.
+        noise: the sum of (x - x')^2, in the same units.
         greatest_relative: the greatest |x - x'| / |x| where x and x' are nonzero: what became zero has its own count.
         greatest_absolute: the greatest |x - x'|.
         zeroed: nonzero numbers that became zero.
         unzeroed: zeros that became nonzero numbers.
         to_nan: numbers, infinite ones too, that became NaN.
         from_nan: NaNs that became numbers.
+        exponent: 0, but where squares would leave the range of doubles.
     """
 
     elements: int = 0
@@ -47,30 +48,33 @@ class Loss:
     unzeroed: int = 0
     to_nan: int = 0
     from_nan: int = 0
+    exponent: int = 0
 
     @property
     def sqnr_db(self) -> float:
-        """The ratio in decibels: inf without noise, NaN where a sum of squares is no double."""
+        """The ratio in decibels: inf without noise, NaN where noise is beyond doubles."""
         if self.noise == 0.0:
             return math.inf
         if not (math.isfinite(self.signal) and math.isfinite(self.noise)):
             return math.nan
-        return 10.0 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+        return 10.0 * (math.log10(self.signal) - math.log10(self.noise)) if self.signal else -math.inf
 
     def __add__(self, other: Loss) -> Loss:
         """Of both together."""
+        unit = max((loss.exponent for loss in (self, other) if loss.signal or loss.noise), default=0)
         return Loss(
             self.elements + other.elements,
             self.finite + other.finite,
             self.changed + other.changed,
-            self.signal + other.signal,
-            self.noise + other.noise,
+            sum(math.ldexp(loss.signal, 2 * (loss.exponent - unit)) for loss in (self, other)),
+            sum(math.ldexp(loss.noise, 2 * (loss.exponent - unit)) for loss in (self, other)),
             max(self.greatest_relative, other.greatest_relative),
             max(self.greatest_absolute, other.greatest_absolute),
             self.zeroed + other.zeroed,
             self.unzeroed + other.unzeroed,
             self.to_nan + other.to_nan,
             self.from_nan + other.from_nan,
+            unit,
         )
 
 
@@ -82,7 +86,25 @@ def loss_between(before: Floats, after: Floats) -> Loss:
     _compare(before, after, sums, counts)
     signal, noise, relative, absolute = sums.tolist()
     finite, changed, zeroed, unzeroed, to_nan, from_nan = counts.tolist()
-    return Loss(before.size, finite, changed, signal, noise, relative, absolute, zeroed, unzeroed, to_nan, from_nan)
+    exponent = 0
+    if absolute and not (_SMALL < signal < math.inf and _SMALL < noise < math.inf):
+        exponent, signal, noise = _sums_in_range(before, after)
+    return Loss(
+        before.size, finite, changed, signal, noise, relative, absolute, zeroed, unzeroed, to_nan, from_nan, exponent
+    )  # fmt: skip
+
+
+_SMALL = 2.0**-900
+"""Sums of squares below may have lost squares that are no doubles, or not whole ones."""
+
+
+def _sums_in_range(before: Floats, after: Floats) -> tuple[int, float, float]:
+    """An exponent, and signal and noise in units of 4^exponent, by which the greatest number is about 1."""
+    finite = np.isfinite(before) & np.isfinite(after)
+    before, after = before[finite], after[finite]
+    _, exponent = math.frexp(max(float(np.abs(before).max()), float(np.abs(after).max())))
+    x, y = np.ldexp(before, -exponent), np.ldexp(after, -exponent)
+    return exponent, float(np.square(x).sum()), float(np.square(x - y).sum())
 
 
 @kernel

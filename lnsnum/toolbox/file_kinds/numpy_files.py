@@ -68,8 +68,7 @@ class NumPyFiles:
         with self._reading(name) as file:
             _read_head(file)
             if head.fortran and len(head.shape) > 1:
-                whole = np.empty(size, head.dtype)
-                self._fill(file, whole, name)
+                whole = self._whole(file, size, head.dtype, name)
                 yield from in_blocks(_native(whole).reshape(head.shape, order="F").reshape(-1))
                 self._finish(file, name)
                 return
@@ -120,6 +119,15 @@ class NumPyFiles:
             left = left[count:]
         if block.dtype == bool and int(block.view(np.uint8).max(initial=0)) > 1:
             refuse(self.path, f"array {name!r} is of bool, and has bytes other than 0 and 1")
+
+    def _whole(self, file: IO[bytes], size: int, dtype: np.dtype[Any], name: str) -> NDArray[Any]:
+        """All elements: memory is taken as they come, not on the word of a header."""
+        data = bytearray()
+        for begin in range(0, size, BLOCK):
+            block = np.empty(min(BLOCK, size - begin), dtype)
+            self._fill(file, block, name)
+            data += block.view(np.uint8).data
+        return np.frombuffer(data, dtype)
 
     def _finish(self, file: IO[bytes], name: str) -> None:
         """Read to the end, where zipfile compares the checksum."""

@@ -39,6 +39,9 @@ _FEW = 1500
 
 _LARGEST_DEPTH = 100
 
+_EXPANDED = 1 << 20
+"""Elements up to which a tensor may have more than are stored: a file of a few bytes is none of terabytes."""
+
 
 class TorchFile:
     """The tensors of a file of torch.save.
@@ -75,6 +78,9 @@ class TorchFile:
         if dtype not in DTYPES.values() or not strided:
             what = dtype if strided else f"{dtype} on {tensor.device.type}, {str(tensor.layout).removeprefix('torch.')}"
             refuse(self.path, f"tensor {name!r} is of {what}, which weight files cannot hold")
+        stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+        if tensor.numel() > max(stored, _EXPANDED):
+            refuse(self.path, f"tensor {name!r} is expanded, {tensor.numel()} elements of {stored}: save it contiguous")
         return Description(tuple(tensor.shape), dtype)
 
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
