@@ -87,7 +87,7 @@ def loss_between(before: Floats, after: Floats) -> Loss:
     signal, noise, relative, absolute = sums.tolist()
     finite, changed, zeroed, unzeroed, to_nan, from_nan = counts.tolist()
     exponent = 0
-    if absolute and not (_SMALL < signal < math.inf and _SMALL < noise < math.inf):
+    if not _SMALL < signal < math.inf or (absolute and not _SMALL < noise < math.inf):
         exponent, signal, noise = _sums_in_range(before, after)
     return Loss(
         before.size, finite, changed, signal, noise, relative, absolute, zeroed, unzeroed, to_nan, from_nan, exponent
@@ -102,7 +102,7 @@ def _sums_in_range(before: Floats, after: Floats) -> tuple[int, float, float]:
     """An exponent, and signal and noise in units of 4^exponent, by which the greatest number is about 1."""
     finite = np.isfinite(before) & np.isfinite(after)
     before, after = before[finite], after[finite]
-    _, exponent = math.frexp(max(float(np.abs(before).max()), float(np.abs(after).max())))
+    _, exponent = math.frexp(max(float(np.abs(side).max(initial=0.0)) for side in (before, after)))
     x, y = np.ldexp(before, -exponent), np.ldexp(after, -exponent)
     return exponent, float(np.square(x).sum()), float(np.square(x - y).sum())
 
