@@ -322,7 +322,7 @@ def _why_not_covered(file: io.FileIO) -> str | None:
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     try:
-        header = json.loads(file.read(min(length, size)))
+        header = json.loads(file.read(min(length, size)).decode())  # of bytes, json would guess the encoding
         data = max(told["data_offsets"][1] for name, told in header.items() if name != "__metadata__")
         there = size - 8 - length
         if type(data) is not int or data == there:
