@@ -100,7 +100,7 @@ def _storage(report: FileReport) -> Table:
     for tensor in report.tensors:
         codes = tensor.codes
         kind = tensor.dtype if codes is None else codes.fmt.name + (", packed" if codes.packed else "")
-        shape = " x ".join(map(str, tensor.shape)) or "one"
+        shape = " x ".join(map(str, tensor.shape)) or "scalar"
         bits = "" if tensor.bits is None else f"{tensor.bits:.4g}"
         table.add_row(
             name_of(tensor.name), kind, shape, f"{tensor.elements:,}", f"{tensor.bytes:,}", bits, _offsets(codes)
