@@ -46,7 +46,7 @@ def cases() -> list[Case]:
             },
             File,
             lambda size: 2 * size,
-            "1 check that the code is one of the format's",
+            "1 table step of the checksum",
             unit="code",
             floor=READ,
         )
