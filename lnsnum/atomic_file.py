@@ -55,12 +55,17 @@ def target_of(path: StrPath) -> Path:
 @contextlib.contextmanager
 def temporary_in(folder: Path) -> Iterator[Path]:
     """An empty temporary file in a folder; what is still there when the block ends is deleted."""
-    temporary = folder / f".lnsnum-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = temporary_path(folder)
     try:
         temporary.touch(exist_ok=False)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_path(folder: Path) -> Path:
+    """A hidden name that nothing in a folder has."""
+    return folder / f".lnsnum-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def permissions(*paths: Path) -> int:

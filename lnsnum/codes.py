@@ -83,10 +83,15 @@ def check_codes(codes: ArrayLike, fmt: LNSFormat) -> Codes:
     if array.size and (array.dtype.kind == "i" or 8 * array.dtype.itemsize > fmt.bits):
         outside = (array < 0) | (array >= limit)
         if outside.any():
-            where = np.unravel_index(int(outside.argmax()), array.shape)
-            place = f" at index {tuple(int(i) for i in where)}" if array.ndim else ""
-            raise ValueError(f"code {array[where]}{place} is outside {fmt.name}: its codes are 0 to {limit - 1}")
+            at = int(outside.argmax())
+            raise ValueError(outside_of(fmt, array.reshape(-1)[at], at, array.shape))
     return array.astype(fmt.dtype, copy=False)
+
+
+def outside_of(fmt: LNSFormat, code: int, at: int, shape: tuple[int, ...]) -> str:
+    """The sentence about a code, element `at` of a tensor of this shape, that lies outside its format."""
+    place = f" at index {tuple(int(i) for i in np.unravel_index(at, shape))}" if shape else ""
+    return f"code {code}{place} is outside {fmt.name}: its codes are 0 to {(1 << fmt.bits) - 1}"
 
 
 def check_offsets(log_offset: object, shape: tuple[int, ...]) -> LogOffset:

@@ -152,7 +152,7 @@ def make_header(
     for name, told in descriptions.items():
         entries[name] = {"crc32": hexadecimal(checksums.get(name, 0))}
         if told.fmt is not None:
-            entries[name] |= {"format": told.fmt.name, "log_offset": _offset_to_json(told.log_offset)}
+            entries[name] |= {"format": told.fmt.name, "log_offset": offset_to_json(told.log_offset)}
         if told.packed:
             entries[name]["packed_shape"] = list(told.shape)
     text = json.dumps({"layout": LAYOUT_VERSION, "metadata": dict(texts), "tensors": entries}, sort_keys=True)
@@ -170,7 +170,8 @@ def make_header(
     return len(encoded).to_bytes(8, "little") + encoded
 
 
-def _offset_to_json(log_offset: LogOffset) -> Any:
+def offset_to_json(log_offset: LogOffset) -> Any:
+    """A scale as the description has it: an integer, or an object of shape and values."""
     if isinstance(log_offset, int):
         return log_offset
     return {"shape": list(log_offset.shape), "values": log_offset.reshape(-1).tolist()}
@@ -193,6 +194,7 @@ class Header:
 
     def __init__(self, path: StrPath, encoded: bytes) -> None:
         self.path = path
+        self._described: dict[str, Description] = {}
         if not encoded.startswith(b"{"):
             refuse(path, "its header does not begin with a brace")
         self._tensors = read_json(path, "its header", _decoded(path, encoded))
@@ -246,6 +248,11 @@ class Header:
 
     def describe(self, name: str) -> Description:
         """What the header says of a tensor, checked. Raises WeightFileError."""
+        if name not in self._described:
+            self._described[name] = self._checked(name)
+        return self._described[name]
+
+    def _checked(self, name: str) -> Description:
         dtype, shape = self._tensors[name]["dtype"], tuple(self._tensors[name]["shape"])
         if dtype not in DTYPES:
             refuse(self.path, f"tensor {name!r} is of {dtype}: NumPy has no such type")

@@ -186,17 +186,17 @@ class LNSFormat:
     @property
     def max_value(self) -> float:
         """The greatest magnitude at log_offset 0, to the nearest float64 or inf."""
-        return self._value(self.max_log)
+        return self.value_at(self.max_log)
 
     @property
     def min_value(self) -> float:
         """The smallest nonzero magnitude at log_offset 0, to the nearest float64 or 0."""
-        return self._value(-self.max_log)
+        return self.value_at(-self.max_log)
 
     @property
     def step(self) -> float:
         """The factor of one code step (one ulp): base^(2^-F), to the nearest float64."""
-        return self._value(1)
+        return self.value_at(1)
 
     @property
     def codes_per_octave(self) -> float:
@@ -208,7 +208,8 @@ class LNSFormat:
         """log2 of the greatest magnitude over the smallest."""
         return 2 * self.max_log / self.codes_per_octave
 
-    def _value(self, log: int) -> float:
+    def value_at(self, log: int) -> float:
+        """base^(log / 2^F), the magnitude at E = log, to the nearest float64 or 0 or inf."""
         return nearest_float64(self.base, log, self.fraction_bits)
 
     def __repr__(self) -> str:

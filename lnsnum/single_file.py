@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.atomic_file import StrPath, shown
-from lnsnum.codes import Codes, LogOffset, check_codes
+from lnsnum.codes import check_codes, outside_of
 from lnsnum.file_layout import (
     DTYPES,
     Description,
@@ -171,11 +171,6 @@ def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
     return array.byteswap() if sys.byteorder == "big" and array.itemsize > 1 else array
 
 
-def tensor_on(codes: NDArray[Any], fmt: LNSFormat, log_offset: LogOffset) -> LNSTensor:
-    """An LNSTensor on an array of codes that lie in the format."""
-    return LNSTensor._of(cast(Codes, codes), fmt, log_offset)
-
-
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
@@ -204,7 +199,7 @@ class WeightFile:
         array = self._empty(name, told)
         for _ in self._read_into(array.reshape(-1), name, told):
             pass
-        return array if told.fmt is None else tensor_on(array, told.fmt, told.log_offset)
+        return array if told.fmt is None else LNSTensor._of(array, told.fmt, told.log_offset)
 
     def _empty(self, name: str, told: Description) -> NDArray[Any]:
         try:
@@ -261,13 +256,7 @@ class WeightFile:
             refuse(self.path, f"tensor {name!r} is of bool, and has bytes other than 0 and 1")
         if told.fmt is not None and _outside(block, told.fmt):
             at = int((block > told.fmt.sign_bit + told.fmt.max_magnitude).argmax())
-            place = tuple(int(i) for i in np.unravel_index(begin + at, told.shape))
-            where = f" at index {place}" if place else ""
-            limit = (1 << told.fmt.bits) - 1
-            refuse(
-                self.path,
-                f"tensor {name!r}: code {block[at]}{where} is outside {told.fmt.name}: its codes are 0 to {limit}",
-            )
+            refuse(self.path, f"tensor {name!r}: {outside_of(told.fmt, block[at], begin + at, told.shape)}")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Certificates: no misrounding in what ships, every seeded fault counted and named, judgements by brute force."""
 
+import functools
 import itertools
 import math
 import os
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 import mpmath
 import numpy as np
 import pytest
+from command_line import run_command
 
-from lnsnum import LNSFormat, arithmetic, cli, lns4f1, lns6f2, lns8f3
+from lnsnum import LNSFormat, arithmetic, lns4f1, lns6f2, lns8f3
 from lnsnum import certify as proofs
 from lnsnum.gaussian import Cotransformation, Exact, FromFunctions, LinearInterpolation, Mitchell, last_step
 
@@ -267,14 +269,7 @@ def test_a_step_off_on_the_grid_is_not_faithful(fraction_bits, by):
 # --------------------------------------------------------------------------------------------- the command line
 
 
-def run(capsys, monkeypatch, *arguments):
-    """Exit code, stdout and stderr of `lnsnum certify ...`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["lnsnum", "certify", *arguments])
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    printed = capsys.readouterr()
-    return stopped.value.code or 0, printed.out, " ".join(printed.err.split())
+run = functools.partial(run_command, command=["certify"])
 
 
 def test_the_command_prints_a_table():

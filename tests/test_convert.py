@@ -1,5 +1,6 @@
 """`lnsnum convert`: the codes of whole arrays wherever blocks begin, what is lost told rightly, in little memory."""
 
+import functools
 import json
 import math
 import os
@@ -12,11 +13,12 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+from command_line import run_command
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from lnsnum import LNSFormat, LNSTensor, cli, decode, encode, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, single_file
+from lnsnum import LNSFormat, LNSTensor, decode, encode, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, single_file
 from lnsnum.conversion import rescale
 from lnsnum.encoding import fit_log_offset
 from lnsnum.file_layout import Description
@@ -571,14 +573,7 @@ def test_names_that_npz_has_no_room_for_are_refused(tmp_path, name):
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-def run(capsys, monkeypatch, *arguments, columns=200):
-    """Exit code, stdout and stderr of `lnsnum convert ...`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["lnsnum", "convert", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", str(columns))
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    printed = capsys.readouterr()
-    return stopped.value.code or 0, printed.out, " ".join(printed.err.split())
+run = functools.partial(run_command, command=["convert"])
 
 
 def test_the_command_prints_what_became_of_each_tensor(capsys, monkeypatch, tmp_path, source):

@@ -1,5 +1,6 @@
 """`lnsnum diff`: steps, flips and specials against Python's integers, values against NumPy, the command."""
 
+import functools
 import json
 import math
 import subprocess
@@ -9,10 +10,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from command_line import run_command
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, LNSTensor, arithmetic, cli, lns4f1, lns6f2, lns8f5, lns16f10, lns32f23, single_file
+from lnsnum import LNSFormat, LNSTensor, arithmetic, lns4f1, lns6f2, lns8f5, lns16f10, lns32f23, single_file
 from lnsnum.cli.tables import LONGEST, excerpts
 from lnsnum.format import MAX_LOG_OFFSET
 from lnsnum.toolbox.difference import diff_weights
@@ -27,14 +29,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(single_file, "BLOCK", 8)
 
 
-def run(capsys, monkeypatch, *arguments):
-    """Exit code, stdout and stderr of `lnsnum diff ...`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["lnsnum", "diff", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    printed = capsys.readouterr()
-    return stopped.value.code or 0, printed.out, " ".join(printed.err.split())
+run = functools.partial(run_command, command=["diff"])
 
 
 def expected_moves(fmt, a, b, a_offsets, b_offsets):

@@ -1,5 +1,6 @@
 """Exports: what is written is read back by what it is written for, gcc, Icarus Verilog and NumPy, word for word."""
 
+import functools
 import json
 import math
 import os
@@ -14,10 +15,11 @@ import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
+from command_line import run_command
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, LNSTensor, arithmetic, cli, decode, encode, lns6f2, lns8f3, lns8f5, lns12f6, lns32f23
+from lnsnum import LNSFormat, LNSTensor, arithmetic, decode, encode, lns6f2, lns8f3, lns8f5, lns12f6, lns32f23
 from lnsnum.codes import check_offsets
 from lnsnum.packing import can_be_packed, pack
 from lnsnum.toolbox.export import check_prefix, export, prefix_of
@@ -675,14 +677,7 @@ def test_a_set_of_shards_is_exported_as_one_file(tmp_path):
 # ------------------------------------------------------------------------------------------------------------ command
 
 
-def run(capsys, monkeypatch, *arguments):
-    """Exit code, stdout and stderr of `lnsnum export ...`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["lnsnum", "export", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    printed = capsys.readouterr()
-    return stopped.value.code or 0, printed.out, printed.err
+run = functools.partial(run_command, command=["export"], folded=False)
 
 
 def test_the_command_prints_a_table(gallery, tmp_path, capsys, monkeypatch):

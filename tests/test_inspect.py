@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from command_line import run_command
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -29,14 +30,7 @@ OFFSETS = [(), (1,), (5,), (3, 1), (3, 5), (2, 1, 1), (2, 3, 1), (2, 1, 5), (1, 
 """Shapes of log_offset for tensors of the shape (2, 3, 5)."""
 
 
-def run(capsys, monkeypatch, *arguments):
-    """Exit code, stdout and stderr of `lnsnum ...`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["lnsnum", *map(str, arguments)])
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    printed = capsys.readouterr()
-    return stopped.value.code or 0, printed.out, " ".join(printed.err.split())
+run = run_command
 
 
 def whole(tensor):

@@ -1,5 +1,6 @@
 """`lnsnum verify`: sound files are good, every kind of damage is one sentence, and the rest is checked all the same."""
 
+import functools
 import json
 import os
 import re
@@ -11,8 +12,9 @@ import zlib
 import numpy as np
 import pytest
 import safetensors.numpy
+from command_line import run_command
 
-from lnsnum import LNSTensor, cli, lns6f2, lns8f5, lns16f10, single_file
+from lnsnum import LNSTensor, lns6f2, lns8f5, lns16f10, single_file
 from lnsnum.toolbox.verification import verify_weights
 from lnsnum.weight_file import save_weights
 
@@ -22,13 +24,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(single_file, "BLOCK", 8)
 
 
-def run(capsys, monkeypatch, *arguments):
-    """Exit code, stdout and stderr of `lnsnum verify ...`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["lnsnum", "verify", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    printed = capsys.readouterr()
-    return stopped.value.code or 0, printed.out, " ".join(printed.err.split())
+run = functools.partial(run_command, command=["verify"])
 
 
 def some_weights():

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from lnsnum.atomic_file import StrPath, shown
 from lnsnum.codes import FLOAT_TYPES
-from lnsnum.exact import nearest_float64
 from lnsnum.file_layout import Description
 from lnsnum.format import LNSFormat, Rounding, Underflow, check_choice
 from lnsnum.rounding import check_key
@@ -280,8 +279,7 @@ def _kind(told: Description) -> str:
 
 def _range(fmt: LNSFormat, offsets: tuple[int, int]) -> tuple[float, float]:
     ends = offsets[0] - fmt.max_log, offsets[1] + fmt.max_log
-    smallest, greatest = (nearest_float64(fmt.base, log, fmt.fraction_bits) for log in ends)
-    return smallest, greatest
+    return fmt.value_at(ends[0]), fmt.value_at(ends[1])
 
 
 def _zeroed(block: NDArray[Any], made: NDArray[Any], told: Description, result: Description) -> int | None:

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.atomic_file import StrPath
-from lnsnum.exact import nearest_float64
 from lnsnum.file_layout import Description, refuse
 from lnsnum.format import LNSFormat
 from lnsnum.kernel import kernel
@@ -216,10 +215,10 @@ class _LNSCount:
             shift = low - fmt.bias
             logs = None if summary.magnitudes is None else tuple(m + shift for m in summary.magnitudes)  # type: ignore[assignment]
             histogram = Bins(summary.histogram.first + shift, summary.histogram.width, summary.histogram.counts)
-        whole = _value(fmt, low - fmt.max_log), _value(fmt, high + fmt.max_log)
+        whole = fmt.value_at(low - fmt.max_log), fmt.value_at(high + fmt.max_log)
         return TensorReport(
             name, told.dtype, told.shape, told.size, told.nbytes,
-            None if logs is None else (_value(fmt, logs[0]), _value(fmt, logs[1])),
+            None if logs is None else (fmt.value_at(logs[0]), fmt.value_at(logs[1])),
             summary.zeros, summary.nans, 0, summary.negative,
             CodeReport(fmt, told.packed, (low, high), self._offsets.size, whole, summary, logs, histogram),
             loss, note,
@@ -228,10 +227,6 @@ class _LNSCount:
 
 def _extremes(offsets: NDArray[Any]) -> tuple[int, int]:
     return (int(offsets.min()), int(offsets.max())) if offsets.size else (0, 0)
-
-
-def _value(fmt: LNSFormat, log: int) -> float:
-    return nearest_float64(fmt.base, log, fmt.fraction_bits)
 
 
 class _PlainCount:

@@ -139,7 +139,10 @@ class MoveCount:
 
 @kernel
 def _count_special(before, after, max_magnitude, specials):  # type: ignore[no-untyped-def]
-    """Two codes that differ, one of them zero or NaN, or of two signs."""
+    """Two codes that differ, one of them zero or NaN, or of two signs.
+
+    Which two these are both loops below see for themselves: a call for every pair would be many times slower.
+    """
     m, n = before & max_magnitude, after & max_magnitude
     if m != 0 and n != 0:
         specials[0] += 1

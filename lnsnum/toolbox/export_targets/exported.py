@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lnsnum.codes import LogOffset
-from lnsnum.file_layout import Description
+from lnsnum.file_layout import Description, offset_to_json
 from lnsnum.format import LNSFormat
 
 MANIFEST = "manifest.json"
@@ -137,10 +136,3 @@ class FormatTables:
 def format_to_json(fmt: LNSFormat) -> dict[str, str]:
     """Name and base, the base exactly: a hexadecimal float."""
     return {"format": fmt.name, "base": fmt.base.hex()}
-
-
-def offset_to_json(log_offset: LogOffset) -> Any:
-    """An integer, or shape and values, as in weight files."""
-    if isinstance(log_offset, int):
-        return log_offset
-    return {"shape": list(log_offset.shape), "values": log_offset.reshape(-1).tolist()}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lnsnum.atomic_file import StrPath, flush_to_disk, shown
+from lnsnum.atomic_file import StrPath, flush_to_disk, shown, temporary_path
 
 
 @contextlib.contextmanager
@@ -25,7 +24,7 @@ def new_folder(path: StrPath, *, replaceable: Callable[[Path], str | None]) -> I
     """
     target = Path(os.path.realpath(path))
     _check(path, target, replaceable)
-    temporary = target.parent / f".lnsnum-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = temporary_path(target.parent)
     temporary.mkdir()
     try:
         yield temporary
