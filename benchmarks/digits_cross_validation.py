@@ -15,28 +15,27 @@ import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
 
-from lnsnum.tasks import digits, training
-from lnsnum.torch_bridge import convert_model
+from lnsnum.tasks import training
+from lnsnum.tasks.classification import Classification
+from lnsnum.tasks.digits import load_all
+from lnsnum.tasks.images import ImageSet
+from lnsnum.tasks.recipe import Recipe
 from lnsnum.torch_bridge.madam import DEFAULT_LR
 
 
-def right(data, optimizer_name, fmt, lr, epochs, seed):
+def right(data, recipe, epochs, seed):
     """Which images are classified rightly when their fold is held out: a boolean array."""
     result = np.zeros(len(data.labels), bool)
     folds = StratifiedKFold(5, shuffle=True, random_state=seed).split(data.images, data.labels)
     for fold, (kept, held_out) in enumerate(folds):
         run_seed = 10 * seed + fold
-        torch.manual_seed(run_seed)
-        model = digits.network()
-        if fmt is not None:
-            convert_model(model, fmt, seed=run_seed)
-        optimizer = training.make_optimizer(optimizer_name, model, lr, run_seed)
-        kept_data = data.subset(torch.from_numpy(kept))
-        for _ in training.train(model, optimizer, kept_data, epochs=epochs, seed=run_seed):
+        parts = (data.subset(torch.from_numpy(index)) for index in (kept, held_out))
+        task = Classification(ImageSet(*parts, tuple("0123456789"), "digits"), epochs=epochs)
+        model, optimizer = training.start(task, recipe, run_seed)
+        for _ in training.train(task, model, optimizer, recipe, steps=task.steps, seed=run_seed):
             pass
-        held_out_data = data.subset(torch.from_numpy(held_out))
-        answers = training.logits(model, held_out_data.images).argmax(1)
-        result[held_out] = (answers == held_out_data.labels).numpy()
+        answers = task.outputs(model).argmax(1)
+        result[held_out] = (answers == task.test_data.labels).numpy()
     return result
 
 
@@ -49,14 +48,12 @@ def main():
     parser.add_argument("--json", help="also write the figures to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    data = digits.load()
+    data = load_all()
 
-    def rounds(optimizer_name, fmt, lr):
-        return np.array(
-            [right(data, optimizer_name, fmt, lr, arguments.epochs, seed) for seed in range(arguments.seeds)]
-        )
+    def rounds(recipe):
+        return np.array([right(data, recipe, arguments.epochs, seed) for seed in range(arguments.seeds)])
 
-    adam = rounds("adam", None, None)
+    adam = rounds(Recipe("float32", "adam"))
     print(f"5-fold cross-validation, {arguments.epochs} epochs, {arguments.seeds} seeds, accuracy in %")
 
     def row(label, mean, by_seed, interval):
@@ -67,7 +64,7 @@ def main():
     row("float32 Adam 0.001", f"{100 * adam.mean():.2f}", shown, "")
     figures = {"epochs": arguments.epochs, "seeds": arguments.seeds, "adam": 100 * adam.mean(), "madam": {}}
     for lr in arguments.lr:
-        madam = rounds("madam", arguments.format, lr)
+        madam = rounds(Recipe(arguments.format, lr=lr))
         difference = 100 * (madam.astype(float) - adam).mean(axis=0)
         half_width = 1.96 * difference.std(ddof=1) / np.sqrt(difference.size)
         shown = " ".join(f"{100 * r.mean():.2f}" for r in madam)

@@ -15,12 +15,14 @@ import copy
 import torch
 from torch import nn
 
-from lnsnum.tasks import digits, training
-from lnsnum.tasks.training import Data
-from lnsnum.torch_bridge import convert_model
+from lnsnum.tasks import training
+from lnsnum.tasks.classification import Classification
+from lnsnum.tasks.digits import load_digits
+from lnsnum.tasks.images import Data, ImageSet
+from lnsnum.tasks.recipe import Recipe
 
-RUNS: dict[str, tuple[str | None, float | None]] = {
-    "float32, Adam": (None, None),
+RUNS: dict[str, tuple[str, float | None]] = {
+    "float32, Adam": ("float32", None),
     "lns8f5, Madam 0.05": ("lns8f5", 0.05),
     "lns8f5, Madam 0.02": ("lns8f5", 0.02),
     "lns8f4, Madam 0.05": ("lns8f4", 0.05),
@@ -28,13 +30,15 @@ RUNS: dict[str, tuple[str | None, float | None]] = {
 }
 
 
-def mirrored(data: Data) -> Data:
-    return Data(data.images.flip(-1), data.labels)
+def mirrored(images: ImageSet) -> ImageSet:
+    train, test = (Data(data.images.flip(-1), data.labels) for data in images[:2])
+    return images._replace(train=train, test=test)
 
 
-def train(model: nn.Module, name: str, lr: float | None, data: Data, epochs: int, seed: int) -> None:
+def train(task: Classification, model: nn.Module, recipe: Recipe, epochs: int, seed: int) -> None:
     torch.manual_seed(seed)
-    for _ in training.train(model, training.make_optimizer(name, model, lr, seed), data, epochs=epochs, seed=seed):
+    optimizer = recipe.optimizer_for(model, seed)
+    for _ in training.train(task, model, optimizer, recipe, steps=epochs * task.epoch_steps, seed=seed):
         pass
 
 
@@ -48,24 +52,25 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    kept, held_out = digits.split(digits.load())
+    images = load_digits()
+    plain, mirror = Classification(images), Classification(mirrored(images))
     figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in RUNS}
     for seed in range(arguments.seeds):
         torch.manual_seed(seed)
-        original = digits.network()
-        train(original, "adam", None, kept, 30, seed)
+        original = plain.network()
+        train(plain, original, Recipe("float32", "adam"), 30, seed)
         for name, (fmt, lr) in RUNS.items():
             model = copy.deepcopy(original)
-            if fmt:
-                convert_model(model, fmt, seed=seed)
-            before = training.accuracy(model, mirrored(held_out)), signs(model)
-            train(model, "madam" if fmt else "adam", lr, mirrored(kept), arguments.epochs, seed)
-            flipped = float((signs(model) != before[1]).float().mean())
-            figures[name].append((before[0], training.accuracy(model, mirrored(held_out)), flipped))
+            recipe = Recipe(fmt, "adam" if fmt == "float32" else "madam", lr)
+            recipe.convert(model, seed)
+            before = mirror.score(model), signs(model)
+            train(mirror, model, recipe, arguments.epochs, seed)
+            flipped = 100 * float((signs(model) != before[1]).float().mean())
+            figures[name].append((before[0], mirror.score(model), flipped))
     print(f"fine-tuning on mirrored digits, {arguments.epochs} epochs, {arguments.seeds} seeds, in %")
     print(f"{'':22}{'before':>9}{'after':>9}{'signs':>9}")
     for name, rows in figures.items():
-        print(f"{name:22}" + "".join(f"{100 * sum(column) / len(rows):9.2f}" for column in zip(*rows, strict=True)))
+        print(f"{name:22}" + "".join(f"{sum(column) / len(rows):9.2f}" for column in zip(*rows, strict=True)))
 
 
 if __name__ == "__main__":

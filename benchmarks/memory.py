@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from lnsnum.tasks.training import peak_allocation
+from lnsnum.tasks.footprint import peak_allocation
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model
 
 WIDTH, DEPTH, BATCH, STEPS = 2048, 12, 16, 4

@@ -13,6 +13,17 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch computes on one thread: small networks are quicker so, and other tests run beside."""
+    import torch
+
+    kept = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(kept)
+
+
 @pytest.fixture
 def fresh():
     """A compiler that remembers nothing; on disk neither, where graphs are known by the version of our code."""

@@ -11,16 +11,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from lnsnum.tasks.training import Data
+from lnsnum.tasks.images import Data, ImageSet
 
-NAME = "digits"
 TEST_IMAGES = 360
 _SPLIT_SEED = 0
 
 
-def load() -> Data:
+def load_digits() -> ImageSet:
+    """1,437 training and 360 test images, the same in every run, whatever its seed.
+
+    Raises:
+        ImportError: without scikit-learn (the extra `tasks`).
+    """
+    data = load_all()
+    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    classes = tuple(str(digit) for digit in range(10))
+    train, test = data.subset(order[TEST_IMAGES:]), data.subset(order[:TEST_IMAGES])
+    return ImageSet(train, test, classes, "digits of scikit-learn")
+
+
+def load_all() -> Data:
     """All images as floats in [0, 1] of shape (1797, 1, 8, 8), and their labels.
 
     Raises:
@@ -46,27 +57,3 @@ def _table() -> NDArray[np.float64]:
 
     pixels, labels = load_digits(return_X_y=True)
     return np.column_stack([pixels, labels]).astype(np.float64)
-
-
-def split(data: Data) -> tuple[Data, Data]:
-    """(training, test): 1,437 and 360 images, the same in every run, whatever its seed."""
-    order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(_SPLIT_SEED))
-    return data.subset(order[TEST_IMAGES:]), data.subset(order[:TEST_IMAGES])
-
-
-def network() -> nn.Module:
-    """Three convolutions with batch normalization and one linear layer: 30,890 parameters."""
-    return nn.Sequential(
-        *_block(1, 32),
-        *_block(32, 32),
-        nn.MaxPool2d(2),
-        *_block(32, 64),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Dropout(0.2),
-        nn.Linear(256, 10),
-    )
-
-
-def _block(inputs: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]

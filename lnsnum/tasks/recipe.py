@@ -1,0 +1,167 @@
+"""How a network is trained: the format of its weights, the optimizer, and every choice that the study varies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from torch import nn
+from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lnsnum.codes import WIDEST_TABLE
+from lnsnum.format import LNSFormat
+from lnsnum.tasks import TaskError
+from lnsnum.torch_bridge import Madam, convert_model
+from lnsnum.torch_bridge.madam import DEFAULT_LR
+from lnsnum.torch_bridge.step import SecondMoment
+from lnsnum.torch_bridge.update import StepRounding
+
+OptimizerName = Literal["madam", "adam", "sgd"]
+Schedule = Literal["linear", "cosine", "constant"]
+Zeros = Literal["redraw", "leave", "keep"]
+Parameters = Literal["all", "matrices"]
+
+DEFAULT_LRS: dict[str, float] = {"madam": DEFAULT_LR, "adam": 1e-3, "sgd": 0.1}
+"""Adam's is the one of its paper; SGD has a momentum of 0.9."""
+
+FLOAT = "float32"
+"""The format of plain floats."""
+
+SGD_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Format, optimizer and their choices; the defaults are the library's."""
+
+    format: str = "lns8f5"
+    """The name of an LNS format, or "float32"."""
+    optimizer: OptimizerName = "madam"
+    lr: float | None = None
+    """Learning rate; None for the optimizer's default."""
+    schedule: Schedule = "linear"
+    """What becomes of the learning rate: it falls linearly to zero, along half a cosine, or not at all."""
+    momentum: float = 0.0
+    """Madam's. SGD's is always 0.9."""
+    second_moment: SecondMoment = "lns8"
+    rounding: StepRounding = "stochastic_log"
+    p_scale: float = 3.0
+    zeros: Zeros = "redraw"
+    """Parameters that are zero at conversion: drawn anew, left by their first gradients, or kept for ever."""
+    parameters: Parameters = "all"
+    """Which parameters are LNS: all, or those of two dimensions and more (the others stay float)."""
+
+    def __post_init__(self) -> None:
+        """Raise TaskError for what no recipe can be."""
+        if self.format != FLOAT:
+            try:
+                fmt = LNSFormat.parse(self.format)
+            except ValueError as error:
+                raise TaskError(f"format: {error}") from error
+            if fmt.bits > WIDEST_TABLE:
+                raise TaskError(f"format {self.format}: at most {WIDEST_TABLE} bits can be trained")
+        if self.lr is not None and not 0.0 <= self.lr < math.inf:
+            raise TaskError(f"lr {self.lr} is no learning rate: give a finite number, 0 or more")
+        if not 0.0 <= self.momentum < 1.0:
+            raise TaskError(f"momentum {self.momentum} is out of range: 0 or more, less than 1")
+        if not 0.0 < self.p_scale < math.inf:
+            raise TaskError(f"p_scale {self.p_scale} is out of range: finite and greater than 0")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise TaskError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(repr, choices))}")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, the default filled in."""
+        return DEFAULT_LRS[self.optimizer] if self.lr is None else self.lr
+
+    @property
+    def label(self) -> str:
+        """Format and optimizer: "lns8f5 madam"."""
+        return f"{self.format} {self.optimizer}"
+
+    @property
+    def moves_codes(self) -> bool:
+        """Whether Madam moves LNS codes."""
+        return self.format != FLOAT and self.optimizer == "madam"
+
+    def changes(self) -> dict[str, Any]:
+        """What differs from the defaults, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every choice, for JSON; `Recipe(**recipe.as_dict()) == recipe`."""
+        return asdict(self)
+
+    def prepare(self, model: nn.Module, seed: int) -> Optimizer:
+        """Convert the model, where the format is LNS, and make its optimizer.
+
+        Raises:
+            TaskError: where the model's weights cannot be had in that format.
+        """
+        self.convert(model, seed)
+        return self.optimizer_for(model, seed)
+
+    def convert(self, model: nn.Module, seed: int) -> None:
+        """Give the model weights of the format, in place; plain floats stay as they are.
+
+        Raises:
+            TaskError: where they cannot be had in that format.
+        """
+        if self.format == FLOAT:
+            return
+        matrices = self.parameters == "matrices"
+        try:
+            convert_model(
+                model,
+                self.format,
+                p_scale=self.p_scale,
+                zeros="redraw" if self.zeros == "redraw" else "keep",
+                filter_fn=(lambda _, p: p.ndim > 1) if matrices else None,
+                seed=seed,
+            )
+        except ValueError as error:
+            raise TaskError(f"format {self.format}: {error}") from error
+
+    def optimizer_for(self, model: nn.Module, seed: int) -> Optimizer:
+        """The optimizer of a converted model."""
+        parameters = list(model.parameters())
+        if self.optimizer == "adam":
+            return Adam(parameters, lr=self.rate)
+        if self.optimizer == "sgd":
+            return SGD(parameters, lr=self.rate, momentum=SGD_MOMENTUM)
+        return Madam(
+            parameters,
+            lr=self.rate,
+            momentum=self.momentum,
+            second_moment=self.second_moment,
+            rounding=self.rounding,
+            p_scale=self.p_scale,
+            zero="leave" if self.zeros == "leave" else "keep",
+            seed=seed,
+        )
+
+    def scheduler(self, optimizer: Optimizer, steps: int) -> LambdaLR:
+        """The schedule over so many steps, step t from 0."""
+        return LambdaLR(optimizer, _factor(self.schedule, steps))
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "optimizer": get_args(OptimizerName),
+    "schedule": get_args(Schedule),
+    "second_moment": get_args(SecondMoment),
+    "rounding": get_args(StepRounding),
+    "zeros": get_args(Zeros),
+    "parameters": get_args(Parameters),
+}
+
+
+def _factor(schedule: Schedule, steps: int) -> Callable[[int], float]:
+    if schedule == "linear":
+        return lambda t: 1 - t / steps
+    if schedule == "cosine":
+        return lambda t: (1 + math.cos(math.pi * t / steps)) / 2
+    return lambda _: 1.0

@@ -1,0 +1,112 @@
+"""What a task is: data, a network for it, a loss whose gradient trains the network, and a score.
+
+    score(model trained on the training part), measured on the test part
+
+Everything random comes from two places: torch's global generator (first weights, dropout) and the generator that is
+handed to `Task.batches` (which examples come when, noise, sequences that are drawn).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a task is scored by."""
+
+    name: str
+    """Such as "accuracy"."""
+    unit: str
+    """Such as "%" or "nats"; empty for a plain number."""
+    higher_is_better: bool
+    margin: float
+    """By how much one may be worse than another and still count as level with it: in units of the measure, or, where
+    `relative`, as a share of the other's."""
+    relative: bool = False
+
+    def level(self, score: float, best: float) -> bool:
+        """Whether `score` is at least `best`, up to the margin."""
+        worse = best - score if self.higher_is_better else score - best
+        return worse <= self.margin * (abs(best) if self.relative else 1.0) * (1 + 1e-9)  # 1.52 - 1.50 is above 0.02
+
+    def text(self, score: float) -> str:
+        """A score as people read it: "99.28 %", "1.683 nats"."""
+        digits = 2 if self.unit == "%" else 3
+        return f"{score:.{digits}f}" + (f" {self.unit}" if self.unit else "")
+
+
+ACCURACY = Measure("accuracy", "%", higher_is_better=True, margin=0.5)
+LOSS = Measure("loss", "nats", higher_is_better=False, margin=0.02)
+
+
+class Batch(NamedTuple):
+    """Inputs and targets of one step; the first dimension is the example."""
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+
+
+class Task(ABC):
+    """One problem with its data, ready to be trained. Tensors are on `device`."""
+
+    name: str
+    """What `lnsnum train --task` calls it."""
+    measure: Measure
+    source: str
+    """What data it is, in one line: "digits of scikit-learn, 1,437 training and 360 test images"."""
+    fingerprint: str
+    """SHA-256 of the data as the task uses it, hexadecimal."""
+    steps: int
+    """Training steps when nobody says how many."""
+    epoch_steps: int
+    """Steps in which as many examples are seen as the training part has."""
+    options: dict[str, Any]
+    """The arguments, beside the data, that make the same task again; JSON."""
+    device: torch.device
+    bfloat16: bool = False
+    """Whether to train under bfloat16 autocast."""
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The precision to train and test in."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """A new network on `device`, its weights drawn by torch's global generator."""
+
+    @abstractmethod
+    def batches(self, generator: torch.Generator) -> Iterator[Batch]:
+        """Training batches without end; `generator`, on the CPU, decides everything random in them."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The training loss on one batch, a scalar whose gradient trains all parameters."""
+
+    @abstractmethod
+    def score(self, model: nn.Module) -> float:
+        """The score on the test part, in units of `measure`. Puts the model in evaluation mode."""
+
+    @abstractmethod
+    def outputs(self, model: nn.Module) -> torch.Tensor:
+        """Outputs of the model, in evaluation mode, for some of the test part: equal bits tell equal models."""
+
+
+def fingerprint(*parts: torch.Tensor | bytes) -> str:
+    """SHA-256 over arrays (dtype, shape, bytes) and byte strings, hexadecimal."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            digest.update(part.contiguous().cpu().numpy().tobytes())
+        else:
+            digest.update(part)
+    return digest.hexdigest()

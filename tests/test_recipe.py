@@ -1,0 +1,240 @@
+"""Recipes, from the names that people give to the optimizer that comes of them; and what counts as level."""
+
+import json
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+
+from lnsnum.tasks import TaskError
+from lnsnum.tasks.recipe import Recipe
+from lnsnum.tasks.task import ACCURACY, LOSS, Measure
+from lnsnum.torch_bridge import LNSWeight, Madam
+
+# ------------------------------------------------------------------------------------------------- names and choices
+
+
+BAD = {
+    "format that does not fit": ({"format": "lns8f9"}, "format: fraction_bits=9 does not fit bits=8: 0 to 6"),
+    "format that is no name": ({"format": "int8"}, "format: 'int8' is no format name"),
+    "format too wide": ({"format": "lns32f23"}, "format lns32f23: at most 16 bits can be trained"),
+    "negative lr": ({"lr": -0.1}, "lr -0.1 is no learning rate: give a finite number, 0 or more"),
+    "infinite lr": ({"lr": math.inf}, "lr inf is no learning rate"),
+    "NaN for lr": ({"lr": math.nan}, "lr nan is no learning rate"),
+    "optimizer": ({"optimizer": "lion"}, "optimizer='lion' is none of 'madam', 'adam', 'sgd'"),
+    "schedule": ({"schedule": "step"}, "schedule='step' is none of 'linear', 'cosine', 'constant'"),
+    "zeros": ({"zeros": "raise"}, "zeros='raise' is none of 'redraw', 'leave', 'keep'"),
+    "parameters": ({"parameters": "vectors"}, "parameters='vectors' is none of 'all', 'matrices'"),
+    "rounding": ({"rounding": "up"}, "rounding='up' is none of "),
+    "second moment": ({"second_moment": "lns4"}, "second_moment='lns4' is none of "),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_no_recipe_can_be(case):
+    choices, sentence = BAD[case]
+    with pytest.raises(TaskError) as refused:
+        Recipe(**choices)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_every_choice_survives_json_and_shows_in_changes():
+    other = {
+        "format": "lns16f10", "optimizer": "sgd", "lr": 0.0, "schedule": "cosine", "momentum": 0.9,
+        "second_moment": "float32", "rounding": "nearest", "p_scale": 2.0, "zeros": "leave", "parameters": "matrices",
+    }  # fmt: skip
+    plain = Recipe()
+    assert plain.changes() == {}
+    assert set(plain.as_dict()) == set(other)
+    assert Recipe(**json.loads(json.dumps(plain.as_dict()))) == plain
+    for name, value in other.items():
+        recipe = Recipe(**{name: value})
+        assert recipe.changes() == {name: value}
+        assert Recipe(**json.loads(json.dumps(recipe.as_dict()))) == recipe
+    assert Recipe(**other).changes() == Recipe(**other).as_dict() == other
+
+
+def test_labels_rates_and_what_moves_codes():
+    for (fmt, optimizer), rate, moves in (
+        (("lns8f5", "madam"), 0.05, True), (("float32", "madam"), 0.05, False), (("lns8f3", "adam"), 0.001, False),
+        (("float32", "sgd"), 0.1, False),
+    ):  # fmt: skip
+        recipe = Recipe(fmt, optimizer)
+        assert (recipe.label, recipe.rate, recipe.moves_codes) == (f"{fmt} {optimizer}", rate, moves)
+    assert Recipe(lr=0.0).rate == 0.0
+    assert Recipe(optimizer="adam", lr=0.5).rate == 0.5
+
+
+# ------------------------------------------------------------------------------------------- what comes of a model
+
+
+def model():
+    """Matrices, kernels, vectors; the bias of the first layer and the shift of the normalization are zeros."""
+    torch.manual_seed(3)
+    made = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+    nn.init.zeros_(made[0].bias)
+    return made
+
+
+def formats(of):
+    return {name: p.fmt.name if isinstance(p, LNSWeight) else "float32" for name, p in of.named_parameters()}
+
+
+NAMES = ["0.weight", "0.bias", "1.weight", "1.bias", "3.weight", "3.bias"]
+
+
+@pytest.mark.parametrize("fmt", ["float32", "lns8f5", "lns16f10"])
+def test_all_parameters_are_of_the_format(fmt):
+    made = model()
+    before = {name: p.detach().clone() for name, p in made.named_parameters()}
+    Recipe(fmt).prepare(made, 0)
+    assert formats(made) == dict.fromkeys(NAMES, fmt)
+    if fmt == "float32":
+        assert all(torch.equal(p, before[name]) for name, p in made.named_parameters())
+
+
+def test_matrices_leave_floats_of_one_dimension_as_they_are():
+    made = model()
+    before = {name: p.detach().clone() for name, p in made.named_parameters()}
+    Recipe(parameters="matrices").convert(made, 0)
+    for name, p in made.named_parameters():
+        assert isinstance(p, LNSWeight) == (before[name].ndim > 1)
+        if before[name].ndim == 1:
+            assert torch.equal(p, before[name])
+
+
+@pytest.mark.parametrize(("zeros", "after_conversion", "after_a_step"), [
+    ("redraw", False, False), ("leave", True, False), ("keep", True, True),
+])  # fmt: skip
+def test_what_becomes_of_zeros(zeros, after_conversion, after_a_step):
+    made = model()
+    optimizer = Recipe(zeros=zeros).prepare(made, 0)
+    shift = made[1].bias
+    assert torch.equal(shift.detach().dequantize() == 0, torch.full((2,), after_conversion))
+    made(torch.randn(4, 1, 4, 4)).square().sum().backward()
+    optimizer.step()
+    assert torch.equal(shift.detach().dequantize() == 0, torch.full((2,), after_a_step))
+
+
+def test_p_scale_is_the_headroom_over_the_root_mean_square():
+    """A weight of 20 times the root mean square comes down to the greatest magnitude that there is."""
+    for scale in (1.0, 3.0, 8.0):
+        made = nn.Linear(20, 20, bias=False)
+        with torch.no_grad():
+            made.weight.fill_(1e-3)[0, 0] = 1.0
+        rms = made.weight.detach().square().mean().sqrt().item()
+        Recipe(p_scale=scale).convert(made, 0)
+        top = made.weight.detach().dequantize().max().item()
+        assert 0.999 * scale * rms <= top <= 1.001 * 2 ** (1 / 32) * scale * rms
+
+
+def test_the_seed_decides_what_zeros_become():
+    biases = []
+    for seed in (0, 0, 1):
+        made = model()
+        Recipe().convert(made, seed)
+        biases.append(made[0].bias.detach().dequantize())
+    assert torch.equal(biases[0], biases[1])
+    assert not torch.equal(biases[0], biases[2])
+
+
+def test_arguments_of_madam():
+    recipe = Recipe(lr=0.02, momentum=0.5, second_moment="float32", rounding="nearest", p_scale=2.0, zeros="leave")
+    made = model()
+    optimizer = recipe.prepare(made, 7)
+    assert type(optimizer) is Madam
+    (group,) = optimizer.param_groups
+    assert [id(p) for p in group["params"]] == [id(p) for p in made.parameters()]
+    del group["params"]
+    assert group == {
+        "lr": 0.02, "momentum": 0.5, "second_moment": "float32", "rounding": "nearest", "p_scale": 2.0,
+        "zero": "leave", "seed": 7, "g_bound": 10.0, "beta": 0.999, "weight_decay": 0.0, "non_finite": "skip",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("zeros", "zero"), [("redraw", "keep"), ("keep", "keep"), ("leave", "leave")])
+def test_madam_is_told_of_zeros(zeros, zero):
+    assert Recipe(zeros=zeros).prepare(model(), 0).param_groups[0]["zero"] == zero
+
+
+def test_arguments_of_adam_and_sgd():
+    adam = Recipe("lns16f10", "adam").prepare(model(), 0)
+    assert type(adam) is torch.optim.Adam
+    assert (adam.param_groups[0]["lr"], adam.param_groups[0]["betas"]) == (0.001, (0.9, 0.999))
+    assert adam.param_groups[0]["weight_decay"] == 0
+    sgd = Recipe("float32", "sgd", lr=0.3, momentum=0.1).prepare(model(), 0)
+    assert type(sgd) is torch.optim.SGD
+    assert (sgd.param_groups[0]["lr"], sgd.param_groups[0]["momentum"]) == (0.3, 0.9)
+    assert not sgd.param_groups[0]["nesterov"]
+
+
+def test_a_model_that_cannot_be_had_in_the_format():
+    made = nn.Linear(2, 2)
+    nn.init.constant_(made.weight, math.nan)
+    with pytest.raises(TaskError, match=r"^format lns8f5: .*weight"):
+        Recipe().prepare(made, 0)
+
+
+# --------------------------------------------------------------------------------------------------------- schedules
+
+SCHEDULES = {
+    "linear": [8, 6, 4, 2, 0],
+    "constant": [8, 8, 8, 8, 8],
+    "cosine": [8, 4 + math.sqrt(8), 4, 4 - math.sqrt(8), 0],
+}
+"""The learning rate at steps 0 to 4 of 4, where it begins at 8."""
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_learning_rate_at_each_step(schedule):
+    recipe = Recipe("float32", "sgd", lr=8.0, schedule=schedule)
+    optimizer = recipe.optimizer_for(nn.Linear(1, 1), 0)
+    scheduler = recipe.scheduler(optimizer, 4)
+    rates = []
+    for _ in range(5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx(SCHEDULES[schedule], abs=1e-12)
+
+
+# ---------------------------------------------------------------------------------------------------------- measures
+
+
+def within(measure, score, best):
+    """As the definition of the margin has it, of the decimal numbers."""
+    score, best, margin = (Fraction(str(number)) for number in (score, best, measure.margin))
+    allowed = margin * abs(best) if measure.relative else margin
+    return score >= best - allowed if measure.higher_is_better else score <= best + allowed
+
+
+RELATIVE_UP = Measure("gain", "", higher_is_better=True, margin=0.05, relative=True)
+RELATIVE_DOWN = Measure("error", "levels", higher_is_better=False, margin=0.05, relative=True)
+
+
+@pytest.mark.parametrize("measure", [ACCURACY, LOSS, RELATIVE_UP, RELATIVE_DOWN])
+def test_level_is_at_least_the_best_up_to_the_margin(measure):
+    hundredths = [n / 100 for n in range(150, 160)]
+    pairs = [(a, b) for a in hundredths for b in hundredths]
+    pairs += [(98.5, 99.0), (98.49, 99.0), (99.0, 98.5), (95.0, 100.0), (94.9, 100.0), (105.0, 100.0), (105.1, 100.0)]
+    pairs += [(-1.05, -1.0), (-1.06, -1.0), (-0.95, -1.0), (-0.94, -1.0), (0.0, 0.0)]
+    for score, best in pairs:
+        assert measure.level(score, best) == within(measure, score, best), (score, best)
+    assert not measure.level(math.nan, 1.0)
+
+
+def test_scores_as_people_read_them():
+    assert ACCURACY.text(99.2777) == "99.28 %"
+    assert LOSS.text(1.68251) == "1.683 nats"
+    assert RELATIVE_UP.text(-2.0) == "-2.000"
+
+
+@pytest.mark.parametrize(
+    "choice", [{"momentum": 1.0}, {"momentum": -1.0}, {"momentum": math.nan}, {"p_scale": 0.0}, {"p_scale": math.inf}]
+)
+def test_numbers_out_of_range(choice):
+    with pytest.raises(TaskError, match="is out of range"):
+        Recipe(**choice)
