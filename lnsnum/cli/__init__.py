@@ -14,7 +14,7 @@ from lnsnum.tasks import TaskError
 from lnsnum.weight_file import WeightFileError
 
 # isort: off
-from lnsnum.cli import train, convert, inspect, verify, diff, export, certify  # noqa: F401  (in the order of --help)
+from lnsnum.cli import train, study, report, convert, inspect, verify, diff, export, certify  # noqa: F401  (in the order of --help)
 
 
 CLOSED_PIPE = 141

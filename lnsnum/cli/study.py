@@ -1,0 +1,175 @@
+"""`lnsnum study`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+
+from lnsnum.cli.app import CommandError, app, check_writable, console, errors, printable
+from lnsnum.cli.tables import counted, shortened, table_of
+
+if TYPE_CHECKING:
+    from lnsnum.study.execution import ReadyProblem
+    from lnsnum.study.problems import Problem
+    from lnsnum.study.runner import Progress
+
+Named = TypeVar("Named")
+
+INTERRUPTED = 130
+"""What shells give for a program that Ctrl-C ends."""
+
+_SPEED_PERIOD = 3600.0
+"""Seconds over which the bar takes its speed: one run can take minutes."""
+
+
+@app.command()
+def study(
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="without-tuning, bits or ablations; by default all. Can be repeated."),
+    ] = None,
+    problem: Annotated[
+        list[str] | None,
+        typer.Option(help="What is trained; by default all whose data are there. Can be repeated."),
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PATH", help="Where data are. Can be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The file of results; it is continued where it is there.")] = Path(
+        "study.jsonl"
+    ),
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one for each processor. It changes no result.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many runs there are and how long they take.")
+    ] = False,
+) -> None:
+    """Train every network of the study and keep each result at once; it can be interrupted and continued."""
+    check_writable("--out", out)
+    from lnsnum.study.execution import find_data
+    from lnsnum.study.plan import PARTS
+    from lnsnum.study.problems import PROBLEMS
+
+    parts = _chosen("--part", part, {name: name for name in PARTS})
+    places = _places(data or [], PROBLEMS.values())
+    if problem is None:
+        problems = [p for p in PROBLEMS.values() if p.data is None or p.data in places]
+    else:
+        problems = _chosen("--problem", problem, PROBLEMS)
+    ready = []
+    with errors.status("reading data") as status:
+        for chosen in problems:
+            status.update(f"reading the data of {chosen.name}")
+            ready.append(find_data(chosen, places))
+    jobs = jobs or _processors()
+    if dry_run:
+        _print_estimate(ready, parts, out, jobs)
+    else:
+        _run(ready, parts, out, jobs)
+
+
+def _chosen(option: str, names: list[str] | None, known: Mapping[str, Named]) -> list[Named]:
+    """What was asked for, each once, in the order of asking; all where nothing was."""
+    for name in names or []:
+        if name not in known:
+            raise CommandError(f"{option} {name} is not known: {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names if names is not None else known)]
+
+
+def _places(assignments: Iterable[str], problems: Iterable[Problem]) -> dict[str, Path]:
+    """Paths by name, from NAME=PATH."""
+    known = list(dict.fromkeys(p.data for p in problems if p.data is not None))
+    places: dict[str, Path] = {}
+    for assignment in assignments:
+        name, equals, path = assignment.partition("=")
+        if not equals or not path:
+            raise CommandError(f"--data {assignment} is not NAME=PATH, such as {(known or ['name'])[0]}=/path/to/data")
+        if name not in known:
+            raise CommandError(f"--data {assignment}: {name!r} is not known: {', '.join(known)}")
+        if name in places:
+            raise CommandError(f"--data {name}=... is given twice: {places[name]} and {path}")
+        places[name] = Path(path)
+    return places
+
+
+def _processors() -> int:
+    """Those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _run(problems: list[ReadyProblem], parts: list[str], out: Path, jobs: int) -> None:
+    from lnsnum.study.journal import Journal
+    from lnsnum.study.runner import run_study
+
+    measures = {p.name: p.measure for p in problems}
+    with Journal(out) as journal:
+        columns = (
+            BarColumn(20), MofNCompleteColumn(), TextColumn("runs, time left"), TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )  # fmt: skip
+        shown = errors.is_terminal
+        bar = ProgressBar(
+            *columns, console=errors, transient=True, disable=not shown, speed_estimate_period=_SPEED_PERIOD
+        )
+        entry = bar.add_task("", total=None)
+
+        def show(progress: Progress) -> None:
+            from lnsnum.study.execution import describe
+
+            record = progress.record
+            text = ""
+            if record is not None:
+                score = "diverged" if record.score is None else measures[record.problem].text(record.score)
+                text = shortened(f"{describe(record.run)}: {score}", 100)
+            bar.update(entry, completed=progress.done, total=progress.total, description=text)
+
+        try:
+            with bar:
+                run_study(problems, parts, journal, jobs=jobs, on_progress=show)
+        except KeyboardInterrupt:
+            kept = counted(len(journal.records), "run")
+            errors.print(f"interrupted: {kept} kept in {printable(str(out))}; the same command continues")
+            sys.exit(INTERRUPTED)
+        records = journal.records
+    failed = sum(record.failure is not None for record in records)
+    console.print(
+        f"{counted(len(records), 'run')} in {out}, {failed} of them diverged; `lnsnum report {out}` prints the tables"
+    )
+
+
+def _print_estimate(problems: list[ReadyProblem], parts: list[str], out: Path, jobs: int) -> None:
+    from lnsnum.study.estimate import estimate
+    from lnsnum.study.journal import read_journal
+    from lnsnum.study.runner import check_records
+
+    records = read_journal(out) if out.exists() else []
+    check_records(problems, records, out)
+    with errors.status("timing some steps of each problem"):
+        found = estimate(problems, parts, records, jobs=jobs)
+    title = f"{found.runs:,} runs, {found.done:,} done, {duration(found.seconds / jobs)} left with --jobs {jobs}"
+    table: Table = table_of(title, ("part", "problem"), ("steps", "runs", "done", "time left"))
+    for row in found.rows:
+        counts = (f"{n:,}" for n in (row.steps, row.runs, row.done))
+        table.add_row(row.part, row.problem, *counts, duration(row.seconds / jobs))
+    table.add_section()
+    table.add_row("all", "", "", f"{found.runs:,}", f"{found.done:,}", duration(found.seconds / jobs))
+    table.caption = "Runs that parts share count once in all."
+    console.print(table)
+
+
+def duration(seconds: float) -> str:
+    """Such as "45 s", "12 min", "3 h 20 min"."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,108 @@
+"""The two claims, a line a problem: no tuning, and no worse than the paper's ladder.
+
+    "claim"     lns8f5 Madam as it is  against  the better of SGD and Adam, each at its best learning rate
+    "ladder"    lns8f5 Madam as it is  against  the paper's 8-bit ladder with steps to nearest
+
+Where a seed diverged there is no mean: such a rival is none, and the default has missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lnsnum.study.cells import DIVERGED, better_by, difference_cell, heading, plain, rate, sample_cell
+from lnsnum.study.plan import PAPER_LR, SEEDS, ladder
+from lnsnum.study.results import Look, Results, Sample, Tuned, label
+from lnsnum.study.statistics import mean
+from lnsnum.study.text_table import MISSING, Cell, TextTable, word
+from lnsnum.tasks.recipe import FLOAT, Recipe
+from lnsnum.tasks.task import Measure
+from lnsnum.torch_bridge.madam import DEFAULT_LR
+
+DEFAULT = Recipe()
+RIVALS = (Recipe(FLOAT, "sgd"), Recipe(FLOAT, "adam"))
+LEVELS = 256
+
+_INTERVALS = f"Means of {SEEDS} seeds ± half of their 95 % interval; the difference, positive where lns8f5 is better, "
+_INTERVALS += "with Welch's."
+_STAR = "* zero is not in the interval."
+
+
+def claim(results: Results, problems: Sequence[str]) -> list[TextTable]:
+    """How the default does against what people get by tuning."""
+    look = results.look()
+    rows = [[word(problem), *_claim(look, results.measures[problem], problem)] for problem in problems]
+    title = f"{label(DEFAULT)} at its default lr {rate(DEFAULT.rate)} against the better of SGD and Adam at its best lr"
+    columns = ["", "measure", "rival", "its mean", "lns8f5 Madam", "difference", "margin", "verdict"]
+    verdicts = "above: the difference is positive; level: it is within the margin; missed: neither."
+    return [TextTable("claim", title, columns, rows, [_INTERVALS, _STAR, verdicts, *look.notes()], None, look.missing)]
+
+
+def _claim(look: Look, measure: Measure, problem: str) -> list[Cell]:
+    ours = look.sample(problem, DEFAULT, SEEDS)
+    tuned = [look.tuned(problem, rival) for rival in RIVALS]
+    start, own = word(heading(measure)), sample_cell(measure, ours)
+    if not all(rival.done for rival in tuned):
+        return [start, MISSING, MISSING, own, MISSING, MISSING, MISSING]
+    rival = _better(measure, tuned)
+    if rival is None:
+        return [start, DIVERGED, DIVERGED, own, MISSING, MISSING, word("no rival")]
+    recipe, theirs = rival
+    name = f"{label(recipe).removeprefix(f'{FLOAT} ')} {rate(recipe.rate)}"
+    margin = measure.margin * (abs(mean(theirs.scores)) if measure.relative else 1.0)
+    return [
+        start,
+        Cell(name, {"optimizer": recipe.optimizer, "lr": recipe.rate}),
+        sample_cell(measure, theirs),
+        own,
+        difference_cell(measure, ours, theirs),
+        Cell(plain(measure, margin), margin),
+        _verdict(measure, ours, theirs),
+    ]
+
+
+def _better(measure: Measure, tuned: Sequence[Tuned]) -> tuple[Recipe, Sample] | None:
+    """The one with the better mean of those that no seed let down."""
+    sign = 1 if measure.higher_is_better else -1
+    sound = [(it.best.recipe, it.sample) for it in tuned if it.best and it.sample and it.sample.complete]
+    return max(sound, key=lambda pair: sign * mean(pair[1].scores), default=None)
+
+
+def _verdict(measure: Measure, ours: Sample, theirs: Sample) -> Cell:
+    if ours.missing:
+        return MISSING
+    if ours.diverged:
+        return word("missed")
+    if better_by(measure, ours, theirs).mean > 0.0:
+        return word("above")
+    return word("level" if measure.level(mean(ours.scores), mean(theirs.scores)) else "missed")
+
+
+def ladders(results: Results, problems: Sequence[str]) -> list[TextTable]:
+    """How the default does against the paper's number system: a table for the paper's learning rate, one for ours."""
+    tables = []
+    for lr in (PAPER_LR, DEFAULT_LR):
+        look, rival = results.look(), ladder(LEVELS, lr)
+        rows = []
+        for problem in problems:
+            if not look.has_ladder(problem, lr):
+                continue
+            measure = results.measures[problem]
+            ours, theirs = look.sample(problem, DEFAULT, SEEDS), look.sample(problem, rival, SEEDS)
+            cells = [sample_cell(measure, ours), sample_cell(measure, theirs), difference_cell(measure, ours, theirs)]
+            rows.append([word(problem), word(heading(measure)), *cells, _side(measure, ours, theirs)])
+        title = f"{label(DEFAULT)} at its default lr {rate(DEFAULT.rate)} against the paper's ladder of {LEVELS} "
+        title += f"levels, steps to nearest, lr {rate(lr)}"
+        columns = ["", "measure", "lns8f5 Madam", "ladder", "difference", "verdict"]
+        tables.append(TextTable("ladder", title, columns, rows, [_INTERVALS, _STAR, *look.notes()], None, look.missing))
+    return tables
+
+
+def _side(measure: Measure, ours: Sample, theirs: Sample) -> Cell:
+    """Whether we are above the ladder: one that diverged is below one that did not."""
+    if ours.missing or theirs.missing or (ours.diverged and theirs.diverged):
+        return MISSING
+    if ours.diverged or theirs.diverged:
+        return word("below" if ours.diverged else "above")
+    better = better_by(measure, ours, theirs).mean
+    return word("above" if better > 0.0 else "below" if better < 0.0 else "equal")

@@ -1,0 +1,156 @@
+"""Which runs each part of the study is made of; some follow from the results of others.
+
+    without-tuning     every row at every learning rate of the grid, one seed; then five seeds at its best and default
+    bits               formats of 4 to 16 bits, two roundings, the paper's ladders, float32: three seeds
+    ablations          the default recipe with one choice changed: three seeds
+
+Of SGD and Adam the best two learning rates get five seeds: one seed may mislead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lnsnum.format import LNSFormat
+from lnsnum.study.problems import Problem
+from lnsnum.tasks.recipe import FLOAT, Recipe
+from lnsnum.tasks.task import Measure
+from lnsnum.torch_bridge.madam import DEFAULT_LR
+
+PARTS = ("without-tuning", "bits", "ablations")
+
+GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""The learning rates of the paper's Figure 1: five over four decades."""
+HALF_DECADES = (3e-4, 3e-3, 3e-2, 3e-1)
+"""Between them; only SGD and Adam are tuned so finely."""
+SEEDS = 5
+FEWER_SEEDS = 3
+
+ROWS = (
+    Recipe("lns8f5"),
+    Recipe("lns8f4"),
+    Recipe("lns8f3"),
+    Recipe(FLOAT, "madam"),
+    Recipe(FLOAT, "sgd"),
+    Recipe(FLOAT, "adam"),
+)
+"""The rows of the paper's Figure 1, and ours."""
+COARSE_ROWS = (ROWS[0], *ROWS[-2:])
+"""The default, SGD and Adam: what long problems are left with."""
+
+LADDERS = {256: 0.01, 1024: 10**-2.5, 4096: 0.001}
+"""The paper's ladders w = max * exp(-base_lr * k): levels and base_lr; the middle one is the geometric mean."""
+PAPER_LR = 0.01
+
+
+def ladder(levels: int, lr: float) -> Recipe:
+    """B-bit Madam of the paper: so many levels beside the sign, steps to nearest, a float32 second moment."""
+    fmt = LNSFormat.madam(levels.bit_length(), LADDERS[levels])
+    return Recipe(fmt.name, lr=lr, rounding="nearest", second_moment="float32")
+
+
+WIDTHS = ("lns4f1", "lns5f2", "lns6f3", "lns8f5", "lns10f6", "lns12f8", "lns16f11")
+"""Formats of 4 to 16 bits."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network trained once."""
+
+    problem: str
+    recipe: Recipe
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The same text for the same run: problem, recipe with the learning rate filled in, seed."""
+        recipe = replace(self.recipe, lr=self.recipe.rate).as_dict()
+        return json.dumps([self.problem, recipe, self.seed], sort_keys=True)
+
+
+Scores = Mapping[str, float | None]
+"""The score of each finished run, by its key; None where it diverged."""
+
+
+def planned(part: str, problem: Problem, measure: Measure, scores: Scores) -> list[Run]:
+    """The runs of one part on one problem that are known already; more may follow when these are done."""
+    if part == "without-tuning":
+        return _without_tuning(problem, measure, scores)
+    recipes = {"bits": bits_recipes, "ablations": ablation_recipes}[part]()
+    return [Run(problem.name, recipe, seed) for recipe in recipes.values() for seed in range(FEWER_SEEDS)]
+
+
+def _without_tuning(problem: Problem, measure: Measure, scores: Scores) -> list[Run]:
+    runs = []
+    for row in rows_of(problem):
+        grid = [Run(problem.name, replace(row, lr=lr), 0) for lr in row_rates(row, problem)]
+        runs += grid
+        chosen = [Run(problem.name, row, 0), *best_runs(grid, measure, scores, candidates(row, problem))]
+        runs += [replace(run, seed=seed) for run in chosen for seed in range(SEEDS)]
+    ladders = [ladder(256, lr) for lr in ladder_rates(problem)]
+    runs += [Run(problem.name, recipe, seed) for recipe in ladders for seed in range(SEEDS)]
+    return list({run.key: run for run in runs}.values())
+
+
+def rows_of(problem: Problem) -> list[Recipe]:
+    """The rows that are trained on a problem."""
+    return [row for row in ROWS if not problem.coarse or row in COARSE_ROWS]
+
+
+def row_rates(row: Recipe, problem: Problem | None = None) -> list[float]:
+    """The learning rates that a row is tried at, on any problem or on one."""
+    fine = row.optimizer != "madam" and not (problem and problem.coarse)
+    return sorted({*GRID, row.rate, *(HALF_DECADES if fine else ())})
+
+
+def ladder_rates(problem: Problem) -> list[float]:
+    """The learning rates at which the paper's 8-bit ladder is trained on a problem."""
+    return [PAPER_LR] if problem.coarse else [PAPER_LR, DEFAULT_LR]
+
+
+def candidates(row: Recipe, problem: Problem) -> int:
+    """How many of a row's learning rates get five seeds."""
+    return 1 if row.optimizer == "madam" or problem.coarse else 2
+
+
+def best_runs(grid: Iterable[Run], measure: Measure, scores: Scores, count: int = 1) -> list[Run]:
+    """The best of a grid that is done, the best first; none while it is not, or where all diverged."""
+    grid = list(grid)
+    if not all(run.key in scores for run in grid):
+        return []
+    sign = 1 if measure.higher_is_better else -1
+    finished = [(score, run) for run in grid if (score := scores[run.key]) is not None]
+    return [run for _, run in sorted(finished, key=lambda pair: -sign * pair[0])[:count]]
+
+
+def bits_recipes() -> dict[str, Recipe]:
+    """The recipes of the part "bits", by label."""
+    recipes: dict[str, Recipe] = {}
+    for name in WIDTHS:
+        recipes[f"{name} stochastic"] = Recipe(name)
+        recipes[f"{name} nearest"] = Recipe(name, rounding="nearest")
+    for levels, base_lr in LADDERS.items():
+        recipes[f"ladder {levels} x {base_lr:.2g}"] = ladder(levels, PAPER_LR)
+    return recipes | {"float32 Madam": Recipe(FLOAT)}
+
+
+def ablation_recipes() -> dict[str, Recipe]:
+    """The recipes of the part "ablations", by label: the default, and one choice changed in each other."""
+    changes: dict[str, dict[str, Any]] = {
+        "default": {},
+        "second moment in float32": {"second_moment": "float32"},
+        "rounding stochastic_value": {"rounding": "stochastic_value"},
+        "rounding nearest": {"rounding": "nearest"},
+        "zeros leave": {"zeros": "leave"},
+        "zeros kept": {"zeros": "keep"},
+        "p_scale 1.5": {"p_scale": 1.5},
+        "p_scale 6": {"p_scale": 6.0},
+        "schedule cosine": {"schedule": "cosine"},
+        "schedule constant": {"schedule": "constant"},
+        "momentum 0.9": {"momentum": 0.9},
+        "matrices only": {"parameters": "matrices"},
+    }
+    return {label: Recipe(**change) for label, change in changes.items()}

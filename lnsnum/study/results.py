@@ -1,0 +1,183 @@
+"""The journal as the tables ask it: what became of a run, of a run with several seeds, of a row's learning rates."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from lnsnum.study.journal import Record, scores
+from lnsnum.study.plan import PARTS, SEEDS, Run, best_runs, candidates, ladder_rates, planned, row_rates, rows_of
+from lnsnum.study.problems import PROBLEMS, Problem
+from lnsnum.study.statistics import mean
+from lnsnum.tasks import TaskError
+from lnsnum.tasks.recipe import Recipe
+from lnsnum.tasks.task import Measure
+
+_NAMES = {"madam": "Madam", "adam": "Adam", "sgd": "SGD"}
+
+
+def label(recipe: Recipe) -> str:
+    """Format and optimizer as people write them: "lns8f5 Madam"."""
+    return f"{recipe.format} {_NAMES[recipe.optimizer]}"
+
+
+def problem_of(name: str) -> Problem:
+    """The problem of that name; one of which nothing else is known where there is none."""
+    return PROBLEMS.get(name) or Problem(name, task="", steps=0)
+
+
+class No(enum.Enum):
+    """Why a run has no score."""
+
+    MISSING = enum.auto()
+    DIVERGED = enum.auto()
+
+
+Outcome = float | No
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The same run with several seeds."""
+
+    scores: tuple[float, ...]
+    diverged: int
+    missing: int
+
+    @property
+    def runs(self) -> int:
+        """How many there are or should be."""
+        return len(self.scores) + self.diverged + self.missing
+
+    @property
+    def complete(self) -> bool:
+        """Whether each run has a score: only then is it compared with others."""
+        return not self.diverged and not self.missing
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A row at its best learning rate."""
+
+    grid: dict[float, Outcome]
+    """By learning rate, with seed 0."""
+    best: Run | None
+    """With seed 0; None where the grid is not done, or no run of it has a score."""
+    sample: Sample | None
+    """The best with five seeds; None where there is no best."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is missing."""
+        return No.MISSING not in self.grid.values() and (self.sample is None or not self.sample.missing)
+
+
+class Results:
+    """All records of a journal, and the measures of its problems.
+
+    Args:
+        records: those of the journal, in its order.
+        measure_of: the measure of a problem, by its name; a KeyError where there is none of that name.
+
+    Raises:
+        TaskError: where a record is of a problem that `measure_of` does not know.
+    """
+
+    def __init__(self, records: Iterable[Record], measure_of: Callable[[str], Measure]) -> None:
+        self.records: dict[str, Record] = {record.run.key: record for record in records}
+        order = {problem: place for place, problem in enumerate(PROBLEMS)}
+        found = dict.fromkeys(record.problem for record in self.records.values())
+        self.problems = sorted(found, key=lambda problem: order.get(problem, len(order)))
+        self.measures: dict[str, Measure] = {}
+        for problem in self.problems:
+            try:
+                self.measures[problem] = measure_of(problem)
+            except KeyError as error:
+                raise TaskError(f"the journal has runs of {problem!r}, which this version does not know") from error
+        self.scores = scores(self.records.values())
+
+    def look(self) -> Look:
+        """A look at the results that knows what was missing."""
+        return Look(self)
+
+    def of(self, problem: str) -> list[Record]:
+        """The records of one problem."""
+        return [record for record in self.records.values() if record.problem == problem]
+
+    def begun(self, part: str, problems: Sequence[str]) -> list[str]:
+        """The problems of which there is a run that belongs to this part alone."""
+        begun = []
+        for problem in problems:
+            runs = {one: self._planned(one, problem) for one in PARTS}
+            own = runs[part].difference(*(runs[one] for one in PARTS if one != part))
+            if own & self.records.keys():
+                begun.append(problem)
+        return begun
+
+    def _planned(self, part: str, problem: str) -> set[str]:
+        return {run.key for run in planned(part, problem_of(problem), self.measures[problem], self.scores)}
+
+
+class Look:
+    """One look at the results: it remembers which runs were asked for."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._asked: set[str] = set()
+
+    @property
+    def asked(self) -> int:
+        """So many runs were asked for."""
+        return len(self._asked)
+
+    @property
+    def missing(self) -> int:
+        """So many of them are not there."""
+        return len(self._asked - self._results.records.keys())
+
+    def notes(self) -> list[str]:
+        """How many are missing, in words; no note where none is."""
+        return [f"{self.missing} of {self.asked} runs are missing."] if self.missing else []
+
+    def outcome(self, run: Run) -> Outcome:
+        """The score of a run."""
+        self._asked.add(run.key)
+        if run.key not in self._results.scores:
+            return No.MISSING
+        score = self._results.scores[run.key]
+        return No.DIVERGED if score is None else score
+
+    def sample(self, problem: str, recipe: Recipe, seeds: int) -> Sample:
+        """The scores with seeds 0 to `seeds` - 1."""
+        outcomes = [self.outcome(Run(problem, recipe, seed)) for seed in range(seeds)]
+        finished = tuple(outcome for outcome in outcomes if not isinstance(outcome, No))
+        return Sample(finished, outcomes.count(No.DIVERGED), outcomes.count(No.MISSING))
+
+    def grid(self, problem: str, row: Recipe) -> dict[float, Outcome]:
+        """The scores of a row with seed 0, by learning rate."""
+        rates = row_rates(row, problem_of(problem)) if row in self.rows(problem) else []
+        return {lr: self.outcome(Run(problem, replace(row, lr=lr), 0)) for lr in rates}
+
+    def rows(self, problem: str) -> list[Recipe]:
+        """The rows that are trained on a problem."""
+        return rows_of(problem_of(problem))
+
+    def has_ladder(self, problem: str, lr: float) -> bool:
+        """Whether the paper's 8-bit ladder is trained on a problem at this learning rate."""
+        return lr in ladder_rates(problem_of(problem))
+
+    def tuned(self, problem: str, row: Recipe) -> Tuned:
+        """A row at the learning rate that is best for the problem: by five seeds, where several rates have them."""
+        grid = self.grid(problem, row)
+        runs = [Run(problem, replace(row, lr=lr), 0) for lr in grid]
+        measure = self._results.measures[problem]
+        best = best_runs(runs, measure, self._results.scores, candidates(row, problem_of(problem)))
+        samples = [(run, self.sample(problem, run.recipe, SEEDS)) for run in best]
+        if not samples:
+            return Tuned(grid, None, None)
+        sign = 1 if measure.higher_is_better else -1
+        whole = [pair for pair in samples if pair[1].complete]
+        if not whole or any(sample.missing for _, sample in samples):
+            return Tuned(grid, *samples[0])
+        return Tuned(grid, *max(whole, key=lambda pair: sign * mean(pair[1].scores)))

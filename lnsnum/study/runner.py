@@ -1,0 +1,136 @@
+"""The study itself: what is planned and not done yet is run, in several processes; each result is kept at once.
+
+A run's result depends on neither the number of processes nor on what ran before it. Some runs follow from the scores
+of others, so the plan is made again after each result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lnsnum.atomic_file import shown
+from lnsnum.study.execution import ReadyProblem, describe, one_run
+from lnsnum.study.journal import Journal, Record, scores
+from lnsnum.study.plan import Run, Scores, planned
+from lnsnum.study.workers import Workers
+from lnsnum.tasks import TaskError
+from lnsnum.tasks.task import Task
+
+
+class Progress(NamedTuple):
+    """How far the study is."""
+
+    done: int
+    total: int
+    """Runs in all, as far as they can be known now."""
+    record: Record | None
+    """The run that finished last; None at the start."""
+
+
+def run_study(
+    problems: Sequence[ReadyProblem],
+    parts: Sequence[str],
+    journal: Journal,
+    *,
+    jobs: int = 1,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Run all that is missing in the journal; only this process writes it.
+
+    Raises:
+        TaskError: where the journal is of other steps or data; after all others, where runs did not come to a result.
+    """
+    check_records(problems, journal.records, journal.path)
+    known = scores(journal.records)
+    ready = {problem.name: problem for problem in problems}
+    runs = {name: planned_runs(problem, parts, known) for name, problem in ready.items()}
+    foreseen = {name: foreseen_runs(problem, parts, known).keys() for name, problem in ready.items()}
+    failures: dict[str, str] = {}
+
+    def report(record: Record | None) -> None:
+        keys = {key for of_problem in foreseen.values() for key in of_problem}
+        on_progress(Progress(len(keys & known.keys()), len(keys), record))
+
+    report(None)
+    with Workers[_Job, Record](jobs, _do) as workers:
+        while True:
+            taken = {job.run.key for job in workers.busy} | known.keys() | failures.keys()
+            left = (run for of_problem in runs.values() for key, run in of_problem.items() if key not in taken)
+            while workers.has_room and (found := next(left, None)):
+                workers.hand(_Job(ready[found.problem], found))
+            if not workers.busy:
+                break
+            job, record, failure = workers.next()
+            if record is None:
+                failures[job.run.key] = f"{describe(job.run)}: {failure}"
+                continue
+            journal.append(record)
+            known[job.run.key] = record.score
+            name = job.problem.name
+            before, runs[name] = runs[name].keys(), planned_runs(job.problem, parts, known)
+            if runs[name].keys() != before:
+                foreseen[name] = foreseen_runs(job.problem, parts, known).keys()
+            report(record)
+    if failures:
+        count, first = len(failures), next(iter(failures.values()))
+        what = "a run came to no result:" if count == 1 else f"{count} runs came to no result, such as"
+        kept = "1 run" if len(journal.records) == 1 else f"{len(journal.records):,} runs"
+        raise TaskError(f"{what} {first}; {kept} kept in {shown(journal.path)}")
+
+
+def check_records(problems: Iterable[ReadyProblem], records: Iterable[Record], path: Path) -> None:
+    """Raise TaskError where runs of these problems, found at a path, had other steps or data."""
+    ready = {problem.name: problem for problem in problems}
+    for record in records:
+        problem = ready.get(record.problem)
+        if problem is not None and (record.steps, record.data) != (problem.problem.steps, problem.data):
+            raise TaskError(
+                f"{shown(path)}: problem {problem.name} was run with {record.steps} steps on data {record.data}; now "
+                f"it has {problem.problem.steps} steps on data {problem.data}: use another --out"
+            )
+
+
+def planned_runs(problem: ReadyProblem, parts: Iterable[str], known: Scores) -> dict[str, Run]:
+    """The runs of these parts that are known already, by their keys, each once."""
+    runs = (run for part in parts for run in planned(part, problem.problem, problem.measure, known))
+    return {run.key: run for run in runs}
+
+
+def foreseen_runs(problem: ReadyProblem, parts: Iterable[str], known: Scores) -> dict[str, Run]:
+    """The runs that it would be in all if those that have no score yet all came out alike."""
+    parts, guessed = list(parts), dict(known)
+    while True:
+        runs = planned_runs(problem, parts, guessed)
+        if runs.keys() <= guessed.keys():
+            return runs
+        guessed = {**dict.fromkeys(runs, 0.0), **guessed}
+
+
+class _Job(NamedTuple):
+    problem: ReadyProblem
+    run: Run
+
+
+_last_task: list[tuple[ReadyProblem, Task]] = []
+"""In a worker: the task of the last run. Runs come problem by problem."""
+
+
+def _do(job: _Job) -> Record:
+    return one_run(task_of(job.problem), job.problem.problem, job.run)
+
+
+def task_of(problem: ReadyProblem) -> Task:
+    """The problem's task, made anew where the one before was another's.
+
+    Raises:
+        TaskError: where the data are no longer those that were found.
+    """
+    if not _last_task or _last_task[0][0] != problem:
+        _last_task.clear()  # two sets of data may not fit into memory
+        task = problem.make()
+        if not task.fingerprint.startswith(problem.data):
+            raise TaskError(f"the data of {problem.name} have changed since the study was started")
+        _last_task.append((problem, task))
+    return _last_task[0][1]

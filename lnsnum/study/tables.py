@@ -1,0 +1,70 @@
+"""The tables of the study, by name, each made of the journal alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from lnsnum.study import bookkeeping, claims, learning_rates, variants
+from lnsnum.study.results import Results
+from lnsnum.study.text_table import TextTable
+from lnsnum.tasks import TaskError
+
+
+class _Maker(NamedTuple):
+    make: Callable[[Results, Sequence[str]], list[TextTable]]
+    part: str | None
+    """The part of the study that it tells of: problems of which no run of that part is there are left out."""
+
+
+TABLES: Mapping[str, _Maker] = {
+    "claim": _Maker(claims.claim, "without-tuning"),
+    "one-rate": _Maker(learning_rates.one_rate, "without-tuning"),
+    "ladder": _Maker(claims.ladders, "without-tuning"),
+    "grid": _Maker(learning_rates.grid, "without-tuning"),
+    "bits": _Maker(variants.bits, "bits"),
+    "ablations": _Maker(variants.ablations, "ablations"),
+    "memory": _Maker(bookkeeping.memory, None),
+    "budget": _Maker(bookkeeping.budget, None),
+}
+"""In the order in which they are printed."""
+
+
+def make_tables(results: Results, names: Sequence[str] = (), problems: Sequence[str] = ()) -> list[TextTable]:
+    """The tables of these names for these problems; all, where none is named. One with no problem is left out.
+
+    Raises:
+        TaskError: where there is no table of a name, or no run of a problem.
+    """
+    for name in names:
+        if name not in TABLES:
+            raise TaskError(f"there is no table {name!r}: the tables are {', '.join(TABLES)}")
+    chosen = choose(results, problems)
+    tables = []
+    for name in names or TABLES:
+        make, part = TABLES[name]
+        if of := chosen if part is None else results.begun(part, chosen):
+            left_out = [problem for problem in chosen if problem not in of]
+            tables += [_noted(table, left_out) for table in make(results, of)]
+    return tables
+
+
+def _noted(table: TextTable, left_out: Sequence[str]) -> TextTable:
+    """The table with a note on the problems that it has no line of; one of a single problem is left as it is."""
+    if not left_out or table.problem is not None:
+        return table
+    return replace(table, notes=[*table.notes, f"Not begun: {', '.join(left_out)}."])
+
+
+def choose(results: Results, problems: Sequence[str]) -> list[str]:
+    """The problems of these names, or all, in the order of the study.
+
+    Raises:
+        TaskError: where the journal has no run of one.
+    """
+    for problem in problems:
+        if problem not in results.problems:
+            known = ", ".join(results.problems) or "none at all"
+            raise TaskError(f"the journal has no run of the problem {problem!r}: it has runs of {known}")
+    return [problem for problem in results.problems if not problems or problem in problems]
