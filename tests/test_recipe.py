@@ -52,9 +52,11 @@ def test_every_choice_survives_json_and_shows_in_changes():
     assert Recipe(**json.loads(json.dumps(plain.as_dict()))) == plain
     for name, value in other.items():
         recipe = Recipe(**{name: value})
-        assert recipe.changes() == {name: value}
+        assert recipe.changes() == {name: value}  # what follows from the optimizer alone is no change
         assert Recipe(**json.loads(json.dumps(recipe.as_dict()))) == recipe
-    assert Recipe(**other).changes() == Recipe(**other).as_dict() == other
+    assert Recipe(**other).as_dict() == other
+    assert Recipe(**other).changes() == {name: value for name, value in other.items() if name != "momentum"}  # SGD's
+    assert Recipe(optimizer="adam", momentum=0.9, lr=1e-3).changes() == {"optimizer": "adam"}
 
 
 def test_labels_rates_and_what_moves_codes():
@@ -93,7 +95,12 @@ def test_all_parameters_are_of_the_format(fmt):
     Recipe(fmt).prepare(made, 0)
     assert formats(made) == dict.fromkeys(NAMES, fmt)
     if fmt == "float32":
-        assert all(torch.equal(p, before[name]) for name, p in made.named_parameters())
+        for name, p in made.named_parameters():
+            assert torch.equal(p[before[name] != 0], before[name][before[name] != 0])
+            assert bool((p != 0).all())  # Madam could not move them
+    made = model()
+    Recipe("float32", zeros="keep").prepare(made, 0)
+    assert any(bool((p == 0).any()) for p in made.parameters())
 
 
 def test_matrices_leave_floats_of_one_dimension_as_they_are():
@@ -165,9 +172,12 @@ def test_arguments_of_adam_and_sgd():
     assert type(adam) is torch.optim.Adam
     assert (adam.param_groups[0]["lr"], adam.param_groups[0]["betas"]) == (0.001, (0.9, 0.999))
     assert adam.param_groups[0]["weight_decay"] == 0
-    sgd = Recipe("float32", "sgd", lr=0.3, momentum=0.1).prepare(model(), 0)
-    assert type(sgd) is torch.optim.SGD
-    assert (sgd.param_groups[0]["lr"], sgd.param_groups[0]["momentum"]) == (0.3, 0.9)
+    still = Recipe("float32", "adam", momentum=0.0).prepare(model(), 0)
+    assert still.param_groups[0]["betas"] == (0.0, 0.999)
+    for momentum, expected in ((None, 0.9), (0.1, 0.1)):
+        sgd = Recipe("float32", "sgd", lr=0.3, momentum=momentum).prepare(model(), 0)
+        assert type(sgd) is torch.optim.SGD
+        assert (sgd.param_groups[0]["lr"], sgd.param_groups[0]["momentum"]) == (0.3, expected)
     assert not sgd.param_groups[0]["nesterov"]
 
 

@@ -34,7 +34,7 @@ LINE = (
     b'"seconds": 0.125, "weights": 10, "weight_bytes": 1.0, "state_bytes": 1.25, "lnsnum": "1.0", "torch": "2.0"}\n'
 )
 RECORD = Record(
-    "toy", 30, "0123456789abcdef", Recipe(lr=0.05), 0, 1.5, None, 2.25, 0.125, 10, 1.0, 1.25, "1.0", "2.0"
+    "toy", 30, "0123456789abcdef", Recipe(lr=0.05, momentum=0.0), 0, 1.5, None, 2.25, 0.125, 10, 1.0, 1.25, "1.0", "2.0"
 )  # fmt: skip
 LINE_2 = LINE.replace(b'"seed": 0, "score": 1.5, "failure": null', b'"seed": 1, "score": null, "failure": "\\u00fc"')
 RECORD_2 = replace(RECORD, seed=1, score=None, failure="ü")
@@ -209,7 +209,7 @@ def test_a_record_of_a_run():
     assert record.score == task.score(model)
     assert (record.weights, record.weight_bytes, record.state_bytes) == (10, 4.0, (2 * 40 + 2 * 4) / 10)
     assert (record.problem, record.steps, record.data, record.seed) == ("toy", 30, "0123456789abcdef", 3)
-    assert (record.run, record.failure) == (run, None)
+    assert (record.run.key, record.failure) == (run.key, None)
     assert (record.lnsnum, record.torch) == (lnsnum.__version__, str(torch.__version__))
     again = one_run(task, problem, run)
     assert replace(again, seconds=record.seconds) == record
@@ -248,7 +248,7 @@ def test_all_that_is_planned_is_run_once(tmp_path, monkeypatch, jobs, measure):
         rate = job.run.recipe.rate
         score = None if rate == 1.0 else 50 - abs(rate - 0.01) - job.run.seed  # every 0.01 is the best, or every 1e-4
         return replace(
-            RECORD, recipe=replace(job.run.recipe, lr=rate), seed=job.run.seed, score=score,
+            RECORD, recipe=job.run.recipe.filled(), seed=job.run.seed, score=score, torch=torch.__version__,
             failure="diverged" if score is None else None,
         )  # fmt: skip
 
@@ -361,6 +361,13 @@ def test_a_journal_of_other_steps_or_data_is_not_continued(tmp_path):
     path.write_bytes(changed(data="f" * 16))
     with pytest.raises(TaskError, match=r"data ffffffffffffffff; now it has 30 steps on data 0123.*use another --out"):
         run_small_plan(path, ToyProblem())
+
+
+def test_a_journal_of_another_torch_is_not_continued():
+    problem = find_data(ToyProblem(), {})
+    runner.check_records([problem], [replace(RECORD, torch=torch.__version__)], Path("j"))
+    with pytest.raises(TaskError, match=r"^j: problem toy was run with torch 2\.0, and this is .*use another --out$"):
+        runner.check_records([problem], [RECORD], Path("j"))
 
 
 # How long it takes.

@@ -103,7 +103,12 @@ def train(
         float | None, typer.Option(min=0.0, help="Learning rate; by default 0.05 for madam, 0.001 adam, 0.1 sgd.")
     ] = None,
     schedule: Annotated[ScheduleName, typer.Option(help="How the learning rate falls.")] = ScheduleName.linear,
-    momentum: Annotated[float, typer.Option(min=0.0, max=0.9999, help="Of Madam; a third byte a weight.")] = 0.0,
+    momentum: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=0.9999, help="By default 0 for madam (otherwise a third byte a weight), 0.9 for the others."
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training data; 30 over the digits.")
     ] = None,
@@ -207,6 +212,7 @@ def _train_once(task: Task, recipe: Recipe, steps: int, seed: int, out: Path, st
     run = training.train(task, model, optimizer, recipe, steps=steps, seed=seed)
     try:
         history = _with_progress(recipe.label, run, steps, show_moved=recipe.moves_codes)
+        training.check_outputs(task, model)
     except (KeyboardInterrupt, training.DivergedError) as stop:
         if stopped is None:
             raise

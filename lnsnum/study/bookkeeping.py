@@ -23,7 +23,7 @@ def memory(results: Results, problems: Sequence[str]) -> list[TextTable]:
 
 def _held(results: Results, problem: str, recipe: Recipe) -> Cell:
     for record in results.of(problem):
-        if record.score is not None and replace(record.recipe, lr=None) == recipe:
+        if record.score is not None and replace(record.recipe.filled(), lr=None) == replace(recipe.filled(), lr=None):
             text = f"{record.weight_bytes:.2f} + {record.state_bytes:.2f}"
             return Cell(text, {"weights": record.weight_bytes, "state": record.state_bytes})
     return MISSING

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lnsnum.study.cells import DIVERGED, better_by, difference_cell, heading, plain, rate, sample_cell
-from lnsnum.study.plan import PAPER_LR, SEEDS, ladder
+from lnsnum.study.plan import LADDER_RUNS, SEEDS, ladder
 from lnsnum.study.results import Look, Results, Sample, Tuned, label
 from lnsnum.study.statistics import mean
 from lnsnum.study.text_table import MISSING, Cell, TextTable, word
 from lnsnum.tasks.recipe import FLOAT, Recipe
 from lnsnum.tasks.task import Measure
-from lnsnum.torch_bridge.madam import DEFAULT_LR
 
 DEFAULT = Recipe()
 RIVALS = (Recipe(FLOAT, "sgd"), Recipe(FLOAT, "adam"))
@@ -25,6 +24,10 @@ LEVELS = 256
 
 _INTERVALS = f"Means of {SEEDS} seeds ± half of their 95 % interval; the difference, positive where lns8f5 is better, "
 _INTERVALS += "with Welch's."
+_VERDICTS = (
+    "above: all of the interval is positive; level: the difference is within the margin; missed: it is not.",
+    "?: the interval holds differences of the other verdict too.",
+)
 _STAR = "* zero is not in the interval."
 
 
@@ -34,8 +37,8 @@ def claim(results: Results, problems: Sequence[str]) -> list[TextTable]:
     rows = [[word(problem), *_claim(look, results.measures[problem], problem)] for problem in problems]
     title = f"{label(DEFAULT)} at its default lr {rate(DEFAULT.rate)} against the better of SGD and Adam at its best lr"
     columns = ["", "measure", "rival", "its mean", "lns8f5 Madam", "difference", "margin", "verdict"]
-    verdicts = "above: the difference is positive; level: it is within the margin; missed: neither."
-    return [TextTable("claim", title, columns, rows, [_INTERVALS, _STAR, verdicts, *look.notes()], None, look.missing)]
+    notes = [_INTERVALS, _STAR, *_VERDICTS, *look.notes()]
+    return [TextTable("claim", title, columns, rows, notes, None, look.missing)]
 
 
 def _claim(look: Look, measure: Measure, problem: str) -> list[Cell]:
@@ -73,26 +76,31 @@ def _verdict(measure: Measure, ours: Sample, theirs: Sample) -> Cell:
         return MISSING
     if ours.diverged:
         return word("missed")
-    if better_by(measure, ours, theirs).mean > 0.0:
+    better, best = better_by(measure, ours, theirs), mean(theirs.scores)
+    low, high = (better.mean if end is None else end for end in (better.low, better.high))
+    if low > 0.0:
         return word("above")
-    return word("level" if measure.level(mean(ours.scores), mean(theirs.scores)) else "missed")
+    margin = measure.margin * (abs(best) if measure.relative else 1.0)
+    if measure.level(mean(ours.scores), best):
+        return word("level" if low >= -margin * (1 + 1e-9) else "level?")
+    return word("missed" if high < -margin else "missed?")
 
 
 def ladders(results: Results, problems: Sequence[str]) -> list[TextTable]:
     """How the default does against the paper's number system: a table for the paper's learning rate, one for ours."""
     tables = []
-    for lr in (PAPER_LR, DEFAULT_LR):
-        look, rival = results.look(), ladder(LEVELS, lr)
+    for lr, schedule in LADDER_RUNS:
+        look, rival = results.look(), ladder(LEVELS, lr, schedule)
         rows = []
         for problem in problems:
-            if not look.has_ladder(problem, lr):
+            if not look.has_ladder(problem, lr, schedule):
                 continue
             measure = results.measures[problem]
             ours, theirs = look.sample(problem, DEFAULT, SEEDS), look.sample(problem, rival, SEEDS)
             cells = [sample_cell(measure, ours), sample_cell(measure, theirs), difference_cell(measure, ours, theirs)]
             rows.append([word(problem), word(heading(measure)), *cells, _side(measure, ours, theirs)])
         title = f"{label(DEFAULT)} at its default lr {rate(DEFAULT.rate)} against the paper's ladder of {LEVELS} "
-        title += f"levels, steps to nearest, lr {rate(lr)}"
+        title += f"levels, steps to nearest, lr {rate(lr)} {schedule}"
         columns = ["", "measure", "lns8f5 Madam", "ladder", "difference", "verdict"]
         tables.append(TextTable("ladder", title, columns, rows, [_INTERVALS, _STAR, *look.notes()], None, look.missing))
     return tables
@@ -104,5 +112,7 @@ def _side(measure: Measure, ours: Sample, theirs: Sample) -> Cell:
         return MISSING
     if ours.diverged or theirs.diverged:
         return word("below" if ours.diverged else "above")
-    better = better_by(measure, ours, theirs).mean
-    return word("above" if better > 0.0 else "below" if better < 0.0 else "equal")
+    better = better_by(measure, ours, theirs)
+    if better.low is not None and better.low > 0.0:
+        return word("above")
+    return word("below" if better.high is not None and better.high < 0.0 else "level")

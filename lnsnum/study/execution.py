@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -68,6 +68,7 @@ def one_run(task: Task, problem: Problem, run: Run) -> Record:
         for grown in training.train(task, model, optimizer, run.recipe, steps=problem.steps, seed=run.seed):
             history = grown
         loss = fmean(history.loss[-LAST_STEPS:])
+        training.check_outputs(task, model)
         score = float(task.score(model))
     except training.DivergedError as error:
         failure = str(error)
@@ -79,7 +80,7 @@ def one_run(task: Task, problem: Problem, run: Run) -> Record:
         problem=problem.name,
         steps=problem.steps,
         data=task.fingerprint[:DATA_DIGITS],
-        recipe=replace(run.recipe, lr=run.recipe.rate),
+        recipe=run.recipe.filled(),
         seed=run.seed,
         score=score,
         failure=failure,

@@ -12,7 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -218,7 +218,7 @@ def _record(line: bytes) -> Record:
         recipe = Recipe(**entry["recipe"])
     except TaskError as error:
         raise TaskError(f"has a recipe that is none: {error}") from error
-    return Record(**{**entry, "recipe": replace(recipe, lr=recipe.rate)})
+    return Record(**{**entry, "recipe": recipe.filled()})
 
 
 def _check_fields(entry: Any, prefix: str, known: dict[str, Callable[[Any], bool]]) -> None:
@@ -248,7 +248,7 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 _RECIPE_FIELDS: dict[str, Callable[[Any], bool]] = {
-    f.name: _is_number if f.name == "lr" or isinstance(f.default, float) else _is_text for f in fields(Recipe)
+    f.name: _is_number if f.default is None or isinstance(f.default, float) else _is_text for f in fields(Recipe)
 }
 _RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
     "problem": _is_text,

@@ -116,7 +116,7 @@ def one_rate(results: Results, problems: Sequence[str]) -> list[TextTable]:
     look = results.look()
     counts: list[tuple[Recipe, int, dict[float, Served], Served | None]] = []
     for row in ROWS:
-        on = [problem for problem in problems if row in look.rows(problem)]
+        on = [problem for problem in problems if look.row(problem, row)]
         grids = [(problem, results.measures[problem], look.grid(problem, row)) for problem in on]
         done = [one for one in grids if No.MISSING not in one[2].values()]
         tried = {lr for _, _, scores in done for lr in scores}

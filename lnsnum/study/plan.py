@@ -16,7 +16,7 @@ from typing import Any
 
 from lnsnum.format import LNSFormat
 from lnsnum.study.problems import Problem
-from lnsnum.tasks.recipe import FLOAT, Recipe
+from lnsnum.tasks.recipe import FLOAT, Recipe, Schedule
 from lnsnum.tasks.task import Measure
 from lnsnum.torch_bridge.madam import DEFAULT_LR
 
@@ -25,7 +25,7 @@ PARTS = ("without-tuning", "bits", "ablations")
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """The learning rates of the paper's Figure 1: five over four decades."""
 HALF_DECADES = (3e-4, 3e-3, 3e-2, 3e-1)
-"""Between them; only SGD and Adam are tuned so finely."""
+"""Between them."""
 SEEDS = 5
 FEWER_SEEDS = 3
 
@@ -38,18 +38,27 @@ ROWS = (
     Recipe(FLOAT, "adam"),
 )
 """The rows of the paper's Figure 1, and ours."""
-COARSE_ROWS = (ROWS[0], *ROWS[-2:])
-"""The default, SGD and Adam: what long problems are left with."""
+COARSE_ROWS = tuple((row.format, row.optimizer) for row in (ROWS[0], *ROWS[-2:]))
+"""Formats and optimizers that long problems are left with: the default, SGD and Adam."""
 
 LADDERS = {256: 0.01, 1024: 10**-2.5, 4096: 0.001}
 """The paper's ladders w = max * exp(-base_lr * k): levels and base_lr; the middle one is the geometric mean."""
 PAPER_LR = 0.01
 
 
-def ladder(levels: int, lr: float) -> Recipe:
+LADDER_RUNS: tuple[tuple[float, Schedule], ...] = (
+    (PAPER_LR, "constant"),
+    (PAPER_LR, "linear"),
+    (DEFAULT_LR, "linear"),
+)
+"""Learning rates and schedules of the ladder that is compared with lns8f5. The paper's rate is 0.01, and its authors
+never let it fall below base_lr, which of the ladder of 256 levels is 0.01 too: it stays."""
+
+
+def ladder(levels: int, lr: float, schedule: Schedule = "linear") -> Recipe:
     """B-bit Madam of the paper: so many levels beside the sign, steps to nearest, a float32 second moment."""
     fmt = LNSFormat.madam(levels.bit_length(), LADDERS[levels])
-    return Recipe(fmt.name, lr=lr, rounding="nearest", second_moment="float32")
+    return Recipe(fmt.name, lr=lr, schedule=schedule, rounding="nearest", second_moment="float32")
 
 
 WIDTHS = ("lns4f1", "lns5f2", "lns6f3", "lns8f5", "lns10f6", "lns12f8", "lns16f11")
@@ -66,8 +75,8 @@ class Run:
 
     @property
     def key(self) -> str:
-        """The same text for the same run: problem, recipe with the learning rate filled in, seed."""
-        recipe = replace(self.recipe, lr=self.recipe.rate).as_dict()
+        """The same text for the same run: problem, recipe with its defaults filled in, seed."""
+        recipe = self.recipe.filled().as_dict()
         return json.dumps([self.problem, recipe, self.seed], sort_keys=True)
 
 
@@ -90,25 +99,31 @@ def _without_tuning(problem: Problem, measure: Measure, scores: Scores) -> list[
         runs += grid
         chosen = [Run(problem.name, row, 0), *best_runs(grid, measure, scores, candidates(row, problem))]
         runs += [replace(run, seed=seed) for run in chosen for seed in range(SEEDS)]
-    ladders = [ladder(256, lr) for lr in ladder_rates(problem)]
+    ladders = [ladder(256, lr, schedule) for lr, schedule in ladder_runs(problem)]
     runs += [Run(problem.name, recipe, seed) for recipe in ladders for seed in range(SEEDS)]
     return list({run.key: run for run in runs}.values())
 
 
 def rows_of(problem: Problem) -> list[Recipe]:
     """The rows that are trained on a problem."""
-    return [row for row in ROWS if not problem.coarse or row in COARSE_ROWS]
+    return [row for row in (row_of(row, problem) for row in ROWS) if row is not None]
+
+
+def row_of(row: Recipe, problem: Problem) -> Recipe | None:
+    """A row as it is on a problem, where SGD and Adam may have another momentum; None where it is not trained."""
+    if problem.coarse and (row.format, row.optimizer) not in COARSE_ROWS:
+        return None
+    return row if row.optimizer == "madam" else replace(row, momentum=problem.rival_momentum)
 
 
 def row_rates(row: Recipe, problem: Problem | None = None) -> list[float]:
     """The learning rates that a row is tried at, on any problem or on one."""
-    fine = row.optimizer != "madam" and not (problem and problem.coarse)
-    return sorted({*GRID, row.rate, *(HALF_DECADES if fine else ())})
+    return sorted({*GRID, row.rate, *(() if problem and problem.coarse else HALF_DECADES)})
 
 
-def ladder_rates(problem: Problem) -> list[float]:
-    """The learning rates at which the paper's 8-bit ladder is trained on a problem."""
-    return [PAPER_LR] if problem.coarse else [PAPER_LR, DEFAULT_LR]
+def ladder_runs(problem: Problem) -> list[tuple[float, Schedule]]:
+    """The learning rates and schedules at which the paper's ladder of 256 levels is trained on a problem."""
+    return list(LADDER_RUNS[:1] if problem.coarse else LADDER_RUNS)
 
 
 def candidates(row: Recipe, problem: Problem) -> int:
@@ -133,7 +148,8 @@ def bits_recipes() -> dict[str, Recipe]:
         recipes[f"{name} stochastic"] = Recipe(name)
         recipes[f"{name} nearest"] = Recipe(name, rounding="nearest")
     for levels, base_lr in LADDERS.items():
-        recipes[f"ladder {levels} x {base_lr:.2g}"] = ladder(levels, PAPER_LR)
+        for lr in (PAPER_LR, DEFAULT_LR):
+            recipes[f"ladder {levels} x {base_lr:.2g}, lr {lr:g}"] = ladder(levels, lr)
     return recipes | {"float32 Madam": Recipe(FLOAT)}
 
 

@@ -14,12 +14,13 @@ from matplotlib.lines import Line2D
 
 from lnsnum.atomic_file import replacing
 from lnsnum.study.cells import heading
-from lnsnum.study.plan import FEWER_SEEDS, LADDERS, PAPER_LR, ROWS, SEEDS, WIDTHS, bits_recipes, ladder
+from lnsnum.study.plan import FEWER_SEEDS, LADDERS, ROWS, SEEDS, WIDTHS, bits_recipes, ladder
 from lnsnum.study.results import Look, No, Outcome, Results, Sample, label
 from lnsnum.study.statistics import mean, standard_deviation
 from lnsnum.study.variants import BASELINE, bits_of
 from lnsnum.tasks.recipe import Recipe
 from lnsnum.tasks.task import Measure
+from lnsnum.torch_bridge.madam import DEFAULT_LR
 
 COLORS: Mapping[str, str] = {
     "lns8f5 Madam": "#08306b",
@@ -154,7 +155,7 @@ def _series() -> dict[str, list[Recipe]]:
     return {
         _STOCHASTIC: [Recipe(name) for name in WIDTHS],
         _NEAREST: [Recipe(name, rounding="nearest") for name in WIDTHS],
-        _LADDERS: [ladder(levels, PAPER_LR) for levels in LADDERS],
+        _LADDERS: [ladder(levels, DEFAULT_LR) for levels in LADDERS],
     }
 
 

@@ -22,6 +22,8 @@ class Problem:
     data: str | None = None
     """The name under which the study is told where its data are; None for the embedded default."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    rival_momentum: float | None = None
+    """The momentum of SGD and Adam, where it is not their default."""
     coarse: bool = False
     """Whether its runs are so long that only the default row, SGD and Adam are trained, on the grid alone."""
 
@@ -47,7 +49,7 @@ PROBLEMS = {
             "cifar10-resnet", "classification", steps=200, data="cifar10",
             options={"network": "resnet18-narrow", **_CIFAR}, coarse=True,
         ),
-        Problem("gan", "generation", steps=800),
+        Problem("gan", "generation", steps=800, rival_momentum=0.0),  # as the paper's authors have it there
         Problem("characters", "characters", steps=400),
         Problem("words", "words", steps=300),
         Problem("regression", "regression", steps=600),

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lnsnum.study.journal import Record, scores
-from lnsnum.study.plan import PARTS, SEEDS, Run, best_runs, candidates, ladder_rates, planned, row_rates, rows_of
+from lnsnum.study.plan import PARTS, SEEDS, Run, best_runs, candidates, ladder_runs, planned, row_of, row_rates, rows_of
 from lnsnum.study.problems import PROBLEMS, Problem
 from lnsnum.study.statistics import mean
 from lnsnum.tasks import TaskError
-from lnsnum.tasks.recipe import Recipe
+from lnsnum.tasks.recipe import Recipe, Schedule
 from lnsnum.tasks.task import Measure
 
 _NAMES = {"madam": "Madam", "adam": "Adam", "sgd": "SGD"}
@@ -67,10 +67,13 @@ class Tuned:
     sample: Sample | None
     """The best with five seeds; None where there is no best."""
 
+    missing: int
+    """Runs that are not there, of the grid and of all rates that get five seeds."""
+
     @property
     def done(self) -> bool:
         """Whether nothing is missing."""
-        return No.MISSING not in self.grid.values() and (self.sample is None or not self.sample.missing)
+        return not self.missing
 
 
 class Results:
@@ -156,28 +159,35 @@ class Look:
 
     def grid(self, problem: str, row: Recipe) -> dict[float, Outcome]:
         """The scores of a row with seed 0, by learning rate."""
-        rates = row_rates(row, problem_of(problem)) if row in self.rows(problem) else []
-        return {lr: self.outcome(Run(problem, replace(row, lr=lr), 0)) for lr in rates}
+        found = self.row(problem, row)
+        rates = [] if found is None else row_rates(found, problem_of(problem))
+        return {lr: self.outcome(Run(problem, replace(found or row, lr=lr), 0)) for lr in rates}
+
+    def row(self, problem: str, row: Recipe) -> Recipe | None:
+        """A row as it is on a problem; None where it is not trained."""
+        return row_of(row, problem_of(problem))
 
     def rows(self, problem: str) -> list[Recipe]:
         """The rows that are trained on a problem."""
         return rows_of(problem_of(problem))
 
-    def has_ladder(self, problem: str, lr: float) -> bool:
-        """Whether the paper's 8-bit ladder is trained on a problem at this learning rate."""
-        return lr in ladder_rates(problem_of(problem))
+    def has_ladder(self, problem: str, lr: float, schedule: Schedule) -> bool:
+        """Whether the paper's ladder of 256 levels is trained on a problem in this way."""
+        return (lr, schedule) in ladder_runs(problem_of(problem))
 
     def tuned(self, problem: str, row: Recipe) -> Tuned:
         """A row at the learning rate that is best for the problem: by five seeds, where several rates have them."""
         grid = self.grid(problem, row)
-        runs = [Run(problem, replace(row, lr=lr), 0) for lr in grid]
+        runs = [Run(problem, replace(self.row(problem, row) or row, lr=lr), 0) for lr in grid]
         measure = self._results.measures[problem]
         best = best_runs(runs, measure, self._results.scores, candidates(row, problem_of(problem)))
         samples = [(run, self.sample(problem, run.recipe, SEEDS)) for run in best]
+        missing = sum(outcome is No.MISSING for outcome in grid.values())
         if not samples:
-            return Tuned(grid, None, None)
+            return Tuned(grid, None, None, missing)
+        missing += sum(sample.missing for _, sample in samples)
         sign = 1 if measure.higher_is_better else -1
         whole = [pair for pair in samples if pair[1].complete]
-        if not whole or any(sample.missing for _, sample in samples):
-            return Tuned(grid, *samples[0])
-        return Tuned(grid, *max(whole, key=lambda pair: sign * mean(pair[1].scores)))
+        if not whole or missing:
+            return Tuned(grid, *samples[0], missing)
+        return Tuned(grid, *max(whole, key=lambda pair: sign * mean(pair[1].scores)), missing)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from lnsnum.atomic_file import shown
 from lnsnum.study.execution import ReadyProblem, describe, one_run
 from lnsnum.study.journal import Journal, Record, scores
@@ -81,7 +83,7 @@ def run_study(
 
 
 def check_records(problems: Iterable[ReadyProblem], records: Iterable[Record], path: Path) -> None:
-    """Raise TaskError where runs of these problems, found at a path, had other steps or data."""
+    """Raise TaskError where runs of these problems, found at a path, had other steps, data, or another torch."""
     ready = {problem.name: problem for problem in problems}
     for record in records:
         problem = ready.get(record.problem)
@@ -89,6 +91,11 @@ def check_records(problems: Iterable[ReadyProblem], records: Iterable[Record], p
             raise TaskError(
                 f"{shown(path)}: problem {problem.name} was run with {record.steps} steps on data {record.data}; now "
                 f"it has {problem.problem.steps} steps on data {problem.data}: use another --out"
+            )
+        if problem is not None and record.torch != torch.__version__:
+            raise TaskError(
+                f"{shown(path)}: problem {problem.name} was run with torch {record.torch}, and this is "
+                f"{torch.__version__}, whose results differ: use another --out"
             )
 
 

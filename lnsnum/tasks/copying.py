@@ -5,7 +5,9 @@
 
 What it must keep passes through DELAY steps of the recurrence, where gradients vanish or explode.
 
-Source: Hochreiter, Schmidhuber, Long short-term memory, Neural Computation 1997, for the kind of task and the network.
+Source: Hochreiter, Schmidhuber, Long short-term memory, Neural Computation 1997, and Gers, Schmidhuber, Cummins,
+Learning to forget, Neural Computation 2000, for the network; Arjovsky, Shah, Bengio, Unitary evolution recurrent neural
+networks, ICML 2016, for the task.
 """
 
 from __future__ import annotations

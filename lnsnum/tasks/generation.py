@@ -8,8 +8,9 @@ classifier, trained by this library, sees in test images and in generated ones:
 
     |m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))
 
-Source: Miyato, Koyama, cGANs with projection discriminator, ICLR 2018, for the loss and the network; Heusel et al.,
-GANs trained by a two time-scale update rule, NeurIPS 2017, for the distance.
+Source: Miyato, Koyama, cGANs with projection discriminator, ICLR 2018, for how the discriminator takes the class; Lim,
+Ye, Geometric GAN, 2017, for the loss; Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017, for
+the distance.
 """
 
 from __future__ import annotations
@@ -149,8 +150,10 @@ class Generation(Task):
         drawn = model.generator(noise, labels)
         loss: torch.Tensor = F.relu(1 - judge(real, labels)).mean() + F.relu(1 + judge(drawn.detach(), labels)).mean()
         judge.requires_grad_(False)
-        loss = loss - judge(drawn, labels).mean()
-        judge.requires_grad_(True)
+        try:
+            loss = loss - judge(drawn, labels).mean()
+        finally:
+            judge.requires_grad_(True)
         return loss
 
     @torch.no_grad()
@@ -198,7 +201,12 @@ def _one_thread() -> Iterator[None]:
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """The squared Fréchet distance between Gaussians fitted to two sets of features, (N, features) each."""
+    """The squared Fréchet distance between Gaussians fitted to two sets of features, (N, features) each.
+
+    NaN where a feature is not finite.
+    """
+    if not all(bool(torch.isfinite(features).all()) for features in (first, second)):
+        return math.nan
     (mean_1, cov_1), (mean_2, cov_2) = (_moments(features.to(torch.float64)) for features in (first, second))
     values, vectors = torch.linalg.eigh(cov_1)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T

@@ -43,8 +43,10 @@ class Transformer(nn.Module):
             nn.init.normal_(draw.weight, std=WIDTH**-0.5)
         # every layer starts as a copy of the first one: draw each anew
         for module in self.layers.modules():
-            if isinstance(module, (nn.Linear, nn.MultiheadAttention)):
-                module._reset_parameters() if isinstance(module, nn.MultiheadAttention) else module.reset_parameters()
+            if isinstance(module, nn.MultiheadAttention):
+                module._reset_parameters()
+            elif isinstance(module, nn.Linear):
+                module.reset_parameters()
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(N, length) integers to (N, length, vocabulary) logits."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lnsnum.codes import WIDEST_TABLE
 from lnsnum.format import LNSFormat
 from lnsnum.tasks import TaskError
-from lnsnum.torch_bridge import Madam, convert_model
+from lnsnum.torch_bridge import LNSWeight, Madam, convert_model
 from lnsnum.torch_bridge.madam import DEFAULT_LR
 from lnsnum.torch_bridge.step import SecondMoment
 from lnsnum.torch_bridge.update import StepRounding
@@ -30,7 +31,12 @@ DEFAULT_LRS: dict[str, float] = {"madam": DEFAULT_LR, "adam": 1e-3, "sgd": 0.1}
 FLOAT = "float32"
 """The format of plain floats."""
 
-SGD_MOMENTUM = 0.9
+DEFAULT_MOMENTA: dict[str, float] = {"madam": 0.0, "adam": 0.9, "sgd": 0.9}
+"""Adam's is its beta_1."""
+
+ADAM_BETA_2 = 0.999
+ZERO_STD = 0.1
+"""Zeros are drawn anew with this standard deviation, or the parameter's own root mean square if that is less."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +50,14 @@ class Recipe:
     """Learning rate; None for the optimizer's default."""
     schedule: Schedule = "linear"
     """What becomes of the learning rate: it falls linearly to zero, along half a cosine, or not at all."""
-    momentum: float = 0.0
-    """Madam's. SGD's is always 0.9."""
+    momentum: float | None = None
+    """Madam's or SGD's, or Adam's beta_1; None for the optimizer's default."""
     second_moment: SecondMoment = "lns8"
     rounding: StepRounding = "stochastic_log"
     p_scale: float = 3.0
     zeros: Zeros = "redraw"
-    """Parameters that are zero at conversion: drawn anew, left by their first gradients, or kept for ever."""
+    """Madam cannot move zeros. Those at the start are drawn anew, or, where they are LNS, leave zero by their first
+    gradients, or are kept."""
     parameters: Parameters = "all"
     """Which parameters are LNS: all, or those of two dimensions and more (the others stay float)."""
 
@@ -65,7 +72,7 @@ class Recipe:
                 raise TaskError(f"format {self.format}: at most {WIDEST_TABLE} bits can be trained")
         if self.lr is not None and not 0.0 <= self.lr < math.inf:
             raise TaskError(f"lr {self.lr} is no learning rate: give a finite number, 0 or more")
-        if not 0.0 <= self.momentum < 1.0:
+        if self.momentum is not None and not 0.0 <= self.momentum < 1.0:
             raise TaskError(f"momentum {self.momentum} is out of range: 0 or more, less than 1")
         if not 0.0 < self.p_scale < math.inf:
             raise TaskError(f"p_scale {self.p_scale} is out of range: finite and greater than 0")
@@ -79,6 +86,15 @@ class Recipe:
         return DEFAULT_LRS[self.optimizer] if self.lr is None else self.lr
 
     @property
+    def inertia(self) -> float:
+        """The momentum, the default filled in."""
+        return DEFAULT_MOMENTA[self.optimizer] if self.momentum is None else self.momentum
+
+    def filled(self) -> Recipe:
+        """The same with the defaults of learning rate and momentum filled in."""
+        return replace(self, lr=self.rate, momentum=self.inertia)
+
+    @property
     def label(self) -> str:
         """Format and optimizer: "lns8f5 madam"."""
         return f"{self.format} {self.optimizer}"
@@ -89,8 +105,10 @@ class Recipe:
         return self.format != FLOAT and self.optimizer == "madam"
 
     def changes(self) -> dict[str, Any]:
-        """What differs from the defaults, by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        """What differs from the defaults, those of this optimizer, by name."""
+        mine, standard = asdict(self.filled()), asdict(Recipe(optimizer=self.optimizer).filled())
+        standard["optimizer"] = Recipe().optimizer
+        return {name: value for name, value in mine.items() if value != standard[name]}
 
     def as_dict(self) -> dict[str, Any]:
         """Every choice, for JSON; `Recipe(**recipe.as_dict()) == recipe`."""
@@ -103,6 +121,8 @@ class Recipe:
             TaskError: where the model's weights cannot be had in that format.
         """
         self.convert(model, seed)
+        if self.optimizer == "madam" and self.zeros == "redraw":
+            _redraw_zeros(model, seed)
         return self.optimizer_for(model, seed)
 
     def convert(self, model: nn.Module, seed: int) -> None:
@@ -120,6 +140,7 @@ class Recipe:
                 self.format,
                 p_scale=self.p_scale,
                 zeros="redraw" if self.zeros == "redraw" else "keep",
+                zero_std=ZERO_STD,
                 filter_fn=(lambda _, p: p.ndim > 1) if matrices else None,
                 seed=seed,
             )
@@ -130,13 +151,13 @@ class Recipe:
         """The optimizer of a converted model."""
         parameters = list(model.parameters())
         if self.optimizer == "adam":
-            return Adam(parameters, lr=self.rate)
+            return Adam(parameters, lr=self.rate, betas=(self.inertia, ADAM_BETA_2))
         if self.optimizer == "sgd":
-            return SGD(parameters, lr=self.rate, momentum=SGD_MOMENTUM)
+            return SGD(parameters, lr=self.rate, momentum=self.inertia)
         return Madam(
             parameters,
             lr=self.rate,
-            momentum=self.momentum,
+            momentum=self.inertia,
             second_moment=self.second_moment,
             rounding=self.rounding,
             p_scale=self.p_scale,
@@ -157,6 +178,18 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "zeros": get_args(Zeros),
     "parameters": get_args(Parameters),
 }
+
+
+@torch.no_grad()
+def _redraw_zeros(model: nn.Module, seed: int) -> None:
+    """Draw the zeros of float parameters anew, as conversion does those of LNS weights."""
+    generator = torch.Generator().manual_seed(seed)
+    for p in model.parameters():
+        if isinstance(p, LNSWeight) or not bool((zero := p == 0).any()):
+            continue
+        rms = float(p.square().mean().sqrt())
+        drawn = torch.randn(int(zero.sum()), generator=generator) * (min(ZERO_STD, rms) or ZERO_STD)
+        p[zero] = drawn.to(p)
 
 
 def _factor(schedule: Schedule, steps: int) -> Callable[[int], float]:

@@ -75,6 +75,12 @@ def train(
         yield history
 
 
+def check_outputs(task: Task, model: nn.Module) -> None:
+    """Raise DivergedError where a trained model's outputs are not finite: the last step may have been one too many."""
+    if not bool(torch.isfinite(task.outputs(model)).all()):
+        raise DivergedError("the loss was finite to the end, and the outputs are not: try a smaller learning rate")
+
+
 def weight_count(model: nn.Module) -> int:
     """Parameters of a model."""
     return sum(p.numel() for p in model.parameters())
