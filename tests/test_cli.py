@@ -161,6 +161,16 @@ def stop_run(monkeypatch, number):
     monkeypatch.setattr(training, "train", stopped)
 
 
+@pytest.mark.parametrize("task", ["regression", "generation"])
+def test_outputs_that_are_not_finite_are_a_divergence(command, tmp_path, task):
+    (tmp_path / f"{task}.safetensors").write_text("older")
+    arguments = ["--format", "float32", "--optimizer", "sgd", "--lr", "1e38", "--steps", 1]
+    _, error = command("train", "--task", task, *arguments, code=2)
+    assert "the loss was finite to the end, and the outputs are not: try a smaller learning rate" in error
+    assert (tmp_path / f"{task}.safetensors").read_text() == "older"
+    assert (tmp_path / f"{task}-stopped.safetensors").exists()
+
+
 def test_who_stops_the_comparison_is_told_of_no_file(command, monkeypatch, tmp_path):
     stop_run(monkeypatch, 2)
     out, _ = command("train", "--steps", 3, "--compare", code=130)

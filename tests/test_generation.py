@@ -200,3 +200,8 @@ def test_outputs_are_images_and_the_same_each_time():
     assert drawn.shape == (100, 1, 8, 8)
     assert torch.equal(drawn, task.outputs(model))
     assert not drawn.requires_grad
+
+
+def test_features_that_are_not_finite_have_no_distance():
+    features = torch.randn(20, 3)
+    assert math.isnan(frechet_distance(features, torch.full((20, 3), math.nan)))

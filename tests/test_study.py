@@ -233,6 +233,29 @@ def test_a_run_in_words():
     assert describe(run) == "toy, float32 sgd, lr=0.001, rounding=nearest, seed 0"
 
 
+def test_rows_and_rates_are_what_a_problem_has():
+    toy, gan, long = ToyProblem(), problems.PROBLEMS["gan"], problems.PROBLEMS["cifar10-resnet"]
+    assert plan.rows_of(toy) == list(plan.ROWS)
+    assert [row.inertia for row in plan.rows_of(gan)] == [0.0] * 6  # as the authors of the paper have it there
+    assert [row.label for row in plan.rows_of(long)] == ["lns8f5 madam", "float32 sgd", "float32 adam"]
+    assert plan.row_rates(plan.ROWS[0], long) == [0.0001, 0.001, 0.01, 0.05, 0.1, 1.0]
+    assert plan.row_rates(plan.ROWS[-1], toy) == [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
+    assert plan.ladder_runs(long) == [(0.01, "constant")]
+    assert len(plan.ladder_runs(toy)) == 3
+
+
+def test_of_the_rivals_the_best_two_get_five_seeds():
+    toy = ToyProblem()
+    scores = {run.key: None for run in plan.planned("without-tuning", toy, ACCURACY, {})}
+    for row in plan.ROWS:
+        for lr in plan.row_rates(row, toy):
+            scores[plan.Run("toy", replace(row, lr=lr), 0).key] = -abs(lr - 0.3)  # the best is 0.3, then 0.1
+    keys = {run.key for run in plan.planned("without-tuning", toy, ACCURACY, scores)}
+    for row in plan.ROWS:
+        five = [lr for lr in plan.row_rates(row, toy) if plan.Run("toy", replace(row, lr=lr), 4).key in keys]
+        assert five == sorted({row.rate, 0.3} | ({0.1} if row.optimizer != "madam" else set()))
+
+
 # Many runs.
 
 

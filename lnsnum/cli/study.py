@@ -131,6 +131,8 @@ def _run(problems: list[ReadyProblem], parts: list[str], out: Path, jobs: int) -
                 score = "diverged" if record.score is None else measures[record.problem].text(record.score)
                 text = shortened(f"{describe(record.run)}: {score}", 100)
             bar.update(entry, completed=progress.done, total=progress.total, description=text)
+            if text and not shown:
+                errors.print(f"{progress.done:,} of {progress.total:,}: {text}")
 
         try:
             with bar:

@@ -11,7 +11,7 @@ from lnsnum.study.text_table import MISSING, Cell, TextTable, word
 from lnsnum.tasks.recipe import FLOAT, Recipe
 
 HELD = (Recipe(), Recipe(FLOAT, "adam"), Recipe(FLOAT, "sgd"), Recipe(FLOAT, "madam"))
-"""Whose memory is told; the learning rate does not matter."""
+"""Whose memory is told, with the momentum that they have on a problem; the learning rate does not matter."""
 
 
 def memory(results: Results, problems: Sequence[str]) -> list[TextTable]:
@@ -22,8 +22,9 @@ def memory(results: Results, problems: Sequence[str]) -> list[TextTable]:
 
 
 def _held(results: Results, problem: str, recipe: Recipe) -> Cell:
+    row = results.look().row(problem, recipe) or recipe
     for record in results.of(problem):
-        if record.score is not None and replace(record.recipe.filled(), lr=None) == replace(recipe.filled(), lr=None):
+        if record.score is not None and replace(row, lr=record.recipe.lr).filled() == record.recipe:
             text = f"{record.weight_bytes:.2f} + {record.state_bytes:.2f}"
             return Cell(text, {"weights": record.weight_bytes, "state": record.state_bytes})
     return MISSING
