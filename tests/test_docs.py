@@ -36,14 +36,15 @@ def test_python_examples_run_and_print_what_their_comments_say(page, tmp_path, m
             assert line in lines or line == "weights are now one byte each"
 
 
-def test_commands_of_the_toolbox_print_what_its_page_says(tmp_path, monkeypatch, capsys):
-    """Python makes the files, then each `$ lnsnum ...` is run and its output compared, whole."""
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("page", ["toolbox.md", "results.md"])
+def test_commands_print_what_their_page_says(page, tmp_path, monkeypatch, capsys):
+    """Python makes the files of toolbox.md; then each `$ lnsnum ...` is run and its output compared, whole."""
+    monkeypatch.chdir(tmp_path if page == "toolbox.md" else ROOT)
     monkeypatch.setenv("COLUMNS", "110")
-    text, namespace, commands = (ROOT / "docs" / "toolbox.md").read_text(encoding="utf-8"), {}, 0
+    text, namespace, commands = (ROOT / "docs" / page).read_text(encoding="utf-8"), {}, 0
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         if language == "python":
-            exec(compile(block, "toolbox.md", "exec"), namespace)
+            exec(compile(block, page, "exec"), namespace)
         elif block.startswith("$ lnsnum "):
             command, _, said = block.partition("\n")
             capsys.readouterr()
@@ -76,8 +77,9 @@ def test_contributing_lists_every_module():
     listed = re.findall(r"^\| `([a-z_.]+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     package = ROOT / "lnsnum"
     modules = {p.relative_to(package).with_suffix("").as_posix().replace("/", ".") for p in package.rglob("*.py")}
-    modules = {m for m in modules if not m.endswith("__init__") and not m.startswith(("tasks.", "cli."))} | {
+    modules = {m for m in modules if not m.endswith("__init__") and not m.startswith(("tasks.", "study.", "cli."))} | {
         "tasks",
+        "study",
         "cli",
     }
     assert set(listed) == modules
