@@ -102,7 +102,8 @@ def ladders(results: Results, problems: Sequence[str]) -> list[TextTable]:
         title = f"{label(DEFAULT)} at its default lr {rate(DEFAULT.rate)} against the paper's ladder of {LEVELS} "
         title += f"levels, steps to nearest, lr {rate(lr)} {schedule}"
         columns = ["", "measure", "lns8f5 Madam", "ladder", "difference", "verdict"]
-        tables.append(TextTable("ladder", title, columns, rows, [_INTERVALS, _STAR, *look.notes()], None, look.missing))
+        notes = [_INTERVALS, _STAR, "level: zero is in the interval, whatever the margin.", *look.notes()]
+        tables.append(TextTable("ladder", title, columns, rows, notes, None, look.missing))
     return tables
 
 

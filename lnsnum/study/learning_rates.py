@@ -44,7 +44,7 @@ def _grid(results: Results, problem: str) -> list[TextTable]:
         chosen = MISSING if best is None else Cell(rate(best), best)
         means.append([word(label(row)), chosen, at_best, Cell(rate(row.rate), row.rate), at_default])
     direction = "higher is better" if measure.higher_is_better else "lower is better"
-    title = f"{problem}: {heading(measure)} ({direction}), by learning rate, seed 0; * the best of a row"
+    title = f"{problem}: {heading(measure)} ({direction}), by learning rate, seed 0; * the rate that is chosen"
     five = f"{problem}: {heading(measure)}, mean of {SEEDS} seeds ± half of its 95 % interval"
     names = ["", "best lr", "at the best", "default lr", "at the default"]
     return [
@@ -123,8 +123,8 @@ def one_rate(results: Results, problems: Sequence[str]) -> list[TextTable]:
         each = {lr: served(lr, done) for lr in sorted(tried)}
         counts.append((row, len(done), each, best_single(each.values()) if each else None))
     notes = [
-        "A problem counts for a row when seed 0 is done at all its learning rates; * the one rate that serves it best.",
-        "worst: what that rate loses at most against the row's best, in margins.",
+        "A problem counts for a row when seed 0 is done at all its learning rates.",
+        "* the rate within the margin on most problems, in both tables; worst: what it loses at most, in margins.",
         *look.notes(),
     ]
     columns = ["", "of", *map(rate, all_rates()), "default", "worst"]
