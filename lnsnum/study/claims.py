@@ -52,7 +52,7 @@ def _claim(look: Look, measure: Measure, problem: str) -> list[Cell]:
         return [start, DIVERGED, DIVERGED, own, MISSING, MISSING, word("no rival")]
     recipe, theirs = rival
     name = f"{label(recipe).removeprefix(f'{FLOAT} ')} {rate(recipe.rate)}"
-    margin = measure.margin * (abs(mean(theirs.scores)) if measure.relative else 1.0)
+    margin = measure.margin_at(mean(theirs.scores))
     return [
         start,
         Cell(name, {"optimizer": recipe.optimizer, "lr": recipe.rate}),
@@ -66,9 +66,8 @@ def _claim(look: Look, measure: Measure, problem: str) -> list[Cell]:
 
 def _better(measure: Measure, tuned: Sequence[Tuned]) -> tuple[Recipe, Sample] | None:
     """The one with the better mean of those that no seed let down."""
-    sign = 1 if measure.higher_is_better else -1
     sound = [(it.best.recipe, it.sample) for it in tuned if it.best and it.sample and it.sample.complete]
-    return max(sound, key=lambda pair: sign * mean(pair[1].scores), default=None)
+    return max(sound, key=lambda pair: measure.sign * mean(pair[1].scores), default=None)
 
 
 def _verdict(measure: Measure, ours: Sample, theirs: Sample) -> Cell:
@@ -80,14 +79,14 @@ def _verdict(measure: Measure, ours: Sample, theirs: Sample) -> Cell:
     low, high = (better.mean if end is None else end for end in (better.low, better.high))
     if low > 0.0:
         return word("above")
-    margin = measure.margin * (abs(best) if measure.relative else 1.0)
+    margin = measure.margin_at(best)
     if measure.level(mean(ours.scores), best):
         return word("level" if low >= -margin * (1 + 1e-9) else "level?")
     return word("missed" if high < -margin else "missed?")
 
 
 def ladders(results: Results, problems: Sequence[str]) -> list[TextTable]:
-    """How the default does against the paper's number system: a table for the paper's learning rate, one for ours."""
+    """How the default does against the paper's number system: a table for each of `LADDER_RUNS`."""
     tables = []
     for lr, schedule in LADDER_RUNS:
         look, rival = results.look(), ladder(LEVELS, lr, schedule)

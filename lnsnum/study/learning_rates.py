@@ -102,7 +102,7 @@ def best_of(measure: Measure, outcomes: Iterable[Outcome]) -> float | None:
 def in_margins(measure: Measure, score: float, best: float) -> float:
     """By how many margins a score is worse than the best."""
     worse = abs(best - score)
-    margin = measure.margin * (abs(best) if measure.relative else 1.0)
+    margin = measure.margin_at(best)
     return worse / margin if margin else (math.inf if worse else 0.0)
 
 

@@ -136,9 +136,8 @@ def best_runs(grid: Iterable[Run], measure: Measure, scores: Scores, count: int 
     grid = list(grid)
     if not all(run.key in scores for run in grid):
         return []
-    sign = 1 if measure.higher_is_better else -1
     finished = [(score, run) for run in grid if (score := scores[run.key]) is not None]
-    return [run for _, run in sorted(finished, key=lambda pair: -sign * pair[0])[:count]]
+    return [run for _, run in sorted(finished, key=lambda pair: -measure.sign * pair[0])[:count]]
 
 
 def bits_recipes() -> dict[str, Recipe]:

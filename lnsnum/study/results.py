@@ -186,8 +186,7 @@ class Look:
         if not samples:
             return Tuned(grid, None, None, missing)
         missing += sum(sample.missing for _, sample in samples)
-        sign = 1 if measure.higher_is_better else -1
         whole = [pair for pair in samples if pair[1].complete]
         if not whole or missing:
             return Tuned(grid, *samples[0], missing)
-        return Tuned(grid, *max(whole, key=lambda pair: sign * mean(pair[1].scores)), missing)
+        return Tuned(grid, *max(whole, key=lambda pair: measure.sign * mean(pair[1].scores)), missing)

@@ -26,7 +26,7 @@ Zeros = Literal["redraw", "leave", "keep"]
 Parameters = Literal["all", "matrices"]
 
 DEFAULT_LRS: dict[str, float] = {"madam": DEFAULT_LR, "adam": 1e-3, "sgd": 0.1}
-"""Adam's is the one of its paper; SGD has a momentum of 0.9."""
+"""Adam's is the one of its paper."""
 
 FLOAT = "float32"
 """The format of plain floats."""

@@ -33,10 +33,18 @@ class Measure:
     `relative`, as a share of the other's."""
     relative: bool = False
 
+    @property
+    def sign(self) -> int:
+        """What scores are multiplied by so that more is better."""
+        return 1 if self.higher_is_better else -1
+
+    def margin_at(self, best: float) -> float:
+        """The margin below a best score, in units of the measure."""
+        return self.margin * (abs(best) if self.relative else 1.0)
+
     def level(self, score: float, best: float) -> bool:
         """Whether `score` is at least `best`, up to the margin."""
-        worse = best - score if self.higher_is_better else score - best
-        return worse <= self.margin * (abs(best) if self.relative else 1.0) * (1 + 1e-9)  # 1.52 - 1.50 is above 0.02
+        return self.sign * (best - score) <= self.margin_at(best) * (1 + 1e-9)  # 1.52 - 1.50 is above 0.02
 
     def text(self, score: float) -> str:
         """A score as people read it: "99.28 %", "1.683 nats"."""
