@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.file_layout import Description
+from lnsnum.files.layout import Description
 from lnsnum.toolbox.file_kinds.npz_writer import save_npz
 
 TENSOR = 1 << 26

@@ -16,7 +16,7 @@ from lnsnum.format import (
     lns16f10,
     lns32f23,
 )
-from lnsnum.rounding import random_bits
+from lnsnum.kernels.rounding import random_bits
 from lnsnum.tensor import LNSTensor
 from lnsnum.weight_file import WeightFileError, load_weights, save_weights
 

@@ -21,15 +21,15 @@ from typing import Any, TypedDict, Unpack, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lnsnum import functions, sums
-from lnsnum.codes import NO_RANDOM_BITS, Codes, LogOffset, check_codes, check_format
 from lnsnum.decoding import gather
 from lnsnum.format import LNSFormat, Overflow, Underflow
 from lnsnum.gaussian import GaussianLog
-from lnsnum.kernel import kernel
-from lnsnum.linear import KEEP, Rule, combine, combines, linear
-from lnsnum.operation import DEFAULTS, Operand, OutLogOffset, Result, Rounded, check_names, prepare
-from lnsnum.threads import in_chunks
+from lnsnum.kernels.codes import NO_RANDOM_BITS, Codes, LogOffset, check_codes, check_format
+from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.threads import in_chunks
+from lnsnum.operations import functions, sums
+from lnsnum.operations.linear import KEEP, Rule, combine, combines, linear
+from lnsnum.operations.operation import DEFAULTS, Operand, OutLogOffset, Result, Rounded, check_names, prepare
 
 
 class Unary(Rounded, total=False):

@@ -27,13 +27,13 @@ from numpy.typing import NDArray
 
 import lnsnum
 from lnsnum import arithmetic, reference
-from lnsnum.codes import FLOAT_TYPES
 from lnsnum.decoding import decode
-from lnsnum.elementary import LOG2_ERROR
 from lnsnum.encoding import MOST_THRESHOLDS, encode
 from lnsnum.format import LNSFormat
 from lnsnum.gaussian import Exact, GaussianLog, check_gaussian, evaluate, last_step
-from lnsnum.rounding import steps_in_two
+from lnsnum.kernels.codes import FLOAT_TYPES
+from lnsnum.kernels.elementary import LOG2_ERROR
+from lnsnum.kernels.rounding import steps_in_two
 
 _PRECISION = 160
 _CHUNK = 1 << 20

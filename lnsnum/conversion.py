@@ -3,8 +3,8 @@
     E'  =  2^F' log_base'(v),      log_base'(v) = E / 2^F * log(base) / log(base')
 
 Where the quotient of the logarithms is a rational number, as in one base, the new position is a fraction
-(`lnsnum.linear`). Between other bases it is irrational: floating point with a bound of its error, and integers where
-that leaves the code open.
+(`lnsnum.operations.linear`). Between other bases it is irrational: floating point with a bound of its error, and
+integers where that leaves the code open.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import exact
-from lnsnum.codes import Codes, LogOffset, check_codes, check_format
-from lnsnum.decide import Power, Value
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow, check_log_offset
-from lnsnum.kernel import kernel
-from lnsnum.linear import KEEP, linear
-from lnsnum.operation import OutLogOffset, prepare, run
-from lnsnum.rounding import DOUBT, Target, UInt32Array, pack, settle
+from lnsnum.kernels.codes import Codes, LogOffset, check_codes, check_format
+from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.decide import Power, Value
+from lnsnum.kernels.rounding import DOUBT, Target, UInt32Array, pack, settle
+from lnsnum.operations.linear import KEEP, linear
+from lnsnum.operations.operation import OutLogOffset, prepare, run
 
 
 def convert(

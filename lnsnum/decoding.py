@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import exact
-from lnsnum.codes import (
+from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import (
     FLOAT_TYPES,
     WIDEST_TABLE,
     Codes,
@@ -26,11 +27,10 @@ from lnsnum.codes import (
     check_format,
     check_offsets,
 )
-from lnsnum.elementary import CELL_RANGE, CELLS, power_of_half, significands
-from lnsnum.format import LNSFormat
-from lnsnum.kernel import kernel
-from lnsnum.rounding import steps_in_two
-from lnsnum.threads import Team, in_chunks
+from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.elementary import CELL_RANGE, CELLS, power_of_half, significands
+from lnsnum.kernels.rounding import steps_in_two
+from lnsnum.kernels.threads import Team, in_chunks
 
 _FEW = 100
 """Of more scales none gets a table."""
@@ -71,7 +71,7 @@ def _round_significands(s, exponent, negative, mantissa_bits, max_exponent, sign
 
 
 _FEW_BITS = 10
-"""Formats up to this many bits do without the tables of `lnsnum.elementary`: fewer entries to compute."""
+"""Formats up to this many bits do without the tables of `lnsnum.kernels.elementary`: fewer entries to compute."""
 
 _BLOCK = 1 << 14
 

@@ -2,11 +2,11 @@
 
     E = round(2^F log_base |x|),   m = E + bias - log_offset        (docs/number_format.md, "Encode")
 
-Arrays go through the loops of `lnsnum.vector_encoding` where an octave has a whole number of steps. What these leave
-open, short arrays and all others are encoded one by one: at base 2 with few fraction bits by counting exact thresholds
-(`lnsnum.thresholds`) on the bits of the float, so that no logarithm is ever rounded; otherwise by a logarithm with a
-bound of its error (`lnsnum.elementary`), and by integers where the bound leaves the code open. Subnormals are read as
-they are, even where the processor flushes them.
+Arrays go through the loops of `lnsnum.kernels.vector_encoding` where an octave has a whole number of steps. What these
+leave open, short arrays and all others are encoded one by one: at base 2 with few fraction bits by counting exact
+thresholds (`lnsnum.kernels.thresholds`) on the bits of the float, so that no logarithm is ever rounded; otherwise by a
+logarithm with a bound of its error (`lnsnum.kernels.elementary`), and by integers where the bound leaves the code open.
+Subnormals are read as they are, even where the processor flushes them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lnsnum import exact, vector_encoding
-from lnsnum.codes import (
+from lnsnum import exact
+from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
+from lnsnum.kernels import vector_encoding
+from lnsnum.kernels.codes import (
     FLOAT_TYPES,
     NO_RANDOM_BITS,
     Codes,
@@ -31,14 +33,25 @@ from lnsnum.codes import (
     check_offsets,
     check_random_bits,
 )
-from lnsnum.decide import Sum, Term, Value, resolve
-from lnsnum.elementary import LOG2_ERROR, log2_parts, significands
-from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
-from lnsnum.kernel import kernel
-from lnsnum.rounding import DOUBT, DOWN, MODES, NEAREST, UP, Target, UInt32Array, check_key, pack, settle, target
-from lnsnum.rounding import random_bits as draw_random_bits
-from lnsnum.threads import Part, Team, in_parts
-from lnsnum.thresholds import ONE, Side, locate, threshold, thresholds
+from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.decide import Sum, Term, Value, resolve
+from lnsnum.kernels.elementary import LOG2_ERROR, log2_parts, significands
+from lnsnum.kernels.rounding import (
+    DOUBT,
+    DOWN,
+    MODES,
+    NEAREST,
+    UP,
+    Target,
+    UInt32Array,
+    check_key,
+    pack,
+    settle,
+    target,
+)
+from lnsnum.kernels.rounding import random_bits as draw_random_bits
+from lnsnum.kernels.threads import Part, Team, in_parts
+from lnsnum.kernels.thresholds import ONE, Side, locate, threshold, thresholds
 
 MOST_THRESHOLDS = 10
 """Formats of base 2 up to this many fraction bits encode by a table of thresholds."""
@@ -362,7 +375,7 @@ def _encode_each(patterns: NDArray[Any], random: UInt32Array, fmt: LNSFormat, to
 
 
 _FEW = 100
-"""So many elements integers decide sooner than the tables of `lnsnum.elementary` are made."""
+"""So many elements integers decide sooner than the tables of `lnsnum.kernels.elementary` are made."""
 
 
 @kernel
@@ -391,8 +404,9 @@ def _encode_by_powers(
 ) -> NDArray[np.bool_]:
     """Decide floats next to a boundary by comparing them with it, a power of the base; returns which are still open.
 
-    That is the exact comparison of `lnsnum.thresholds` with a threshold made for each float. Open are those at the ends
-    of the range, subnormal floats, and floats so near to a position of 2^50 steps that the boundary itself is in doubt.
+    That is the exact comparison of `lnsnum.kernels.thresholds` with a threshold made for each float. Open are those at
+    the ends of the range, subnormal floats, and floats so near to a position of 2^50 steps that the boundary itself is
+    in doubt.
     """
     half = rounding == "nearest"
     n, sides = np.empty(patterns.shape, np.int64), np.empty(patterns.shape, np.int8)

@@ -3,9 +3,9 @@
     sb(z)  =  2^F log_base(1 + base^(-z / 2^F)),     db(z)  =  2^F log_base(1 - base^(-z / 2^F)),     z >= 0 code steps
 
 Named after Gauss, who tabulated them; sb lies between 0 and K = 2^F log_base 2, db is negative and without bound as z
-goes to 0. The exact one is evaluated with a bound of its error (`lnsnum.elementary`), with integers behind it, and kept
-as a table of integers where that is short. Others are approximations as hardware has them, judged by `lnsnum.certify`;
-whoever adds passes one as an argument.
+goes to 0. The exact one is evaluated with a bound of its error (`lnsnum.kernels.elementary`), with integers behind it,
+and kept as a table of integers where that is short. Others are approximations as hardware has them, judged by
+`lnsnum.certify`; whoever adds passes one as an argument.
 
 Sources: Mitchell, IRE Trans. EC-11 (1962); Coleman et al., IEEE Trans. Computers 57 (2008) for cotransformation.
 """
@@ -24,12 +24,12 @@ import numpy as np
 from numba.extending import is_jitted
 from numpy.typing import NDArray
 
-from lnsnum.codes import WIDEST_TABLE
-from lnsnum.decide import Sum, Term, decide
-from lnsnum.elementary import exp2_and_complement, log2_parts
 from lnsnum.format import LNSFormat, Rounding
-from lnsnum.kernel import kernel
-from lnsnum.rounding import DOUBT, settle, steps_in_two, target, unbounded
+from lnsnum.kernels.codes import WIDEST_TABLE
+from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.decide import Sum, Term, decide
+from lnsnum.kernels.elementary import exp2_and_complement, log2_parts
+from lnsnum.kernels.rounding import DOUBT, settle, steps_in_two, target, unbounded
 
 Steps = NDArray[np.int64]
 

@@ -27,18 +27,19 @@ from typing import Any, Literal, NamedTuple, Unpack, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lnsnum import exact, sums
-from lnsnum.accumulate import Order, Terms, accumulate, terms_of
-from lnsnum.codes import Codes, LogOffset, check_format
-from lnsnum.decide import Quotient, Term, Value
+from lnsnum import exact
 from lnsnum.decoding import decode
 from lnsnum.encoding import encode, fit_log_offset
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, check_choice, check_log_offset
 from lnsnum.gaussian import GaussianLog, check_gaussian
-from lnsnum.kernel import kernel
-from lnsnum.linear import KEEP, linear
-from lnsnum.operation import DEFAULTS, Rounded, check_names, prepare, run
-from lnsnum.rounding import DOUBT, Target, UInt32Array, pack, settle, steps_in_two
+from lnsnum.kernels.codes import Codes, LogOffset, check_format
+from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.decide import Quotient, Term, Value
+from lnsnum.kernels.rounding import DOUBT, Target, UInt32Array, pack, settle, steps_in_two
+from lnsnum.operations import sums
+from lnsnum.operations.accumulate import Order, Terms, accumulate, terms_of
+from lnsnum.operations.linear import KEEP, linear
+from lnsnum.operations.operation import DEFAULTS, Rounded, check_names, prepare, run
 
 Accumulator = Literal["float64", "float32"] | LNSFormat | str
 """What a sum is kept in: a float type, or an LNS format or its name."""

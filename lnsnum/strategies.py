@@ -5,8 +5,8 @@
 is where a rounding decision changes; `near_ties` draws the floats on either side of it, from the integers of
 `lnsnum.exact`. Every strategy shrinks to what is simplest: base 2, few bits, the value 1, log_offset 0.
 
-`check_arithmetic_laws` (`lnsnum.law_suite`) tries the laws of the number system on arithmetic of your own. It and the
-strategies need the extra `hypothesis`; docs/testing.md has examples.
+`check_arithmetic_laws` (`lnsnum.testing.law_suite`) tries the laws of the number system on arithmetic of your own. It
+and the strategies need the extra `hypothesis`; docs/testing.md has examples.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from lnsnum.codes import LogOffset
 from lnsnum.exact import float64_threshold
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, check_choice, check_log_offset
-from lnsnum.law_suite import LawReport, LawViolation, Violation, check_arithmetic_laws
+from lnsnum.kernels.codes import LogOffset
 from lnsnum.tensor import LNSTensor
+from lnsnum.testing.law_suite import LawReport, LawViolation, Violation, check_arithmetic_laws
 
 __all__ = [
     "LawReport",

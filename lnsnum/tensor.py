@@ -3,7 +3,7 @@
     x[i]  =  (-1)^s[i] * base^((m[i] - bias + log_offset) / 2^F)
 
 The class only routes: arithmetic is a function on plain arrays in `lnsnum.arithmetic` or `lnsnum.reduction`; what moves
-numbers is in `lnsnum.storage`, what NumPy's functions do in `lnsnum.numpy_ufuncs` and `lnsnum.numpy_protocol`.
+numbers is in `lnsnum.array.storage`, what NumPy's functions do in `lnsnum.array.ufuncs` and `lnsnum.array.protocol`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from typing import Any, Self, TypedDict, Unpack, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lnsnum import arithmetic, elementwise, numpy_protocol, reduction
-from lnsnum.accumulate import Order
-from lnsnum.codes import FLOAT_TYPES
+from lnsnum import arithmetic, reduction
+from lnsnum.array import elementwise
+from lnsnum.array import protocol as numpy_protocol
+from lnsnum.array.elementwise import Bools, apply, as_operand, check_one_format, compare, reduce_into, to_power
+from lnsnum.array.storage import ScaledCodes
+from lnsnum.array.ufuncs import array_ufunc
 from lnsnum.conversion import rescale
-from lnsnum.elementwise import Bools, apply, as_operand, check_one_format, compare, reduce_into, to_power
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 from lnsnum.gaussian import GaussianLog
-from lnsnum.numpy_ufuncs import array_ufunc
-from lnsnum.operation import OutLogOffset
+from lnsnum.kernels.codes import FLOAT_TYPES
+from lnsnum.operations.accumulate import Order
+from lnsnum.operations.operation import OutLogOffset
 from lnsnum.reduction import Accumulator
-from lnsnum.storage import ScaledCodes
 
 Axis = int | tuple[int, ...] | None
 

@@ -1,6 +1,6 @@
 """LNS weight files: tensors to and from safetensors files, one of them or a set with an index.
 
-`lnsnum.file_layout` tells what is in a file, `lnsnum.sharded_file` what is in an index; docs/weight_file.md specifies
+`lnsnum.files.layout` tells what is in a file, `lnsnum.files.sharded` what is in an index; docs/weight_file.md specifies
 both. Writing is atomic, reading goes one tensor at a time and executes nothing that the files say.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath, replacing, shown, target_of
-from lnsnum.file_layout import LAYOUT_VERSION, METADATA_KEY, Description, WeightFileError
-from lnsnum.sharded_file import INDEX_SUFFIX, delete_set, index_of, open_files, plan, write_set
-from lnsnum.single_file import Blocks, blocks_of, check_name, check_texts, describe_tensor, write
+from lnsnum.files.atomic import StrPath, replacing, shown, target_of
+from lnsnum.files.layout import LAYOUT_VERSION, METADATA_KEY, Description, WeightFileError
+from lnsnum.files.sharded import INDEX_SUFFIX, delete_set, index_of, open_files, plan, write_set
+from lnsnum.files.single import Blocks, blocks_of, check_name, check_texts, describe_tensor, write
 from lnsnum.tensor import LNSTensor
 
 __all__ = [

@@ -4,7 +4,7 @@
 
 Little memory, little time for each, and an eye on all that Python opens, imports and starts. A mutant that kills the
 process is the first without an answer. `python tests/mutant_worker.py FOLDER SECONDS` is started by
-tests/test_mutants.py. Instead of a seed it takes the name of one of MISDEEDS, to see that these are found.
+tests/files/test_mutants.py. Instead of a seed it takes the name of one of MISDEEDS, to see that these are found.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def attempt(read: Any, path: Path) -> tuple[Any, str]:
 
 def check(path: Path, out: Path) -> str:
     """The refusal of a file; "" if it loads, and can be saved again. AssertionError where neither is so."""
-    from lnsnum.sharded_file import open_files
+    from lnsnum.files.sharded import open_files
     from lnsnum.weight_file import load_metadata, load_shapes, load_weights, save_weights
 
     weights, refusal = attempt(load_weights, path)
@@ -147,7 +147,7 @@ def verdict(seed: str, folder: Path, seconds: float = 0.0) -> tuple[str, str]:
 
 def _read_by(elements: int) -> None:
     """Let blocks have so many elements: none of our tensors has as many as they have otherwise."""
-    from lnsnum import single_file
+    from lnsnum.files import single as single_file
 
     assert single_file.BLOCK % 8 == 0
     single_file.BLOCK = elements

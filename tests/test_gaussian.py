@@ -46,7 +46,7 @@ from lnsnum.gaussian import (
     last_step,
     tables,
 )
-from lnsnum.rounding import steps_in_two
+from lnsnum.kernels.rounding import steps_in_two
 
 pytestmark = pytest.mark.plain_python
 

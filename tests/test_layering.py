@@ -13,169 +13,59 @@ import lnsnum
 
 PACKAGE = Path(lnsnum.__file__).parent
 
-ORDER = [
-    "lnsnum.kernel",
-    "lnsnum.threads",
-    "lnsnum.exact",
-    "lnsnum.format",
-    "lnsnum.elementary",
-    "lnsnum.rounding",
-    "lnsnum.decide",
-    "lnsnum.thresholds",
-    "lnsnum.codes",
-    "lnsnum.packing",
-    "lnsnum.vector_encoding",
-    "lnsnum.encoding",
-    "lnsnum.decoding",
-    "lnsnum.weight_only",
-    "lnsnum.operation",
-    "lnsnum.linear",
-    "lnsnum.conversion",
-    "lnsnum.gaussian",
-    "lnsnum.narrow_sums",
-    "lnsnum.wide_sums",
-    "lnsnum.sums",
-    "lnsnum.functions",
-    "lnsnum.arithmetic",
-    "lnsnum.accumulate",
-    "lnsnum.reduction",
-    "lnsnum.scalars",
-    "lnsnum.storage",
-    "lnsnum.elementwise",
-    "lnsnum.numpy_ufuncs",
-    "lnsnum.numpy_moves",
-    "lnsnum.numpy_protocol",
-    "lnsnum.tensor",
-    "lnsnum.atomic_file",
-    "lnsnum.file_layout",
-    "lnsnum.single_file",
-    "lnsnum.sharded_file",
-    "lnsnum.weight_file",
-    "lnsnum",
-    "lnsnum.reference.radicals",
-    "lnsnum.reference.sums",
-    "lnsnum.reference.codes",
-    "lnsnum.reference.rounding",
-    "lnsnum.reference.conversions",
-    "lnsnum.reference.arithmetic",
-    "lnsnum.reference.brackets",
-    "lnsnum.reference.order",
-    "lnsnum.reference",
-    "lnsnum.laws",
-    "lnsnum.law_suite",
-    "lnsnum.strategies",
-    "lnsnum.certify",
-    "lnsnum.torch_bridge.threads",
-    "lnsnum.torch_bridge.scale",
-    "lnsnum.torch_bridge.codes_twin",
-    "lnsnum.torch_bridge.codes",
-    "lnsnum.torch_bridge.weight_ops",
-    "lnsnum.torch_bridge.weight",
-    "lnsnum.torch_bridge.weight_only",
-    "lnsnum.torch_bridge.moments",
-    "lnsnum.torch_bridge.update",
-    "lnsnum.torch_bridge.update_twin",
-    "lnsnum.torch_bridge.step",
-    "lnsnum.torch_bridge.float_step",
-    "lnsnum.torch_bridge.placing",
-    "lnsnum.torch_bridge.model",
-    "lnsnum.torch_bridge.madam",
-    "lnsnum.torch_bridge.checkpoint",
-    "lnsnum.torch_bridge",
-    "lnsnum.tasks",
-    "lnsnum.tasks.task",
-    "lnsnum.tasks.recipe",
-    "lnsnum.tasks.training",
-    "lnsnum.tasks.footprint",
-    "lnsnum.tasks.plots",
-    "lnsnum.tasks.images",
-    "lnsnum.tasks.digits",
-    "lnsnum.tasks.image_file",
-    "lnsnum.tasks.file_tree",
-    "lnsnum.tasks.plain_pickle",
-    "lnsnum.tasks.cifar_batches",
-    "lnsnum.tasks.idx_files",
-    "lnsnum.tasks.image_folder",
-    "lnsnum.tasks.image_sets",
-    "lnsnum.tasks.image_networks",
-    "lnsnum.tasks.classification",
-    "lnsnum.tasks.generation",
-    "lnsnum.tasks.text",
-    "lnsnum.tasks.language",
-    "lnsnum.tasks.regression",
-    "lnsnum.tasks.copying",
-    "lnsnum.tasks.registry",
-    "lnsnum.study",
-    "lnsnum.study.problems",
-    "lnsnum.study.plan",
-    "lnsnum.study.journal",
-    "lnsnum.study.workers",
-    "lnsnum.study.execution",
-    "lnsnum.study.runner",
-    "lnsnum.study.estimate",
-    "lnsnum.study.statistics",
-    "lnsnum.study.text_table",
-    "lnsnum.study.results",
-    "lnsnum.study.cells",
-    "lnsnum.study.learning_rates",
-    "lnsnum.study.claims",
-    "lnsnum.study.variants",
-    "lnsnum.study.bookkeeping",
-    "lnsnum.study.tables",
-    "lnsnum.study.plots",
-    "lnsnum.toolbox",
-    "lnsnum.toolbox.file_kinds",
-    "lnsnum.toolbox.export_targets",
-    "lnsnum.toolbox.file_kinds.numpy_files",
-    "lnsnum.toolbox.file_kinds.safetensors_files",
-    "lnsnum.toolbox.file_kinds.torch_files",
-    "lnsnum.toolbox.sources",
-    "lnsnum.toolbox.loss",
-    "lnsnum.toolbox.values",
-    "lnsnum.toolbox.comparison",
-    "lnsnum.toolbox.counting",
-    "lnsnum.toolbox.moves",
-    "lnsnum.toolbox.reading",
-    "lnsnum.toolbox.recoding",
-    "lnsnum.toolbox.file_kinds.npz_writer",
-    "lnsnum.toolbox.selection",
-    "lnsnum.toolbox.conversion",
-    "lnsnum.toolbox.export_targets.new_folder",
-    "lnsnum.toolbox.export_targets.plain_names",
-    "lnsnum.toolbox.export_targets.fixed_text",
-    "lnsnum.toolbox.export_targets.exported",
-    "lnsnum.toolbox.export_targets.hardware_tables",
-    "lnsnum.toolbox.export_targets.numpy_arrays",
-    "lnsnum.toolbox.export_targets.memory_image",
-    "lnsnum.toolbox.export_targets.c_source",
-    "lnsnum.toolbox.export",
-    "lnsnum.toolbox.inspection",
-    "lnsnum.toolbox.verification",
-    "lnsnum.toolbox.difference",
-    "lnsnum.toolbox.plots",
-    "lnsnum.cli.app",
-    "lnsnum.cli.tables",
-    "lnsnum.cli.inspect",
-    "lnsnum.cli.verify",
-    "lnsnum.cli.diff",
-    "lnsnum.cli.export",
-    "lnsnum.cli.convert",
-    "lnsnum.cli.train",
-    "lnsnum.cli.study",
-    "lnsnum.cli.report",
-    "lnsnum.cli.certify",
-    "lnsnum.cli",
-    "lnsnum.cli.__main__",
-]
-"""All modules, from the top step of the staircase down: a new module is entered here, above all that import it."""
+HOUSE = """
+kernels                compiling threads
+-                      exact format
+kernels                elementary rounding decide thresholds codes vector_encoding
+-                      encoding decoding gaussian
+operations             operation linear narrow_sums wide_sums sums functions accumulate weight_only
+-                      conversion arithmetic reduction
+array                  scalars storage elementwise ufuncs moves protocol
+-                      tensor
+files                  atomic packing layout single sharded
+-                      weight_file .
+reference              radicals sums codes rounding conversions arithmetic brackets order .
+-                      certify
+testing                laws law_suite
+-                      strategies
+torch_bridge.kernels   threads scale codes_twin codes moments update update_twin
+torch_bridge           weight_ops weight weight_only step float_step placing model madam checkpoint .
+tasks                  . task recipe training footprint plots images digits image_file file_tree plain_pickle
+tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation
+tasks                  text language regression copying registry
+study                  . problems plan journal workers execution runner estimate statistics text_table results
+study                  cells learning_rates claims variants bookkeeping tables plots
+toolbox                . loss values comparison counting moves reading recoding selection verification
+toolbox.file_kinds     . numpy_files safetensors_files torch_files npz_writer
+toolbox                sources conversion inspection difference plots
+toolbox.export_targets . new_folder plain_names fixed_text exported hardware_tables numpy_arrays memory_image c_source
+toolbox                export
+cli                    app tables inspect verify diff export convert train study report certify . __main__
+"""
+"""The house, from the ground up: a wing (- is `lnsnum` itself) and its rooms, each of which imports only rooms that
+stand before it, to the left or above; a dot is the wing's own `__init__`. A new room is entered before all that import
+it."""
 
-CORE = ORDER[: ORDER.index("lnsnum.torch_bridge.threads")]
+
+def rooms(house: str) -> list[str]:
+    """The modules of the picture, in its order. The `__init__`s that hold a text alone come first."""
+    order = []
+    for wing, *names in (line.split() for line in house.split("\n") if line):
+        package = "lnsnum" if wing == "-" else f"lnsnum.{wing}"
+        order += [package if name == "." else f"{package}.{name}" for name in names]
+    return order
+
+
+TEXTS = ["kernels", "operations", "array", "files", "testing", "torch_bridge.kernels"]
+ORDER = [f"lnsnum.{wing}" for wing in TEXTS] + rooms(HOUSE)
+
+CORE = ORDER[: ORDER.index("lnsnum.torch_bridge.kernels.threads")]
 
 LIBRARIES = {
-    "lnsnum.single_file": {"numpy", "safetensors", "ml_dtypes"},
+    "lnsnum.files.single": {"numpy", "safetensors", "ml_dtypes"},
     **{module: {"mpmath"} for module in ORDER if module.startswith("lnsnum.reference")},
-    "lnsnum.laws": {"numpy", "mpmath"},
-    "lnsnum.law_suite": {"numpy", "hypothesis"},
+    "lnsnum.testing.laws": {"numpy", "mpmath"},
+    "lnsnum.testing.law_suite": {"numpy", "hypothesis"},
     "lnsnum.strategies": {"numpy", "hypothesis"},
     "lnsnum.certify": {"numpy", "numba", "llvmlite", "mpmath"},
 }
@@ -232,8 +122,8 @@ def of_others(module: str) -> set[str]:
 def test_every_module_has_its_step():
     assert len(ORDER) == len(set(ORDER))
     missing, gone = modules_on_disk() - set(ORDER), set(ORDER) - modules_on_disk()
-    assert not missing, f"enter {sorted(missing)} into ORDER, above the modules that import them"
-    assert not gone, f"take {sorted(gone)} out of ORDER"
+    assert not missing, f"enter {sorted(missing)} into HOUSE, before the modules that import them"
+    assert not gone, f"take {sorted(gone)} out of HOUSE"
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -247,7 +137,7 @@ def test_the_reference_is_independent():
     oracle = {module for module in ORDER if module.startswith("lnsnum.reference")}
     assert set().union(*map(of_our_own, oracle)) - oracle == {"lnsnum.format"}
     assert [module for module in ORDER if module not in oracle and of_our_own(module) & oracle] == ["lnsnum.certify"]
-    by_mpmath = ["lnsnum.reference.radicals", "lnsnum.reference.conversions", "lnsnum.laws", "lnsnum.certify"]
+    by_mpmath = ["lnsnum.reference.radicals", "lnsnum.reference.conversions", "lnsnum.certify", "lnsnum.testing.laws"]
     assert [module for module in ORDER if "mpmath" in of_others(module)] == by_mpmath
 
 

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from lnsnum import (
     LNSFormat,
-    accumulate,
     arithmetic,
     decode,
     encode,
@@ -35,6 +34,7 @@ from lnsnum import (
 )
 from lnsnum.encoding import fit_log_offset
 from lnsnum.gaussian import Cotransformation, Exact, FromFunctions, LinearInterpolation, Mitchell
+from lnsnum.operations import accumulate
 from lnsnum.reduction import dot, error_bound, matmul, mean, prod
 from lnsnum.reduction import sum as lns_sum
 

@@ -24,7 +24,6 @@ from hypothesis.extra.numpy import array_shapes
 import lnsnum
 from lnsnum import LNSFormat, LNSTensor, arithmetic, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23, reference
 from lnsnum.format import MAX_LOG_OFFSET
-from lnsnum.laws import LAWS, OPERATIONS
 from lnsnum.strategies import (
     LawViolation,
     bases,
@@ -35,6 +34,7 @@ from lnsnum.strategies import (
     near_ties,
     tensors,
 )
+from lnsnum.testing.laws import LAWS, OPERATIONS
 
 ROOT = Path(lnsnum.__file__).parent.parent
 DTYPES = {

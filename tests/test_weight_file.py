@@ -21,11 +21,12 @@ import safetensors.numpy
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, LNSTensor, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23, single_file
+from lnsnum import LNSFormat, LNSTensor, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23
+from lnsnum.files import single as single_file
+from lnsnum.files.packing import can_be_packed, pack, unpack
+from lnsnum.files.sharded import open_files
+from lnsnum.files.single import BLOCK
 from lnsnum.format import MAX_LOG_OFFSET
-from lnsnum.packing import can_be_packed, pack, unpack
-from lnsnum.sharded_file import open_files
-from lnsnum.single_file import BLOCK
 from lnsnum.weight_file import (
     Description,
     WeightFileError,

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from benchmarks.performance import rivals
 from benchmarks.performance.cases import OWN, Call, Case, UnavailableError
 from lnsnum import LNSFormat, arithmetic, decode, encode, lns8f3, lns16f10, lns32f23, random_bits
-from lnsnum.torch_bridge import codes as bridge
-from lnsnum.torch_bridge.scale import Scale
+from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels.scale import Scale
 
 TORCH_FLOAT8, ML_FLOAT8 = "torch float8_e4m3fn", "ml_dtypes float8_e4m3fn"
 TORCH_COPY, NEAREST = "torch float32 copy", "lnsnum, nearest"

@@ -23,7 +23,7 @@ import threadpoolctl
 import torch
 
 from benchmarks.performance.cases import COPY, DISTURBED, Call, Case, Point, UnavailableError
-from lnsnum import threads
+from lnsnum.kernels import threads
 
 LEAST = 1e-3
 """Seconds of one timing, at least."""

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lnsnum import encode, lns8f5, lns32f23, rounding, vector_encoding
-from lnsnum.torch_bridge import moments, update
+from lnsnum import encode, lns8f5, lns32f23
+from lnsnum.kernels import rounding, vector_encoding
+from lnsnum.torch_bridge.kernels import moments, update
 
 KINDS = {
     "division, root": r"v(div|sqrt)",

@@ -11,10 +11,10 @@ import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from lnsnum.atomic_file import shown
 from lnsnum.cli.app import CommandError, app, byte_progress, check_writable, console, errors, print_json
 from lnsnum.cli.tables import loss_to_json, name_of
-from lnsnum.file_layout import WeightFileError
+from lnsnum.files.atomic import shown
+from lnsnum.files.layout import WeightFileError
 from lnsnum.format import LNSFormat
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from lnsnum.cli.tables import counted, decibels, excerpts, loss_to_json, name_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lnsnum.file_layout import Description
+    from lnsnum.files.layout import Description
     from lnsnum.toolbox.difference import FileDifference, TensorDifference
     from lnsnum.toolbox.moves import Moves
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from rich.table import Table
 
-from lnsnum.atomic_file import shown
 from lnsnum.cli.app import CommandError, app, byte_progress, console, print_json
 from lnsnum.cli.tables import name_of
+from lnsnum.files.atomic import shown
 from lnsnum.format import LNSFormat
 
 if TYPE_CHECKING:

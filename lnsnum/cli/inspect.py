@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.cells import cell_len
 
-from lnsnum.atomic_file import shown
 from lnsnum.cli.app import CommandError, app, byte_progress, check_plot, console, print_json
 from lnsnum.cli.tables import LONGEST, counted, decibels, loss_to_json, name_of, number, share, shortened, table_of
+from lnsnum.files.atomic import shown
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lnsnum.atomic_file import shown
 from lnsnum.cli.app import CommandError, app, print_json, printable
+from lnsnum.files.atomic import shown
 
 if TYPE_CHECKING:
     from lnsnum.study.results import Results

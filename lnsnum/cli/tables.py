@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 
-from lnsnum.atomic_file import shown
 from lnsnum.cli.app import printable
+from lnsnum.files.atomic import shown
 from lnsnum.toolbox.loss import Loss
 
 LONGEST = 60

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnsnum.atomic_file import shown
 from lnsnum.cli.app import app, byte_progress, console, errors, print_json, printable
 from lnsnum.cli.tables import counted
+from lnsnum.files.atomic import shown
 
 if TYPE_CHECKING:
     from lnsnum.toolbox.verification import Verification

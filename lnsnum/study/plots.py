@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lnsnum.atomic_file import replacing
+from lnsnum.files.atomic import replacing
 from lnsnum.study.cells import heading
 from lnsnum.study.plan import FEWER_SEEDS, LADDERS, ROWS, SEEDS, WIDTHS, bits_recipes, ladder
 from lnsnum.study.results import Look, No, Outcome, Results, Sample, label

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from lnsnum.atomic_file import shown
+from lnsnum.files.atomic import shown
 from lnsnum.study.execution import ReadyProblem, describe, one_run
 from lnsnum.study.journal import Journal, Record, scores
 from lnsnum.study.plan import Run, Scores, planned

@@ -143,7 +143,7 @@ def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
-    from lnsnum.threads import set_num_threads
+    from lnsnum.kernels.threads import set_num_threads
 
     torch.set_num_threads(1)
     set_num_threads(1)

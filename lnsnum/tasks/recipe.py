@@ -12,13 +12,13 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from lnsnum.codes import WIDEST_TABLE
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import WIDEST_TABLE
 from lnsnum.tasks import TaskError
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model
+from lnsnum.torch_bridge.kernels.update import StepRounding
 from lnsnum.torch_bridge.madam import DEFAULT_LR
 from lnsnum.torch_bridge.step import SecondMoment
-from lnsnum.torch_bridge.update import StepRounding
 
 OptimizerName = Literal["madam", "adam", "sgd"]
 Schedule = Literal["linear", "cosine", "constant"]

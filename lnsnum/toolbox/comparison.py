@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lnsnum.file_layout import Description
+from lnsnum.files.layout import Description
 from lnsnum.toolbox.loss import Loss, loss_between
 from lnsnum.toolbox.values import Scale, values_of
 

@@ -20,12 +20,12 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath, shown
-from lnsnum.codes import FLOAT_TYPES
-from lnsnum.file_layout import Description
+from lnsnum.files.atomic import StrPath, shown
+from lnsnum.files.layout import Description
+from lnsnum.files.sharded import find_set, weight_map_of
 from lnsnum.format import LNSFormat, Rounding, Underflow, check_choice
-from lnsnum.rounding import check_key
-from lnsnum.sharded_file import find_set, weight_map_of
+from lnsnum.kernels.codes import FLOAT_TYPES
+from lnsnum.kernels.rounding import check_key
 from lnsnum.toolbox.file_kinds.npz_writer import save_npz
 from lnsnum.toolbox.loss import Loss, loss_between
 from lnsnum.toolbox.recoding import Greatest, Target, to_codes, to_floats

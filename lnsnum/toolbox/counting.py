@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.codes import WIDEST_TABLE, Codes
 from lnsnum.format import LNSFormat
-from lnsnum.kernel import kernel
+from lnsnum.kernels.codes import WIDEST_TABLE, Codes
+from lnsnum.kernels.compiling import kernel
 
 Counts = NDArray[np.int64]
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath
-from lnsnum.codes import LogOffset
-from lnsnum.file_layout import Description
+from lnsnum.files.atomic import StrPath
+from lnsnum.files.layout import Description
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import LogOffset
 from lnsnum.toolbox.comparison import Comparison
 from lnsnum.toolbox.loss import Loss
 from lnsnum.toolbox.moves import MoveCount, Moves

@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath, shown
-from lnsnum.file_layout import WeightFileError
+from lnsnum.files.atomic import StrPath, shown
+from lnsnum.files.layout import WeightFileError
+from lnsnum.files.sharded import INDEX_SUFFIX, WeightFiles, open_files
+from lnsnum.files.single import Blocks
 from lnsnum.format import LNSFormat
-from lnsnum.sharded_file import INDEX_SUFFIX, WeightFiles, open_files
-from lnsnum.single_file import Blocks
 from lnsnum.toolbox.export_targets.c_source import TAKEN, write_source
 from lnsnum.toolbox.export_targets.exported import MANIFEST, MARK, VERSION, FormatTables, Item, Written
 from lnsnum.toolbox.export_targets.memory_image import why_no_tables, write_memories, write_tables

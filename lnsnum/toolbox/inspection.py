@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath
-from lnsnum.file_layout import Description, refuse
+from lnsnum.files.atomic import StrPath
+from lnsnum.files.layout import Description, refuse
 from lnsnum.format import LNSFormat
-from lnsnum.kernel import kernel
+from lnsnum.kernels.compiling import kernel
 from lnsnum.toolbox.comparison import Comparison
 from lnsnum.toolbox.counting import Bins, CodeCount, CodeSummary, LogCount
 from lnsnum.toolbox.loss import Loss

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.kernel import kernel
+from lnsnum.kernels.compiling import kernel
 
 Floats = NDArray[np.float64]
 

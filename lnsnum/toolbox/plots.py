@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import replacing, shown
+from lnsnum.files.atomic import replacing, shown
 from lnsnum.toolbox.inspection import CodeReport, FileReport, TensorReport
 
 MOST_PANELS = 15

@@ -8,8 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath
-from lnsnum.file_layout import refuse
+from lnsnum.files.atomic import StrPath
+from lnsnum.files.layout import refuse
 
 Progress = Callable[[int, int], None]
 """Told, now and then, how many bytes of how many are done."""

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.codes import WIDEST_TABLE, Codes, LogOffset
 from lnsnum.conversion import rescale
 from lnsnum.encoding import encode, fit_log_offset
-from lnsnum.file_layout import Description
+from lnsnum.files.layout import Description
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow
-from lnsnum.rounding import random_bits
+from lnsnum.kernels.codes import WIDEST_TABLE, Codes, LogOffset
+from lnsnum.kernels.rounding import random_bits
 from lnsnum.toolbox.values import Scale
 
 Integers = NDArray[np.int64]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from lnsnum.codes import FLOAT_TYPES
-from lnsnum.file_layout import Description
+from lnsnum.files.layout import Description
+from lnsnum.kernels.codes import FLOAT_TYPES
 
 
 @dataclass(frozen=True)

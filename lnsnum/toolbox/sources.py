@@ -19,10 +19,10 @@ from typing import Any, NoReturn, Protocol
 
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath
-from lnsnum.file_layout import LARGEST_HEADER, Description, refuse
-from lnsnum.sharded_file import INDEX_SUFFIX
-from lnsnum.single_file import check_regular
+from lnsnum.files.atomic import StrPath
+from lnsnum.files.layout import LARGEST_HEADER, Description, refuse
+from lnsnum.files.sharded import INDEX_SUFFIX
+from lnsnum.files.single import check_regular
 from lnsnum.toolbox.file_kinds.numpy_files import BAD_ARCHIVE, open_numpy
 from lnsnum.toolbox.file_kinds.safetensors_files import open_safetensors
 from lnsnum.toolbox.file_kinds.torch_files import TorchFile
@@ -83,8 +83,8 @@ class Source:
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
         """The elements of a tensor (codes, where it has a format) in row-major order.
 
-        Arrays of one dimension in this machine's order of bytes, none of more than `lnsnum.single_file.BLOCK` elements,
-        each valid until the next is asked for. Read one tensor after another, not two at once.
+        Arrays of one dimension in this machine's order of bytes, none of more than `lnsnum.files.single.BLOCK`
+        elements, each valid until the next is asked for. Read one tensor after another, not two at once.
 
         Raises:
             WeightFileError: where it is damaged; that may show after the last block only.

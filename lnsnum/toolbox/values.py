@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.codes import WIDEST_TABLE, LogOffset
 from lnsnum.decoding import decode
-from lnsnum.file_layout import Description
+from lnsnum.files.layout import Description
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import WIDEST_TABLE, LogOffset
 
 Floats = NDArray[np.float64]
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lnsnum.atomic_file import StrPath, shown
-from lnsnum.file_layout import WeightFileError
-from lnsnum.packing import packed_bytes
-from lnsnum.sharded_file import differences, find_set, weight_map_of
-from lnsnum.single_file import WeightFile, check_regular, open_file
+from lnsnum.files.atomic import StrPath, shown
+from lnsnum.files.layout import WeightFileError
+from lnsnum.files.packing import packed_bytes
+from lnsnum.files.sharded import differences, find_set, weight_map_of
+from lnsnum.files.single import WeightFile, check_regular, open_file
 from lnsnum.toolbox.reading import Progress
 
 

@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lnsnum.atomic_file import StrPath, shown
-from lnsnum.codes import WIDEST_TABLE
-from lnsnum.file_layout import DTYPES, Description
+from lnsnum.files.atomic import StrPath, shown
+from lnsnum.files.layout import DTYPES, Description
+from lnsnum.files.sharded import WeightFiles, open_files
+from lnsnum.files.single import Tensor, in_blocks
 from lnsnum.format import LNSFormat
-from lnsnum.sharded_file import WeightFiles, open_files
-from lnsnum.single_file import Tensor, in_blocks
+from lnsnum.kernels.codes import WIDEST_TABLE
 from lnsnum.tensor import LNSTensor
-from lnsnum.torch_bridge import codes as bridge
-from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.placing import encode_what_is_loaded
 from lnsnum.torch_bridge.weight import LNSWeight
 from lnsnum.weight_file import WeightFileError, save_tensors

@@ -3,9 +3,9 @@
     w  <-  w * exp(-lr * (clamp(u_hat / sqrt(v_hat), -g_bound, g_bound) * sign(w) + weight_decay)),  |w| <= the clip
 
 where v is the second moment of the gradient, and u its momentum, or the gradient itself. On `LNSWeight` parameters the
-step is `lnsnum.torch_bridge.update` (off the CPU and under torch.compile `update_twin`), and the clip is the format's
-saturation. Plain float parameters in the same optimizer get the formula above in float, the paper's algorithm with the
-clip p_scale * RMS(w0).
+step is `lnsnum.torch_bridge.kernels.update` (off the CPU and under torch.compile `update_twin`), and the clip is the
+format's saturation. Plain float parameters in the same optimizer get the formula above in float, the paper's algorithm
+with the clip p_scale * RMS(w0).
 
 Source: Bernstein, Zhao, Meister, Liu, Anandkumar, Yue: Learning compositional functions via multiplicative weight
 updates, NeurIPS 2020, Algorithm 1. Momentum as in Adam (Kingma, Ba, ICLR 2015), decay as in AdamW (Loshchilov, Hutter,
@@ -30,10 +30,10 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lnsnum.format import check_choice
-from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
+from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.kernels.update import StepRounding, Zero
 from lnsnum.torch_bridge.step import CODE_STATE, SecondMoment, code_state, step_codes
-from lnsnum.torch_bridge.update import StepRounding, Zero
 from lnsnum.torch_bridge.weight import LNSWeight
 
 NonFinite = Literal["skip", "raise"]

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lnsnum.codes import check_format
 from lnsnum.format import LNSFormat, check_choice
-from lnsnum.torch_bridge import codes as bridge
-from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES, check_width
+from lnsnum.kernels.codes import check_format
+from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
+from lnsnum.torch_bridge.kernels.scale import LogOffset, check_offset, fit_to_rms
 from lnsnum.torch_bridge.placing import replace_parameters
-from lnsnum.torch_bridge.scale import LogOffset, check_offset, fit_to_rms
 from lnsnum.torch_bridge.weight import LNSWeight
 
 Zeros = Literal["redraw", "keep"]

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES
-from lnsnum.torch_bridge.scale import LogOffset, fit_scale
+from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.kernels.scale import LogOffset, fit_scale
 from lnsnum.torch_bridge.weight import LNSWeight
 
 

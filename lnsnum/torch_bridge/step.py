@@ -1,8 +1,8 @@
 """One parameter's step: its state, and the kernel that fits where it is.
 
 On the CPU the Numba kernel works on the memory of codes, state and gradient. On another device, and in a graph that
-torch.compile traces, `lnsnum.torch_bridge.update_twin` does the same in torch's operations; there lr, the number of the
-step and all that follows from them are tensors, so that no step traces the graph anew.
+torch.compile traces, `lnsnum.torch_bridge.kernels.update_twin` does the same in torch's operations; there lr, the
+number of the step and all that follows from them are tensors, so that no step traces the graph anew.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import torch
 
-from lnsnum.torch_bridge import codes as bridge
-from lnsnum.torch_bridge import update_twin
-from lnsnum.torch_bridge.moments import MOMENT_HEADROOM, NO_EXPONENT, first_exponent
-from lnsnum.torch_bridge.update import apply_step, step_scalars
+from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels import update_twin
+from lnsnum.torch_bridge.kernels.moments import MOMENT_HEADROOM, NO_EXPONENT, first_exponent
+from lnsnum.torch_bridge.kernels.update import apply_step, step_scalars
 from lnsnum.torch_bridge.weight import LNSWeight
 
 SecondMoment = Literal["lns8", "float32"]

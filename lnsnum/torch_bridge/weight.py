@@ -18,13 +18,13 @@ from typing import Any, Literal
 import torch
 
 import lnsnum
-from lnsnum.codes import check_format
 from lnsnum.encoding import fit_log_offset
 from lnsnum.format import LNSFormat, Rounding, Underflow
+from lnsnum.kernels.codes import check_format
 from lnsnum.tensor import LNSTensor
-from lnsnum.torch_bridge import codes as bridge
-from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES, check_width, is_real
-from lnsnum.torch_bridge.scale import LogOffset, Scale, check_offset, fit_scale
+from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width, is_real
+from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, check_offset, fit_scale
 from lnsnum.torch_bridge.weight_ops import dispatch
 
 

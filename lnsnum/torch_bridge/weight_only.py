@@ -1,6 +1,6 @@
 """Linear layers on LNS weights that never become a matrix of floats: for inference, where one asks for it.
 
-    y  =  x W^T + b        by `lnsnum.weight_only`: a row of codes at a time becomes floats, in a cache
+    y  =  x W^T + b        by `lnsnum.operations.weight_only`: a row of codes at a time becomes floats, in a cache
 
 A weight's bytes are read once, a quarter of what float32 has, and nothing of its size is written. The sums have an
 order of their own, the same on any machine and any number of threads, but not that of BLAS: results differ in their
@@ -14,9 +14,9 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from lnsnum import weight_only
-from lnsnum.torch_bridge.codes import as_numpy, is_on_cpu
-from lnsnum.torch_bridge.threads import torch_team
+from lnsnum.operations import weight_only
+from lnsnum.torch_bridge.kernels.codes import as_numpy, is_on_cpu
+from lnsnum.torch_bridge.kernels.threads import torch_team
 from lnsnum.torch_bridge.weight import LNSWeight
 
 MOST_VECTORS = 32
@@ -35,7 +35,7 @@ def weight_only_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
         weight: (N, K), with one log_offset or one for each row or element.
         bias: (N,), added after the sum; float32, plain or LNS.
 
-    Errors: those of `lnsnum.weight_only.weight_only_matmul`, and the rounding of the sum with b.
+    Errors: those of `lnsnum.operations.weight_only.weight_only_matmul`, and the rounding of the sum with b.
 
     >>> weight = LNSWeight.from_float(torch.tensor([[1.0, -0.5], [2.0, 0.5]]), "lns8f5")
     >>> weight_only_linear(torch.tensor([3.0, 2.0]), weight, torch.tensor([0.0, 1.0]))

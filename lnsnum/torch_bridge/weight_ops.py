@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
-from lnsnum.torch_bridge import codes as bridge
-from lnsnum.torch_bridge.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 
 aten = torch.ops.aten
 

@@ -6,7 +6,7 @@
 
 `set_mutant(seed)` does the same to an index and its shards. `python tests/mutants SEED [FILE]` says what the mutant
 is and what becomes of it, and writes it to FILE; `set:SEED` is that of a set, of which FILE gets the index.
-tests/test_mutants.py has the workers.
+tests/files/test_mutants.py has the workers.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.codes import LogOffset
-from lnsnum.file_layout import Description
-from lnsnum.packing import can_be_packed, pack
-from lnsnum.single_file import Blocks
+from lnsnum.files.layout import Description
+from lnsnum.files.packing import can_be_packed, pack
+from lnsnum.files.single import Blocks
+from lnsnum.kernels.codes import LogOffset
 from lnsnum.toolbox.export_targets.exported import Item, Written
 from lnsnum.toolbox.export_targets.fixed_text import PART, Text, c_floats, c_integers, hexadecimal, lines, parts
 from lnsnum.toolbox.export_targets.plain_names import in_comment

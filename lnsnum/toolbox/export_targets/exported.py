@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lnsnum.file_layout import Description, offset_to_json
+from lnsnum.files.layout import Description, offset_to_json
 from lnsnum.format import LNSFormat
 
 MANIFEST = "manifest.json"

@@ -21,13 +21,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.codes import WIDEST_TABLE
-from lnsnum.decide import Sum, Term, decide
 from lnsnum.encoding import encode
 from lnsnum.format import LNSFormat
 from lnsnum.gaussian import TIE, Exact, exact_steps, gaussian_position, has_tables, tables
-from lnsnum.rounding import steps_in_two, target, unbounded
-from lnsnum.thresholds import ONE, threshold
+from lnsnum.kernels.codes import WIDEST_TABLE
+from lnsnum.kernels.decide import Sum, Term, decide
+from lnsnum.kernels.rounding import steps_in_two, target, unbounded
+from lnsnum.kernels.thresholds import ONE, threshold
 
 Steps = NDArray[np.int64]
 

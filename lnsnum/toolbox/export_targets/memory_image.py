@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.codes import WIDEST_TABLE
 from lnsnum.decoding import decode_table
+from lnsnum.files.single import Blocks
 from lnsnum.format import LNSFormat
-from lnsnum.single_file import Blocks
+from lnsnum.kernels.codes import WIDEST_TABLE
 from lnsnum.toolbox.export_targets.exported import FormatTables, Item, Table, Written
 from lnsnum.toolbox.export_targets.fixed_text import hexadecimal, parts
 from lnsnum.toolbox.export_targets.hardware_tables import encode_table, sum_tables, why_no_sums

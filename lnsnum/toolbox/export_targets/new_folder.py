@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lnsnum.atomic_file import StrPath, flush_to_disk, shown, temporary_path
+from lnsnum.files.atomic import StrPath, flush_to_disk, shown, temporary_path
 
 
 @contextlib.contextmanager

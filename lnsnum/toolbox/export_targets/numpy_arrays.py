@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.file_layout import Description
-from lnsnum.single_file import Blocks
+from lnsnum.files.layout import Description
+from lnsnum.files.single import Blocks
 from lnsnum.toolbox.export_targets.exported import Item, Written
 from lnsnum.toolbox.values import Scale, decoded
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from lnsnum.atomic_file import StrPath, replacing
-from lnsnum.file_layout import Description
-from lnsnum.single_file import Blocks
+from lnsnum.files.atomic import StrPath, replacing
+from lnsnum.files.layout import Description
+from lnsnum.files.single import Blocks
 
 _LONGEST_NAME = 65_535
 """Bytes of the name of a member: the limit of zip."""

@@ -21,9 +21,9 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath
-from lnsnum.file_layout import DTYPES, Description, refuse
-from lnsnum.single_file import BLOCK, in_blocks
+from lnsnum.files.atomic import StrPath
+from lnsnum.files.layout import DTYPES, Description, refuse
+from lnsnum.files.single import BLOCK, in_blocks
 
 BAD_ARCHIVE = (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error)
 """What opening a damaged zip archive may raise."""

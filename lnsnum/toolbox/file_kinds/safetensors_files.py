@@ -12,10 +12,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from lnsnum.atomic_file import StrPath
-from lnsnum.file_layout import METADATA_KEY, Header, read_json, refuse
-from lnsnum.sharded_file import WeightFiles, differences, find_set, open_files, weight_map_of
-from lnsnum.single_file import WeightFile, open_container
+from lnsnum.files.atomic import StrPath
+from lnsnum.files.layout import METADATA_KEY, Header, read_json, refuse
+from lnsnum.files.sharded import WeightFiles, differences, find_set, open_files, weight_map_of
+from lnsnum.files.single import WeightFile, open_container
 
 
 class _PlainFiles(WeightFiles):

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.atomic_file import StrPath
-from lnsnum.file_layout import DTYPES, Description, WeightFileError, refuse
-from lnsnum.single_file import BLOCK
+from lnsnum.files.atomic import StrPath
+from lnsnum.files.layout import DTYPES, Description, WeightFileError, refuse
+from lnsnum.files.single import BLOCK
 from lnsnum.toolbox.file_kinds.numpy_files import BAD_ARCHIVE
 
 TOUCHED = 1 << 24

@@ -1,0 +1,284 @@
+"""Operations on tensors: operands, a function of `lnsnum.arithmetic` or `lnsnum.reduction`, and where the result goes.
+
+    tensors, numbers  ->  operands of one kind  ->  a function on codes  ->  a tensor, or one rounding into `out`
+
+A result that goes into a tensor that is there already is computed at that tensor's scale: for scales of channels, once
+for the elements of each scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnsnum import arithmetic
+from lnsnum.arithmetic import order_key
+from lnsnum.array.scalars import as_float, exact_codes, key_of_float, not_exact
+from lnsnum.array.storage import S, ScaledCodes, in_groups
+from lnsnum.encoding import fit_log_offset
+from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import Codes
+
+Bools = NDArray[np.bool_]
+
+INSTEAD = "give it floats, by to_float()"
+
+
+def refusal(name: str, instead: str = INSTEAD) -> TypeError:
+    """The error of a NumPy function that takes no tensors."""
+    return TypeError(f"numpy.{name} does not take LNSTensors: {instead}")
+
+
+def as_operand(value: object, like: S, what: str) -> S:
+    """The other operand of an operation with `like`: a tensor as it is, a number where nothing is rounded.
+
+    A number is taken at the scale of `like`, or, where `like` has another scale than 0, at any at which it is exact.
+    It has no axes.
+
+    Raises:
+        TypeError: for arrays, and all that is neither a tensor nor a number.
+        ValueError: for numbers that are not in the format.
+    """
+    if isinstance(value, ScaledCodes):
+        return cast(S, value)
+    fmt, offset = like.fmt, like.log_offset
+    number = as_float(value)
+    if number is None:
+        raise TypeError(
+            f"{what} of {type(like).__name__} and {type(value).__name__}: "
+            f"make it one with LNSTensor.from_float(x, {fmt.name!r}), or take floats with to_float()"
+        )
+    offset = offset if isinstance(offset, int) else 0
+    codes = exact_codes(number, fmt, offset)
+    if codes is None and np.any(like.log_offset) and np.isfinite(number):
+        try:
+            offset = fit_log_offset(number, fmt)
+            codes = exact_codes(number, fmt, offset)
+        except ValueError:  # beyond every scale
+            codes = None
+    if codes is None:
+        raise not_exact(value, fmt, "" if np.any(like.log_offset) else " at log_offset 0")
+    return like._of(codes, fmt, offset)
+
+
+def as_operands(values: Sequence[object], what: str) -> list[ScaledCodes]:
+    """All operands of an operation, one of which at least is a tensor."""
+    first = next((value for value in values if isinstance(value, ScaledCodes)), None)
+    if first is None:
+        raise TypeError(f"{what}: none of the numbers is an LNSTensor; make one of them one with LNSTensor.from_float")
+    return [as_operand(value, first, what) for value in values]
+
+
+def check_one_format(tensors: Sequence[ScaledCodes], what: str, *, has_out_format: bool) -> None:
+    """Raise TypeError where there are two formats."""
+    for tensor in tensors:
+        if tensor.fmt != tensors[0].fmt:
+            out_format = ", or name out_format" if has_out_format else ""
+            raise TypeError(
+                f"{what} of {tensors[0].fmt.name} and {tensor.fmt.name}: "
+                f"bring both to one format with astype or lnsnum.convert{out_format}"
+            )
+
+
+def call(function: Callable[..., Any], tensors: Sequence[ScaledCodes], options: Any) -> tuple[Codes, int]:
+    """A function of arithmetic or reduction on the codes of one, two or three tensors."""
+    first = tensors[0]
+    named = dict(options)
+    for name in named:
+        if name.endswith(("_format", "log_offset")) and not name.startswith("out_"):
+            raise TypeError(f"{name} is no option of tensors: each carries its own format and scale")
+    if isinstance(named.get("out_format"), str):
+        named["out_format"] = LNSFormat.parse(named["out_format"])
+    if named.get("out_format") is None:
+        named.pop("out_format", None)
+        check_one_format(tensors, function.__name__, has_out_format=function not in _OWN_FORMAT)
+    for letter, tensor in zip("abc", tensors, strict=False):
+        named[f"{letter}_log_offset" if len(tensors) > 1 else "log_offset"] = tensor.log_offset
+        if tensor.fmt != first.fmt:
+            named[f"{letter}_format"] = tensor.fmt
+    result: tuple[Codes, int] = function(*(tensor.codes for tensor in tensors), first.fmt, **named)
+    return result
+
+
+def apply(function: Callable[..., Any], tensors: Sequence[S], **options: Any) -> S:
+    """A new tensor of the results: options as of the function."""
+    codes, log_offset = call(function, tensors, options)
+    return tensors[0]._of(codes, LNSFormat.of(options.get("out_format") or tensors[0].fmt), log_offset)
+
+
+def apply_into(out: S, function: Callable[..., Any], tensors: Sequence[ScaledCodes], where: object = True) -> S:
+    """The results rounded once into the format and the scale of `out`, written where `where` says."""
+    shape = np.broadcast_shapes(out.shape, *(tensor.shape for tensor in tensors))
+    if shape != out.shape:
+        raise ValueError(f"the result has shape {shape}, which does not fit out, of shape {out.shape}")
+    options: dict[str, Any] = {} if function in _OWN_FORMAT else {"out_format": out.fmt}
+    if function in _OWN_FORMAT:
+        check_one_format([out, *tensors], function.__name__, has_out_format=False)
+    codes = np.empty(shape, out.fmt.dtype)
+    for offset, chosen in in_groups(out.log_offset, shape):
+        parts = [t.moved(lambda array: np.broadcast_to(array, shape)[chosen]) for t in tensors]  # noqa: B023
+        codes[chosen] = call(function, parts, {**options, "out_log_offset": offset})[0]
+    np.copyto(out.codes, codes, where=cast(Any, where))
+    return out
+
+
+def store(out: S, result: object, where: object = True, *, same_shape: bool = False) -> S:
+    """A tensor rounded once into the format and the scale of `out`, or a number, written where `where` says."""
+    if not isinstance(out, ScaledCodes):
+        raise TypeError(
+            f"LNSTensors go into an LNSTensor, not into a {type(out).__name__}: take floats with to_float()"
+        )
+    shape = result.shape if isinstance(result, ScaledCodes) else ()
+    if same_shape and shape != out.shape:
+        raise ValueError(f"the result has shape {shape}, which does not fit out, of shape {out.shape}")
+    rounded = out.copy()
+    rounded[...] = result
+    np.copyto(out.codes, rounded.codes, where=cast(Any, where))
+    return out
+
+
+def clip(a: Codes, lower: Codes, upper: Codes, fmt: LNSFormat, **options: Any) -> tuple[Codes, int]:
+    """arithmetic.clip, its offsets named as those of other operations of three."""
+    for letter, name in (("a", ""), ("b", "lower_"), ("c", "upper_")):
+        options[f"{name}log_offset"] = options.pop(f"{letter}_log_offset")
+    return arithmetic.clip(a, lower, upper, fmt, **options)
+
+
+def cube_root(codes: Codes, fmt: LNSFormat, **options: Any) -> tuple[Codes, int]:
+    """The real cube root, correctly rounded to nearest: that of -a is that of a with another sign."""
+    to = options.get("out_format") or fmt
+    root, log_offset = arithmetic.power(arithmetic.absolute(codes, fmt), Fraction(1, 3), fmt, **options)
+    return np.where(codes > fmt.sign_bit, arithmetic.negative(root, to), root), log_offset
+
+
+_OWN_FORMAT = (arithmetic.minimum, arithmetic.maximum, clip)
+"""Those that have no out_format."""
+
+
+def to_power(base: S, exponent: object, out: S | None = None, where: object = True, **options: Any) -> S:
+    """base^exponent: exact or correctly rounded for an integer or a fraction, faithful for a tensor of exponents."""
+    if isinstance(exponent, ScaledCodes):
+        tensors, function = [base, cast(S, exponent)], cast(Callable[..., Any], arithmetic.float_power)
+    else:
+        if isinstance(exponent, np.ndarray):
+            if exponent.ndim:
+                raise TypeError("power of LNSTensor and ndarray: give one integer or Fraction, or a tensor")
+            exponent = exponent[()]
+        if isinstance(exponent, (float, np.floating)) and np.isfinite(exponent):
+            exponent = Fraction(float(exponent))  # a float is the fraction that it is: 0.5 is 1/2
+
+        n = cast(Fraction, exponent)
+
+        def power(codes: Codes, fmt: LNSFormat, **named: Any) -> tuple[Codes, int]:
+            return arithmetic.power(codes, n, fmt, **named)
+
+        tensors, function = [base], power
+    return apply(function, tensors, **options) if out is None else apply_into(out, function, tensors, where)
+
+
+# ------------------------------------------------------------------------------------------- what keeps its scale
+
+
+def negative(a: S) -> S:
+    """-a."""
+    return a._of(arithmetic.negative(a.codes, a.fmt), a.fmt, a.log_offset)
+
+
+def positive(a: S) -> S:
+    """A copy, as NumPy's."""
+    return a.copy()
+
+
+def absolute(a: S) -> S:
+    """|a|."""
+    return a._of(arithmetic.absolute(a.codes, a.fmt), a.fmt, a.log_offset)
+
+
+def sign(a: S) -> S:
+    """-1, 0 or 1, at log_offset 0."""
+    return a._of(arithmetic.sign(a.codes, a.fmt), a.fmt)
+
+
+def copysign(a: S, b: S) -> S:
+    """|a| with the sign of b, at the scale of a."""
+    check_one_format([a, b], "copysign", has_out_format=False)
+    return a._of(arithmetic.copysign(a.codes, b.codes, a.fmt), a.fmt, a.log_offset)
+
+
+def nextafter(a: S, b: S) -> S:
+    """The neighbour of a on the side of b, at the scale of a."""
+    check_one_format([a, b], "nextafter", has_out_format=False)
+    offsets: Any = {"a_log_offset": a.log_offset, "b_log_offset": b.log_offset}
+    return a._of(arithmetic.nextafter(a.codes, b.codes, a.fmt, **offsets), a.fmt, a.log_offset)
+
+
+# -------------------------------------------------------------------------------------------------- truth values
+
+
+def isnan(a: ScaledCodes) -> Bools:
+    """Which elements are NaN."""
+    return arithmetic.isnan(a.codes, a.fmt)
+
+
+def isinf(a: ScaledCodes) -> Bools:
+    """Nowhere: there is no infinity."""
+    return np.zeros(a.shape, np.bool_)
+
+
+def isfinite(a: ScaledCodes) -> Bools:
+    """Which elements are numbers."""
+    return ~isnan(a)
+
+
+def signbit(a: ScaledCodes) -> Bools:
+    """Which elements are less than zero; zero and NaN have no sign."""
+    negative: Bools = a.codes > a.fmt.sign_bit
+    return negative
+
+
+def keys(a: object, like: ScaledCodes) -> tuple[NDArray[np.int64], Bools]:
+    """Integers in the order of the values, of tensors and of numbers that no tensor can hold; and which are NaN."""
+    if isinstance(a, ScaledCodes):
+        if isinstance(a.log_offset, int) and a.size > 1 << a.fmt.bits:  # one look-up for each element
+            table = 2 * order_key(np.arange(1 << a.fmt.bits), a.fmt, a.log_offset)
+            return table[a.codes], isnan(a)
+        return 2 * order_key(a.codes, a.fmt, a.log_offset), isnan(a)
+    number = as_float(a)
+    if number is None:
+        as_operand(a, like, "comparison")
+    number = cast(float, number)
+    return np.int64(key_of_float(number, like.fmt)), np.isnan(number)  # type: ignore[return-value]
+
+
+def compare(relation: Callable[..., Any], a: object, b: object) -> Bools:
+    """One of the six relations, by value, exactly: across scales, and of tensors with any float."""
+    tensors = [x for x in (a, b) if isinstance(x, ScaledCodes)]
+    check_one_format(tensors, "comparison", has_out_format=False)
+    if relation in (np.equal, np.not_equal):
+        other = b if isinstance(a, ScaledCodes) else a
+        if other is None or isinstance(other, (str, bytes)):
+            return np.full(tensors[0].shape, relation is np.not_equal)
+    (x, x_nan), (y, y_nan) = keys(a, tensors[0]), keys(b, tensors[0])
+    nan = np.asarray(x_nan | y_nan)
+    holds: Bools = relation(x, y)
+    return holds | nan if relation is np.not_equal else holds & ~nan
+
+
+def reduce_into(out: S | None, function: Callable[..., Any], tensors: Sequence[S], **options: Any) -> S:
+    """A reduction as a new tensor, or rounded once into the format and the scale of `out`."""
+    if out is None:
+        return apply(function, tensors, **options)
+    if not isinstance(out, ScaledCodes):
+        raise TypeError(f"{function.__name__} of LNSTensors writes into an LNSTensor, not into a {type(out).__name__}")
+    codes = np.empty(out.shape, out.fmt.dtype)
+    for offset, chosen in in_groups(out.log_offset, out.shape):
+        result = call(function, tensors, {**options, "out_format": out.fmt, "out_log_offset": offset})[0]
+        if result.shape != out.shape:
+            raise ValueError(f"the result has shape {result.shape}, which does not fit out, of shape {out.shape}")
+        codes[chosen] = result[chosen]
+    np.copyto(out.codes, codes)
+    return out

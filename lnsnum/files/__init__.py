@@ -1,0 +1,4 @@
+"""What `lnsnum.weight_file` stands on: docs/weight_file.md as code, and files that are replaced at once or not at all.
+
+Read `layout` first, what a header says; `single` writes and reads one file, `sharded` a set of them.
+"""

@@ -1,0 +1,333 @@
+"""One LNS weight file, written and read as a stream: a tensor is never in memory as a whole unless it is asked for.
+
+`lnsnum.files.layout` tells what is in a file. The safetensors library checks the container of a file that is read; the
+data are read and written here, block by block, because only so a file can be larger than memory. Loading executes
+nothing that the file says, and allocates nothing on its word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnsnum.files.atomic import StrPath, shown
+from lnsnum.files.layout import (
+    DTYPES,
+    Description,
+    Header,
+    WeightFileError,
+    hexadecimal,
+    in_one_line,
+    in_order,
+    is_unicode,
+    make_header,
+    refuse,
+)
+from lnsnum.files.packing import pack, packed_bytes, spare_bits, unpack
+from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import check_codes, outside_of
+from lnsnum.tensor import LNSTensor
+
+Tensor = LNSTensor | NDArray[Any]
+
+Blocks = Callable[[str], Iterable[NDArray[Any]]]
+"""The elements of a tensor by its name, one array after another, in row-major order: codes, where it has a format."""
+
+BLOCK = 1 << 20
+"""Elements of a block: a multiple of eight, so that packed blocks begin at a byte."""
+
+
+def _safetensors() -> Any:
+    try:
+        import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
+        import safetensors
+    except ImportError as error:
+        raise ImportError(f"weight files need {error.name}: pip install 'lnsnum[files]'") from error
+    return safetensors
+
+
+def in_blocks(flat: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """An array of one dimension in blocks."""
+    for begin in range(0, flat.size, BLOCK):
+        yield flat[begin : begin + BLOCK]
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def check_name(name: object) -> None:
+    """Raise ValueError where this cannot name a tensor of a file."""
+    if not isinstance(name, str) or name == "__metadata__" or not is_unicode(name):
+        raise ValueError(f"{name!r} cannot name a tensor: any string but '__metadata__' can, in Unicode")
+
+
+def describe_tensor(name: str, tensor: object, *, packed: bool = False) -> Description:
+    """What a file is to say of a tensor. Raises TypeError where this is none that a file can hold."""
+    if isinstance(tensor, LNSTensor):
+        return Description.of_codes(tensor.shape, tensor.fmt, tensor.log_offset, packed=packed)
+    if not isinstance(tensor, np.ndarray):
+        raise TypeError(
+            f"tensor {name!r} is a {type(tensor).__name__}: "
+            "give an LNSTensor or a NumPy array (of an LNSWeight its to_lns())"
+        )
+    if tensor.dtype.name not in DTYPES.values():
+        raise TypeError(f"tensor {name!r} is of {tensor.dtype}, which weight files cannot hold")
+    return Description(tensor.shape, tensor.dtype.name)
+
+
+def blocks_of(tensor: Tensor) -> Iterator[NDArray[Any]]:
+    """Its elements as a file has them, copied only where they do not lie so."""
+    return in_blocks(np.asarray(tensor.codes if isinstance(tensor, LNSTensor) else tensor, order="C").reshape(-1))
+
+
+def check_texts(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """The metadata as a dict. Raises TypeError or ValueError where they are no strings by name."""
+    texts = dict(metadata or {})
+    for key, value in texts.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"metadata entry {key!r} is not a string by a string")
+        if not is_unicode(key + value):
+            raise ValueError(f"metadata entry {key!r} is no Unicode")
+    return texts
+
+
+def write(target: Path, descriptions: Mapping[str, Description], blocks: Blocks, texts: Mapping[str, str]) -> None:
+    """Write tensors and texts that have been checked to a file, over what is there.
+
+    The header comes first and has the checksums of what follows, so it is written once more at the end.
+    """
+    _safetensors()
+    with open(target, "wb", buffering=0) as file:
+        _write_all(file, make_header(descriptions, {}, texts))
+        checksums: dict[str, int] = {}
+        for name in in_order(descriptions):
+            checksums[name] = _write_tensor(file, name, descriptions[name], blocks(name))
+        file.seek(0)
+        _write_all(file, make_header(descriptions, checksums, texts))
+
+
+def _write_tensor(file: io.FileIO, name: str, told: Description, blocks: Iterable[NDArray[Any]]) -> int:
+    """Write the data of one tensor. Returns its checksum."""
+    checked = _checked(name, told, blocks)
+    checksum = told.checksum_of_line
+    for block in _whole_bytes(checked) if told.packed else checked:
+        data = pack(block, cast(LNSFormat, told.fmt)) if told.packed else block
+        raw = memoryview(cast(Any, _little_endian(data).view(np.uint8)))
+        checksum = zlib.crc32(raw, checksum)
+        _write_all(file, raw)
+    return checksum
+
+
+def _checked(name: str, told: Description, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """The blocks, contiguous. Raises TypeError or ValueError where they are not what the description says."""
+    count = 0
+    for block in blocks:
+        if not isinstance(block, np.ndarray) or block.dtype.name != told.dtype or block.ndim != 1:
+            given = f"{block.ndim}-d {block.dtype}" if isinstance(block, np.ndarray) else type(block).__name__
+            raise TypeError(f"a block of tensor {name!r} is a {given}: give arrays of {told.dtype} and one dimension")
+        if told.fmt is not None and _outside(block, told.fmt):
+            check_codes(block, told.fmt)  # says which
+        count += block.size
+        yield np.ascontiguousarray(block, block.dtype.newbyteorder("="))
+    if count != told.size:
+        raise ValueError(f"the blocks of tensor {name!r} have {count} elements, and its shape {told.shape} {told.size}")
+
+
+def _outside(codes: NDArray[Any], fmt: LNSFormat) -> bool:
+    """Whether one of them lies outside the format."""
+    return fmt.bits < 8 * codes.itemsize and codes.size > 0 and bool(int(codes.max()) >> fmt.bits)
+
+
+def _whole_bytes(blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """The same elements in blocks of multiples of eight, but for the last."""
+    rest: NDArray[Any] | None = None
+    for block in blocks:
+        joined = block if rest is None or not rest.size else np.concatenate([rest, block])
+        whole = joined.size - joined.size % 8
+        rest = joined[whole:]
+        if whole:
+            yield joined[:whole]
+    if rest is not None and rest.size:
+        yield rest
+
+
+def _write_all(file: io.FileIO, data: bytes | memoryview) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    return array.byteswap() if sys.byteorder == "big" and array.itemsize > 1 else array
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+class WeightFile:
+    """An open weight file, its outline checked."""
+
+    def __init__(self, path: StrPath, file: io.FileIO, header: Header, begin: int) -> None:
+        self.path = path
+        self.header = header
+        self.names = header.names
+        self._file = file
+        self._begin = begin
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The metadata that the writer was given."""
+        return dict(self.header.texts)
+
+    def describe(self, name: str) -> Description:
+        """What the header says of a tensor, checked. Raises WeightFileError."""
+        return self.header.describe(name)
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in memory of its own, all of it checked. Raises WeightFileError."""
+        told = self.describe(name)
+        array = self._empty(name, told)
+        for _ in self._read_into(array.reshape(-1), name, told):
+            pass
+        return array if told.fmt is None else LNSTensor._of(array, told.fmt, told.log_offset)
+
+    def _empty(self, name: str, told: Description) -> NDArray[Any]:
+        try:
+            return np.empty(told.shape, told.dtype)
+        except MemoryError:
+            raise WeightFileError(f"{shown(self.path)}: tensor {name!r} does not fit into memory") from None
+
+    def blocks(self, name: str) -> Iterator[NDArray[Any]]:
+        """The elements of a tensor, one array after another, each valid until the next is asked for.
+
+        Codes are checked when they come, the checksum when all have come. Raises WeightFileError.
+        """
+        told = self.describe(name)
+        return self._read_into(np.empty(min(told.size, BLOCK), told.dtype), name, told)
+
+    def _read_into(self, array: NDArray[Any], name: str, told: Description) -> Iterator[NDArray[Any]]:
+        """Fill an array, or one of a block's size again and again; yields each block of it that is filled."""
+        self._file.seek(self._begin + self.header.place(name)[0])
+        checksum, last = told.checksum_of_line, 0
+        for begin in range(0, told.size, BLOCK):
+            count = min(BLOCK, told.size - begin)
+            block = array[begin : begin + count] if array.size == told.size else array[:count]
+            raw = np.empty(packed_bytes(count, cast(LNSFormat, told.fmt)), np.uint8) if told.packed else block
+            data = memoryview(cast(Any, raw.view(np.uint8)))
+            self._read_exactly(data, name)
+            checksum = zlib.crc32(data, checksum)
+            if told.packed:
+                unpack(raw, cast(LNSFormat, told.fmt), block)
+                last = int(raw[-1])
+            elif sys.byteorder == "big":
+                block.byteswap(inplace=True)
+            self._check_elements(block, begin, name, told)
+            yield block
+        expected = self.header.checksum(name)
+        if expected is not None and hexadecimal(checksum) != expected:
+            refuse(
+                self.path,
+                f"tensor {name!r} is damaged: its checksum is {hexadecimal(checksum)}, and the file says {expected}",
+            )
+        if told.packed and spare_bits(last, told.size, cast(LNSFormat, told.fmt)):
+            refuse(self.path, f"tensor {name!r} has bits other than 0 after its last code")
+
+    def _read_exactly(self, data: memoryview, name: str) -> None:
+        left = data
+        while left:
+            count = self._file.readinto(left)
+            if not count:
+                refuse(self.path, f"tensor {name!r} is cut off: the file became shorter while it was read")
+            left = left[count:]
+
+    def _check_elements(self, block: NDArray[Any], begin: int, name: str, told: Description) -> None:
+        """Raise WeightFileError where a code lies outside the format, or a truth value is neither 0 nor 1."""
+        if told.dtype == "bool" and int(block.view(np.uint8).max()) > 1:
+            refuse(self.path, f"tensor {name!r} is of bool, and has bytes other than 0 and 1")
+        if told.fmt is not None and _outside(block, told.fmt):
+            at = int((block > told.fmt.sign_bit + told.fmt.max_magnitude).argmax())
+            refuse(self.path, f"tensor {name!r}: {outside_of(told.fmt, block[at], begin + at, told.shape)}")
+
+
+@contextlib.contextmanager
+def open_file(path: StrPath) -> Iterator[WeightFile]:
+    """A weight file, open. Raises WeightFileError, OSError, ImportError."""
+    file, header = open_container(path)
+    with file:
+        yield WeightFile(path, file, Header(path, header), 8 + len(header))
+
+
+def open_container(path: StrPath) -> tuple[io.FileIO, bytes]:
+    """A file that safetensors takes, and the JSON of its header."""
+    while True:
+        check_regular(path)
+        with contextlib.ExitStack() as attempt:
+            file = attempt.enter_context(open(path, "rb", buffering=0))
+            status = os.fstat(file.fileno())
+            _check_container(path, file)
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(min(length, status.st_size))
+            if _identity(os.stat(path)) == _identity(status):  # else what was checked is another file: once more
+                attempt.pop_all()
+                return file, header
+
+
+def _check_container(path: StrPath, file: io.FileIO) -> None:
+    """Raise WeightFileError where the safetensors library refuses a file."""
+    safetensors = _safetensors()
+    try:
+        with safetensors.safe_open(path, framework="numpy"):
+            pass
+    except safetensors.SafetensorError as error:
+        first = file.read(1 << 10)
+        for magic, what in _FOREIGN.items():
+            if first.startswith(magic):
+                refuse(path, what)
+        why = _why_not_covered(file) or in_one_line(str(error))
+        raise WeightFileError(f"{shown(path)} is damaged or no safetensors file: {why}") from error
+
+
+_FOREIGN = {
+    b"PK": "a zip archive, as PyTorch's .pt and NumPy's .npz are, and no weight file (lnsnum convert makes one of it)",
+    b"\x93NUMPY": "an .npy file, and no weight file (lnsnum convert makes one of it)",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file that it stands for: git lfs pull fetches that",
+}
+"""What other files begin with that are given by mistake."""
+
+
+def _why_not_covered(file: io.FileIO) -> str | None:
+    """How many bytes a file lacks or has too many, by its header; None where that is not what is wrong."""
+    file.seek(0)
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    try:
+        header = json.loads(file.read(min(length, size)).decode())  # of bytes, json would guess the encoding
+        data = max(told["data_offsets"][1] for name, told in header.items() if name != "__metadata__")
+        there = size - 8 - length
+        if type(data) is not int or data == there:
+            return None
+    except (ValueError, RecursionError, TypeError, LookupError, AttributeError):
+        return None
+    return in_one_line(f"its header tells of {data} bytes of data, and there are {max(there, 0)}")
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def check_regular(path: StrPath) -> None:
+    """Refuse folders, pipes and their like; what is not there passes."""
+    if os.path.isdir(path):
+        raise WeightFileError(f"{shown(path)} is a folder, not a weight file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise WeightFileError(f"{shown(path)} is no regular file")

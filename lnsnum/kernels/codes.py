@@ -1,0 +1,157 @@
+"""Codes as arrays: what they are in NumPy, which floats they meet, and the checks at every public door.
+
+Here is what `lnsnum.encoding`, `lnsnum.decoding` and all operations on codes share: the dtypes and the scale
+(`LogOffset`), the IEEE formats by their bit patterns, and the errors for what is no code, no offset, no mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
+from lnsnum.kernels.rounding import UInt32Array
+
+Codes = NDArray[np.unsignedinteger[Any]]
+LogOffset = int | NDArray[np.int32]
+
+WIDEST_TABLE = 16
+"""Formats up to this many bits decode by a table of all codes."""
+
+
+class _FloatType(NamedTuple):
+    """An IEEE binary format: its bit patterns are what encode reads and decode writes."""
+
+    bits: int
+    precision: int  # significand bits, the hidden one included
+    max_exponent: int
+
+    @property
+    def mantissa_bits(self) -> int:
+        return self.precision - 1
+
+    @property
+    def infinity(self) -> int:
+        return (2 * self.max_exponent + 1) << self.mantissa_bits
+
+    @property
+    def nan(self) -> int:
+        return self.infinity | 1 << (self.mantissa_bits - 1)
+
+    def split(self, pattern: int) -> tuple[int, int]:
+        """`(significand, exponent)` of a positive finite number: its value is significand * 2^exponent."""
+        biased = pattern >> self.mantissa_bits
+        hidden = (biased > 0) << self.mantissa_bits
+        exponent = max(biased, 1) - self.max_exponent - self.mantissa_bits
+        return (pattern & ((1 << self.mantissa_bits) - 1)) | hidden, exponent
+
+    @property
+    def pattern(self) -> np.dtype[Any]:
+        return np.dtype(f"u{self.bits // 8}")
+
+
+FLOAT_TYPES = {
+    "float64": _FloatType(64, 53, 1023),
+    "float32": _FloatType(32, 24, 127),
+    "float16": _FloatType(16, 11, 15),
+    "bfloat16": _FloatType(16, 8, 127),
+}
+
+
+def check_format(fmt: LNSFormat, what: str = "fmt") -> None:
+    """Raise TypeError where `fmt` is no format."""
+    if not isinstance(fmt, LNSFormat):
+        raise TypeError(f"{what}={fmt!r} is a {type(fmt).__name__}, not an LNSFormat: LNSFormat.parse reads a name")
+
+
+def check_codes(codes: ArrayLike, fmt: LNSFormat) -> Codes:
+    """`codes` as an array of `fmt.dtype`.
+
+    Raises:
+        TypeError: where they are no integers.
+        ValueError: where one of them lies outside the format; the message says which.
+    """
+    array = np.asarray(codes)
+    if array.size == 0 and not isinstance(codes, np.ndarray):
+        array = array.astype(fmt.dtype)
+    if array.dtype.kind not in "ui":
+        raise TypeError(f"codes are unsigned integers, not {array.dtype}: use encode to make them from floats")
+    limit = 1 << fmt.bits
+    if array.size and (array.dtype.kind == "i" or 8 * array.dtype.itemsize > fmt.bits):
+        outside = (array < 0) | (array >= limit)
+        if outside.any():
+            at = int(outside.argmax())
+            raise ValueError(outside_of(fmt, array.reshape(-1)[at], at, array.shape))
+    return array.astype(fmt.dtype, copy=False)
+
+
+def outside_of(fmt: LNSFormat, code: int, at: int, shape: tuple[int, ...]) -> str:
+    """The sentence about a code, element `at` of a tensor of this shape, that lies outside its format."""
+    place = f" at index {tuple(int(i) for i in np.unravel_index(at, shape))}" if shape else ""
+    return f"code {code}{place} is outside {fmt.name}: its codes are 0 to {(1 << fmt.bits) - 1}"
+
+
+def check_offsets(log_offset: object, shape: tuple[int, ...]) -> LogOffset:
+    """A log_offset as a Python integer, or as an int32 array that broadcasts to `shape`."""
+    if not isinstance(log_offset, np.ndarray) or log_offset.ndim == 0:
+        return check_log_offset(cast(int, log_offset[()] if isinstance(log_offset, np.ndarray) else log_offset))
+    if log_offset.dtype.kind not in "ui":
+        raise TypeError(f"log_offset is an array of {log_offset.dtype}: give integers, whole code steps")
+    for extreme in (log_offset.min(initial=0), log_offset.max(initial=0)):
+        check_log_offset(int(extreme))
+    fits = log_offset.ndim <= len(shape) and all(
+        own in (1, size) for own, size in zip(log_offset.shape[::-1], shape[::-1], strict=False)
+    )  # np.broadcast_shapes takes 32 dimensions, and arrays have up to 64
+    if not fits:
+        raise ValueError(f"log_offset of shape {log_offset.shape} does not broadcast to the codes' shape {shape}")
+    return log_offset.astype(np.int32)
+
+
+def by_offset(
+    function: Callable[..., NDArray[Any]], log_offset: LogOffset, dtype: np.dtype[Any], *arrays: NDArray[Any]
+) -> NDArray[Any]:
+    """function(offset, *blocks) for the blocks of the arrays, flat and contiguous, that share a log_offset.
+
+    The arrays have one shape, and so has the result, which is of `dtype`.
+    """
+    shape = arrays[0].shape
+    if isinstance(log_offset, int):
+        return function(log_offset, *(np.ascontiguousarray(array).reshape(-1) for array in arrays)).reshape(shape)
+    out = np.empty(shape, dtype)
+    padded = log_offset.reshape((1,) * (len(shape) - log_offset.ndim) + log_offset.shape)
+    for at in np.ndindex(padded.shape):
+        index = tuple(slice(None) if padded.shape[d] == 1 else slice(i, i + 1) for d, i in enumerate(at))
+        blocks = (np.ascontiguousarray(array[index]).reshape(-1) for array in arrays)
+        out[index] = function(int(padded[at]), *blocks).reshape(out[index].shape)
+    return out
+
+
+def check_random_bits(random_bits: ArrayLike | None, rounding: Rounding, shape: tuple[int, ...]) -> UInt32Array | None:
+    """The random bits that a mode needs, broadcast to `shape`; None where it needs none."""
+    if not rounding.startswith("stochastic"):
+        if random_bits is not None:
+            raise ValueError(f"rounding={rounding!r} takes no random_bits: leave them out")
+        return None
+    if random_bits is None:
+        raise ValueError(f"rounding={rounding!r} needs random_bits: lnsnum.random_bits(shape, seed=...) makes them")
+    array = np.asarray(random_bits)
+    if array.dtype != np.uint32:
+        raise TypeError(f"random_bits are uint32, not {array.dtype}")
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(f"random_bits of shape {array.shape} do not broadcast to {shape}") from None
+
+
+def check_modes(rounding: Rounding, overflow: Overflow, underflow: Underflow) -> None:
+    """Raise ValueError where one of the three is not known."""
+    check_choice("rounding", rounding, Rounding)
+    check_choice("overflow", overflow, Overflow)
+    check_choice("underflow", underflow, Underflow)
+
+
+NO_RANDOM_BITS = np.zeros(1, np.uint32)
+"""What kernels take where no random bits are needed."""

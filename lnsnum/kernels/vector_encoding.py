@@ -1,0 +1,352 @@
+"""Float -> code in vectors: the position on the logarithmic axis from a short polynomial, and a margin for its error.
+
+    x = 2^e m,  m from sqrt(1/2) to sqrt(2),      E  =  K e  +  K (m - 1) P(m - 1),      K = 2^F log_base 2, an integer
+
+To nearest with up to 16 steps an octave, the step is counted instead, by comparing the mantissa with the exact
+threshold of each (`lnsnum.kernels.thresholds`): fewer operations, and nothing left open.
+
+Each other kernel is one loop without a branch, in 32-bit lanes (of float32 numbers, formats up to 16 bits) or 64-bit
+ones, and rounds as `lnsnum.kernels.rounding.settle` does. An element whose position is within the margin of where its
+rounding would change, about one in 2^21 / K of float32 numbers, is flagged, and `lnsnum.encoding` decides it. In
+float32 the margin is no estimate: there are 2^23 mantissas, and the tests try all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.elementary import LOG2_ERROR, log2_significand
+from lnsnum.kernels.rounding import DOWN, NEAREST, RANDOM_BLOCKS, STOCHASTIC_VALUE, UP, Target, fill_random_words
+
+SINGLE_ERROR = 2.0**-22
+"""Bound of the error of a position in octaves, from float32 lanes."""
+
+MOST_STEPS = 1 << 12
+"""Up to this K float32 lanes flag few elements."""
+
+MOST_COUNTED = 16
+"""Up to this K to nearest is a comparison with each threshold of an octave."""
+
+CHUNK = 1024
+
+_SQRT_HALF = np.int32(0x3F3504F3)
+_ONE_OCTAVE = np.int32(0x7FFFFF)
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+_INFINITY = np.int32(0x7F800000)
+_LEAST_NORMAL = np.int32(0x00800000)
+_P0, _P1, _P2, _P3, _P4, _P5, _P6, _P7 = (
+    np.float32(float.fromhex(c))
+    for c in (
+        "0x1.715476p+0", "-0x1.71552cp-1", "0x1.ec756ep-2", "-0x1.70dedep-2",
+        "0x1.262f0ep-2", "-0x1.fe823ap-3", "0x1.dc78f6p-3", "-0x1.245f3ap-3",
+    )
+)  # fmt: skip
+"""log2(1 + f) / f, minimax in absolute error by Remez' exchange on sqrt(1/2) - 1 to sqrt(2) - 1."""
+
+
+class Lane(NamedTuple):
+    """What the loops of 32-bit lanes take, made by `lane` from a `Target`: int32 numbers, or float32 where it says."""
+
+    octave: Any
+    """K."""
+    steps: Any
+    """K as a float32."""
+    margin: Any
+    """Of a position, in code steps: a float32."""
+    lowest: Any
+    """E of the smallest magnitude."""
+    half: Any
+    """E of half of it."""
+    greatest: Any
+    """The greatest magnitude."""
+    top: Any
+    """What becomes of more: the greatest, or the code of NaN, which a sign bit does not change."""
+    saturate: Any
+    """The least magnitude of what is not zero: 1 or 0."""
+    sign_bit: Any
+    least: Any
+    """The pattern below which subnormal numbers are left open: 0 where all are far below half of the smallest."""
+    per_smallest: Any
+    """1 / the smallest magnitude, 0 where that is not comfortably a float32: a float32."""
+
+
+@lru_cache(maxsize=4096)
+def lane(to: Target) -> Lane:
+    """The constants of 32-bit lanes for a target whose K is an integer up to `MOST_STEPS`."""
+    octave, far = int(to.steps_in_two), 1 << 28
+    lowest = min(max(to.lowest, -far), far)
+    exponent = lowest / octave
+    return Lane(
+        octave=np.int32(octave),
+        steps=np.float32(octave),
+        margin=np.float32(octave * SINGLE_ERROR),
+        lowest=np.int32(lowest),
+        half=np.int32(lowest - octave),
+        greatest=np.int32(to.max_magnitude),
+        top=np.int32(to.sign_bit if to.overflow < 0 else to.overflow),
+        saturate=np.int32(to.saturate),
+        sign_bit=np.int32(to.sign_bit),
+        least=_LEAST_NORMAL if lowest - octave < -125 * octave else np.int32(0),
+        per_smallest=np.float32(2.0**-exponent if abs(exponent) < 100 else 0.0),
+    )
+
+
+@lru_cache(maxsize=64)
+def terms(steps: float) -> NDArray[np.float32]:
+    """The coefficients of (b^f - 1) / (b - 1), b = 2^(1/steps), from that of f on: six, which are enough from 8 steps
+    an octave on, or twelve, which are for one. The array is shared.
+    """
+    log_step = math.log(2.0) / steps
+    count = 6 if steps >= 8 else 12
+    return np.array([log_step**k / math.factorial(k) / math.expm1(log_step) for k in range(1, count + 1)], np.float32)
+
+
+@kernel
+def positions(patterns, by, floors, rests):  # type: ignore[no-untyped-def]
+    """E = floor + rest of each |x|, an int32 and a float32.
+
+    In a loop of its own, which leaves the processor room for several of its long chains of operations at once. Here and
+    below truths meet in & and |, selections are of numbers already computed, and each sum of int32 is brought back to
+    int32: what is left has no branch, and vectors of sixteen.
+    """
+    for i in range(patterns.size):
+        k = np.int32(np.int32(patterns[i] & _MAGNITUDE) - _SQRT_HALF)
+        m = np.int32(np.int32(k & _ONE_OCTAVE) + _SQRT_HALF)
+        f = np.float32(np.int32(m).view(np.float32) - np.float32(1.0))
+        f2 = np.float32(f * f)  # Estrin's order: half of Horner's chain
+        p01, p23 = np.float32(_P0 + np.float32(_P1 * f)), np.float32(_P2 + np.float32(_P3 * f))
+        p45, p67 = np.float32(_P4 + np.float32(_P5 * f)), np.float32(_P6 + np.float32(_P7 * f))
+        low, high = np.float32(p01 + np.float32(p23 * f2)), np.float32(p45 + np.float32(p67 * f2))
+        p = np.float32(low + np.float32(high * np.float32(f2 * f2)))
+        r = np.float32(np.float32(p * f) * by.steps)
+        down = np.float32(np.floor(r))
+        whole = np.int32(np.int32(k >> np.int32(23)) * by.octave)
+        floors[i] = np.int32(whole + np.int32(down))
+        rests[i] = np.float32(r - down)
+
+
+@kernel
+def _code(a, pattern, m, by):  # type: ignore[no-untyped-def]
+    """The code of a magnitude m >= 0, of which more than the greatest is an overflow; a = 0 is zero."""
+    m = by.top if m > by.greatest else m
+    m = m if a != np.int32(0) else np.int32(0)
+    sign = np.int32(np.int32(pattern >> np.int32(31)) & by.sign_bit)
+    return np.int32(m | sign) if m != np.int32(0) else np.int32(0)
+
+
+@kernel
+def _from_half(floor, by):  # type: ignore[no-untyped-def]
+    """The magnitude of what is below the smallest, rounded by its distance from half of it: 0 or 1."""
+    return min(max(np.int32(np.int32(floor - by.half) + np.int32(1)), by.saturate), np.int32(1))
+
+
+@kernel
+def _open(a, doubtful, by):  # type: ignore[no-untyped-def]
+    """1 for what these loops leave open: what is doubtful, not finite, or a subnormal number that counts."""
+    return np.uint8((a >= _INFINITY) | ((doubtful | (a < by.least)) & (a != np.int32(0))))
+
+
+@kernel
+def _nearest(patterns, floors, rests, by, out, flags):  # type: ignore[no-untyped-def]
+    """To nearest, where a position never is half-way; an underflow by its distance from half of the smallest."""
+    half, one = np.float32(0.5), np.int32(1)
+    for i in range(patterns.size):
+        a, floor, rest = np.int32(patterns[i] & _MAGNITUDE), floors[i], rests[i]
+        m = np.int32(np.int32(np.int32(floor + np.int32(rest > half)) - by.lowest) + one)
+        away = np.float32(abs(np.float32(rest - half)))
+        doubtful = (away < by.margin) | ((m < one) & (away >= np.float32(half - by.margin)))
+        out[i] = _code(a, patterns[i], max(m, _from_half(floor, by)), by)
+        flags[i] = _open(a, doubtful, by)
+
+
+class Counts(NamedTuple):
+    """`MOST_COUNTED` thresholds of an octave to nearest, as mantissas of float32 in int32; and that of half."""
+
+    thresholds: Any
+    half: Any
+    """The pattern of the least float32 that is not below half of the smallest magnitude."""
+
+
+@kernel
+def _reached(m, threshold):  # type: ignore[no-untyped-def]
+    return np.int32(m >= threshold)
+
+
+@kernel
+def nearest_by_counting(patterns, by, counts, out):  # type: ignore[no-untyped-def]
+    """Codes to nearest of float32 patterns as int32, where K is at most 16 and no subnormal number counts."""
+    zero, one, t = np.int32(0), np.int32(1), counts.thresholds
+    t0, t1, t2, t3, t4, t5, t6, t7 = t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]
+    t8, t9, t10, t11, t12, t13, t14, t15 = t[8], t[9], t[10], t[11], t[12], t[13], t[14], t[15]
+    more = by.octave > np.int32(8)
+    for i in range(patterns.size):
+        a = np.int32(patterns[i] & _MAGNITUDE)
+        m = np.int32(a & _ONE_OCTAVE)
+        n = np.int32(np.int32(_reached(m, t0) + _reached(m, t1)) + np.int32(_reached(m, t2) + _reached(m, t3)))
+        n = np.int32(n + np.int32(np.int32(_reached(m, t4) + _reached(m, t5)) + _reached(m, t6)) + _reached(m, t7))
+        if more:
+            n = np.int32(n + np.int32(np.int32(_reached(m, t8) + _reached(m, t9)) + _reached(m, t10)))
+            n = np.int32(n + np.int32(np.int32(_reached(m, t11) + _reached(m, t12)) + _reached(m, t13)))
+            n = np.int32(n + np.int32(_reached(m, t14) + _reached(m, t15)))
+        log = np.int32(np.int32(np.int32(np.int32(a >> np.int32(23)) - np.int32(127)) * by.octave) + n)
+        above_half = max(np.int32(a >= counts.half), by.saturate)
+        code = _code(a, patterns[i], max(np.int32(np.int32(log - by.lowest) + one), above_half), by)
+        signed_top = by.top if (by.top == by.sign_bit) | (patterns[i] >= zero) else np.int32(by.top | by.sign_bit)
+        code = signed_top if a == _INFINITY else code
+        out[i] = by.sign_bit if a > _INFINITY else code
+
+
+@kernel
+def _directed(patterns, floors, rests, by, up_if_positive, up_if_negative, out, flags):  # type: ignore[no-untyped-def]
+    """Away from zero for the signs that say so, else toward it."""
+    half, one = np.float32(0.5), np.int32(1)
+    for i in range(patterns.size):
+        a, floor, rest = np.int32(patterns[i] & _MAGNITUDE), floors[i], rests[i]
+        inexact = np.int32(a & _ONE_OCTAVE) != np.int32(0)  # no power of two
+        up = up_if_negative if patterns[i] < np.int32(0) else up_if_positive
+        m = np.int32(np.int32(np.int32(floor + np.int32(up * np.int32(inexact))) - by.lowest) + one)
+        doubtful = (abs(np.float32(rest - half)) >= np.float32(half - by.margin)) & inexact
+        out[i] = _code(a, patterns[i], max(m, np.int32(by.saturate | up)), by)
+        flags[i] = _open(a, doubtful, by)
+
+
+@kernel
+def _three_pairs(a, b, c, d, e, f, x, x2):  # type: ignore[no-untyped-def]
+    """a + b x + c x^2 + d x^3 + e x^4 + f x^5."""
+    low, middle = np.float32(a + np.float32(b * x)), np.float32(c + np.float32(d * x))
+    high = np.float32(e + np.float32(f * x))
+    return np.float32(low + np.float32(x2 * np.float32(middle + np.float32(x2 * high))))
+
+
+@kernel
+def _at_random(patterns, floors, rests, by, by_value, terms, random, out, flags):  # type: ignore[no-untyped-def]
+    """Up with the probability of the rest, or with (b^rest - 1) / (b - 1), b the factor of a step."""
+    half, one, unit = np.float32(0.5), np.int32(1), np.float32(2.0**-32)
+    for i in range(patterns.size):
+        a, floor, rest = np.int32(patterns[i] & _MAGNITUDE), floors[i], rests[i]
+        inexact = np.int32(a & _ONE_OCTAVE) != np.int32(0)  # no power of two
+        share = np.float32(np.float32(random[i]) * unit)
+        p = rest
+        if by_value:
+            f2 = np.float32(rest * rest)
+            p = _three_pairs(terms[0], terms[1], terms[2], terms[3], terms[4], terms[5], rest, f2)
+            if terms.size > 6:
+                more = _three_pairs(terms[6], terms[7], terms[8], terms[9], terms[10], terms[11], rest, f2)
+                p = np.float32(p + np.float32(np.float32(np.float32(f2 * f2) * f2) * more))
+            p = np.float32(p * rest)
+        m = np.int32(np.int32(np.int32(floor + np.int32(share < p)) - by.lowest) + one)
+        margin = np.float32(np.float32(by.margin * np.float32(1.5)) + np.float32(2.0**-21))
+        near_grid = abs(np.float32(rest - half)) >= np.float32(half - by.margin)
+        doubtful = (near_grid | (abs(np.float32(share - p)) < margin)) & inexact
+        if by_value:
+            below = floor < by.lowest
+            p = np.float32(np.int32(a).view(np.float32) * by.per_smallest)
+            rare = (abs(np.float32(share - p)) < np.float32(2.0**-20)) | (by.per_smallest == np.float32(0.0))
+            doubtful = doubtful | (below & rare & (by.saturate == np.int32(0)))
+            m = np.int32(by.saturate | np.int32(share < p)) if below else m
+        else:
+            m = max(m, _from_half(floor, by))
+        out[i] = _code(a, patterns[i], m, by)
+        flags[i] = _open(a, doubtful, by)
+
+
+@kernel
+def _positions_double(patterns, to, floors, rests):  # type: ignore[no-untyped-def]
+    """`positions` in doubles, floors as int64, from patterns of float32 or float64; 0 is the rest of a power of 2."""
+    octave = np.int64(to.steps_in_two)
+    for i in range(patterns.size):
+        if patterns.itemsize == 4:  # the bits of a float64, where it is normal and finite
+            bits = np.int64(((np.int64(patterns[i]) & 0x7FFFFFFF) << 29) + (896 << 52))
+        else:
+            bits = np.int64(patterns[i]) & 0x7FFFFFFFFFFFFFFF
+        mantissa = bits & 0xFFFFFFFFFFFFF
+        log = log2_significand(np.int64(mantissa | 0x3FF0000000000000).view(np.float64))
+        r = to.steps_in_two * log if mantissa != 0 else 0.0
+        down = np.floor(r)
+        floors[i] = ((bits >> 52) - 1023) * octave + np.int64(down)
+        rests[i] = r - down
+
+
+@kernel
+def _nearest_double(patterns, floors, rests, to, out, flags):  # type: ignore[no-untyped-def]
+    """`_nearest` in 64-bit lanes, from patterns of float32 or float64."""
+    octave, margin = np.int64(to.steps_in_two), to.steps_in_two * 2.0 * LOG2_ERROR
+    single = patterns.itemsize == 4
+    infinity, normal = (0x7F800000, 0x00800000) if single else (0x7FF0000000000000, 0x0010000000000000)
+    least = normal if to.lowest - octave < (-125 if single else -1021) * octave else 0
+    top = np.int64(to.sign_bit if to.overflow < 0 else to.overflow)
+    for i in range(patterns.size):
+        a = np.int64(patterns[i]) & (0x7FFFFFFF if single else 0x7FFFFFFFFFFFFFFF)
+        sign = np.int64(patterns[i]) >> 63
+        floor, rest = floors[i], rests[i]
+        m = floor + np.int64(rest > 0.5) - to.lowest + 1
+        away = abs(rest - 0.5)
+        doubtful = (away < margin) | ((m < 1) & (away >= 0.5 - margin))
+        m = max(m, min(max(floor - to.lowest + octave + 1, np.int64(to.saturate)), np.int64(1)))
+        m = top if m > to.max_magnitude else m
+        m = m if a != 0 else np.int64(0)
+        out[i] = m | (sign & to.sign_bit) if m != 0 else np.int64(0)
+        flags[i] = (a >= infinity) | ((doubtful | (a < least)) & (a != 0))
+
+
+@kernel
+def _collect(flags, n, begin, hard, count):  # type: ignore[no-untyped-def]
+    """Append begin + i to `hard` for each flag that is set, eight flags at a look; returns how many there are now."""
+    eights = flags.view(np.uint64)
+    for j in range((n + 7) >> 3):
+        if eights[j] != 0:
+            for i in range(8 * j, min(8 * j + 8, n)):
+                if flags[i]:
+                    hard[count] = begin + i
+                    count += 1
+    return count
+
+
+@kernel
+def encode_single(patterns, mode, by, terms, random, draws, key, start, out, hard):  # type: ignore[no-untyped-def]
+    """Codes of float32 patterns, as int32; returns how many are left open, their indices in `hard`.
+
+    The stochastic modes take `random`, or where it `draws` the words of the elements from `start` on by the key (seed,
+    stream, step).
+    """
+    flags = np.zeros(CHUNK, np.uint8)
+    own, words = np.empty(CHUNK, np.uint32), np.empty((4, RANDOM_BLOCKS), np.uint32)
+    floors, rests = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.float32)
+    count = 0
+    for begin in range(0, patterns.size, CHUNK):
+        end = min(begin + CHUNK, patterns.size)
+        part, to = patterns[begin:end], out[begin:end]
+        positions(part, by, floors, rests)
+        if mode == NEAREST:
+            _nearest(part, floors, rests, by, to, flags)
+        elif mode <= DOWN:
+            _directed(part, floors, rests, by, np.int32(mode == UP), np.int32(mode == DOWN), to, flags)
+        else:
+            if draws:
+                fill_random_words(own[: end - begin], start + begin, key[0], key[1], key[2], words)
+                _at_random(part, floors, rests, by, mode == STOCHASTIC_VALUE, terms, own, to, flags)
+            else:
+                _at_random(part, floors, rests, by, mode == STOCHASTIC_VALUE, terms, random[begin:end], to, flags)
+        count = _collect(flags, end - begin, begin, hard, count)
+    return count
+
+
+@kernel
+def encode_double(patterns, to, out, hard):  # type: ignore[no-untyped-def]
+    """Codes of float32 or float64 patterns, as signed integers, to nearest; returns how many it leaves open, their
+    indices in `hard`."""
+    flags, floors, rests = np.zeros(CHUNK, np.uint8), np.empty(CHUNK, np.int64), np.empty(CHUNK)
+    count = 0
+    for begin in range(0, patterns.size, CHUNK):
+        end = min(begin + CHUNK, patterns.size)
+        part = patterns[begin:end]
+        _positions_double(part, to, floors, rests)
+        _nearest_double(part, floors, rests, to, out[begin:end], flags)
+        count = _collect(flags, end - begin, begin, hard, count)
+    return count

@@ -1,0 +1,200 @@
+"""How every operation on codes runs: a kernel over all elements, integers for those it leaves open, and the scale.
+
+    kernel  ->  codes, and the indices of the elements where the error bound leaves the rounding open
+    decide  ->  their codes, exactly
+
+The scale of a result is an argument; "fit" is found by running the kernel once with room for every magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypedDict, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_log_offset
+from lnsnum.kernels.codes import NO_RANDOM_BITS, Codes, LogOffset, check_codes, check_format, check_modes, check_offsets
+from lnsnum.kernels.codes import check_random_bits as _check_random_bits
+from lnsnum.kernels.decide import HardCase, resolve
+from lnsnum.kernels.rounding import Target, UInt32Array, target, unbounded
+
+OutLogOffset = int | Literal["fit"] | None
+"""The result's log_offset: an integer, "fit" (the least at which nothing saturates), or None: 0 where all operands
+have 0, else "fit"."""
+
+
+class Rounded(TypedDict, total=False):
+    """Keyword arguments of every operation that may round.
+
+    out_format: the result's format; needed where the operands' differ, else theirs.
+    out_log_offset: the result's scale; see `OutLogOffset`.
+    rounding, overflow, underflow, random_bits: as for `encode`; random_bits broadcast to the result.
+    """
+
+    out_format: LNSFormat | None
+    out_log_offset: OutLogOffset
+    rounding: Rounding
+    overflow: Overflow
+    underflow: Underflow
+    random_bits: ArrayLike | None
+
+
+DEFAULTS: dict[str, Any] = {
+    "out_format": None,
+    "out_log_offset": None,
+    "rounding": "nearest",
+    "overflow": "saturate",
+    "underflow": "round",
+    "random_bits": None,
+}
+"""What the keywords of `Rounded` are where they are not given."""
+
+
+def check_names(options: Any, accepted: Any, what: str) -> None:
+    """Raise TypeError where a keyword is none of those of the TypedDict `accepted`."""
+    for name in options:
+        if name not in accepted.__annotations__:
+            raise TypeError(f"{name} is no argument of this {what}: {', '.join(accepted.__annotations__)}")
+
+
+def of_part(values: NDArray[Any], begin: int, end: int) -> NDArray[Any]:
+    """What belongs to the elements from `begin` to `end`: one value for each, or one for all."""
+    return values if values.size == 1 else values[begin:end]
+
+
+class Operand(NamedTuple):
+    """Codes that have been looked at: contiguous, one-dimensional, of one format."""
+
+    codes: Codes
+    fmt: LNSFormat
+    shift: NDArray[np.int64]
+    """log_offset - bias of each element, or one for all: E = m + shift."""
+
+    def part(self, begin: int, end: int) -> Operand:
+        """The elements from `begin` to `end`, not copied."""
+        return self._replace(codes=self.codes[begin:end], shift=of_part(self.shift, begin, end))
+
+    def log(self, i: int) -> int:
+        """E of element i."""
+        return int(self.codes[i] & self.fmt.max_magnitude) + int(self.shift[i % self.shift.size])
+
+    def negative(self, i: int) -> bool:
+        """Whether element i has a sign."""
+        return bool(self.codes[i] & self.fmt.sign_bit)
+
+
+class Result(NamedTuple):
+    """What is wanted of an operation, checked at the door: `prepare` makes it."""
+
+    fmt: LNSFormat
+    shape: tuple[int, ...]
+    log_offset: int | Literal["fit"]
+    rounding: Rounding
+    overflow: Overflow
+    underflow: Underflow
+    random: UInt32Array
+
+    def target(self, log_offset: int) -> Target:
+        """The target at an offset."""
+        return target(self.fmt, log_offset, rounding=self.rounding, overflow=self.overflow, underflow=self.underflow)
+
+
+def flat(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The array broadcast to `shape`, contiguous and one-dimensional."""
+    return np.ascontiguousarray(array if array.shape == shape else np.broadcast_to(array, shape)).reshape(-1)
+
+
+def prepare(
+    operands: list[tuple[ArrayLike, LNSFormat, LogOffset]],
+    *,
+    out_format: LNSFormat | None,
+    out_log_offset: OutLogOffset,
+    rounding: Rounding,
+    overflow: Overflow,
+    underflow: Underflow,
+    random_bits: ArrayLike | None,
+) -> tuple[list[Operand], Result]:
+    """Check codes, formats, offsets and modes, and broadcast.
+
+    Raises:
+        TypeError: for arguments of a wrong type, operands of two formats without `out_format`, formats of two bases.
+        ValueError: for codes outside their format, shapes that do not broadcast, unknown modes, bad offsets.
+    """
+    formats = [fmt for _, fmt, _ in operands]
+    if out_format is not None:
+        check_format(out_format, "out_format")
+    for fmt in [*formats, *([] if out_format is None else [out_format])]:
+        check_format(fmt)
+        if fmt.base != formats[0].base:
+            raise TypeError(
+                f"{formats[0].name} and {fmt.name} have different bases: bring both to one with lnsnum.convert"
+            )
+    if out_format is None:
+        if any(fmt is not formats[0] and fmt != formats[0] for fmt in formats):
+            names = ", ".join(dict.fromkeys(fmt.name for fmt in formats))
+            raise TypeError(f"operands of different formats ({names}) need out_format, the format of the result")
+        out_format = formats[0]
+    check_modes(rounding, overflow, underflow)
+    arrays = [check_codes(codes, fmt) for codes, fmt, _ in operands]
+    offsets = [check_offsets(offset, array.shape) for array, (_, _, offset) in zip(arrays, operands, strict=True)]
+    shape = arrays[0].shape
+    try:
+        if any(array.shape != shape for array in arrays):
+            shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    except ValueError:
+        shapes = " and ".join(str(array.shape) for array in arrays)
+        raise ValueError(f"shapes {shapes} do not broadcast") from None
+    random = _check_random_bits(random_bits, rounding, shape)
+    if out_log_offset is None:
+        out_log_offset = "fit" if any(offset if isinstance(offset, int) else offset.any() for offset in offsets) else 0
+    if out_log_offset != "fit":
+        if isinstance(cast(object, out_log_offset), str):
+            raise ValueError(f'out_log_offset={out_log_offset!r} is not known: an integer or "fit"')
+        out_log_offset = check_log_offset(out_log_offset, "out_log_offset")
+    checked = []
+    for array, offset, fmt in zip(arrays, offsets, formats, strict=True):
+        if isinstance(offset, int):
+            shift = np.array([offset - fmt.bias], np.int64)
+        else:
+            shift = flat(offset.astype(np.int64) - fmt.bias, shape)
+        checked.append(Operand(flat(array, shape), fmt, shift))
+    flat_random = NO_RANDOM_BITS if random is None else flat(random, shape)
+    return checked, Result(out_format, shape, out_log_offset, rounding, overflow, underflow, flat_random)
+
+
+def fitting_offset(greatest_log: int, fmt: LNSFormat) -> int:
+    """The least log_offset at which a number with this E does not saturate.
+
+    Raises:
+        ValueError: where it would be beyond 2^30.
+    """
+    offset = greatest_log - fmt.max_log
+    if offset > MAX_LOG_OFFSET:
+        raise ValueError(
+            'out_log_offset="fit" finds no scale: the greatest result saturates at each up to 2^30: give one'
+        )
+    return max(offset, -MAX_LOG_OFFSET)
+
+
+Fill = Callable[[Target, UInt32Array, NDArray[Any]], NDArray[np.int64]]
+"""A kernel with its operands bound: (target, random bits, codes to write) -> the indices that it leaves open."""
+
+
+def run(fill: Fill, case: HardCase, result: Result) -> tuple[Codes, int]:
+    """The codes of the result, correctly rounded, and their log_offset."""
+    size = int(np.prod(result.shape, dtype=np.int64))
+
+    def execute(to: Target, dtype: Any) -> NDArray[Any]:
+        out = np.empty(size, dtype)
+        resolve(fill(to, result.random, out), case, result.fmt, to, out)
+        return out
+
+    offset = result.log_offset
+    if offset == "fit":
+        to = unbounded(result.target(0))
+        magnitudes = execute(to, np.int64) & (to.sign_bit - 1)
+        greatest = int(magnitudes.max(initial=0))
+        offset = fitting_offset(to.lowest + greatest - 1, result.fmt) if greatest else 0
+    return execute(result.target(offset), result.fmt.dtype).reshape(result.shape), offset

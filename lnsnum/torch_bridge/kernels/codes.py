@@ -1,0 +1,188 @@
+"""Codes as torch tensors: decode, encode, and the memory that torch and the kernels share.
+
+A tensor of codes is uint8 or int16, because torch has few operations on uint16; the bits are those of the format's
+unsigned codes. On the CPU the kernels of the core work on the tensor's own memory, on as many threads as
+torch has; elsewhere, and for torch.compile, `lnsnum.torch_bridge.kernels.codes_twin` does the same in torch's
+operations. They agree to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lnsnum import decoding, encoding
+from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
+from lnsnum.kernels.codes import FLOAT_TYPES
+from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.threads import in_chunks
+from lnsnum.torch_bridge.kernels import codes_twin
+from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, FLOAT_NAMES, PATTERN_DTYPES
+from lnsnum.torch_bridge.kernels.scale import Scale
+from lnsnum.torch_bridge.kernels.threads import torch_team
+
+_PARALLEL = 1 << 18
+
+
+def code_dtype(fmt: LNSFormat) -> torch.dtype:
+    """What a tensor of this format's codes is of: uint8 or int16."""
+    return CODE_DTYPES[fmt.dtype.itemsize]
+
+
+def as_numpy(tensor: torch.Tensor, dtype: Any = None) -> NDArray[Any]:
+    """The memory of a CPU tensor as an array, viewed as `dtype` of the same size.
+
+    By DLPack: `Tensor.numpy()` would mark the storage as not resizable.
+    """
+    array = np.from_dlpack(tensor)
+    return array if dtype is None else array.view(dtype)
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous one-dimensional view."""
+    return tensor.view(-1)
+
+
+def is_on_cpu(tensor: torch.Tensor) -> bool:
+    """Whether the kernels of the core can work on a tensor's memory: it has some, here, and nothing is being traced."""
+    return (
+        type(tensor) is torch.Tensor
+        and tensor.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0  # a mode that traces or counts sees torch's operations alone
+    )
+
+
+def memory_order(tensor: torch.Tensor) -> list[int]:
+    """The dimensions, those first whose elements are farthest apart in memory."""
+    return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+
+
+def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype) -> torch.Tensor:
+    """The floats that codes stand for, each rounded once to `dtype`, with the strides of the codes where they are
+    dense.
+    """
+    if not is_on_cpu(codes):
+        return codes_twin.decode(codes, fmt, scale, dtype)
+    order = memory_order(codes)
+    dense = codes.permute(order)
+    if not dense.is_contiguous():
+        return decode(codes.contiguous(), fmt, scale, dtype)
+    floats = torch.empty_strided(codes.shape, codes.stride(), dtype=dtype, device="cpu")
+    name = FLOAT_NAMES[dtype]
+    bits = floats.permute(order).view(PATTERN_DTYPES[dtype.itemsize])
+    patterns = as_numpy(_flat(bits), FLOAT_TYPES[name].pattern)
+    words = as_numpy(_flat(dense), fmt.dtype)
+    if scale.offsets is None:
+        table = decoding.decode_table(fmt, scale.low, name)
+        decoding.gather(words, table, patterns, threads=torch_team())
+    else:
+        _decode_channels(words, fmt, scale, scale.offsets.expand(codes.shape).permute(order), name, patterns)
+    return floats
+
+
+def _decode_channels(
+    words: NDArray[Any], fmt: LNSFormat, scale: Scale, offsets: torch.Tensor, name: str, patterns: NDArray[Any]
+) -> None:
+    """Decode contiguous codes; the offsets are expanded to their shape, in their order of dimensions."""
+    if words.size == 0:
+        return
+    shape = offsets.shape
+    varying = [d for d, stride in enumerate(offsets.stride()) if stride != 0 and shape[d] > 1]
+    blocks = (1, words.size, 1)
+    if not varying:
+        offsets, blocks = offsets.reshape(-1)[:1], (1, 1, words.size)
+    elif len(varying) == 1:
+        at = varying[0]
+        offsets = offsets.movedim(at, 0).reshape(shape[at], -1)[:, 0]
+        blocks = (math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :]))
+    first, last = codes_twin.table_range(fmt, scale.low, scale.high, name)
+    (table,) = codes_twin.signed_patterns(fmt, first, last, name)
+    places = as_numpy(offsets.reshape(-1).contiguous()).astype(np.int64) - (fmt.bias + first)
+    codes, out = words.reshape(blocks), patterns.view(table.dtype).reshape(blocks)
+    by_table = fmt.bits <= 8 and blocks[0] * blocks[2] >= 1 << fmt.bits
+
+    def run(begin: int, end: int) -> None:
+        part = slice(begin, end)
+        rule = table, fmt.max_magnitude, last - first + 1, by_table
+        _gather_channels(codes[:, part], places[part], *rule, out[:, part])
+
+    least = max(_PARALLEL * blocks[1] // words.size, 1)
+    in_chunks(run, blocks[1], least, alignment=1, threads=torch_team())
+
+
+@kernel
+def _gather_channels(codes, places, table, max_magnitude, count, by_table, out):  # type: ignore[no-untyped-def]
+    """out[o, c, i] = table[m + places[c]] for codes[o, c, i] = (sign, m), `count` further where it is negative; behind
+    these are 0 and NaN. `by_table` makes a table of all codes for each channel first.
+    """
+    own = np.empty(2 * max_magnitude + 2, table.dtype)
+    for c in range(codes.shape[1]):
+        if by_table:
+            for code in range(own.size):
+                own[code] = table[_place(code, places[c], max_magnitude, count)]
+            for o in range(codes.shape[0]):
+                for i in range(codes.shape[2]):
+                    out[o, c, i] = own[codes[o, c, i]]
+        else:
+            for o in range(codes.shape[0]):
+                for i in range(codes.shape[2]):
+                    out[o, c, i] = table[_place(np.int64(codes[o, c, i]), places[c], max_magnitude, count)]
+
+
+@kernel
+def _place(code, place, max_magnitude, count):  # type: ignore[no-untyped-def]
+    m = code & max_magnitude
+    negative = np.int64(code > max_magnitude)
+    return min(max(m + place, np.int64(0)), count - 1) + count * negative if m > 0 else 2 * count + negative
+
+
+def encode(
+    x: torch.Tensor,
+    fmt: LNSFormat,
+    scale: Scale,
+    *,
+    rounding: Rounding = "nearest",
+    overflow: Overflow = "saturate",
+    underflow: Underflow = "round",
+    random_bits: torch.Tensor | None = None,
+    seed: int | None = None,
+) -> torch.Tensor:
+    """The codes of floats, as `lnsnum.encode` makes them.
+
+    The stochastic modes need random bits as int32, or on the CPU a seed, from which they are drawn on the way.
+    """
+    modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
+    if not is_on_cpu(x):
+        return codes_twin.encode(x, fmt, scale, random_bits=random_bits, **modes)
+    contiguous = x.detach().contiguous()
+    name = FLOAT_NAMES[x.dtype]
+    floats = as_numpy(contiguous.view(torch.int16), np.uint16) if name == "bfloat16" else as_numpy(contiguous)
+    words = None if random_bits is None else as_numpy(random_bits.contiguous(), np.uint32)
+    if scale.offsets is not None:
+        offsets = as_numpy(scale.offsets.contiguous())
+        codes = encoding.encode(floats, fmt, log_offset=offsets, random_bits=words, seed=seed, dtype=name, **modes)
+        return from_numpy(codes).clone()
+    patterns, bits, key = encoding.read(floats, name, words, None if seed is None else (seed, 0, 0), **modes)
+    out = torch.empty(x.shape, dtype=code_dtype(fmt), device="cpu")
+    encoding.encode_patterns(
+        patterns, as_numpy(_flat(out), fmt.dtype), fmt, scale.low, *bits, key=key, threads=torch_team(), **modes
+    )
+    return out
+
+
+def from_numpy(codes: NDArray[Any]) -> torch.Tensor:
+    """A tensor on the memory of an array of codes; `clone` gives it memory of torch's own, which it can resize."""
+    return torch.from_numpy(codes.view(f"i{codes.itemsize}") if codes.itemsize > 1 else codes)
+
+
+def encode_at_random(x: torch.Tensor, fmt: LNSFormat, scale: Scale) -> torch.Tensor:
+    """`encode` with stochastic_value rounding by torch's default generator: that of the device, or a seed from it."""
+    if is_on_cpu(x):
+        return encode(x, fmt, scale, rounding="stochastic_value", seed=int(torch.randint(1 << 62, ())))
+    bits = torch.randint(-(1 << 31), 1 << 31, x.shape, dtype=torch.int32, device=x.device)
+    return encode(x, fmt, scale, rounding="stochastic_value", random_bits=bits)
