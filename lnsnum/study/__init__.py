@@ -1,1 +1,4 @@
-"""The study: which networks are trained how, many times over, and the tables that come of it."""
+"""The study: which networks are trained how, many times over, and the tables that come of it.
+
+Read `plan` first, what is run; `runner` runs it and `journal` keeps it, `results` and `tables` say what came of it.
+"""

@@ -1,4 +1,7 @@
-"""What `lnsnum train` can train: one module a task, and `training`, the loop that all of them share."""
+"""What `lnsnum train` can train: one module a task, and `training`, the loop that all of them share.
+
+Read `task` first, what a task is; `recipe` says how a network is trained, `registry` which tasks there are.
+"""
 
 
 class TaskError(Exception):

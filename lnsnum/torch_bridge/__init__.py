@@ -1,6 +1,7 @@
 """The PyTorch bridge: weights that are stored as LNS codes and trained there.
 
-Needs torch (the extra `torch`); the rest of lnsnum does not.
+Needs torch (the extra `torch`); the rest of lnsnum does not. Read `weight` first, the tensor; `model` converts, `madam`
+steps, `checkpoint` saves, and `kernels` does the work.
 """
 
 from lnsnum.torch_bridge.checkpoint import load_model, save_model
