@@ -1,10 +1,13 @@
 """Kernels give the same bits jitted, as plain Python and with bounds checks; their cache works where it must."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import lnsnum
 
@@ -72,16 +75,17 @@ print(digest.hexdigest())
 """
 
 
-def run(script, path=None, **environment):
+def run(script, path=None, *, warned=False, **environment):
+    """What a script prints; `warned`: and what it warns of, where a warning is an error otherwise."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
+        [sys.executable, "-W", "always" if warned else "error", "-c", script],
         capture_output=True,
         text=True,
         cwd=path or PACKAGE.parent,
         env={**os.environ, "PYTHONPATH": str(path or PACKAGE.parent), **environment},
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return (done.stdout.strip(), done.stderr) if warned else done.stdout.strip()
 
 
 def test_plain_python_and_bounds_checks_give_the_same_bits(tmp_path):
@@ -98,16 +102,64 @@ print(encode([1.0, -0.3], lns8f5).tolist(), sum(encoding._encode_by_thresholds.s
 """
 
 
-def test_the_kernel_cache_works_where_the_package_folder_cannot_be_written(tmp_path):
+@pytest.fixture
+def read_only(tmp_path):
+    """A folder with a copy of the package in which no cache can be made."""
     shutil.copytree(PACKAGE, tmp_path / "lnsnum", ignore=shutil.ignore_patterns("__pycache__"))
     for folder in [tmp_path / "lnsnum", *(p for p in (tmp_path / "lnsnum").rglob("*") if p.is_dir())]:
         (folder / "__pycache__").touch()  # a file of that name: no folder can be made, not even by root
-    environment = {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "home" / "cache")}
-    first = run(CACHED, tmp_path, **environment)
-    second = run(CACHED, tmp_path, **environment)
+    return tmp_path
+
+
+def test_the_kernel_cache_works_where_the_package_folder_cannot_be_written(read_only):
+    environment = {"HOME": str(read_only / "home"), "XDG_CACHE_HOME": str(read_only / "home" / "cache")}
+    first = run(CACHED, read_only, **environment)
+    second = run(CACHED, read_only, **environment)
     assert first == "[64, 136] 0"
     assert second == "[64, 136] 1"
-    assert all(p.is_file() for p in tmp_path.glob("lnsnum/**/__pycache__"))
+    assert all(p.is_file() for p in read_only.glob("lnsnum/**/__pycache__"))
+
+
+NOWHERE = (
+    r"\S+compiling\.py:\d+: RuntimeWarning: lnsnum cannot keep its compiled kernels, as {}: every process compiles "
+    r"them anew, which is slow, unless NUMBA_CACHE_DIR names a folder that can be written\n  _say_once\(.*\)\n"
+)
+NAMELESS = f"""
+import os, pwd
+def nobody(uid): raise KeyError(uid)
+pwd.getpwuid = nobody
+os.environ.pop("HOME", None)
+os.environ.pop("XDG_CACHE_HOME", None)
+{CACHED}"""
+
+
+@pytest.mark.parametrize("script", [CACHED, NAMELESS], ids=["HOME is no folder", "no HOME, no name"])
+def test_kernels_are_compiled_anew_where_no_folder_can_be_written(read_only, script):
+    (read_only / "home").touch()
+    environment = {"HOME": str(read_only / "home"), "XDG_CACHE_HOME": str(read_only / "home" / "cache")}
+    before = sorted(read_only.iterdir())
+    printed, said = run(script, read_only, warned=True, **environment)
+    assert printed == "[64, 136] 0"
+    assert re.fullmatch(NOWHERE.format("neither its own folder nor a cache folder of the user's can be written"), said)
+    assert sorted(read_only.iterdir()) == before
+    assert run(script, read_only, **environment, NUMBA_CACHE_DIR=str(read_only / "cache")) == "[64, 136] 0"
+    assert run(script, read_only, **environment, NUMBA_CACHE_DIR=str(read_only / "cache")) == "[64, 136] 1"
+
+
+def test_a_disk_without_room_costs_the_cache_alone(tmp_path):
+    small = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)){CACHED}"
+    printed, said = run(small, warned=True, NUMBA_CACHE_DIR=str(tmp_path))
+    assert printed == "[64, 136] 0"
+    assert re.fullmatch(NOWHERE.format("the system says 'file too large'"), said)
+
+
+@pytest.mark.parametrize(("kind", "length"), [("nbi", 0), ("nbc", 50)])
+def test_a_cache_that_a_crash_cut_short_is_made_anew(tmp_path, kind, length):
+    run(CACHED, NUMBA_CACHE_DIR=str(tmp_path))
+    for path in tmp_path.rglob(f"*.{kind}"):
+        os.truncate(path, length)
+    assert run(CACHED, NUMBA_CACHE_DIR=str(tmp_path)) == "[64, 136] 0"
+    assert run(CACHED, NUMBA_CACHE_DIR=str(tmp_path)) == "[64, 136] 1"
 
 
 def test_two_processes_may_compile_at_once(tmp_path):
