@@ -32,6 +32,7 @@ from lnsnum.kernels.codes import (
     check_modes,
     check_offsets,
     check_random_bits,
+    check_unmasked,
 )
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.decide import Sum, Term, Value, resolve
@@ -148,6 +149,7 @@ SIDES: dict[Rounding, tuple[Side, Side]] = {
 
 def float_patterns(x: ArrayLike, dtype: str | None) -> NDArray[Any]:
     """The bits of the floats `x` as uint32 (of float32) or uint64 (of float64); both steps of widening are exact."""
+    check_unmasked(x)
     array = np.asarray(x)
     name = array.dtype.name if dtype is None else dtype
     if name not in FLOAT_TYPES:

@@ -161,7 +161,7 @@ def tensors(
 
     >>> from hypothesis import find, settings
     >>> find(tensors("lns8f3"), lambda x: x.ndim == 2, settings=settings(database=None))
-    LNSTensor([[1.]], lns8f3)
+    LNSTensor.from_float([[1.]], 'lns8f3')
     """
     if fmt is None:
         fmt = formats(bases=bases())

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from lnsnum import arithmetic, reduction
 from lnsnum.array import elementwise
 from lnsnum.array import protocol as numpy_protocol
-from lnsnum.array.elementwise import Bools, apply, as_operand, check_one_format, compare, reduce_into, to_power
+from lnsnum.array.elementwise import Bools, apply, as_operand, check_one_format, compare, knows, reduce_into, to_power
 from lnsnum.array.storage import ScaledCodes
 from lnsnum.array.ufuncs import array_ufunc
 from lnsnum.conversion import rescale
@@ -67,6 +67,13 @@ def _refused(symbol: str, instead: str) -> Any:
     return refuse
 
 
+REFLECTED = {
+    np.add: "__radd__", np.subtract: "__rsub__", np.multiply: "__rmul__", np.divide: "__rtruediv__",
+    np.float_power: "__rpow__", np.matmul: "__rmatmul__", np.equal: "__eq__", np.not_equal: "__ne__",
+    np.less: "__gt__", np.less_equal: "__ge__", np.greater: "__lt__", np.greater_equal: "__le__",
+}  # fmt: skip
+"""What Python asks of the other operand where a tensor answers NotImplemented."""
+
 _NO_REMAINDER = "a quotient is rounded to no integer in a logarithmic format; take floats with to_float()"
 _NO_BITS = "compare first, as in (x > 0) & (y > 0)"
 
@@ -90,11 +97,11 @@ class LNSTensor(ScaledCodes):
     >>> from lnsnum import lns8f3
     >>> x = LNSTensor.from_float([1.0, -2.5, 0.0], lns8f3)
     >>> x
-    LNSTensor([ 1.        , -2.59367911,  0.        ], lns8f3)
+    LNSTensor.from_float([ 1.        , -2.59367911,  0.        ], 'lns8f3')
     >>> (x * x).to_float()
     array([1.        , 6.72717132, 0.        ])
     >>> np.sort(x + x)
-    LNSTensor([-5.18735822,  0.        ,  2.        ], lns8f3)
+    LNSTensor.from_float([-5.18735822,  0.        ,  2.        ], 'lns8f3')
     """
 
     __slots__ = ()
@@ -106,6 +113,13 @@ class LNSTensor(ScaledCodes):
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return numpy_protocol.array_function(func, args, kwargs)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise TypeError(
+            f"torch's {getattr(func, '__name__', func)} does not take an {cls.__name__}: torch.as_tensor(x) makes "
+            "floats of it, lnsnum.torch_bridge.LNSWeight.from_lns(x) a weight of its codes"
+        )
 
     # --------------------------------------------------------------------------------------------------- operators
 
@@ -134,7 +148,7 @@ class LNSTensor(ScaledCodes):
         return self._operate(np.divide, other, self)
 
     def __pow__(self, exponent: object) -> Self:
-        return to_power(self, exponent)
+        return cast(Self, NotImplemented) if knows(exponent, "__rpow__") else to_power(self, exponent)
 
     def __rpow__(self, base: object) -> Self:
         return self._operate(np.float_power, base, self)
@@ -146,9 +160,8 @@ class LNSTensor(ScaledCodes):
         return self._operate(np.matmul, other, self)
 
     def _operate(self, ufunc: np.ufunc, a: object, b: object) -> Self:
-        other = b if a is self else a
-        if not isinstance(other, ScaledCodes) and getattr(other, "__array_ufunc__", ...) is None:
-            return cast(Self, NotImplemented)  # as NumPy's arrays: such a class wants to do it itself
+        if a is self and knows(b, REFLECTED[ufunc]):
+            return cast(Self, NotImplemented)
         result: Self = array_ufunc(ufunc, "__call__", (a, b), {})
         return result
 
@@ -184,22 +197,30 @@ class LNSTensor(ScaledCodes):
         return elementwise.absolute(self)
 
     def __eq__(self, other: object) -> Bools:  # type: ignore[override]
-        return compare(np.equal, self, other)
+        return self._compare(np.equal, other)
 
     def __ne__(self, other: object) -> Bools:  # type: ignore[override]
-        return compare(np.not_equal, self, other)
+        return self._compare(np.not_equal, other)
 
     def __lt__(self, other: object) -> Bools:
-        return compare(np.less, self, other)
+        return self._compare(np.less, other)
 
     def __le__(self, other: object) -> Bools:
-        return compare(np.less_equal, self, other)
+        return self._compare(np.less_equal, other)
 
     def __gt__(self, other: object) -> Bools:
-        return compare(np.greater, self, other)
+        return self._compare(np.greater, other)
 
     def __ge__(self, other: object) -> Bools:
-        return compare(np.greater_equal, self, other)
+        return self._compare(np.greater_equal, other)
+
+    def _compare(self, relation: np.ufunc, other: object) -> Bools:
+        if knows(other, REFLECTED[relation]):
+            return cast(Bools, NotImplemented)
+        return compare(relation, self, other)
+
+    def __contains__(self, number: object) -> bool:
+        return bool(np.any(self == number))
 
     __floordiv__ = __rfloordiv__ = _refused("//", _NO_REMAINDER)
     __mod__ = __rmod__ = _refused("%", _NO_REMAINDER)
@@ -391,7 +412,7 @@ class LNSTensor(ScaledCodes):
 
         >>> x = LNSTensor.from_float([1.0, 2.5], "lns16f10")
         >>> x.astype("lns8f3"), x.astype(np.float32)
-        (LNSTensor([1.        , 2.59367911], lns8f3), array([1.      , 2.500585], dtype=float32))
+        (LNSTensor.from_float([1.        , 2.59367911], 'lns8f3'), array([1.      , 2.500585], dtype=float32))
         """
         if isinstance(to, str) and to.startswith("lns"):
             to = LNSFormat.parse(to)

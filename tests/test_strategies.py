@@ -340,7 +340,7 @@ print(x, fmt)
 
 def test_hypothesis_knows_our_types_without_importing_us():
     result = subprocess.run([sys.executable, "-c", FROM_TYPE], capture_output=True, text=True, cwd="/", check=False)
-    assert (result.stdout, result.stderr) == ("LNSTensor([1.], lns3f0) lns3f0\n", "")
+    assert (result.stdout, result.stderr) == ("LNSTensor.from_float([1.], 'lns3f0') lns3f0\n", "")
 
 
 def test_our_types_can_be_overridden_and_our_hook_survives_another_hypothesis(monkeypatch):

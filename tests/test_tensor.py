@@ -6,16 +6,24 @@ import math
 import operator
 import pickle
 import re
+import unittest.mock
+from decimal import Decimal
+from fractions import Fraction
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, LNSTensor, decode, encode, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23, reference
+from lnsnum import LNSFormat, LNSTensor, decode, encode, exact, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23, reference
 from lnsnum.arithmetic import divide, multiply
 from lnsnum.format import MAX_LOG_OFFSET
+from lnsnum.strategies import tensors
 
 VALUES = np.array([[1.0, -2.5, 0.0], [np.nan, 300.0, -0.01]])
+
+ROUNDINGS = ["nearest", "toward_zero", "up", "down", "stochastic_log", "stochastic_value"]
 
 CHANNELS = np.array([[3], [-40]], np.int32)
 
@@ -52,11 +60,11 @@ def test_it_keeps_codes_format_and_offset():
 
 
 def test_a_format_can_be_given_by_name():
-    assert LNSTensor([1], "lns8f3").fmt == lns8f3
+    assert LNSTensor.from_codes([1], "lns8f3").fmt == lns8f3
     assert LNSTensor.from_float([1.0], "lns16f10").fmt == lns16f10
     for wrong in (None, 8):
         with pytest.raises(TypeError, match=r"^a format name is a string such as 'lns8f5', not "):
-            LNSTensor([1], wrong)
+            LNSTensor.from_codes([1], wrong)
     with pytest.raises(
         ValueError, match=r"^'int8' is no format name: write lns8f5 for 8 bits, 5 of them fraction bits$"
     ):
@@ -65,11 +73,11 @@ def test_a_format_can_be_given_by_name():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int32, np.int64, np.uint64, ">u2", ">i8"])
 def test_codes_of_any_integer_type_become_those_of_the_format(dtype):
-    t = LNSTensor(np.array([[1, 2], [63, 32]], dtype), lns6f2)
+    t = LNSTensor.from_codes(np.array([[1, 2], [63, 32]], dtype), lns6f2)
     assert t.codes.dtype == np.uint8
     assert t.codes.dtype.isnative
     assert t.codes.tolist() == [[1, 2], [63, 32]]
-    wide = LNSTensor(np.array([1, 100], dtype), lns32f23)
+    wide = LNSTensor.from_codes(np.array([1, 100], dtype), lns32f23)
     assert wide.codes.dtype == np.uint32
     assert wide.codes.tolist() == [1, 100]
 
@@ -81,7 +89,7 @@ def test_zero_size_and_zero_dimensional(shape):
     assert t.to_float().shape == np.asarray(t).shape == (t * t).shape == abs(t).shape == shape
     assert np.shape(t == t) == np.shape(t.isnan()) == shape
     assert t.reshape(-1).shape == (t.size,)
-    assert repr(t).startswith("LNSTensor(")
+    assert repr(t).startswith("LNSTensor")
     back = LNSTensor.from_float(t.to_float(), lns8f3, log_offset=2)
     assert same(back, t)
 
@@ -112,7 +120,40 @@ def test_zero_dimensional_tensors_have_no_length():
 )  # fmt: skip
 def test_what_are_no_codes(codes, error, message):
     with pytest.raises(error, match=message):
-        LNSTensor(codes, lns6f2)
+        LNSTensor.from_codes(codes, lns6f2)
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ([1, 2, 3], "int64"), ([1.0, 2.0], "float64"), (64, "int64"), (True, "bool"), ([], "float64"), ("1", "<U1"),
+        (None, "object"), (np.int8([1]), "int8"), (np.uint16([1]), "uint16"), ([[1], [2]], "int64"),
+        (LNSTensor.from_float([1.0], lns8f3), "LNSTensor"),
+    ],
+)  # fmt: skip
+def test_numbers_are_not_taken_for_codes(given, what):
+    with pytest.raises(
+        TypeError,
+        match=rf"^LNSTensor takes codes of lns8f3 as an array of uint8, not {what}: from_float rounds numbers to the "
+        r"format, from_codes takes integers of any type as codes$",
+    ):
+        LNSTensor(given, lns8f3)
+    with pytest.raises(TypeError, match=r"^LNSTensor takes codes of lns32f23 as an array of uint32, not "):
+        LNSTensor(np.uint8([1]), lns32f23)
+
+
+def test_codes_of_the_formats_own_type_are_taken():
+    for codes in (np.uint8([1, 2]), [np.uint8(1), np.uint8(2)], (np.uint8(1), np.uint8(2))):
+        assert same(LNSTensor(codes, lns8f3), LNSTensor.from_codes([1, 2], lns8f3))
+    assert same(LNSTensor(np.uint8(64), lns8f3), LNSTensor.from_codes(64, lns8f3))
+    big = np.array([1, 500], ">u2")
+    assert same(LNSTensor(big, lns16f10), LNSTensor.from_codes([1, 500], lns16f10, log_offset=0))
+    own = np.uint8([1, 2])
+    assert LNSTensor.from_codes(own, lns8f3).codes is own
+    with pytest.raises(TypeError, match=r"^codes is a LNSTensor already: astype\(fmt\) rounds it to another format$"):
+        LNSTensor.from_codes(LNSTensor(own, lns8f3), lns8f3)
+    with pytest.raises(ValueError, match=r"^code 64 at index \(1,\) is outside lns6f2"):
+        LNSTensor(np.uint8([1, 64]), lns6f2)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +192,7 @@ def test_attributes_are_not_assigned_to(x):
 
 def test_arguments_after_the_format_are_named():
     with pytest.raises(TypeError):
-        LNSTensor([1], lns8f3, 0)
+        LNSTensor.from_codes([1], lns8f3, 0)
     with pytest.raises(TypeError):
         LNSTensor.from_float([1.0], lns8f3, "nearest")
 
@@ -198,7 +239,7 @@ def test_random_bits_reach_encode():
         LNSTensor.from_float([1.0], lns8f3, rounding="stochastic_log")
 
 
-@pytest.mark.parametrize("wrong", [[2**60 + 1, 2], [True], ["1.0"], [1j], np.array([1.0], np.longdouble), None])
+@pytest.mark.parametrize("wrong", [["1.0"], [1j], np.array([1.0], np.longdouble), None, [2**80, None]])
 def test_what_are_no_floats(wrong):
     if np.asarray(wrong).dtype == np.float64:
         pytest.skip("longdouble is float64 here")
@@ -259,7 +300,7 @@ def test_fit():
 
 
 def test_wide_formats():
-    t = LNSTensor([5, 2**31 - 1], lns32f23)
+    t = LNSTensor.from_codes([5, 2**31 - 1], lns32f23)
     assert same(LNSTensor.from_float(t.to_float(), lns32f23), t)
     assert (t * t).codes.tolist() == [0, 2**31 - 1]
     assert (-t < t).all()
@@ -326,7 +367,7 @@ def test_offsets_of_channels_are_int32(per_channel):
         assert t.log_offset.dtype == np.int32
         assert t.log_offset.dtype.isnative
     for zero_dimensional in (np.array(7), np.int16(7), np.array(7, np.uint8)):
-        assert type(LNSTensor([1], lns8f3, log_offset=zero_dimensional).log_offset) is int
+        assert type(LNSTensor.from_codes([1], lns8f3, log_offset=zero_dimensional).log_offset) is int
 
 
 @pytest.mark.parametrize("shape", [(3,), (1,), (2, 1), (1, 3), (2, 3), (1, 1)])
@@ -404,8 +445,8 @@ def test_channels_compare_by_value(per_channel, x):
 
 
 def test_nan_is_equal_to_nothing():
-    nan = LNSTensor([lns8f3.nan_code], lns8f3)
-    for other in (nan, LNSTensor([0], lns8f3), LNSTensor([64], lns8f3, log_offset=5)):
+    nan = LNSTensor.from_codes([lns8f3.nan_code], lns8f3)
+    for other in (nan, LNSTensor.from_codes([0], lns8f3), LNSTensor.from_codes([64], lns8f3, log_offset=5)):
         for a, b in ((nan, other), (other, nan)):
             assert [bool(relation(a, b)[0]) for relation in COMPARISONS] == [False, True, False, False, False, False]
 
@@ -417,6 +458,11 @@ def test_shapes_that_do_not_broadcast_do_not_compare(x, relation):
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
+
+
+class Plain:
+    """A class that says nothing of operators."""
+
 
 ARRAYS = [np.ones(3), np.ones((2, 3), np.float32), np.ones(3, int), np.ones(3, bool), [1.0, 2.0, 3.0], (), 2j, {}]
 
@@ -439,7 +485,7 @@ def test_arrays_do_not_mix_on_either_side(x, symbol, stranger):
             symbol(a, b)
 
 
-@pytest.mark.parametrize("stranger", [None, "lns8f3", b"1"])
+@pytest.mark.parametrize("stranger", [None, "lns8f3", b"1", object(), Plain()])
 def test_what_is_no_number_is_equal_to_none_of_them(x, stranger):
     assert (x == stranger).tolist() == (stranger == x).tolist() == [[False] * 3] * 2
     assert (x != stranger).tolist() == (stranger != x).tolist() == [[True] * 3] * 2
@@ -450,7 +496,7 @@ def test_what_is_no_number_is_equal_to_none_of_them(x, stranger):
 @pytest.mark.parametrize("symbol", list(NAMES), ids=lambda f: f.__name__)
 def test_formats_do_not_mix(x, symbol):
     for fmt in (lns8f5, lns16f10, LNSFormat(8, 3, base=3.0)):
-        other = LNSTensor([1, 2, 3], fmt)
+        other = LNSTensor.from_codes([1, 2, 3], fmt)
         message = f"{NAMES[symbol]} of lns8f3 and {fmt.name}: bring both to one format with astype or lnsnum.convert"
         with pytest.raises(TypeError, match=rf"^{re.escape(message)}(, or name out_format)?$") as caught:
             symbol(x, other)
@@ -485,7 +531,159 @@ def test_a_class_that_wants_to_do_it_itself():
         def __radd__(self, other):
             return "own"
 
-    assert LNSTensor([1], lns8f3) + Own() == "own"
+    assert LNSTensor.from_codes([1], lns8f3) + Own() == "own"
+
+
+def test_a_class_with_operators_of_its_own_is_asked(x):
+    class Asked:
+        def answer(self, other):
+            return "asked"
+
+        __radd__ = __rsub__ = __rmul__ = __rtruediv__ = __rpow__ = __rmatmul__ = answer
+        __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = answer  # type: ignore[assignment]
+        __hash__ = None
+
+    for symbol in (*NAMES, operator.pow):
+        assert symbol(x, Asked()) == "asked"
+    assert x == unittest.mock.ANY
+    with pytest.raises(TypeError, match=r"^add of LNSTensor and Plain: "):
+        x + Plain()
+
+
+class ArrayLike(list):
+    """An array of a library that knows nothing of tensors: it would decode them."""
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones(3)
+
+    def __radd__(self, other):
+        return np.asarray(other)
+
+
+def test_arrays_of_other_libraries_do_not_decode(x):
+    for symbol in (operator.add, operator.eq, operator.lt):
+        with pytest.raises(TypeError, match=r" of LNSTensor and ArrayLike: make it one with LNSTensor\.from_float"):
+            symbol(x, ArrayLike())
+
+
+RATIONALS = st.one_of(
+    st.fractions(), st.integers(), st.integers(-(10**400), 10**400), st.decimals(allow_nan=False),
+    st.builds(lambda p, q: Fraction(3) ** p * Fraction(2) ** q, st.integers(-9, 9), st.integers(-9, 9)),
+    st.floats(allow_nan=False), st.floats(allow_nan=False).map(np.longdouble), st.floats(width=16).map(np.float16),
+    st.booleans(), st.booleans().map(np.bool_),
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(RATIONALS, st.sampled_from([0, 3, -50]), st.sampled_from([lns8f3, lns6f2, LNSFormat(7, 1, base=3.0)]))
+@example(Fraction(1, 3), 0, LNSFormat(7, 1, base=3.0))
+@example(3**40, 80, LNSFormat(7, 1, base=3.0))
+@example(Decimal("1e-400"), 0, lns8f3)
+@example(-(10**5000), 0, lns8f3)
+@example(Decimal("inf"), 0, lns8f3)
+@example(2**60 + 1, 464, lns8f3)
+@example(2**60, 464, lns8f3)
+def test_every_real_number_compares_exactly(number, offset, fmt):
+    """Against base^E to the power of 2^F, in fractions."""
+    if number != number:
+        return
+    infinite = number in (math.inf, -math.inf)
+    exact_number = number if isinstance(number, (int, Fraction, Decimal)) else float(number)
+    exact_number = math.copysign(math.inf, exact_number) if infinite else Fraction(exact_number)
+    for code in range(0, 1 << fmt.bits, 11):
+        a = LNSTensor.from_codes(code, fmt, log_offset=offset)
+        if a.isnan():
+            continue
+        m, negative = code & fmt.max_magnitude, code > fmt.max_magnitude
+        sign = 0 if m == 0 else -1 if negative else 1
+        other = (exact_number > 0) - (exact_number < 0)
+        if sign != other or sign == 0:
+            c = (sign > other) - (sign < other)
+        elif infinite:
+            c = -sign
+        else:
+            power, value = abs(exact_number) ** (1 << fmt.fraction_bits), Fraction(fmt.base) ** (m - fmt.bias + offset)
+            c = sign * ((value > power) - (value < power))
+        for relation, says in COMPARISONS.items():
+            assert bool(relation(a, number)) == says(c)
+            assert bool(relation(number, a)) == says(-c)
+
+
+def test_numbers_that_are_not_compared(x):
+    assert not (x == Decimal("nan")).any()
+    assert (x != Decimal("sNaN")).all()
+    with pytest.raises(
+        ValueError, match=r"^Decimal\('1E\+999999999'\) is too large or too small to be compared: at most 1"
+    ):
+        _ = x < Decimal("1e999999999")
+    with pytest.raises(
+        ValueError, match=r"^an int of 16610 bits is no float64: make it one first, rounded as you wish$"
+    ):
+        x + 10**5000
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.one_of(st.integers(), st.integers(-(2**64), 2**64), st.integers(-(10**400), 10**400)), min_size=1),
+    st.sampled_from([lns8f3, lns16f10, lns32f23, LNSFormat(9, 2, base=3.0), LNSFormat(32, 30), LNSFormat(32, 20)]),
+    st.sampled_from(ROUNDINGS),
+    st.sampled_from([0, 40, 5_000_000_000 >> 4]),
+)
+@example([2**53 + 1, -(2**63), 2**63, 2**64 - 1], lns32f23, "up", 0)
+def test_integers_of_any_size_are_rounded_once(integers, fmt, rounding, log_offset):
+    bits = np.arange(len(integers), dtype=np.uint32) * 0x9E3779B1 if rounding.startswith("stochastic") else None
+    made = LNSTensor.from_float(integers, fmt, rounding=rounding, random_bits=bits, log_offset=log_offset)
+    assert made.codes.tolist() == [
+        reference.encode(
+            Fraction(n), fmt, rounding=rounding, log_offset=log_offset, random_bits=0 if bits is None else int(bits[i])
+        )
+        for i, n in enumerate(integers)
+    ]
+
+
+def test_an_integer_between_two_floats_on_either_side_of_a_threshold():
+    """Next to a tie of the format that lies between two neighbouring floats: decided by integers."""
+    found = 0
+    for log in range(60 << 10, (60 << 10) + 600):
+        tie = exact.significand64(2.0, 2 * log + 1, 11)  # the floor of the middle of two codes, in 64 bits
+        n = tie[0] << (tie[1] - 63) if tie[1] >= 63 else tie[0] >> (63 - tie[1])
+        for integer in (n, n + 1):
+            fmt = LNSFormat(18, 10)
+            code = int(LNSTensor.from_float([integer], fmt, log_offset=0).codes[0])
+            assert code == reference.encode(Fraction(integer), fmt)
+            low, high = sorted({float(integer), math.nextafter(float(integer), math.inf)})
+            found += encode(low, fmt) != encode(high, fmt)
+    assert found > 100
+
+
+def test_lists_that_are_no_arrays(x):
+    with pytest.raises(TypeError, match=r"^x is a list of tensors, which hold codes, not floats: numpy\.stack\(x\) m"):
+        LNSTensor.from_float([x, x], lns8f3)
+    with pytest.raises(TypeError, match=r"^x is a list of lists of different lengths: an array has rows of one leng"):
+        LNSTensor.from_float([[1, 2], [3]], lns8f3)
+    truth = LNSTensor.from_float([[True, False]], lns8f3)
+    assert truth.codes.tolist() == [[64, 0]]
+    assert LNSTensor.from_float(np.bool_(1), lns8f3).codes == 64
+
+
+def test_masked_numbers_are_refused(x):
+    masked = np.ma.masked_array([1.0, 2.0], [False, True])
+    words = np.ma.masked_array(np.uint8([64, 65]), [False, True])
+    for call in (
+        lambda: LNSTensor.from_float(masked, lns8f3), lambda: encode(masked, lns8f3), lambda: x + np.ma.masked,
+        lambda: LNSTensor(words, lns8f3), lambda: LNSTensor.from_codes(words, lns8f3), lambda: decode(words, lns8f3),
+        lambda: x == np.ma.masked, lambda: operator.setitem(x, (0, 0), np.ma.masked), lambda: x.fill(np.ma.masked),
+        lambda: np.where([True], x, np.ma.masked), lambda: np.clip(x, np.ma.masked, None),
+        lambda: LNSTensor.from_float(masked.astype(int), lns8f3, log_offset="fit"),
+    ):  # fmt: skip
+        with pytest.raises(
+            TypeError, match=r"^some of the (numbers|codes) are masked, and there are no masked codes: "
+        ):
+            call()
+    with pytest.raises(TypeError, match=r"^add of LNSTensor and MaskedArray"):
+        x + masked
+    whole = np.ma.masked_array([1.0, 2.0], [False, False])
+    assert same(LNSTensor.from_float(whole, lns8f3), LNSTensor.from_float([1.0, 2.0], lns8f3))
 
 
 def test_an_array_is_not_changed_in_place(x):
@@ -507,9 +705,46 @@ def test_numbers_of_python():
     assert [type(v) for v in (float(t[0]), t.item(0), *t.tolist())] == [float] * 4
     with pytest.raises(TypeError, match=r"^only an LNSTensor of shape \(\) becomes a float, not one of shape \(2,\)"):
         float(t)
-    for number in (int, operator.index):
-        with pytest.raises(TypeError):
-            number(t[0])
+    with pytest.raises(TypeError):
+        operator.index(t[0])
+
+
+SCALARS = [0.0, 1.0, -2.5, 300.0, 0.0123, 1e9]
+
+
+@pytest.mark.parametrize("number", SCALARS)
+def test_a_tensor_of_one_number_is_read_as_its_float(number):
+    x = LNSTensor.from_float(number, lns16f10, log_offset="fit")
+    value = float(x.to_float())
+    assert (int(x), math.trunc(x), math.floor(x), math.ceil(x)) == (
+        int(value), math.trunc(value), math.floor(value), math.ceil(value),
+    )  # fmt: skip
+    assert [round(x), round(x, 2), round(x, -1)] == [round(value), round(value, 2), round(value, -1)]
+    assert type(round(x)) is int
+    assert (f"{x:.3f}", f"{x:>12}", f"{x:e}", "%.2f" % x, "%d" % x, complex(x)) == (  # noqa: UP031
+        f"{value:.3f}", f"{value:>12}", f"{value:e}", "%.2f" % value, "%d" % value, complex(value),  # noqa: UP031
+    )  # fmt: skip
+    assert f"{x}" == str(x)
+
+
+def test_what_is_not_read_as_one_number(x):
+    for call in (int, math.trunc, round, lambda t: f"{t:.2f}"):
+        with pytest.raises(
+            TypeError, match=r"^only an LNSTensor of shape \(\) becomes .*, not one of shape \(2, 3\): "
+        ):
+            call(x)
+    for number in (x[1, 0], LNSTensor.from_codes(64, lns8f3, log_offset=2**30)):
+        for call in (int, round, math.trunc):
+            with pytest.raises(ValueError, match=r"^no int is the value of LNSTensor\.from_"):
+                call(number)
+
+
+def test_membership_is_by_value(x):
+    assert 1.0 in x
+    assert 0.3 not in x
+    assert Fraction(1, 3) not in x
+    assert 1 in x[0]
+    assert None not in x
 
 
 def test_there_is_no_dtype(x):
@@ -543,7 +778,7 @@ def test_asarray_of_a_narrower_type(x, dtype):
 def test_asarray_rounds_once():
     """A value a little below the middle of two float32, to which float64 rounds it."""
     fmt = LNSFormat(4, 0, base=1 + 3 * 2.0**-25 - 9 * 2.0**-51)
-    t = LNSTensor([fmt.bias + 2], fmt)
+    t = LNSTensor.from_codes([fmt.bias + 2], fmt)
     assert t.to_float().tolist() == [1 + 3 * 2.0**-24]
     assert t.to_float("float32").tolist() == [1 + 2.0**-23]
     assert np.asarray(t, np.float32).tolist() == [1 + 2.0**-23]
@@ -563,24 +798,63 @@ def test_asarray_without_a_copy_is_refused(x):
 @pytest.mark.parametrize(
     ("tensor", "text"),
     [
-        (LNSTensor([64, 200, 0, 128], lns8f3), "LNSTensor([ 1., -2.,  0., nan], lns8f3)"),
-        (LNSTensor([64, 72], lns8f3, log_offset=-8), "LNSTensor([0.5, 1. ], lns8f3, log_offset=-8)"),
-        (LNSTensor(64, lns8f3), "LNSTensor(1., lns8f3)"),
-        (LNSTensor(np.zeros(0, np.uint8), lns8f3), "LNSTensor([], lns8f3)"),
-        (LNSTensor([2], LNSFormat(3, 0, base=3.0)), "LNSTensor([1.], lns3f0b0x1.8000000000000p+1)"),
+        (LNSTensor.from_codes([64, 200, 0, 128], lns8f3), "from_float([ 1., -2.,  0., nan], 'lns8f3')"),
+        (LNSTensor.from_codes([64, 72], lns8f3, log_offset=-8), "from_float([0.5, 1. ], 'lns8f3', log_offset=-8)"),
+        (LNSTensor.from_codes(64, lns8f3), "from_float(1., 'lns8f3')"),
+        (LNSTensor.from_codes([], lns8f3), "from_float([], 'lns8f3')"),
+        (LNSTensor(np.zeros((0, 3), np.uint8), lns8f3), "(array([], 'uint8').reshape((0, 3)), 'lns8f3')"),
         (
-            LNSTensor([[64], [64]], lns8f3, log_offset=np.array([[8], [0]])),
-            "LNSTensor([[2.],\n           [1.]], lns8f3, log_offset=array([[8],\n       [0]], dtype=int32))",
+            LNSTensor.from_codes([2], LNSFormat(3, 0, base=3.0)),
+            "from_float([1.], 'lns3f0b0x1.8000000000000p+1')",
+        ),
+        (
+            LNSTensor.from_codes([[64], [64]], lns8f3, log_offset=np.array([[8], [0]])),
+            "from_float([[2.],\n                      [1.]], 'lns8f3', log_offset=array([[8],\n       [0]], "
+            "dtype=int32))",
+        ),
+        (  # beyond every float, on either side
+            LNSTensor.from_codes([64, 200], lns8f3, log_offset=10**5),
+            "from_codes([ 64, 200], 'lns8f3', log_offset=100000)",
+        ),
+        (LNSTensor.from_codes([1], lns8f3, log_offset=-(2**30)), "from_codes([1], 'lns8f3', log_offset=-1073741824)"),
+        (
+            LNSTensor.from_codes([0, 128], lns8f3, log_offset=-(2**30)),
+            "from_float([ 0., nan], 'lns8f3', log_offset=-1073741824)",
+        ),
+        (  # steps that eight digits do not tell apart, and that no float does
+            LNSTensor.from_codes([2**30 + 1], LNSFormat(32, 30)), "from_float([1.0000000006455436], 'lns32f30')",
+        ),
+        (
+            LNSTensor.from_codes([2**10 + 1], LNSFormat(12, 10, base=1 + 2.0**-50)),
+            "from_codes([1025], 'lns12f10b0x1.0000000000004p+0')",
         ),
     ],
-)
+)  # fmt: skip
 def test_repr(tensor, text):
-    assert repr(tensor) == str(tensor) == text
+    assert repr(tensor) == str(tensor) == f"{tensor}" == ("LNSTensor" if text[0] == "(" else "LNSTensor.") + text
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tensors(scalars=True, empty=True), st.sampled_from([{}, {"precision": 2}, {"floatmode": "fixed"}, {"sign": "+"}])
+)
+def test_repr_read_by_python_is_the_tensor(tensor, options):
+    with np.printoptions(**options):
+        text = repr(tensor)
+    back = eval(text, {"LNSTensor": LNSTensor, "array": np.array, "int32": np.int32, "nan": np.nan})
+    assert same(back, tensor)
+    assert "inf" not in text
 
 
 def test_repr_of_many_elements_is_short():
     assert len(repr(LNSTensor(np.zeros((1000, 1000), np.uint8), lns8f3))) < 1000
+    offsets = np.arange(1000, dtype=np.int32)[:, None]
+    rows = LNSTensor(np.full((1000, 1000), 64, np.uint8), lns8f3, log_offset=offsets)
+    assert repr(rows).startswith("LNSTensor.from_float([[1.00000000e+00, 1.00000000e+00, 1.00000000e+00,")
+    far = LNSTensor(rows.codes, lns8f3, log_offset=100 * offsets)
+    assert repr(far).startswith("LNSTensor.from_codes([[64, 64, 64, ..., 64, 64, 64],")
 
 
 def test_repr_of_a_wide_format_has_values():
-    assert repr(LNSTensor([1 << 30, 5], lns32f23)) == "LNSTensor([1.00000000e+00, 2.93873709e-39], lns32f23)"
+    text = "LNSTensor.from_float([1.00000000e+00, 2.93873709e-39], 'lns32f23')"
+    assert repr(LNSTensor.from_codes([1 << 30, 5], lns32f23)) == text

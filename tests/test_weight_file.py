@@ -274,7 +274,7 @@ def test_no_layout_matters(tmp_path):
 
 
 def test_what_is_read_can_be_written_to(tmp_path):
-    save_weights(tmp_path / "w", {"a": np.zeros(3), "w": LNSTensor([1, 2, 3], lns8f3)})
+    save_weights(tmp_path / "w", {"a": np.zeros(3), "w": LNSTensor.from_codes([1, 2, 3], lns8f3)})
     first, second = load_weights(tmp_path / "w"), load_weights(tmp_path / "w")
     first["a"][0], first["w"].codes[0] = 5.0, 5
     assert second["a"].tolist() == [0.0, 0.0, 0.0]
@@ -302,8 +302,8 @@ def crc32(data, dtype, *shape):
 def test_any_safetensors_reader_sees_unsigned_integers(tmp_path):
     tensors = {
         "six": LNSTensor(np.arange(64, dtype=np.uint8).reshape(8, 8), lns6f2, log_offset=-12),
-        "sixteen": LNSTensor([[1, 65535]], lns16f10, log_offset=np.array([5])),
-        "wide": LNSTensor([2**32 - 1], lns32f23),
+        "sixteen": LNSTensor.from_codes([[1, 65535]], lns16f10, log_offset=np.array([5])),
+        "wide": LNSTensor.from_codes([2**32 - 1], lns32f23),
     }
     save_weights(tmp_path / "w", {**tensors, "bias": np.float32([0.5])}, metadata={"author": "me"})
     plain = safetensors.numpy.load_file(tmp_path / "w")
@@ -355,7 +355,12 @@ def test_the_bytes_are_those_that_safetensors_writes(values, metadata):
 
 
 def test_the_same_weights_give_the_same_bytes(tmp_path):
-    weights = {"a": LNSTensor([1, 2], lns8f5), "b": np.ones(3), "c": np.zeros(2, bool), "d": LNSTensor([3], lns16f10)}
+    weights = {
+        "a": LNSTensor.from_codes([1, 2], lns8f5),
+        "b": np.ones(3),
+        "c": np.zeros(2, bool),
+        "d": LNSTensor.from_codes([3], lns16f10),
+    }
     metadata = {letter: letter for letter in "axbyczdw"}
     save_weights(tmp_path / "1", weights, metadata=metadata)
     save_weights(tmp_path / "2", dict(reversed(weights.items())), metadata=dict(reversed(metadata.items())))
@@ -364,7 +369,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path):
 
 def test_byte_for_byte(tmp_path):
     """The packed tensor of docs/weight_file.md, in a file by itself, as it lies on disk."""
-    tensor = LNSTensor([[1, 62, 32]], lns6f2, log_offset=np.array([[-3]]))
+    tensor = LNSTensor.from_codes([[1, 62, 32]], lns6f2, log_offset=np.array([[-3]]))
     save_weights(tmp_path / "w", {"fc.weight": tensor}, metadata={"model": "a small network"}, packed=True)
     data = bytes([0x81, 0x0F, 0x02])
     entry = (
@@ -483,7 +488,7 @@ def test_replacing_ends_well_or_not_at_all(tmp_path):
         ({1: np.zeros(1)}, None, ValueError, r"^1 cannot name a tensor: any string but '__metadata__' can, in Uni"),
         ({"__metadata__": np.zeros(1)}, None, ValueError, r"^'__metadata__' cannot name a tensor: any string but"),
         ({"\ud800": np.zeros(1)}, None, ValueError, r"cannot name a tensor"),
-        ({"\ud800": LNSTensor([1], lns8f3)}, None, ValueError, r"cannot name a tensor"),
+        ({"\ud800": LNSTensor.from_codes([1], lns8f3)}, None, ValueError, r"cannot name a tensor"),
         ({}, {"epoch": 1}, TypeError, r"^metadata entry 'epoch' is not a string by a string$"),
         ({}, {1: "epoch"}, TypeError, r"^metadata entry 1 is not a string by a string$"),
         ({}, {"a": b"b"}, TypeError, r"^metadata entry 'a' is not a string by a string$"),
@@ -948,7 +953,7 @@ def test_the_gallery_hangs_straight(file):
     """Each picture differs from this file, which loads."""
     weights = load_weights(file(GOOD))
     assert list(weights) == ["w"]
-    assert same(weights["w"], LNSTensor([1, 2, 3], lns8f3))
+    assert same(weights["w"], LNSTensor.from_codes([1, 2, 3], lns8f3))
     assert load_metadata(file(GOOD)) == {}
     per_channel = load_weights(file(weight_file(offsets_for_w([3], [1, -2, 2**30]))))["w"]
     assert per_channel.log_offset.tolist() == [1, -2, 2**30]
@@ -991,7 +996,7 @@ def test_what_the_specification_does_not_name_is_ignored(file):
         "w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]},
     }
     path = file(container({"__metadata__": metadata, **tensors}, data))
-    assert same(load_weights(path)["w"], LNSTensor([5], lns8f3, log_offset=4))
+    assert same(load_weights(path)["w"], LNSTensor.from_codes([5], lns8f3, log_offset=4))
     assert load_metadata(path) == {}
 
 
@@ -1009,7 +1014,7 @@ def test_files_of_layout_1_are_read(file):
     tensors = [("w", "U8", [3], b"\1\2\3"), ("v", "I8", [1], b"\xff")]
     path = file(weight_file(entry, *tensors))
     loaded = load_weights(path)
-    assert same(loaded["w"], LNSTensor([1, 2, 3], lns6f2, log_offset=4))
+    assert same(loaded["w"], LNSTensor.from_codes([1, 2, 3], lns6f2, log_offset=4))
     assert same(loaded["v"], np.int8([-1]))
     assert load_metadata(path) == {"a": "b"}
     path = file(weight_file(entry, ("w", "U8", [3], b"\1\2\x40"), tensors[1]))
@@ -1023,7 +1028,7 @@ def test_every_changed_bit_is_noticed(tmp_path, packed):
         "w": LNSTensor(
             np.arange(10, dtype=np.uint8).reshape(5, 2), lns6f2, log_offset=np.array([[1], [2], [3], [4], [5]])
         ),
-        "v": LNSTensor([[1, 2], [3, 4]], lns16f10, log_offset=-7),
+        "v": LNSTensor.from_codes([[1, 2], [3, 4]], lns16f10, log_offset=-7),
         "b": np.float32([1, -2]),
     }
     save_weights(tmp_path / "w", weights, metadata={"model": "small"}, packed=packed)

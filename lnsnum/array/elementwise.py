@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from lnsnum import arithmetic
 from lnsnum.arithmetic import order_key
-from lnsnum.array.scalars import as_float, exact_codes, key_of_float, not_exact
-from lnsnum.array.storage import S, ScaledCodes, in_groups
+from lnsnum.array.scalars import REAL, as_float, as_rational, exact_codes, key_of_number, not_exact
+from lnsnum.array.storage import S, ScaledCodes, holds_tensor, in_groups
 from lnsnum.encoding import fit_log_offset
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import Codes
@@ -31,6 +31,23 @@ INSTEAD = "give it floats, by to_float()"
 def refusal(name: str, instead: str = INSTEAD) -> TypeError:
     """The error of a NumPy function that takes no tensors."""
     return TypeError(f"numpy.{name} does not take LNSTensors: {instead}")
+
+
+def refuse_tensor(name: str, argument: str, value: object) -> None:
+    """Raise TypeError where a tensor is given, alone or in a list, as an argument that is none of the operands.
+
+    NumPy would look at it as at an operand, and call the function again.
+    """
+    if holds_tensor(value):
+        raise TypeError(f"numpy.{name} takes no LNSTensor as {argument}: give plain numbers, by tolist()")
+
+
+def not_operand(value: object, like: ScaledCodes, what: str) -> TypeError:
+    """The error of what is neither a tensor nor a number."""
+    return TypeError(
+        f"{what} of {type(like).__name__} and {type(value).__name__}: "
+        f"make it one with LNSTensor.from_float(x, {like.fmt.name!r}), or take floats with to_float()"
+    )
 
 
 def as_operand(value: object, like: S, what: str) -> S:
@@ -48,10 +65,7 @@ def as_operand(value: object, like: S, what: str) -> S:
     fmt, offset = like.fmt, like.log_offset
     number = as_float(value)
     if number is None:
-        raise TypeError(
-            f"{what} of {type(like).__name__} and {type(value).__name__}: "
-            f"make it one with LNSTensor.from_float(x, {fmt.name!r}), or take floats with to_float()"
-        )
+        raise not_operand(value, like, what)
     offset = offset if isinstance(offset, int) else 0
     codes = exact_codes(number, fmt, offset)
     if codes is None and np.any(like.log_offset) and np.isfinite(number):
@@ -63,6 +77,22 @@ def as_operand(value: object, like: S, what: str) -> S:
     if codes is None:
         raise not_exact(value, fmt, "" if np.any(like.log_offset) else " at log_offset 0")
     return like._of(codes, fmt, offset)
+
+
+def is_foreign(other: object) -> bool:
+    """Whether a class is none of Python's or NumPy's own, no number and no array: it says what an operator does."""
+    kind = type(other)
+    if kind is object:
+        return True
+    own = isinstance(other, (ScaledCodes, np.ndarray, np.generic, *REAL)) or kind.__module__ == "builtins"
+    return not own and not hasattr(kind, "__array__")
+
+
+def knows(other: object, method: str) -> bool:
+    """Whether the other operand is asked first: a class that has the method, or that takes no part in ufuncs."""
+    if not isinstance(other, ScaledCodes) and getattr(other, "__array_ufunc__", ...) is None:
+        return True  # as for NumPy's arrays
+    return is_foreign(other) and getattr(type(other), method, None) not in (None, getattr(object, method, None))
 
 
 def as_operands(values: Sequence[object], what: str) -> list[ScaledCodes]:
@@ -159,6 +189,22 @@ _OWN_FORMAT = (arithmetic.minimum, arithmetic.maximum, clip)
 """Those that have no out_format."""
 
 
+def _of_float(exponent: Any) -> Fraction:
+    """A float exponent as the fraction that it is: 0.5 is 1/2."""
+    if np.isfinite(exponent):
+        n = Fraction(*map(int, exponent.as_integer_ratio()))
+        if abs(n.numerator) <= arithmetic.MAX_NUMERATOR and n.denominator <= arithmetic.MAX_DENOMINATOR:
+            return n
+        near = n.limit_denominator(arithmetic.MAX_DENOMINATOR)
+        instead = f"Fraction({near.numerator}, {near.denominator})"
+    if not np.isfinite(exponent) or not 0 < abs(near.numerator) <= arithmetic.MAX_NUMERATOR:
+        instead = "a fraction"
+    raise ValueError(
+        f"exponent={exponent!r} is out of range: p/q with |p| at most 2^20 and q at most 1024, and a float is the "
+        f"fraction that it is, rounded or not: give {instead}, or a tensor of exponents"
+    )
+
+
 def to_power(base: S, exponent: object, out: S | None = None, where: object = True, **options: Any) -> S:
     """base^exponent: exact or correctly rounded for an integer or a fraction, faithful for a tensor of exponents."""
     if isinstance(exponent, ScaledCodes):
@@ -168,10 +214,7 @@ def to_power(base: S, exponent: object, out: S | None = None, where: object = Tr
             if exponent.ndim:
                 raise TypeError("power of LNSTensor and ndarray: give one integer or Fraction, or a tensor")
             exponent = exponent[()]
-        if isinstance(exponent, (float, np.floating)) and np.isfinite(exponent):
-            exponent = Fraction(float(exponent))  # a float is the fraction that it is: 0.5 is 1/2
-
-        n = cast(Fraction, exponent)
+        n = cast(Fraction, _of_float(exponent) if isinstance(exponent, (float, np.floating)) else exponent)
 
         def power(codes: Codes, fmt: LNSFormat, **named: Any) -> tuple[Codes, int]:
             return arithmetic.power(codes, n, fmt, **named)
@@ -247,11 +290,10 @@ def keys(a: object, like: ScaledCodes) -> tuple[NDArray[np.int64], Bools]:
             table = 2 * order_key(np.arange(1 << a.fmt.bits), a.fmt, a.log_offset)
             return table[a.codes], isnan(a)
         return 2 * order_key(a.codes, a.fmt, a.log_offset), isnan(a)
-    number = as_float(a)
+    number = as_rational(a)
     if number is None:
-        as_operand(a, like, "comparison")
-    number = cast(float, number)
-    return np.int64(key_of_float(number, like.fmt)), np.isnan(number)  # type: ignore[return-value]
+        raise not_operand(a, like, "comparison")
+    return np.int64(key_of_number(number, like.fmt)), np.bool_(number != number)  # type: ignore[return-value]
 
 
 def compare(relation: Callable[..., Any], a: object, b: object) -> Bools:
@@ -260,7 +302,7 @@ def compare(relation: Callable[..., Any], a: object, b: object) -> Bools:
     check_one_format(tensors, "comparison", has_out_format=False)
     if relation in (np.equal, np.not_equal):
         other = b if isinstance(a, ScaledCodes) else a
-        if other is None or isinstance(other, (str, bytes)):
+        if other is None or isinstance(other, (str, bytes)) or is_foreign(other):
             return np.full(tensors[0].shape, relation is np.not_equal)
     (x, x_nan), (y, y_nan) = keys(a, tensors[0]), keys(b, tensors[0])
     nan = np.asarray(x_nan | y_nan)

@@ -13,8 +13,9 @@ import numpy as np
 
 from lnsnum.arithmetic import order_key
 from lnsnum.array.elementwise import as_operands, check_one_format, refusal, store
+from lnsnum.array.reading import Array
 from lnsnum.array.scalars import as_float, exact_codes
-from lnsnum.array.storage import Array, S, ScaledCodes, compact, into
+from lnsnum.array.storage import S, ScaledCodes, compact, into
 from lnsnum.format import MAX_LOG_OFFSET
 
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}

@@ -6,8 +6,10 @@ Here are those that choose by value, with integers in the order of the values, a
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from lnsnum import arithmetic, reduction
 from lnsnum.array import elementwise
 from lnsnum.array.elementwise import (
+    INSTEAD,
     apply,
     apply_into,
     as_operands,
@@ -25,10 +28,11 @@ from lnsnum.array.elementwise import (
     keys,
     reduce_into,
     refusal,
+    refuse_tensor,
     store,
 )
 from lnsnum.array.moves import FUNCTIONS, NOT_GIVEN, does, refuse_given
-from lnsnum.array.storage import S, ScaledCodes
+from lnsnum.array.storage import S, ScaledCodes, holds_tensor
 
 # ------------------------------------------------------------------------------------------- what chooses by value
 
@@ -281,23 +285,51 @@ def _tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     return reduce_into(None, reduction.matmul, [left, right]).moved(lambda array: array.reshape(shape))
 
 
+TENSORS: dict[Callable[..., Any], tuple[str, ...]] = {
+    **dict.fromkeys((np.dot, np.vdot, np.inner, np.outer, np.tensordot), ("a", "b")),
+    **dict.fromkeys((np.isclose, np.allclose, np.shares_memory, np.may_share_memory), ("a", "b")),
+    np.array_equal: ("a1", "a2"),
+    np.searchsorted: ("a", "v"),
+    np.where: ("condition", "x", "y"),
+    np.clip: ("a", "a_min", "a_max", "min", "max"),
+    np.append: ("arr", "values"),
+    np.copyto: ("dst", "src"),
+    np.full_like: ("a", "fill_value"),
+}
+"""The arguments that may be tensors: of functions that are not here the first, or all of `*arrays`."""
+
+
 def array_function(function: Callable[..., Any], arguments: Sequence[Any], named: dict[str, Any]) -> Any:
     """What `__array_function__` does: see docs/numpy.md."""
     ours = FUNCTIONS.get(function)
+    name = f"{function.__module__}.{function.__name__}".removeprefix("numpy.")
     if ours is None:
-        name = f"{function.__module__}.{function.__name__}".removeprefix("numpy.")
-        raise refusal(name, _INSTEAD.get(function.__name__, "give it floats, by to_float()"))
-    given = (*arguments, *(value for name, value in named.items() if name != "out"))
-    if isinstance(named.get("out"), ScaledCodes) and not any(map(_holds_tensor, given)):
-        raise refusal(function.__name__, "what goes into one must be made one, with LNSTensor.from_float")
+        raise refusal(name, _INSTEAD.get(function.__name__, INSTEAD))
+    given = (*arguments, *(value for key, value in named.items() if key != "out"))
+    if isinstance(named.get("out"), ScaledCodes) and not any(map(holds_tensor, given)):
+        raise refusal(name, "what goes into one must be made one, with LNSTensor.from_float")
+    signature = _signature(function, ours)
+    allowed = TENSORS.get(function) or tuple(signature.parameters)[:1]
+    for argument, value in signature.bind(*arguments, **named).arguments.items():
+        if argument not in (*allowed, "out"):
+            refuse_tensor(name, argument, value)
     return ours(*arguments, **named)
 
 
-def _holds_tensor(value: object) -> bool:
-    return isinstance(value, ScaledCodes) or (isinstance(value, list | tuple) and any(map(_holds_tensor, value)))
+@lru_cache(maxsize=256)
+def _signature(function: Callable[..., Any], ours: Callable[..., Any]) -> inspect.Signature:
+    """NumPy's, or our own where NumPy's is in C and says nothing."""
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return inspect.signature(ours)
 
 
 _INSTEAD = {
     "einsum": "write it with matmul, multiply and sum, or give it floats, by to_float()",
     "cumsum": "it would round at every step; give it floats, by to_float()",
+    **dict.fromkeys(
+        ("save", "savez", "savez_compressed"),
+        "lnsnum.save_weights keeps the codes, their format and scale; or give it floats, by to_float()",
+    ),
 }

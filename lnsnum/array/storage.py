@@ -10,43 +10,55 @@ one rounding, to nearest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from lnsnum.array.integers import encode_integers, fit_integers, integers_in
+from lnsnum.array.reading import Array, ReadCodes
 from lnsnum.array.scalars import exact_codes, not_exact
 from lnsnum.conversion import rescale
-from lnsnum.decoding import decode
 from lnsnum.encoding import encode, fit_log_offset
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
-from lnsnum.kernels.codes import FLOAT_TYPES, Codes, LogOffset, check_codes, check_offsets
-
-Array = NDArray[Any]
+from lnsnum.kernels.codes import Codes, LogOffset, check_codes, check_offsets, check_unmasked
 
 
-def _integers_as_floats(x: ArrayLike) -> ArrayLike:
-    """Integers as float64, where that is exact for all of them; anything else as it is."""
-    array = np.asarray(x)
-    if array.dtype.kind not in "iu" or (array.size and not -(1 << 53) <= array.min() <= array.max() <= 1 << 53):
-        return x
-    return array.astype(np.float64)
-
-
-class ScaledCodes:
+class ScaledCodes(ReadCodes):
     """What an LNSTensor holds; see there."""
 
-    __slots__ = ("_codes", "_fmt", "_log_offset")
+    __slots__ = ()
     __hash__ = None  # type: ignore[assignment]
-
-    _codes: Codes
-    _fmt: LNSFormat
-    _log_offset: LogOffset
 
     def __init__(self, codes: ArrayLike, fmt: LNSFormat | str, *, log_offset: LogOffset = 0) -> None:
         self._fmt = LNSFormat.of(fmt)
-        self._codes = check_codes(codes, self._fmt)
+        check_unmasked(codes, "codes")
+        array = None if isinstance(codes, ScaledCodes) else np.asarray(codes)
+        if array is None or array.dtype.newbyteorder("=") != self._fmt.dtype:
+            given = type(codes).__name__ if array is None else f"{array.dtype}"
+            raise TypeError(
+                f"{type(self).__name__} takes codes of {self._fmt.name} as an array of {self._fmt.dtype}, not {given}: "
+                "from_float rounds numbers to the format, from_codes takes integers of any type as codes"
+            )
+        self._codes = check_codes(array, self._fmt)
         self._log_offset = _frozen(check_offsets(log_offset, self._codes.shape))
+
+    @classmethod
+    def from_codes(cls, codes: ArrayLike, fmt: LNSFormat | str, *, log_offset: LogOffset = 0) -> Self:
+        """The tensor of these code words: integers of any type, each of them looked at.
+
+        Raises:
+            TypeError: where codes are no integers.
+            ValueError: where one lies outside the format; the message says which.
+
+        >>> from lnsnum import LNSTensor
+        >>> LNSTensor.from_codes([64, 192, 0], "lns8f3").tolist()
+        [1.0, -1.0, 0.0]
+        """
+        fmt = LNSFormat.of(fmt)
+        if isinstance(codes, ScaledCodes):
+            raise TypeError(f"codes is a {type(codes).__name__} already: astype(fmt) rounds it to another format")
+        return cls(check_codes(codes, fmt), fmt, log_offset=log_offset)
 
     @classmethod
     def _of(cls, codes: Codes, fmt: LNSFormat, log_offset: LogOffset = 0) -> Self:
@@ -70,8 +82,8 @@ class ScaledCodes:
     ) -> Self:
         """The tensor nearest to floats (or rounded as asked): `lnsnum.encode` with its arguments and errors.
 
-        Integers up to 2^53 in size are taken as the float64 that they are. `log_offset="fit"` takes the least offset at
-        which no finite element saturates.
+        Integers of any size are rounded once, as they are, and truth values are 0 and 1. `log_offset="fit"` takes the
+        least offset at which no finite element saturates.
 
         >>> from lnsnum import LNSTensor
         >>> LNSTensor.from_float([300.0, 1e6], "lns8f3", log_offset="fit").log_offset
@@ -80,95 +92,26 @@ class ScaledCodes:
         fmt = LNSFormat.of(fmt)
         if isinstance(x, ScaledCodes):
             raise TypeError("x holds codes, not floats: x.astype(fmt) rounds them once to another format")
-        if dtype is None:
-            x = _integers_as_floats(x)
+        if isinstance(x, (list, tuple)) and holds_tensor(x):
+            raise TypeError("x is a list of tensors, which hold codes, not floats: numpy.stack(x) makes one of them")
+        check_unmasked(x)
+        integers = integers_in(x) if dtype is None else None
         if isinstance(log_offset, str):
             if log_offset != "fit":
                 raise ValueError(f'log_offset={log_offset!r} is not known: an integer or "fit"')
-            log_offset = fit_log_offset(x, fmt, rounding=rounding, dtype=dtype)
-        codes = encode(
-            x,
-            fmt,
-            rounding=rounding,
-            overflow=overflow,
-            underflow=underflow,
-            log_offset=log_offset,
-            random_bits=random_bits,
-            dtype=dtype,
-        )
+            if integers is None:
+                log_offset = fit_log_offset(x, fmt, rounding=rounding, dtype=dtype)
+            else:
+                log_offset = fit_integers(integers, fmt, rounding)
+        options: Any = {"rounding": rounding, "overflow": overflow, "underflow": underflow, "random_bits": random_bits}
+        if integers is None:
+            codes = encode(x, fmt, log_offset=log_offset, dtype=dtype, **options)
+        else:
+            codes = encode_integers(integers, fmt, log_offset=log_offset, **options)
         return cls(codes, fmt, log_offset=log_offset)
-
-    def to_float(self, dtype: str = "float64") -> Array:
-        """The values, each rounded once to "float64", "float32", "float16" or "bfloat16" (as uint16 patterns)."""
-        return decode(self._codes, self._fmt, dtype, log_offset=self._log_offset)
-
-    @property
-    def codes(self) -> Codes:
-        """The code words: an array of fmt.dtype, not a copy."""
-        return self._codes
-
-    @property
-    def fmt(self) -> LNSFormat:
-        """The format of every element. It stands in the place of a dtype, which a tensor has not."""
-        return self._fmt
-
-    @property
-    def log_offset(self) -> LogOffset:
-        """The scale in code steps: an integer, or a read-only int32 array that broadcasts to the codes."""
-        return self._log_offset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As of a NumPy array."""
-        return self._codes.shape
-
-    @property
-    def ndim(self) -> int:
-        """As of a NumPy array."""
-        return self._codes.ndim
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return self._codes.size
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the codes."""
-        return self._codes.nbytes
-
-    def __len__(self) -> int:
-        return len(self._codes)
 
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
-
-    def __bool__(self) -> bool:
-        if self.size != 1:
-            raise ValueError(f"an LNSTensor of {self.size} elements is neither true nor false: compare it first")
-        return bool(self._codes.reshape(-1)[0] != 0)
-
-    def __float__(self) -> float:
-        if self.ndim:
-            raise TypeError(f"only an LNSTensor of shape () becomes a float, not one of shape {self.shape}: index it")
-        return float(self.to_float())
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if copy is False:
-            raise ValueError("an LNSTensor holds codes: making an array of floats always copies")
-        wanted = np.dtype("float64" if dtype is None else dtype)
-        if wanted.name in FLOAT_TYPES:
-            return self.to_float(wanted.name).view(wanted.newbyteorder("=")).astype(wanted, copy=False)  # rounds once
-        if wanted.kind not in "fc":
-            raise TypeError(f"an LNSTensor becomes an array of floats, not of {wanted}: round them, by to_float()")
-        return self.to_float().astype(wanted)
-
-    def __repr__(self) -> str:
-        prefix = f"{type(self).__name__}("
-        values = np.array2string(self.to_float(), separator=", ", prefix=prefix)
-        offset = self._log_offset
-        scale = "" if isinstance(offset, int) and offset == 0 else f", log_offset={offset!r}"
-        return f"{prefix}{values}, {self._fmt.name}{scale})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self)._of, (self._codes, self._fmt, self._log_offset)
@@ -183,20 +126,12 @@ class ScaledCodes:
     def __deepcopy__(self, memo: Any) -> Self:
         return self.copy()
 
-    def tolist(self) -> Any:
-        """The values as Python floats, in nested lists."""
-        return self.to_float().tolist()
-
-    def item(self, *index: int | tuple[int, ...]) -> float:
-        """The value of one element as a Python float; arguments as of `numpy.ndarray.item`."""
-        return float(cast(Any, self.to_float()).item(*index))
-
     def moved(self, move: Callable[[Array], Any]) -> Self:
         """The same move of the codes and of the scales: a view of the codes where the move makes one.
 
         >>> from lnsnum import LNSTensor
-        >>> LNSTensor([[64, 72]], "lns8f3").moved(lambda codes: codes[:, ::-1])
-        LNSTensor([[2., 1.]], lns8f3)
+        >>> LNSTensor.from_codes([[64, 72]], "lns8f3").moved(lambda codes: codes[:, ::-1])
+        LNSTensor.from_float([[2., 1.]], 'lns8f3')
         """
         return self._of(np.asarray(move(self._codes)), self._fmt, self._moved_scale(move))
 
@@ -257,6 +192,11 @@ class ScaledCodes:
     def repeat(self, repeats: Any, axis: int | None = None) -> Self:
         """As `numpy.ndarray.repeat`."""
         return self.moved(lambda array: array.repeat(repeats, axis))
+
+
+def holds_tensor(x: Any) -> bool:
+    """Whether it is a tensor, or a list with one in it, which NumPy would decode."""
+    return isinstance(x, ScaledCodes) or (isinstance(x, (list, tuple)) and any(map(holds_tensor, x)))
 
 
 S = TypeVar("S", bound=ScaledCodes)

@@ -18,6 +18,7 @@ from lnsnum.array.elementwise import (
     cube_root,
     reduce_into,
     refusal,
+    refuse_tensor,
     store,
     to_power,
 )
@@ -94,6 +95,8 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], named: dict
     if ufunc not in SUPPORTED:
         raise refusal(name, _INSTEAD.get(ufunc, INSTEAD))
     (out,) = named.pop("out", (None,))
+    for argument, value in named.items():
+        refuse_tensor(name, argument, value)
     where = named.pop("where", True)
     for unknown in named:
         raise TypeError(

@@ -6,6 +6,7 @@ Here is what `lnsnum.encoding`, `lnsnum.decoding` and all operations on codes sh
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -67,6 +68,14 @@ def check_format(fmt: LNSFormat, what: str = "fmt") -> None:
         raise TypeError(f"{what}={fmt!r} is a {type(fmt).__name__}, not an LNSFormat: LNSFormat.parse reads a name")
 
 
+def check_unmasked(x: object, what: str = "numbers") -> None:
+    """Raise TypeError where `x` is an array of which some elements are masked: they would be taken as they are."""
+    # A program that has not imported numpy.ma has no such array, and is not made to import it.
+    ma = sys.modules.get("numpy.ma")
+    if ma is not None and isinstance(x, ma.MaskedArray) and ma.is_masked(x):
+        raise TypeError(f"some of the {what} are masked, and there are no masked codes: fill them with x.filled(value)")
+
+
 def check_codes(codes: ArrayLike, fmt: LNSFormat) -> Codes:
     """`codes` as an array of `fmt.dtype`.
 
@@ -74,6 +83,7 @@ def check_codes(codes: ArrayLike, fmt: LNSFormat) -> Codes:
         TypeError: where they are no integers.
         ValueError: where one of them lies outside the format; the message says which.
     """
+    check_unmasked(codes, "codes")
     array = np.asarray(codes)
     if array.size == 0 and not isinstance(codes, np.ndarray):
         array = array.astype(fmt.dtype)

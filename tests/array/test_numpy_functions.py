@@ -28,7 +28,7 @@ ANY_OFFSETS = [0, 7, -100, CHANNELS, np.array([[1, 2, 3]], np.int32), np.arange(
 
 
 def tensor(codes, fmt=lns8f3, log_offset=0):
-    return LNSTensor(np.asarray(codes), fmt, log_offset=log_offset)
+    return LNSTensor.from_codes(codes, fmt, log_offset=log_offset)
 
 
 def same(a, b):
@@ -110,7 +110,7 @@ def test_cube_roots_have_a_sign():
     assert same(np.cbrt(positive), tensor(codes))
     assert same(np.cbrt(-positive), -np.cbrt(positive))
     assert np.isnan(np.cbrt(tensor([128]))).all()
-    out = LNSTensor([0, 0], lns16f10)
+    out = LNSTensor.from_codes([0, 0], lns16f10)
     np.cbrt(tensor([64 + 24, 192 + 24]), out=out)
     assert out.tolist() == [2.0, -2.0]
 
@@ -237,7 +237,7 @@ FLOATS = st.one_of(
 @example(5e-324, 0, lns8f3)
 @example(0.3, 0, lns8f3)
 def test_comparisons_with_floats_are_exact(number, offset, fmt):
-    a = LNSTensor(np.arange(1 << fmt.bits), fmt, log_offset=offset)
+    a = LNSTensor.from_codes(np.arange(1 << fmt.bits), fmt, log_offset=offset)
     nan = a.isnan()
     if number != number:
         assert not (a < number).any()
@@ -272,7 +272,7 @@ def _compare_exactly(code, fmt, offset, number):
 def test_comparisons_at_the_ends_of_all_scales():
     wide = LNSFormat(32, 30)
     for offset in (MAX_LOG_OFFSET, -MAX_LOG_OFFSET, 0):
-        a = LNSTensor([1, wide.max_magnitude, wide.sign_bit + 1, 2**32 - 1, 0], wide, log_offset=offset)
+        a = LNSTensor.from_codes([1, wide.max_magnitude, wide.sign_bit + 1, 2**32 - 1, 0], wide, log_offset=offset)
         floats = a.to_float()
         for number in (1e300, -1e300, 1e-300, -1e-300, 3.0, -3.0, 0.3):
             for relation in (operator.lt, operator.le, operator.eq, operator.gt, operator.ge):
@@ -443,7 +443,7 @@ def test_named_arguments_reach_the_moves(x):
     with pytest.raises(TypeError, match=r"^numpy.take of LNSTensors takes no out=: assign the result"):
         np.take(x, [0], out=x)
     with pytest.raises(
-        TypeError, match=r"^numpy.take_along_axis does not take LNSTensors: indices and shapes are integers$"
+        TypeError, match=r"^numpy.take_along_axis takes no LNSTensor as indices: give plain numbers, by tolist\(\)$"
     ):
         np.take_along_axis(VALUES, x, 0)
     with pytest.raises(TypeError, match=r"^an LNSTensor becomes an array of floats, not of int64: round them, by to_"):
@@ -542,7 +542,7 @@ def test_scales_of_a_join():
     low, top = tensor([1]), tensor([127], log_offset=1)
     kept = np.concatenate([low, top])  # 128 magnitudes apart: no scale holds both, each keeps its own
     assert same(kept, tensor([1, 127], log_offset=np.array([0, 1])))
-    for far in (tensor([0], log_offset=5000), LNSTensor([], lns8f3, log_offset=5000)):
+    for far in (tensor([0], log_offset=5000), LNSTensor.from_codes([], lns8f3, log_offset=5000)):
         assert same(np.concatenate([tensor([64]), far])[0], tensor(64))
         assert np.concatenate([far, tensor([64])])[-1].tolist() == 1.0
         assert type(np.concatenate([far, tensor([64])]).log_offset) is int

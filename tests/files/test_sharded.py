@@ -519,7 +519,7 @@ def place(tmp_path):
     folder = tmp_path / "folder"
     (folder / "sub").mkdir(parents=True)
     for path in (folder / "two", folder / "sub" / "two", tmp_path / "two"):
-        save_weights(path, {"b": LNSTensor([1, 2], lns8f3)}, metadata={"k": "v"})
+        save_weights(path, {"b": LNSTensor.from_codes([1, 2], lns8f3)}, metadata={"k": "v"})
     save_weights(folder / "one", {"a": np.zeros(3)}, metadata={"k": "v"})
     save_weights(folder / "three tensors", {name: np.zeros(1) for name in "bcd"}, metadata={"k": "v"})
     safetensors.numpy.save_file({"b": np.zeros(1)}, folder / "foreign")

@@ -118,8 +118,8 @@ def pairs(draw):
 
 @settings(max_examples=80)
 @given(pairs(), st.booleans())
-@example([LNSTensor([1, 5], lns8f5, log_offset=o) for o in (3, np.array([3, 3], np.int32))], True)
-@example([LNSTensor([2, 5], lns8f5, log_offset=3), LNSTensor([1, 4], lns8f5, log_offset=4)], True)
+@example([LNSTensor.from_codes([1, 5], lns8f5, log_offset=o) for o in (3, np.array([3, 3], np.int32))], True)
+@example([LNSTensor.from_codes([2, 5], lns8f5, log_offset=3), LNSTensor.from_codes([1, 4], lns8f5, log_offset=4)], True)
 def test_random_pairs_differ_as_pythons_integers_say(tmp_path_factory, tensors, packed):
     folder = tmp_path_factory.mktemp("pair")
     a, b = tensors
@@ -138,8 +138,8 @@ def test_random_pairs_differ_as_pythons_integers_say(tmp_path_factory, tensors, 
 
 
 def test_scales_can_differ_where_no_number_does(tmp_path):
-    save_weights(tmp_path / "a", {"w": LNSTensor([10, 138, 0, 128], lns8f5, log_offset=3)})
-    save_weights(tmp_path / "b", {"w": LNSTensor([9, 137, 0, 128], lns8f5, log_offset=4)})
+    save_weights(tmp_path / "a", {"w": LNSTensor.from_codes([10, 138, 0, 128], lns8f5, log_offset=3)})
+    save_weights(tmp_path / "b", {"w": LNSTensor.from_codes([9, 137, 0, 128], lns8f5, log_offset=4)})
     found = diff_weights(tmp_path / "a", tmp_path / "b")
     (tensor,) = found.tensors
     assert (tensor.moves.codes, tensor.moves.changed, tensor.same_scale, found.same) == (2, 0, False, False)

@@ -141,7 +141,7 @@ def test_signaling_nans_are_nans(tmp_path, dtype):
     bits = np.dtype(f"u{np.dtype(dtype).itemsize}")
     pattern = np.array([np.inf]).astype(dtype).view(bits) + bits.type(1)
     save_weights(tmp_path / "w", {"w": np.concatenate([pattern.view(dtype), np.ones(2, dtype)])})
-    save_weights(tmp_path / "l", {"w": LNSTensor([64, 64, 64], lns8f5)})
+    save_weights(tmp_path / "l", {"w": LNSTensor.from_codes([64, 64, 64], lns8f5)})
     (report,) = inspect_weights(tmp_path / "w", source=tmp_path / "l").tensors
     assert (report.nans, report.loss.to_nan, report.loss.finite, report.loss.changed) == (1, 1, 2, 1)
 
@@ -157,7 +157,7 @@ def test_tensors_of_nothing(tmp_path, empty):
 
 def test_zeros_and_nans_alone_have_no_magnitude(tmp_path):
     for fmt, offset in ((lns8f5, 3), (lns32f23, 3), (lns8f5, np.array([1, 2], np.int32))):
-        save_weights(tmp_path / "w", {"w": LNSTensor([0, fmt.nan_code], fmt, log_offset=offset)})
+        save_weights(tmp_path / "w", {"w": LNSTensor.from_codes([0, fmt.nan_code], fmt, log_offset=offset)})
         (tensor,) = inspect_weights(tmp_path / "w").tensors
         assert (tensor.used, tensor.codes.logs, tensor.codes.summary.magnitudes) == (None, None, None)
         assert (tensor.zeros, tensor.nans, tensor.negative) == (1, 1, 0)
@@ -402,7 +402,7 @@ def test_tables(tmp_path, capsys, monkeypatch):
 
 
 def test_magnitudes_beyond_doubles_are_shown_by_their_logarithms(tmp_path, capsys, monkeypatch):
-    save_weights(tmp_path / "w", {"w": LNSTensor([1, 127], lns8f5, log_offset=1 << 20)})
+    save_weights(tmp_path / "w", {"w": LNSTensor.from_codes([1, 127], lns8f5, log_offset=1 << 20)})
     code, out, _ = run(capsys, monkeypatch, "inspect", tmp_path / "w")
     assert (code, cells(out, "w")[1]) == (0, ["2^3.277e+04 .. 2^3.277e+04"] * 2 + ["1 .. 127"])
     _, out, _ = run(capsys, monkeypatch, "inspect", tmp_path / "w", "--json")
@@ -415,7 +415,10 @@ def test_a_file_without_tensors_and_one_of_many_bins(tmp_path, capsys, monkeypat
     save_weights(tmp_path / "w", {})
     code, out, _ = run(capsys, monkeypatch, "inspect", tmp_path / "w", "--histogram")
     assert (code, "0 tensors, 0 of them LNS: 0 elements in 0 bytes\n" in out) == (0, True)
-    save_weights(tmp_path / "w", {"": LNSTensor([1, 2**30, 2**31 - 1], lns32f23), "none": LNSTensor([0], lns8f5)})
+    save_weights(
+        tmp_path / "w",
+        {"": LNSTensor.from_codes([1, 2**30, 2**31 - 1], lns32f23), "none": LNSTensor.from_codes([0], lns8f5)},
+    )
     code, out, _ = run(capsys, monkeypatch, "inspect", tmp_path / "w", "--histogram")
     assert f"|█{' ' * 30}█{' ' * 31}█|" in out
     assert "'' (lns32f23)" in out
@@ -513,7 +516,7 @@ def test_the_plot_over_all_keeps_every_number(tmp_path):
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 def test_a_histogram_ends_half_a_step_beyond_the_format(tmp_path, fmt, offset):
     """lns4f1 at -8: m = 1 is 2^-5.5, and so the edge is -5.75."""
-    save_weights(tmp_path / "w", {"w": LNSTensor([[1], [fmt.max_magnitude]], fmt, log_offset=offset)})
+    save_weights(tmp_path / "w", {"w": LNSTensor.from_codes([[1], [fmt.max_magnitude]], fmt, log_offset=offset)})
     (report,) = inspect_weights(tmp_path / "w").tensors
     edges, counts = common_histogram([report.codes])
     half_step = math.log2(fmt.base) / 2**fmt.fraction_bits / 2
@@ -600,7 +603,7 @@ def test_torch_stays_out(tmp_path):
 @example("\u202e\x9b31m")
 def test_any_name_is_printed_in_one_safe_line(name):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        path = save_weights(Path(folder, "w"), {name: LNSTensor([1], lns8f5)}, metadata={name: name})
+        path = save_weights(Path(folder, "w"), {name: LNSTensor.from_codes([1], lns8f5)}, metadata={name: name})
         patch.setattr(sys, "argv", ["lnsnum", "inspect", str(path), "--histogram"])
         patch.setenv("COLUMNS", "200")
         with tempfile.TemporaryFile("w+", encoding="utf-8") as out:

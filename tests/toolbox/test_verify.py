@@ -105,7 +105,7 @@ def test_a_sound_set_is_good(tmp_path, capsys, monkeypatch):
 
 
 def test_layout_1_has_no_checksums(tmp_path, capsys, monkeypatch):
-    path = save_weights(tmp_path / "w", {"w": LNSTensor([1, 2], lns8f5), "x": np.zeros(3)})
+    path = save_weights(tmp_path / "w", {"w": LNSTensor.from_codes([1, 2], lns8f5), "x": np.zeros(3)})
     header, _, data = taken_apart(path)
     entries = {"w": {"format": "lns8f5", "log_offset": 0}}
     header["__metadata__"] = {"lnsnum": json.dumps({"layout": 1, "metadata": {}, "tensors": entries})}
@@ -192,7 +192,7 @@ def test_bad_entries_are_one_sentence_each(tmp_path):
 
 def test_every_byte_of_the_header_matters(tmp_path):
     """But for white space, and what safetensors' readers take for the same."""
-    path = save_weights(tmp_path / "w", {"w": LNSTensor([1, 2, 3], lns6f2)}, packed=True)
+    path = save_weights(tmp_path / "w", {"w": LNSTensor.from_codes([1, 2, 3], lns6f2)}, packed=True)
     end = place(path, "w")[0]
     unseen = 0
     for at in range(end):

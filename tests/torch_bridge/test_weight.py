@@ -262,7 +262,7 @@ def test_to_lns_of_a_view():
             r"log_offset of shape \(3,\) does not broadcast",
         ),
         (
-            lambda: LNSWeight.from_lns(LNSTensor([1], lns8f5), torch.int8),
+            lambda: LNSWeight.from_lns(LNSTensor.from_codes([1], lns8f5), torch.int8),
             TypeError,
             "dtype=torch.int8 is no float type",
         ),

@@ -1,0 +1,191 @@
+"""What others read off a tensor: floats, numbers of Python's, text. Nothing here makes a tensor or changes one.
+
+    repr(x)  =  LNSTensor.from_float([1., -2.5], 'lns8f5')        where those floats name these codes
+                LNSTensor.from_codes([2147483647], 'lns32f23')    where no float does
+
+The text of a tensor of up to a thousand elements, read by Python again, is the tensor: `nan`, `array` and `int32` are
+NumPy's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnsnum.decoding import decode
+from lnsnum.encoding import encode
+from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import FLOAT_TYPES, Codes, LogOffset
+
+Array = NDArray[Any]
+
+
+class ReadCodes:
+    """Codes with their format and their scale, to be read."""
+
+    __slots__ = ("_codes", "_fmt", "_log_offset")
+
+    _codes: Codes
+    _fmt: LNSFormat
+    _log_offset: LogOffset
+
+    def to_float(self, dtype: str = "float64") -> Array:
+        """The values, each rounded once to "float64", "float32", "float16" or "bfloat16" (as uint16 patterns)."""
+        return decode(self._codes, self._fmt, dtype, log_offset=self._log_offset)
+
+    @property
+    def codes(self) -> Codes:
+        """The code words: an array of fmt.dtype, not a copy."""
+        return self._codes
+
+    @property
+    def fmt(self) -> LNSFormat:
+        """The format of every element. It stands in the place of a dtype, which a tensor has not."""
+        return self._fmt
+
+    @property
+    def log_offset(self) -> LogOffset:
+        """The scale in code steps: an integer, or a read-only int32 array that broadcasts to the codes."""
+        return self._log_offset
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of a NumPy array."""
+        return self._codes.shape
+
+    @property
+    def ndim(self) -> int:
+        """As of a NumPy array."""
+        return self._codes.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._codes.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes."""
+        return self._codes.nbytes
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError(f"{type(self).__name__} of shape () is one number, unsized: float(x) gives its value")
+        return len(self._codes)
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"an LNSTensor of {self.size} elements is neither true nor false: compare it first")
+        return bool(self._codes.reshape(-1)[0] != 0)
+
+    # ------------------------------------------------------------------------------------------- numbers of Python's
+
+    def __float__(self) -> float:
+        return self._one("a float")
+
+    def __int__(self) -> int:
+        """The value as a float, its fraction cut off, as Python's of floats."""
+        value = self._one("an int")
+        if not math.isfinite(value):
+            raise ValueError(f"no int is the value of {self!r}")
+        return int(value)
+
+    __trunc__ = __int__
+
+    def __round__(self, ndigits: int | None = None) -> float | int:
+        """As Python's of the float."""
+        value = self._one("a rounded float")
+        if ndigits is None and not math.isfinite(value):
+            raise ValueError(f"no int is the value of {self!r}")
+        return round(value, ndigits)
+
+    def __format__(self, spec: str) -> str:
+        """The text of the tensor, or of one float in a format of Python's, as in f"{x[0]:.3f}"."""
+        return format(self._one(f"a float to be written as {spec!r}"), spec) if spec else str(self)
+
+    def _one(self, what: str) -> float:
+        if self.ndim:
+            raise TypeError(f"only an LNSTensor of shape () becomes {what}, not one of shape {self.shape}: index it")
+        return float(self.to_float())
+
+    def tolist(self) -> Any:
+        """The values as Python floats, in nested lists."""
+        return self.to_float().tolist()
+
+    def item(self, *index: int | tuple[int, ...]) -> float:
+        """The value of one element as a Python float; arguments as of `numpy.ndarray.item`."""
+        return float(cast(Any, self.to_float()).item(*index))
+
+    # --------------------------------------------------------------------------------------------- arrays of floats
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("an LNSTensor holds codes: making an array of floats always copies")
+        wanted = np.dtype("float64" if dtype is None else dtype)
+        if wanted.name in FLOAT_TYPES:
+            return self.to_float(wanted.name).view(wanted.newbyteorder("=")).astype(wanted, copy=False)  # rounds once
+        if wanted.kind not in "fc":
+            raise TypeError(f"an LNSTensor becomes an array of floats, not of {wanted}: round them, by to_float()")
+        return self.to_float().astype(wanted)
+
+    def __dlpack__(self, *, copy: bool | None = None, **named: Any) -> Any:
+        """The values as float64: what `torch.as_tensor` asks for, as `numpy.asarray` asks for an array."""
+        if copy is False:
+            raise ValueError("an LNSTensor holds codes: making a tensor of floats always copies")
+        return self.to_float().__dlpack__(**named)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        device: tuple[int, int] = self._codes.__dlpack_device__()
+        return device
+
+    # ---------------------------------------------------------------------------------------------------------- text
+
+    def __repr__(self) -> str:
+        name, fmt, codes = type(self).__name__, self._fmt, self._codes
+        offset = self._log_offset
+        scale = "" if isinstance(offset, int) and offset == 0 else f", log_offset={_text(offset)}"
+        if codes.size == 0 and codes.shape != (0,):
+            return f"{name}({_text(codes)}, {fmt.name!r}{scale})"
+        shown = _shown(codes)
+        offsets = offset if isinstance(offset, int) else _shown(np.broadcast_to(offset, codes.shape))
+        for numbers in ({}, {"formatter": {"float_kind": lambda value: repr(float(value))}}):
+            start = f"{name}.from_float("
+            text = np.array2string(self.to_float(), separator=", ", prefix=start, **cast(Any, numbers))
+            if _names(text, shown, fmt, offsets):
+                return f"{start}{text}, {fmt.name!r}{scale})"
+        start = f"{name}.from_codes("
+        return f"{start}{np.array2string(codes, separator=', ', prefix=start)}, {fmt.name!r}{scale})"
+
+
+def _text(array: Any) -> str:
+    """An integer or an array of them; NumPy's own text of an empty array loses its shape in most versions."""
+    if isinstance(array, int) or array.size:
+        return repr(array)
+    return f"array([], {array.dtype.name!r}).reshape({array.shape})"
+
+
+def _shown(array: Array) -> Array:
+    """The elements that NumPy's text of an array has, in C order."""
+    options = np.get_printoptions()
+    if array.size <= options["threshold"]:
+        return array
+    edge = options["edgeitems"]
+    for axis, n in enumerate(array.shape):
+        if n > 2 * edge:
+            array = np.take(array, [*range(edge), *range(n - edge, n)], axis)
+    return array
+
+
+def _names(text: str, codes: Codes, fmt: LNSFormat, log_offset: LogOffset) -> bool:
+    """Whether the floats in a text are these codes, once they are rounded."""
+    try:
+        floats = np.array([float(word) for word in re.findall(r"[^\s,\[\]]+", text) if word != "..."])
+    except ValueError:  # a user's own words, of numpy.set_printoptions
+        return False
+    if floats.size != codes.size or np.isinf(floats).any():
+        return False
+    return np.array_equal(encode(floats.reshape(codes.shape), fmt, log_offset=log_offset), codes)
