@@ -142,9 +142,7 @@ def apply(function: Callable[..., Any], tensors: Sequence[S], **options: Any) ->
 
 def apply_into(out: S, function: Callable[..., Any], tensors: Sequence[ScaledCodes], where: object = True) -> S:
     """The results rounded once into the format and the scale of `out`, written where `where` says."""
-    shape = np.broadcast_shapes(out.shape, *(tensor.shape for tensor in tensors))
-    if shape != out.shape:
-        raise ValueError(f"the result has shape {shape}, which does not fit out, of shape {out.shape}")
+    shape = check_fits(np.broadcast_shapes(*(tensor.shape for tensor in tensors)), out)
     options: dict[str, Any] = {} if function in _OWN_FORMAT else {"out_format": out.fmt}
     if function in _OWN_FORMAT:
         check_one_format([out, *tensors], function.__name__, has_out_format=False)
@@ -156,15 +154,25 @@ def apply_into(out: S, function: Callable[..., Any], tensors: Sequence[ScaledCod
     return out
 
 
+def check_fits(shape: tuple[int, ...], out: Any, *, exactly: bool = False) -> tuple[int, ...]:
+    """The shape of `out`, where a result of this shape broadcasts to it, or is of it; ValueError where it does not."""
+    try:
+        fits = (shape if exactly else np.broadcast_shapes(out.shape, shape)) == out.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"the result has shape {shape}, which does not fit out, of shape {out.shape}")
+    return cast(tuple[int, ...], out.shape)
+
+
 def store(out: S, result: object, where: object = True, *, same_shape: bool = False) -> S:
     """A tensor rounded once into the format and the scale of `out`, or a number, written where `where` says."""
     if not isinstance(out, ScaledCodes):
         raise TypeError(
             f"LNSTensors go into an LNSTensor, not into a {type(out).__name__}: take floats with to_float()"
         )
-    shape = result.shape if isinstance(result, ScaledCodes) else ()
-    if same_shape and shape != out.shape:
-        raise ValueError(f"the result has shape {shape}, which does not fit out, of shape {out.shape}")
+    if same_shape:
+        check_fits(result.shape if isinstance(result, ScaledCodes) else (), out, exactly=True)
     rounded = out.copy()
     rounded[...] = result
     np.copyto(out.codes, rounded.codes, where=cast(Any, where))
@@ -319,8 +327,7 @@ def reduce_into(out: S | None, function: Callable[..., Any], tensors: Sequence[S
     codes = np.empty(out.shape, out.fmt.dtype)
     for offset, chosen in in_groups(out.log_offset, out.shape):
         result = call(function, tensors, {**options, "out_format": out.fmt, "out_log_offset": offset})[0]
-        if result.shape != out.shape:
-            raise ValueError(f"the result has shape {result.shape}, which does not fit out, of shape {out.shape}")
+        check_fits(result.shape, out, exactly=True)
         codes[chosen] = result[chosen]
     np.copyto(out.codes, codes)
     return out

@@ -233,7 +233,14 @@ def _zeros_like(
     a: S, dtype: Any = None, order: Any = None, subok: bool = True, shape: Any = None, *, device: Any = None
 ) -> S:
     refuse_given("zeros_like", dtype=dtype)
-    return type(a)(np.zeros(a.shape if shape is None else shape, a.fmt.dtype), a.fmt, log_offset=a.log_offset)
+    codes = np.zeros(a.shape if shape is None else shape, a.fmt.dtype)
+    offset = a.log_offset if codes.shape == a.shape or isinstance(a.log_offset, int) else compact(a.log_offset)
+    if codes.shape != a.shape and not isinstance(offset, int):
+        raise ValueError(
+            f"a tensor with a scale for each channel has none for the shape {codes.shape}: it is {a.shape}; "
+            "make one with LNSTensor(codes, fmt, log_offset=...)"
+        )
+    return type(a)(codes, a.fmt, log_offset=offset)
 
 
 @does(np.ones_like)

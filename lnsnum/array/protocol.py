@@ -22,6 +22,7 @@ from lnsnum.array.elementwise import (
     apply,
     apply_into,
     as_operands,
+    check_fits,
     check_one_format,
     compare,
     isnan,
@@ -157,14 +158,18 @@ def _count_nonzero(a: ScaledCodes, axis: Any = None, *, keepdims: bool = False) 
     return np.count_nonzero(a.codes, axis, keepdims=keepdims)
 
 
+def _truths(a: ScaledCodes) -> NDArray[np.bool_]:
+    return np.asarray(a.codes != 0)  # of an array without axes too, where NumPy would give a scalar
+
+
 @does(np.any)
 def _any(a: ScaledCodes, *arguments: Any, **named: Any) -> Any:
-    return np.any(a.codes != 0, *arguments, **named)
+    return np.any(_truths(a), *arguments, **named)
 
 
 @does(np.all)
 def _all(a: ScaledCodes, *arguments: Any, **named: Any) -> Any:
-    return np.all(a.codes != 0, *arguments, **named)
+    return np.all(_truths(a), *arguments, **named)
 
 
 @does(np.array_equal)
@@ -230,11 +235,10 @@ def dot(a: Any, b: Any, out: Any = None, **options: Any) -> Any:
     """numpy.dot: the sum of products over the last axis of a and the last but one of b."""
     x, y = as_operands([a, b], "dot")
     if x.ndim == 0 or y.ndim == 0:
-        return (
-            apply(arithmetic.multiply, [x, y], **options)
-            if out is None
-            else apply_into(out, arithmetic.multiply, [x, y])
-        )
+        if out is None:
+            return apply(arithmetic.multiply, [x, y], **options)
+        check_fits(x.shape or y.shape, out, exactly=True)
+        return apply_into(out, arithmetic.multiply, [x, y])
     if y.ndim > 2:
         rows = x.moved(lambda array: array.reshape(math.prod(array.shape[:-1]), array.shape[-1]))
         others = math.prod(y.shape[:-2]) * y.shape[-1]
@@ -255,7 +259,8 @@ def _vdot(a: Any, b: Any, /) -> Any:
 @does(np.inner)
 def _inner(a: Any, b: Any, /) -> Any:
     x, y = as_operands([a, b], "inner")
-    return dot(x, y.moved(lambda array: np.swapaxes(array, -1, -2)) if y.ndim > 1 else y)
+    turned = x.ndim > 0 and y.ndim > 1  # a number times a matrix is the matrix, each element multiplied
+    return dot(x, y.moved(lambda array: np.swapaxes(array, -1, -2)) if turned else y)
 
 
 @does(np.outer)
@@ -308,7 +313,7 @@ def array_function(function: Callable[..., Any], arguments: Sequence[Any], named
     given = (*arguments, *(value for key, value in named.items() if key != "out"))
     if isinstance(named.get("out"), ScaledCodes) and not any(map(holds_tensor, given)):
         raise refusal(name, "what goes into one must be made one, with LNSTensor.from_float")
-    signature = _signature(function, ours)
+    signature = signature_of(function, ours)
     allowed = TENSORS.get(function) or tuple(signature.parameters)[:1]
     for argument, value in signature.bind(*arguments, **named).arguments.items():
         if argument not in (*allowed, "out"):
@@ -317,7 +322,7 @@ def array_function(function: Callable[..., Any], arguments: Sequence[Any], named
 
 
 @lru_cache(maxsize=256)
-def _signature(function: Callable[..., Any], ours: Callable[..., Any]) -> inspect.Signature:
+def signature_of(function: Callable[..., Any], ours: Callable[..., Any]) -> inspect.Signature:
     """NumPy's, or our own where NumPy's is in C and says nothing."""
     try:
         return inspect.signature(function)

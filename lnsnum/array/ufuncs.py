@@ -14,6 +14,7 @@ from lnsnum.array.elementwise import (
     apply,
     apply_into,
     as_operands,
+    check_fits,
     compare,
     cube_root,
     reduce_into,
@@ -124,7 +125,10 @@ def array_ufunc(ufunc: np.ufunc, method: str, inputs: Sequence[Any], named: dict
     tensors = as_operands(inputs, name)
     if ufunc in KEPT:
         result = KEPT[ufunc](*tensors)
-        return result if out is None else store(out, result, where)
+        if out is None:
+            return result
+        check_fits(result.shape, out)
+        return store(out, result, where)
     function = ROUNDED[ufunc]
     return apply(function, tensors) if out is None else apply_into(out, function, tensors, where)
 
@@ -135,6 +139,7 @@ def _tested(ufunc: np.ufunc, inputs: Sequence[Any], out: Any, where: Any) -> Any
     result = compare(ufunc, *inputs) if ufunc in COMPARED else TESTED[ufunc](*inputs)
     if out is None:
         return result
+    check_fits(result.shape, out)
     np.copyto(out, result, where=where)
     return out
 
