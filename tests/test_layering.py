@@ -20,7 +20,7 @@ kernels                elementary rounding decide thresholds codes vector_encodi
 -                      encoding decoding gaussian
 operations             operation linear narrow_sums wide_sums sums functions accumulate weight_only
 -                      conversion arithmetic reduction
-array                  integers scalars reading storage elementwise ufuncs moves protocol
+array                  rationals scalars reading storage elementwise ufuncs moves protocol
 -                      tensor
 files                  atomic packing layout single sharded
 -                      weight_file .

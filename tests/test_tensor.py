@@ -612,25 +612,33 @@ def test_every_real_number_compares_exactly(number, offset, fmt):
 def test_numbers_that_are_not_compared(x):
     assert not (x == Decimal("nan")).any()
     assert (x != Decimal("sNaN")).all()
-    with pytest.raises(
-        ValueError, match=r"^Decimal\('1E\+999999999'\) is too large or too small to be compared: at most 1"
-    ):
+    with pytest.raises(ValueError, match=r"^Decimal\('1E\+999999999'\) is too large or too small: at most 100000 d"):
         _ = x < Decimal("1e999999999")
     with pytest.raises(
-        ValueError, match=r"^an int of 16610 bits is no float64: make it one first, rounded as you wish$"
+        ValueError,
+        match=r"^an int of 16610 bits is no number of lns8f3 at log_offset 0: round it with LNSTensor.from_float\(x, ",
     ):
         x + 10**5000
 
 
 @settings(deadline=None)
 @given(
-    st.lists(st.one_of(st.integers(), st.integers(-(2**64), 2**64), st.integers(-(10**400), 10**400)), min_size=1),
+    st.lists(
+        st.one_of(
+            st.integers(),
+            st.integers(-(2**64), 2**64),
+            st.integers(-(10**400), 10**400),
+            st.fractions(),
+            st.decimals(allow_nan=False, allow_infinity=False),
+        ),
+        min_size=1,
+    ),
     st.sampled_from([lns8f3, lns16f10, lns32f23, LNSFormat(9, 2, base=3.0), LNSFormat(32, 30), LNSFormat(32, 20)]),
     st.sampled_from(ROUNDINGS),
     st.sampled_from([0, 40, 5_000_000_000 >> 4]),
 )
 @example([2**53 + 1, -(2**63), 2**63, 2**64 - 1], lns32f23, "up", 0)
-def test_integers_of_any_size_are_rounded_once(integers, fmt, rounding, log_offset):
+def test_numbers_of_any_kind_are_rounded_once(integers, fmt, rounding, log_offset):
     bits = np.arange(len(integers), dtype=np.uint32) * 0x9E3779B1 if rounding.startswith("stochastic") else None
     made = LNSTensor.from_float(integers, fmt, rounding=rounding, random_bits=bits, log_offset=log_offset)
     assert made.codes.tolist() == [

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from lnsnum import arithmetic
 from lnsnum.arithmetic import order_key
-from lnsnum.array.scalars import REAL, as_float, as_rational, exact_codes, key_of_number, not_exact
+from lnsnum.array.rationals import as_rational, fit_rationals, is_number
+from lnsnum.array.scalars import exact_codes, key_of_number, not_exact
 from lnsnum.array.storage import S, ScaledCodes, holds_tensor, in_groups
-from lnsnum.encoding import fit_log_offset
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import Codes
 
@@ -63,14 +63,14 @@ def as_operand(value: object, like: S, what: str) -> S:
     if isinstance(value, ScaledCodes):
         return cast(S, value)
     fmt, offset = like.fmt, like.log_offset
-    number = as_float(value)
+    number = as_rational(value)
     if number is None:
         raise not_operand(value, like, what)
     offset = offset if isinstance(offset, int) else 0
     codes = exact_codes(number, fmt, offset)
-    if codes is None and np.any(like.log_offset) and np.isfinite(number):
+    if codes is None and np.any(like.log_offset) and isinstance(number, Fraction):
         try:
-            offset = fit_log_offset(number, fmt)
+            offset = fit_rationals(np.array([number], object), fmt, "nearest")
             codes = exact_codes(number, fmt, offset)
         except ValueError:  # beyond every scale
             codes = None
@@ -84,8 +84,8 @@ def is_foreign(other: object) -> bool:
     kind = type(other)
     if kind is object:
         return True
-    own = isinstance(other, (ScaledCodes, np.ndarray, np.generic, *REAL)) or kind.__module__ == "builtins"
-    return not own and not hasattr(kind, "__array__")
+    own = isinstance(other, (ScaledCodes, np.ndarray, np.generic)) or kind.__module__ == "builtins"
+    return not own and not is_number(other) and not hasattr(kind, "__array__")
 
 
 def knows(other: object, method: str) -> bool:

@@ -13,8 +13,9 @@ import numpy as np
 
 from lnsnum.arithmetic import order_key
 from lnsnum.array.elementwise import as_operands, check_one_format, refusal, store
+from lnsnum.array.rationals import as_rational
 from lnsnum.array.reading import Array
-from lnsnum.array.scalars import as_float, exact_codes
+from lnsnum.array.scalars import exact_codes
 from lnsnum.array.storage import S, ScaledCodes, compact, into
 from lnsnum.format import MAX_LOG_OFFSET
 
@@ -174,7 +175,7 @@ def _beside(value: Any, other: Any) -> Any:
     """A number at the scales of a tensor, where they are several and hold it: then the result has no more of them."""
     if isinstance(value, ScaledCodes) or not isinstance(other, ScaledCodes) or isinstance(other.log_offset, int):
         return value
-    codes = exact_codes(value, other.fmt, other.log_offset) if as_float(value) is not None else None
+    codes = exact_codes(value, other.fmt, other.log_offset) if as_rational(value) is not None else None
     return value if codes is None else other._of(codes, other.fmt, other.log_offset)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lnsnum.array.integers import encode_integers, fit_integers, integers_in
+from lnsnum.array.rationals import encode_rationals, fit_rationals, numbers_in
 from lnsnum.array.reading import Array, ReadCodes
 from lnsnum.array.scalars import exact_codes, not_exact
 from lnsnum.conversion import rescale
@@ -82,8 +82,8 @@ class ScaledCodes(ReadCodes):
     ) -> Self:
         """The tensor nearest to floats (or rounded as asked): `lnsnum.encode` with its arguments and errors.
 
-        Integers of any size are rounded once, as they are, and truth values are 0 and 1. `log_offset="fit"` takes the
-        least offset at which no finite element saturates.
+        Integers of any size, `Fraction` and `Decimal` are rounded once, as they are, and truth values are 0 and 1.
+        `log_offset="fit"` takes the least offset at which no finite element saturates.
 
         >>> from lnsnum import LNSTensor
         >>> LNSTensor.from_float([300.0, 1e6], "lns8f3", log_offset="fit").log_offset
@@ -95,19 +95,19 @@ class ScaledCodes(ReadCodes):
         if isinstance(x, (list, tuple)) and holds_tensor(x):
             raise TypeError("x is a list of tensors, which hold codes, not floats: numpy.stack(x) makes one of them")
         check_unmasked(x)
-        integers = integers_in(x) if dtype is None else None
+        exact = numbers_in(x) if dtype is None else None
         if isinstance(log_offset, str):
             if log_offset != "fit":
                 raise ValueError(f'log_offset={log_offset!r} is not known: an integer or "fit"')
-            if integers is None:
+            if exact is None:
                 log_offset = fit_log_offset(x, fmt, rounding=rounding, dtype=dtype)
             else:
-                log_offset = fit_integers(integers, fmt, rounding)
+                log_offset = fit_rationals(exact, fmt, rounding)
         options: Any = {"rounding": rounding, "overflow": overflow, "underflow": underflow, "random_bits": random_bits}
-        if integers is None:
+        if exact is None:
             codes = encode(x, fmt, log_offset=log_offset, dtype=dtype, **options)
         else:
-            codes = encode_integers(integers, fmt, log_offset=log_offset, **options)
+            codes = encode_rationals(exact, fmt, log_offset=log_offset, **options)
         return cls(codes, fmt, log_offset=log_offset)
 
     def __iter__(self) -> Iterator[Self]:
