@@ -1,5 +1,6 @@
 """What makes `LNSTensor` an array of NumPy's: its memory, its operands, and NumPy's functions on it.
 
-Read `storage` first; `ufuncs` are the functions element by element, `moves` those that move numbers, `protocol` the
-rest.
+Read `storage` first. `reading` is what others read off a tensor, `rationals` and `scalars` are plain numbers beside it,
+`elementwise` is how operations run; `ufuncs` are the functions element by element, `moves` those that move numbers,
+`protocol` the rest.
 """

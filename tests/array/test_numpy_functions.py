@@ -971,8 +971,16 @@ def test_power(x):
     assert same(x**x, np.float_power(x, x))
     assert same(np.power(x, x), np.float_power(x, x))
     assert same(np.power(2, x), np.float_power(2, x))
-    with pytest.raises(ValueError, match=r"is out of range: p/q with"):
-        _ = x**0.1
+    for exponent, instead in (
+        (1 / 3, r"Fraction\(1, 3\)"), (np.float32(0.1), r"Fraction\(1, 10\)"), (-2 / 3, r"Fraction\(-2, 3\)"),
+        (1e300, "a fraction"), (1e-300, "a fraction"), (float("nan"), "a fraction"), (float("inf"), "a fraction"),
+    ):  # fmt: skip
+        with pytest.raises(
+            ValueError,
+            match=r"^exponent=.* is out of range: p/q with \|p\| at most 2\^20 and q at most 1024, and a float is the "
+            rf"fraction that it is, rounded or not: give {instead}, or a tensor of exponents$",
+        ):
+            _ = x**exponent
     with pytest.raises(TypeError, match=r"^power of LNSTensor and ndarray: give one integer or Fraction, or a tensor$"):
         _ = x ** np.arange(3)
     with pytest.raises(TypeError, match=r"^exponent=True is a bool"):
@@ -1055,6 +1063,38 @@ def test_what_is_refused_is_named(name, plain):
     with pytest.raises(TypeError, match=rf"^numpy\.{re.escape(name)} does not take LNSTensors: \w.*$") as caught:
         REFUSED[name](plain)
     assert TO_FLOAT in str(caught.value) or name in ("fmin", "fmax", "left_shift", "logical_not", "invert")
+
+
+@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed], ids=lambda f: f.__name__)
+def test_numpys_files_are_refused_for_ours(save, plain, tmp_path):
+    with pytest.raises(
+        TypeError,
+        match=rf"^numpy\.{save.__name__} does not take LNSTensors: lnsnum\.save_weights keeps the codes, their format "
+        r"and scale; or give it floats, by to_float\(\)$",
+    ):
+        save(tmp_path / "x", plain)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_decodes_unasked_is_what_the_page_says(x):
+    """Functions that make an array of whatever they are given; and what the page tells to write instead."""
+    floats = x.to_float()
+    masked = np.ma.masked_array(np.ones((2, 3)), [[False, True, False]] * 2)
+    with np.errstate(invalid="ignore"):
+        for array, expected in (
+            (np.sum([x, x], 0), floats + floats), (np.concatenate([[x], [x]]), np.array([floats, floats])),
+            (np.random.default_rng(1).permutation(x), np.random.default_rng(1).permutation(floats)),
+            (np.random.default_rng(1).choice(x, 5), np.random.default_rng(1).choice(floats, 5)),
+            (np.ma.array(x), floats), (masked + x, masked + floats), (np.r_[x, x], np.r_[floats, floats]),
+            (np.full(3, x[0, 0]), np.full(3, floats[0, 0])), (np.ones(2).dot(x), np.ones(2).dot(floats)),
+        ):  # fmt: skip
+            assert isinstance(array, np.ndarray)
+            assert array.dtype == np.float64
+            np.testing.assert_array_equal(array, expected)
+    assert (masked + x).mask.tolist() == masked.mask.tolist()
+    order = np.random.default_rng(1).permutation(len(x))
+    np.testing.assert_array_equal(x[order].to_float(), np.random.default_rng(1).permutation(floats))
+    np.testing.assert_array_equal(x[~masked.mask].to_float(), floats[~masked.mask])
 
 
 @pytest.mark.parametrize(
