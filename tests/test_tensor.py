@@ -685,7 +685,7 @@ def test_masked_numbers_are_refused(x):
         lambda: LNSTensor.from_float(masked.astype(int), lns8f3, log_offset="fit"),
     ):  # fmt: skip
         with pytest.raises(
-            TypeError, match=r"^some of the (numbers|codes) are masked, and there are no masked codes: "
+            TypeError, match=r"^some of the (numbers|codes) are masked, and no mask is kept: fill them with"
         ):
             call()
     with pytest.raises(TypeError, match=r"^add of LNSTensor and MaskedArray"):

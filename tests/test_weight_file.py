@@ -481,6 +481,8 @@ def test_replacing_ends_well_or_not_at_all(tmp_path):
         ({"a": np.float64(1)}, None, TypeError, r"^tensor 'a' is a float64: give an LNSTensor or a NumPy array"),
         ({"a": np.zeros(2, complex)}, None, TypeError, r"^tensor 'a' is of complex128, which weight files"),
         ({"a": np.array(["x"])}, None, TypeError, r"^tensor 'a' is of <U1, which weight files cannot hold$"),
+        ({"a": np.ma.masked_array([1.0, 2.0], [0, 1])}, None, TypeError,
+         r"^some of the elements of tensor 'a' are masked, and no mask is kept: fill them with x.filled\(value\)$"),
         ({"a": np.array([None])}, None, TypeError, r"^tensor 'a' is of object, which weight files cannot hold$"),
         ({"a": np.zeros(1, "M8[s]")}, None, TypeError, r"^tensor 'a' is of datetime64\[s\], which weight"),
         ({"a": np.zeros(1, [("x", "f4")])}, None, TypeError, r"^tensor 'a' is of .*, which weight files cannot hold$"),

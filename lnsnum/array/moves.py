@@ -121,6 +121,26 @@ def _move(function: Callable[..., Any]) -> Callable[..., Any]:
     return ours
 
 
+def _ordered(function: Callable[..., Any], place: int) -> Callable[..., Any]:
+    """A move whose argument `order`, at that place, may ask for the order in memory.
+
+    The scales do not lie in memory as the codes do: "A" and "K" are made C, F or a turn of the axes by the codes alone.
+    """
+    move = _move(function)
+
+    def ours(*arguments: Any, **named: Any) -> Any:
+        a, *others = arguments or (named.pop("a"),)
+        order = str(others.pop(place - 1) if len(others) >= place else named.pop("order", "C")).upper()
+        if order == "A" and isinstance(a, ScaledCodes):
+            order = "F" if a.codes.flags.fnc else "C"
+        if order == "K" and isinstance(a, ScaledCodes) and function is np.ravel:
+            steps = [-abs(stride) for stride in a.codes.strides]
+            a, order = a.transpose(sorted(range(a.ndim), key=steps.__getitem__)), "C"
+        return move(a, *others, **named, order=order)
+
+    return ours
+
+
 def _split(function: Callable[..., Any]) -> Callable[..., Any]:
     def ours(a: ScaledCodes, *arguments: Any, **named: Any) -> Any:
         codes = function(a.codes, *arguments, **named)
@@ -149,6 +169,7 @@ def _join(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 FUNCTIONS |= {function: _move(function) for function in MOVES}
+FUNCTIONS |= {np.ravel: _ordered(np.ravel, 1), np.reshape: _ordered(np.reshape, 2)}
 FUNCTIONS |= {function: _split(function) for function in SPLITS}
 FUNCTIONS |= {function: _join(function) for function in JOINS}
 

@@ -35,7 +35,7 @@ from lnsnum.files.layout import (
 )
 from lnsnum.files.packing import pack, packed_bytes, spare_bits, unpack
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import check_codes, outside_of
+from lnsnum.kernels.codes import check_codes, check_unmasked, outside_of
 from lnsnum.tensor import LNSTensor
 
 Tensor = LNSTensor | NDArray[Any]
@@ -80,6 +80,7 @@ def describe_tensor(name: str, tensor: object, *, packed: bool = False) -> Descr
             f"tensor {name!r} is a {type(tensor).__name__}: "
             "give an LNSTensor or a NumPy array (of an LNSWeight its to_lns())"
         )
+    check_unmasked(tensor, f"elements of tensor {name!r}")
     if tensor.dtype.name not in DTYPES.values():
         raise TypeError(f"tensor {name!r} is of {tensor.dtype}, which weight files cannot hold")
     return Description(tensor.shape, tensor.dtype.name)

@@ -73,7 +73,7 @@ def check_unmasked(x: object, what: str = "numbers") -> None:
     # A program that has not imported numpy.ma has no such array, and is not made to import it.
     ma = sys.modules.get("numpy.ma")
     if ma is not None and isinstance(x, ma.MaskedArray) and ma.is_masked(x):
-        raise TypeError(f"some of the {what} are masked, and there are no masked codes: fill them with x.filled(value)")
+        raise TypeError(f"some of the {what} are masked, and no mask is kept: fill them with x.filled(value)")
 
 
 def check_codes(codes: ArrayLike, fmt: LNSFormat) -> Codes:

@@ -1,6 +1,7 @@
 """LNSTensor in NumPy's functions: moves mirrored on integers, arithmetic compared with lnsnum.arithmetic on codes."""
 
 import copy
+import itertools
 import operator
 import pickle
 import re
@@ -448,6 +449,32 @@ def test_named_arguments_reach_the_moves(x):
         np.take_along_axis(VALUES, x, 0)
     with pytest.raises(TypeError, match=r"^an LNSTensor becomes an array of floats, not of int64: round them, by to_"):
         np.take(np.ones(3), x)
+
+
+@pytest.mark.parametrize("order", ["C", "F", "A", "K", "k"])
+def test_an_order_in_memory_is_that_of_the_codes(order):
+    """The scales go with their codes, whichever way either lies in memory."""
+    draw = np.random.default_rng(3)
+    codes = draw.permutation(np.arange(1, 121)).astype(np.uint8).reshape(4, 5, 6)
+    for offset in (0, np.arange(6), np.arange(5).reshape(5, 1), np.arange(120).reshape(4, 5, 6)):
+        whole = tensor(codes, log_offset=offset)
+        scale_of = dict(zip(codes.ravel().tolist(), scales(whole).ravel().tolist(), strict=True))
+        for axes in itertools.permutations(range(3)):
+            turned = whole.transpose(axes)
+            wide = np.broadcast_to(turned[0], turned.shape)
+            for t in (turned, turned[::-1], turned[:, ::-2], turned[0], turned[:, :, :1], wide):
+                moved = [(np.ravel(t, order=order), np.ravel(t.codes, order=order)),
+                         (np.ravel(t, order), np.ravel(t.codes, order)),
+                         (np.copy(t, order=order), t.codes)]  # fmt: skip
+                if order.upper() != "K":
+                    moved += [(np.reshape(t, (-1, 2), order=order), np.reshape(t.codes, (-1, 2), order=order))]
+                    moved += [(np.reshape(t, (2, -1), order), np.reshape(t.codes, (2, -1), order))]
+                for ours, expected in moved:
+                    if order.upper() == "K" and t is wide:  # what lies at one place has no order in memory
+                        np.testing.assert_array_equal(np.sort(ours.codes), np.sort(expected))
+                    else:
+                        np.testing.assert_array_equal(ours.codes, expected)
+                    assert [scale_of[code] for code in ours.codes.ravel().tolist()] == scales(ours).ravel().tolist()
 
 
 def test_views_share_the_codes(x):
