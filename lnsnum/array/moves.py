@@ -136,6 +136,9 @@ def _ordered(function: Callable[..., Any], place: int) -> Callable[..., Any]:
         if order == "K" and isinstance(a, ScaledCodes) and function is np.ravel:
             steps = [-abs(stride) for stride in a.codes.strides]
             a, order = a.transpose(sorted(range(a.ndim), key=steps.__getitem__)), "C"
+        if named.get("copy") is False and isinstance(a, ScaledCodes):
+            function(a.codes, *others, **named, order=order)  # raises where it must copy; the scales may be copied
+            del named["copy"]
         return move(a, *others, **named, order=order)
 
     return ours

@@ -477,6 +477,16 @@ def test_an_order_in_memory_is_that_of_the_codes(order):
                     assert [scale_of[code] for code in ours.codes.ravel().tolist()] == scales(ours).ravel().tolist()
 
 
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="reshape has no copy= before")
+def test_a_reshape_copies_as_asked(x):
+    for copied in (None, False, True):
+        reshaped = np.reshape(x, (3, 2), copy=copied)
+        assert same(reshaped, x.reshape(3, 2))
+        assert np.shares_memory(reshaped, x) == (copied is not True)
+    with pytest.raises(ValueError, match="copy"):
+        np.reshape(x.T, (6,), copy=False)
+
+
 def test_views_share_the_codes(x):
     for view in (
         x.T,
