@@ -85,13 +85,14 @@ class LNSTensor(ScaledCodes):
     what NumPy's signatures have no room for: out_format, out_log_offset, rounding, overflow, underflow, random_bits.
 
     Args:
-        codes: unsigned integers of any shape; kept, not copied, where they are of fmt.dtype already.
+        codes: an array of fmt.dtype, of any shape; kept, not copied. `from_codes` takes integers of any type,
+            `from_float` rounds numbers.
         fmt: the format, or its name.
         log_offset: the scale in code steps: an integer, or an int32 array that broadcasts to codes (one for each
             channel).
 
     Raises:
-        TypeError: where codes or offsets are no integers.
+        TypeError: where codes are not of fmt.dtype, or offsets no integers.
         ValueError: where a code lies outside the format, or an offset is beyond 2^30 or does not broadcast.
 
     >>> from lnsnum import lns8f3
