@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lnsnum.files.atomic import StrPath, replacing, shown, target_of
+from lnsnum.files.atomic import StrPath, naming, replacing, shown, target_of
 from lnsnum.files.layout import LAYOUT_VERSION, METADATA_KEY, Description, WeightFileError
 from lnsnum.files.sharded import INDEX_SUFFIX, delete_set, index_of, open_files, plan, write_set
 from lnsnum.files.single import Blocks, blocks_of, check_name, check_texts, describe_tensor, write
@@ -109,7 +109,8 @@ def save_tensors(
     sizes = {name: told.nbytes for name, told in descriptions.items()}
     shards = [list(sizes)] if max_shard_bytes is None else plan(sizes, max_shard_bytes)
     if len(shards) > 1:
-        index = write_set(target, shards, descriptions, blocks, texts)
+        with naming(path, writing=True):
+            index = write_set(target, shards, descriptions, blocks, texts)
         return index if os.path.islink(path) else index_of(Path(path))
     with replacing(path, index_of(target)) as temporary:
         write(temporary, descriptions, blocks, texts)

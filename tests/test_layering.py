@@ -22,7 +22,7 @@ operations             operation linear narrow_sums wide_sums sums functions acc
 -                      conversion arithmetic reduction
 array                  rationals scalars reading storage elementwise ufuncs moves protocol
 -                      tensor
-files                  atomic packing layout single sharded
+files                  system_errors atomic packing layout single sharded
 -                      weight_file .
 reference              radicals sums codes rounding conversions arithmetic brackets order .
 -                      certify

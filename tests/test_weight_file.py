@@ -423,7 +423,7 @@ def test_a_failing_disk_leaves_the_old_file(old, monkeypatch, function):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, function, fail)
-        with pytest.raises(OSError, match="Input/output error"):
+        with pytest.raises(OSError, match=r"w: its disk failed: input/output error$"):
             save_weights(old, {"new": np.arange(4)})
     assert unchanged(old)
 
@@ -433,7 +433,7 @@ def test_a_full_disk_is_an_oserror(old):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=r"w: it would be larger than a file may be here"):
             save_weights(old, {"new": np.zeros(1 << 18)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -521,7 +521,7 @@ def test_a_new_file_has_the_permissions_of_new_files(tmp_path, umask, mask, mode
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
-@pytest.mark.parametrize("mode", [0o600, 0o644, 0o666, 0o640, 0o444])
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o666, 0o640, 0o200])
 def test_a_replaced_file_keeps_its_permissions(old, umask, mode):
     umask(0o022)
     old.chmod(mode)
@@ -567,7 +567,8 @@ def test_places_where_no_file_can_be(tmp_path, old):
     (tmp_path / "folder").mkdir()
     for place in (tmp_path / "no" / "w", old / "w", tmp_path / "folder", tmp_path / ("x" * 300)):
         with pytest.raises(
-            OSError, match=r"no regular file|No such file|Not a directory|Is a directory|File name too long"
+            OSError,
+            match=r"no regular file|there is no folder|a part of this path is a file|longer than the disk takes",
         ):
             save_weights(place, {"a": np.zeros(1)})
     assert sorted(os.listdir(tmp_path)) == ["folder", "w"]

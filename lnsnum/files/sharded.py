@@ -15,18 +15,21 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from lnsnum.files.atomic import StrPath, naming, permissions, put, temporary_in
+from lnsnum.files.atomic import StrPath, access_of, naming, put, target_of, temporary_in
 from lnsnum.files.layout import Description, WeightFileError, is_unicode, read_json, refuse
 from lnsnum.files.single import Blocks, Tensor, WeightFile, check_regular, open_file, write
 
 INDEX_SUFFIX = ".index.json"
 LARGEST_INDEX = 1 << 24
 """Bytes: room for 100,000 tensors and more."""
+
+MOST_FILES = 10_000
+"""Files of a set. They are all open at once, and the sets of the largest models have some hundreds."""
 
 _HASH_DIGITS = 16
 
@@ -74,7 +77,10 @@ def write_set(
     """
     if not _is_plain(target.name):
         raise ValueError(f"{target.name!r} cannot name a set of files: take no \\ and no : in it")
+    if len(shards) > MOST_FILES:
+        raise ValueError(f"the set would have {len(shards)} files, and readers take {MOST_FILES}: make shards larger")
     index = index_of(target)
+    target_of(index)
     old, _ = shards_of_ours(target)
     written: list[Path] = []
     weight_map: dict[str, str] = {}
@@ -88,11 +94,11 @@ def write_set(
             weight_map.update(dict.fromkeys(names, shard))
         text = _index_text(weight_map, sum(told.nbytes for told in descriptions.values()))
         with temporary_in(index.parent) as temporary:
-            mode = permissions(index, target, temporary)
+            access = access_of(index.parent, index, target)
             temporary.write_bytes(text.encode())
-            put(temporary, index, mode)
+            put(temporary, index, access)
     except BaseException:
-        if not (text and index.is_file() and index.read_bytes() == text.encode()):
+        if not (text and os.path.isfile(index) and index.read_bytes() == text.encode()):
             _delete(written)  # else the new index is in its place, and a later step failed
         raise
     target.unlink(missing_ok=True)
@@ -118,15 +124,15 @@ def _write_shard(
 ) -> str:
     """Write one shard; its path goes to `written` where there was none before. Returns its name."""
     stem, suffix = _stem_and_suffix(target)
-    with naming(target), temporary_in(target.parent) as temporary:
-        mode = permissions(index_of(target), target, temporary)
+    with temporary_in(target.parent) as temporary:
+        access = access_of(target.parent, index_of(target), target)
         write(temporary, descriptions, blocks, texts)
         with open(temporary, "rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         shard = target.with_name(f"{stem}-{content[:_HASH_DIGITS]}-{numbers}{suffix}")
         if not shard.exists():
             written.append(shard)
-        put(temporary, shard, mode)
+        put(temporary, shard, access)
     return shard.name
 
 
@@ -213,7 +219,7 @@ def open_files(path: StrPath) -> Iterator[WeightFiles]:
     found = find_set(path)
     while True:
         try:
-            with contextlib.ExitStack() as attempt:
+            with contextlib.ExitStack() as attempt, naming(path):
                 files = _open_all(path, *found, attempt)
                 opened = attempt.pop_all()
             break
@@ -228,11 +234,8 @@ def open_files(path: StrPath) -> Iterator[WeightFiles]:
 def _open_all(path: StrPath, index: Path | None, content: bytes, opened: contextlib.ExitStack) -> WeightFiles:
     if index is None:
         return WeightFiles(path, [opened.enter_context(open_file(path))])
-    expected: dict[str, set[str]] = {}
-    for name, shard in weight_map_of(index, content).items():
-        expected.setdefault(shard, set()).add(name)
     files = []
-    for shard, names in sorted(expected.items()):
+    for shard, names in shards_of(weight_map_of(index, content)).items():
         if not os.path.isfile(index.with_name(shard)):
             refuse(index, f"its shard {shard!r} is not there")
         file = opened.enter_context(open_file(index.with_name(shard)))
@@ -259,7 +262,8 @@ def find_set(path: StrPath) -> tuple[Path | None, bytes]:
     """The index that a path names or stands for, and what is in it; None where it is the path of one file."""
     index = _find_index(path)
     try:
-        return index, b"" if index is None else _content(index)
+        with naming(path):
+            return index, b"" if index is None else _content(index)
     except FileNotFoundError:
         if index == Path(path):
             raise
@@ -297,18 +301,28 @@ def weight_map_of(index: Path, content: bytes) -> dict[str, str]:
         refuse(index, "the index has no weight_map from names of tensors to names of files")
     if not weight_map:
         refuse(index, "the index names no tensor")
-    for name, file in weight_map.items():
+    files = set(weight_map.values())
+    for file in sorted(files):
         if not _is_plain(file):
+            name = next(name for name, where in weight_map.items() if where == file)
             refuse(index, f"the file {file!r} of {name!r} is no plain name of a file in the index's folder")
+    if len(files) > MOST_FILES:
+        refuse(index, f"the index names {len(files)} files: at most {MOST_FILES} are read")
     return weight_map
+
+
+def shards_of(weight_map: Mapping[str, str]) -> dict[str, set[str]]:
+    """The tensors that each file has, by its name, in the order of the names."""
+    shards: dict[str, set[str]] = {file: set() for file in sorted(set(weight_map.values()))}
+    for name, file in weight_map.items():
+        shards[file].add(name)
+    return shards
 
 
 def _is_plain(name: str) -> bool:
     """Whether it names a file in a folder and nothing else, on every system: no path, no drive, no stream."""
-    return (
-        name not in ("", ".", "..")
-        and PurePosixPath(name).name == PureWindowsPath(name).name == name
-        and ":" not in name
-        and "\0" not in name
-        and is_unicode(name)
-    )
+    return name not in ("", ".", "..") and not _PARTED.search(name) and is_unicode(name)
+
+
+_PARTED = re.compile(r"[/\\:\0]")
+"""What parts folders, drives and streams from names, on any system, and what ends a name in C."""

@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.files.atomic import StrPath, shown
+from lnsnum.files.atomic import StrPath, naming, shown
 from lnsnum.files.layout import (
     DTYPES,
     Description,
@@ -184,6 +184,7 @@ class WeightFile:
         self.names = header.names
         self._file = file
         self._begin = begin
+        self._opened = identity(os.fstat(file.fileno()))
 
     @property
     def texts(self) -> dict[str, str]:
@@ -242,11 +243,13 @@ class WeightFile:
             )
         if told.packed and spare_bits(last, told.size, cast(LNSFormat, told.fmt)):
             refuse(self.path, f"tensor {name!r} has bits other than 0 after its last code")
+        check_unchanged(self.path, self._file.fileno(), self._opened)
 
     def _read_exactly(self, data: memoryview, name: str) -> None:
         left = data
         while left:
-            count = self._file.readinto(left)
+            with naming(self.path):
+                count = self._file.readinto(left)
             if not count:
                 refuse(self.path, f"tensor {name!r} is cut off: the file became shorter while it was read")
             left = left[count:]
@@ -272,13 +275,13 @@ def open_container(path: StrPath) -> tuple[io.FileIO, bytes]:
     """A file that safetensors takes, and the JSON of its header."""
     while True:
         check_regular(path)
-        with contextlib.ExitStack() as attempt:
+        with contextlib.ExitStack() as attempt, naming(path):
             file = attempt.enter_context(open(path, "rb", buffering=0))
             status = os.fstat(file.fileno())
             _check_container(path, file)
             length = int.from_bytes(file.read(8), "little")
             header = file.read(min(length, status.st_size))
-            if _identity(os.stat(path)) == _identity(status):  # else what was checked is another file: once more
+            if identity(os.stat(path)) == identity(status):  # else what was checked is another file: once more
                 attempt.pop_all()
                 return file, header
 
@@ -322,8 +325,15 @@ def _why_not_covered(file: io.FileIO) -> str | None:
     return in_one_line(f"its header tells of {data} bytes of data, and there are {max(there, 0)}")
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
+def identity(status: os.stat_result) -> tuple[int, ...]:
+    """What stays as long as a file is the same and nobody writes to it."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def check_unchanged(path: StrPath, descriptor: int, opened: tuple[int, ...]) -> None:
+    """Refuse an open file that was written to since it was opened: what was checked may be there no more."""
+    if identity(os.fstat(descriptor)) != opened:
+        refuse(path, "it was changed while it was read")
 
 
 def check_regular(path: StrPath) -> None:

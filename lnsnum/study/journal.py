@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from lnsnum.files.atomic import flush_to_disk, naming, shown
+from lnsnum.files.atomic import flush_to_disk, naming, shown, target_of
 from lnsnum.study.plan import Run
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.recipe import Recipe
@@ -99,14 +99,15 @@ class Journal:
 
     Raises:
         TaskError: where the file is no journal, which is left as it is, or where another study writes it.
-        OSError: where it cannot be read or written.
+        OSError: where it cannot be read or written, or is no regular file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.suffix == PACKED:
             raise TaskError(f"{shown(path)} is packed: it can be read, not continued; unpack it with xz -d first")
-        with contextlib.ExitStack() as undo, naming(path):
+        target_of(path)
+        with contextlib.ExitStack() as undo, naming(path, writing=True):
             is_new = not path.exists()
             self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  (close() closes it)
             undo.callback(self._file.close)
@@ -128,7 +129,7 @@ class Journal:
         Raises:
             OSError: where it cannot be written, such as to a full disk: the records before it are kept.
         """
-        with naming(self.path):
+        with naming(self.path, writing=True):
             self._write(record.line())
         self.records.append(record)
 

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from lnsnum.files.atomic import replacing
 from lnsnum.tasks.training import History
 from lnsnum.torch_bridge import LNSWeight
 
@@ -19,7 +20,7 @@ def plot_training(path: Path, runs: list[tuple[str, History]], model: nn.Module)
     """Write one image: training loss, share of codes moved in a step, histogram of the model's log magnitudes.
 
     Args:
-        path: the image; its ending says which kind.
+        path: the image; its ending says which kind. It is replaced at once or not at all.
         runs: label and history of each run; the curves are means over 20 steps.
         model: the histogram's, drawn where it has LNS weights.
     """
@@ -39,7 +40,8 @@ def plot_training(path: Path, runs: list[tuple[str, History]], model: nn.Module)
         counts = np.bincount(magnitudes.numpy(), minlength=fmt.max_magnitude + 1)
         codes.bar(np.arange(counts.size), counts, width=1.0)
         codes.set(xlabel=f"log magnitude m ({fmt.name})", ylabel="weights")
-    figure.savefig(path, dpi=110)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=110)
 
 
 def _smooth(values: list[float]) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 from lnsnum.files.atomic import StrPath, shown
 from lnsnum.files.layout import WeightFileError
 from lnsnum.files.packing import packed_bytes
-from lnsnum.files.sharded import differences, find_set, weight_map_of
+from lnsnum.files.sharded import differences, find_set, shards_of, weight_map_of
 from lnsnum.files.single import WeightFile, check_regular, open_file
 from lnsnum.toolbox.reading import Progress
 
@@ -86,12 +86,9 @@ def verify_weights(path: StrPath, *, progress: Progress | None = None) -> Verifi
         _verify_file(path, found)
         return _result(path, found)
     try:
-        places = weight_map_of(index, content)
+        shards = shards_of(weight_map_of(index, content))
     except WeightFileError as error:
         return _result(index, _Findings(progress, 0, [str(error)]))
-    shards = {
-        shard: {name for name, where in places.items() if where == shard} for shard in sorted(set(places.values()))
-    }
     found = _Findings(progress, sum(_size(index.with_name(shard)) for shard in shards))
     for shard, names in shards.items():
         if not index.with_name(shard).is_file():

@@ -554,10 +554,10 @@ def test_panels_are_of_numbers_per_octave_and_name_their_lines(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["none"], "error: [Errno 2] No such file or directory: 'none'"),
+        (["none"], "error: none: there is no such file"),
         (["."], "error: . is a folder, not a weight file"),
         (["text"], "error: text: its kind is not known; "),
-        (["w", "--source", "none"], "error: [Errno 2] No such file or directory: 'none'"),
+        (["w", "--source", "none"], "error: none: there is no such file"),
         (["w", "--source", "other"], "error: other: it has none of the 1 tensors of the inspected file, by name"),
         (["w", "--plot", "p.xyz"], "error: --plot p.xyz: the ending is none of "),
         (["w", "--plot", "no/p.png"], "error: --plot no/p.png: there is no folder "),

@@ -270,13 +270,13 @@ def test_several_files_and_the_exit_code(tmp_path, capsys, monkeypatch):
     code, out, err = run(capsys, monkeypatch, "none", "bad", ".", "good")
     assert (code, err) == (
         2,
-        "error: [Errno 2] No such file or directory: 'none' error: . is a folder, not a weight file",
+        "error: none: there is no such file error: . is a folder, not a weight file",
     )
     assert [line.split(":")[:2] for line in out.splitlines()[::2]] == [["bad", " 1 problem"], ["good", " good"]]
     code, out, err = run(capsys, monkeypatch, "none", "bad", "good", "--json")
     none, damaged, good = json.loads(out)["files"]
     assert code == 2
-    assert none == {"file": "none", "readable": False, "error": "[Errno 2] No such file or directory: 'none'"}
+    assert none == {"file": "none", "readable": False, "error": "none: there is no such file"}
     assert damaged["problems"][0].startswith("bad: tensor 'w' is damaged")
     assert good == {
         "file": "good", "readable": True, "good": True, "problems": [], "files": 1, "layouts": [2], "tensors": 1,
@@ -320,4 +320,4 @@ def test_torch_stays_out(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "w: good: 5 tensors, 108 bytes, layout 2\n")
-    assert done.stderr == "error: [Errno 2] No such file or directory: 'none'\n"
+    assert done.stderr == "error: none: there is no such file\n"

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lnsnum.files.atomic import StrPath, flush_to_disk, shown, temporary_path
+from lnsnum.files.atomic import Access, StrPath, access_of, flush_to_disk, give, naming, shown, temporary_path
 
 
 @contextlib.contextmanager
@@ -22,19 +22,21 @@ def new_folder(path: StrPath, *, replaceable: Callable[[Path], str | None]) -> I
     Raises:
         OSError: where the folder cannot be put there; `path` is as it was then.
     """
-    target = Path(os.path.realpath(path))
-    _check(path, target, replaceable)
-    temporary = temporary_path(target.parent)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for file in temporary.iterdir():
-            flush_to_disk(file)
-        flush_to_disk(temporary)
+    with naming(path, writing=True):
+        target = Path(os.path.realpath(path))
         _check(path, target, replaceable)
-        _put(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = temporary_path(target.parent)
+        temporary.mkdir(0o700)
+        try:
+            yield temporary
+            for file in temporary.iterdir():
+                flush_to_disk(file)
+            flush_to_disk(temporary)
+            _check(path, target, replaceable)
+            _open_as(temporary, target)
+            _put(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check(path: StrPath, target: Path, replaceable: Callable[[Path], str | None]) -> None:
@@ -49,6 +51,21 @@ def _check(path: StrPath, target: Path, replaceable: Callable[[Path], str | None
     reason = replaceable(target) if any(target.iterdir()) else None
     if reason is not None:
         raise OSError(f"{shown(path)} {reason}")
+    for place in (target, *target.iterdir()):
+        if not place.stat().st_mode & 0o222 or not os.access(place, os.W_OK):
+            raise PermissionError(f"{shown(place)} is write-protected: make it writable first, or take another folder")
+
+
+def _open_as(temporary: Path, target: Path) -> None:
+    """Let those in who may look into what is replaced, and where it is new those whom the umask lets in."""
+    if target.exists():
+        old = sorted(target.iterdir())
+        for file in temporary.iterdir() if old else ():
+            give(file, access_of(temporary, target / file.name, *old))
+        give(temporary, access_of(target.parent, target))
+    else:
+        mode = access_of(target.parent).mode
+        give(temporary, Access(mode | (mode & 0o444) >> 2))  # who may read a file may look into a folder
 
 
 def _put(temporary: Path, target: Path) -> None:

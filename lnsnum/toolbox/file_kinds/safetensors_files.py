@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lnsnum.files.atomic import StrPath
 from lnsnum.files.layout import METADATA_KEY, Header, read_json, refuse
-from lnsnum.files.sharded import WeightFiles, differences, find_set, open_files, weight_map_of
+from lnsnum.files.sharded import WeightFiles, differences, find_set, open_files, shards_of, weight_map_of
 from lnsnum.files.single import WeightFile, open_container
 
 
@@ -61,11 +61,10 @@ def _is_ours(path: StrPath) -> bool:
 def _open_shards(index: Path, shards: dict[str, str], opened: contextlib.ExitStack) -> list[WeightFile]:
     """The files of a set, open; each has the tensors that the index says."""
     files = []
-    for shard in sorted(set(shards.values())):
+    for shard, expected in shards_of(shards).items():
         if not index.with_name(shard).is_file():
             refuse(index, f"its shard {shard!r} is not there")
         file = _open_plain(index.with_name(shard), opened)
-        expected = {name for name, where in shards.items() if where == shard}
         for what in differences(expected, set(file.names)):
             refuse(index, f"its shard {shard!r} {what}")
         files.append(file)
