@@ -5,7 +5,7 @@
 Random float32 weights in tensors of 256 MB (the last is what is left), as safetensors, .pt and .npz, to a format; each
 conversion in a process of its own, which prints its peak resident memory (VmHWM). The time is that of the conversion,
 interpreter and imports left out, and reads from the page cache where that holds the file. Beside each is the peak of
-a file of the same kind of 4 kB: the memory that there is without data. (For .pt, most of it is torch.)
+a file of the same kind of 4 kB: the memory that there is without data.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ operations             operation linear narrow_sums wide_sums sums functions acc
 -                      conversion arithmetic reduction
 array                  rationals scalars reading storage elementwise ufuncs moves protocol
 -                      tensor
-files                  system_errors atomic packing layout single sharded
+files                  system_errors atomic pickles packing layout single sharded
 -                      weight_file .
 reference              radicals sums codes rounding conversions arithmetic brackets order .
 -                      certify
@@ -36,7 +36,7 @@ tasks                  text language regression copying registry
 study                  . problems plan journal workers execution runner estimate statistics text_table results
 study                  cells learning_rates claims variants bookkeeping tables plots
 toolbox                . loss values comparison counting moves reading recoding selection verification
-toolbox.file_kinds     . numpy_files safetensors_files torch_files npz_writer
+toolbox.file_kinds     . zip_members numpy_files safetensors_files torch_pickle torch_files npz_writer
 toolbox                sources conversion inspection difference plots
 toolbox.export_targets . new_folder plain_names fixed_text exported hardware_tables numpy_arrays memory_image c_source
 toolbox                export

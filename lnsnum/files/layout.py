@@ -265,10 +265,9 @@ class Header:
         if told.nbytes != end - begin:
             what = f"shape {told.shape}" + (f" of {told.fmt} packed" if told.packed else "")
             refuse(self.path, f"tensor {name!r} has {end - begin} bytes, and its {what} takes {told.nbytes}")
-        try:
-            np.broadcast_to(np.empty((), told.dtype), told.shape)
-        except ValueError as error:
-            refuse(self.path, f"tensor {name!r} is none that NumPy can hold: {error}")
+        why = why_unholdable(told.shape, told.dtype)
+        if why is not None:
+            refuse(self.path, f"tensor {name!r} is none that NumPy can hold: {why}")
         return told
 
     def _entry(self, name: str) -> dict[str, Any]:
@@ -297,6 +296,15 @@ class Header:
             raise ValueError(f"it is of {DTYPES[dtype]}, but codes of {fmt.name} are {fmt.dtype}")
         log_offset = check_offsets(_offset_from_json(entry["log_offset"]), shape)
         return Description.of_codes(shape, fmt, log_offset, packed=packed)
+
+
+def why_unholdable(shape: tuple[int, ...], dtype: str) -> str | None:
+    """Why NumPy has no array of this shape, which may have no elements; None where it has."""
+    try:
+        np.broadcast_to(np.empty((), dtype), shape)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _decoded(path: StrPath, encoded: bytes) -> str:

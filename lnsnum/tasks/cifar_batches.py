@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lnsnum.files.pickles import ForbiddenError
 from lnsnum.tasks import plain_pickle
 from lnsnum.tasks.file_tree import FileTree, reason
 from lnsnum.tasks.images import Data, ImageSet
@@ -80,7 +81,7 @@ def _content(tree: FileTree, place: tuple[str, ...]) -> dict[str, Any]:
     try:
         content = plain_pickle.read(data)
         return {key if isinstance(key, str) else bytes(key).decode(): value for key, value in content.items()}
-    except plain_pickle.ForbiddenError as error:
+    except ForbiddenError as error:
         tree.refuse(place, f"would run {error} when unpickled, as no batch of CIFAR does; nothing of it was executed")
     except Exception:  # whatever a damaged pickle makes the reader trip over
         tree.refuse(place, "is damaged: no pickle of a batch of CIFAR")

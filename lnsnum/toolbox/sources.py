@@ -13,22 +13,25 @@ from __future__ import annotations
 
 import contextlib
 import os
-import zipfile
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 from numpy.typing import NDArray
 
-from lnsnum.files.atomic import StrPath
+from lnsnum.files.atomic import StrPath, naming
 from lnsnum.files.layout import LARGEST_HEADER, Description, refuse
 from lnsnum.files.sharded import INDEX_SUFFIX
 from lnsnum.files.single import check_regular
-from lnsnum.toolbox.file_kinds.numpy_files import BAD_ARCHIVE, open_numpy
+from lnsnum.toolbox.file_kinds.numpy_files import open_numpy
 from lnsnum.toolbox.file_kinds.safetensors_files import open_safetensors
-from lnsnum.toolbox.file_kinds.torch_files import TorchFile
+from lnsnum.toolbox.file_kinds.torch_files import open_torch
+from lnsnum.toolbox.file_kinds.zip_members import open_archive
 
-_TORCH_BEFORE_1_6 = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-"""A pickle of torch's number 0x1950a86a20f9469cfc6c."""
+_TORCH_BEFORE_1_6 = re.compile(
+    rb"\x80[\x02-\x05](?:\x95.{8})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", re.DOTALL
+)
+"""A pickle, of any protocol that has it so, of torch's number 0x1950a86a20f9469cfc6c."""
 
 KNOWN = "safetensors (.safetensors, an index), NumPy (.npz, .npy) and PyTorch (.pt, .pth, .bin) files"
 
@@ -100,14 +103,14 @@ def open_source(path: StrPath) -> Iterator[Source]:
         path: a weight file, a plain safetensors file, an index of either, .npz, .npy, or what torch.save wrote.
 
     Raises:
-        WeightFileError: where it is of no known kind, damaged, or would execute something.
+        WeightFileError: where it is of no known kind, or damaged.
         OSError: where it cannot be read.
-        ImportError: without what its kind needs: safetensors and ml_dtypes, or torch.
+        ImportError: without what its kind needs: safetensors and ml_dtypes.
     """
     kind = _kind(path)
     if kind == "torch" or kind == "torch before 1.6":
-        file = TorchFile(path, is_archive=kind == "torch")
-        yield Source("torch", file, file.skipped)
+        with open_torch(path, is_archive=kind == "torch") as file:
+            yield Source("torch", file, file.skipped)
     elif kind == "safetensors":
         with open_safetensors(path) as (which, weights):
             yield Source(which, weights)
@@ -121,13 +124,13 @@ def _kind(path: StrPath) -> str:
     if name.endswith(INDEX_SUFFIX) or not os.path.exists(path):
         return "safetensors"
     check_regular(path)
-    with open(path, "rb") as file:
-        first = file.read(16)
+    with naming(path), open(path, "rb") as file:
+        first = file.read(32)
     if first.startswith(b"PK"):
         return _kind_of_archive(path)
     if first.startswith(b"\x93NUMPY"):
         return "npy"
-    if first.startswith(_TORCH_BEFORE_1_6):
+    if _TORCH_BEFORE_1_6.match(first):
         return "torch before 1.6"
     length = int.from_bytes(first[:8], "little")
     if (length > LARGEST_HEADER or first[8:9] != b"{") and not name.endswith(".safetensors"):
@@ -136,11 +139,8 @@ def _kind(path: StrPath) -> str:
 
 
 def _kind_of_archive(path: StrPath) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except BAD_ARCHIVE as error:
-        refuse(path, f"a damaged archive: {error}")
+    with open_archive(path) as archive:
+        names = list(archive.members)
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return "torch"
     if not all(name.endswith(".npy") for name in names) and not os.fspath(path).endswith(".npz"):
