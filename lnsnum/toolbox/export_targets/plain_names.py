@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from lnsnum.toolbox.file_kinds.npz_writer import DEVICES
+
 LONGEST = 100
 """Characters of a plain name before its number."""
 
@@ -41,9 +43,7 @@ s_always s_eventually s_nexttime s_until s_until_with sequence shortint shortrea
 super sync_accept_on sync_reject_on tagged this throughout timeprecision timeunit type typedef union unique unique0
 until until_with untyped var virtual void wait_order weak wildcard with within"""
 
-_DEVICES = " ".join(f"{port}{i}" for port in ("com", "lpt") for i in range(10)) + " con prn aux nul"
-
-RESERVED = frozenset(f"{_C} {_VERILOG} {_DEVICES}".split())
+RESERVED = frozenset(f"{_C} {_VERILOG}".split()) | DEVICES
 """Words of C, C++, Verilog and SystemVerilog, and what Windows takes for devices."""
 
 
