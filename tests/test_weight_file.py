@@ -22,6 +22,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lnsnum import LNSFormat, LNSTensor, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23
+from lnsnum.files import layout
 from lnsnum.files import single as single_file
 from lnsnum.files.packing import can_be_packed, pack, unpack
 from lnsnum.files.sharded import open_files
@@ -1085,6 +1086,19 @@ def test_tensors_that_numpy_cannot_hold(file, name):
     ):
         path = file(content)
         assert refusal(path).startswith(str(path))
+
+
+def test_json_of_very_many_parts_is_refused_before_it_is_parsed(file, monkeypatch):
+    """Empty lists take thirty times the bytes that they have in a file."""
+    entry = {"layout": 2, "metadata": {}, "tensors": {"w": {}}, "more": [[]] * 100}
+    path = file(weight_file(entry))
+    assert list(load_weights(path)) == ["w"]
+    monkeypatch.setattr(layout, "MOST_PARTS", 50)
+    with pytest.raises(WeightFileError, match="its header has more than 50 lists and objects"):
+        load_weights(path)
+    path = file(container({f"{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(20)}))
+    with pytest.raises(WeightFileError, match="its header has more than 50 lists and objects"):
+        load_weights(path)
 
 
 @pytest.mark.parametrize("place", ["layout", "log_offset"])

@@ -40,15 +40,16 @@ def replacing(path: StrPath, *like: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def naming(path: StrPath, *, writing: bool = False) -> Iterator[None]:
-    """Let the system's errors be sentences about this file, but for those that name another one."""
+def naming(path: StrPath, *, writing: bool = False, always: bool = False) -> Iterator[None]:
+    """Let the system's errors be sentences about this file, but for those that name another one, unless it is `always`
+    this file that they are about."""
     try:
         yield
     except OSError as error:
         if is_sentence(error) or error.errno is None:
             raise
         named = error.filename
-        if named is None or _TEMPORARY.search(os.fsdecode(named)):
+        if always or named is None or _TEMPORARY.search(os.fsdecode(named)):
             named = os.fspath(path)
         folder = os.path.dirname(os.path.realpath(path)) if writing else None
         raise in_a_sentence(error, shown(os.fsdecode(named)), folder=folder) from error
@@ -70,7 +71,7 @@ def target_of(path: StrPath) -> Path:
         OSError: where it is anything else: a folder, a device, a pipe, what a process has open (/dev/stdout), a file
             that is write-protected.
     """
-    with naming(path, writing=True):
+    with naming(path, writing=True, always=True):
         target = _follow(path)
         try:
             status = os.stat(target)
@@ -85,9 +86,8 @@ def target_of(path: StrPath) -> Path:
 
 def _follow(path: StrPath) -> Path:
     """Where a path leads, one link after another, even if there is nothing yet."""
+    check_path(path)
     text = os.fspath(path)
-    if "\0" in text:
-        raise _refusal(errno.EINVAL, path, "has a NUL in it, and no file can be called so")
     place = Path(text) if Path(text).name else Path.cwd() / text
     for _ in range(_MOST_LINKS):
         place = Path(os.path.realpath(place.parent)) / place.name
@@ -100,6 +100,12 @@ def _follow(path: StrPath) -> Path:
                 return place
             raise
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def check_path(path: StrPath) -> None:
+    """Raise OSError where no file can be called so."""
+    if "\0" in os.fspath(path):
+        raise _refusal(errno.EINVAL, path, "has a NUL in it, and no file can be called so")
 
 
 def _refusal(code: int, path: StrPath, what: str) -> OSError:

@@ -32,6 +32,9 @@ METADATA_KEY, CHECKSUM_KEY = "lnsnum", "lnsnum_crc32"
 LARGEST_HEADER = 100_000_000
 """Bytes: the limit of safetensors."""
 
+MOST_PARTS = 1 << 23
+"""Lists and objects of a JSON text: more than the tensors of the largest header have. An empty one takes 60 bytes."""
+
 DTYPES = {
     "U64": "uint64",
     "I64": "int64",
@@ -338,6 +341,8 @@ class _DuplicateError(ValueError):
 
 def read_json(path: StrPath, what: str, text: str) -> dict[str, Any]:
     """A JSON object, in which no name occurs twice: different readers would read it differently."""
+    if text.count("[") + text.count("{") > MOST_PARTS:
+        refuse(path, f"{what} has more than {MOST_PARTS} lists and objects")
     try:
         value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

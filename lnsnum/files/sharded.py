@@ -20,7 +20,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from lnsnum.files.atomic import StrPath, access_of, naming, put, target_of, temporary_in
+from lnsnum.files.atomic import StrPath, access_of, check_path, naming, put, target_of, temporary_in
 from lnsnum.files.layout import Description, WeightFileError, is_unicode, read_json, refuse
 from lnsnum.files.single import Blocks, Tensor, WeightFile, check_regular, open_file, write
 
@@ -260,6 +260,7 @@ def _some(names: set[str]) -> str:
 
 def find_set(path: StrPath) -> tuple[Path | None, bytes]:
     """The index that a path names or stands for, and what is in it; None where it is the path of one file."""
+    check_path(path)
     index = _find_index(path)
     try:
         with naming(path):

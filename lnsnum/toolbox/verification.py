@@ -5,6 +5,7 @@ docs/weight_file.md says what a reader refuses; the readers themselves check it 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +92,7 @@ def verify_weights(path: StrPath, *, progress: Progress | None = None) -> Verifi
         return _result(index, _Findings(progress, 0, [str(error)]))
     found = _Findings(progress, sum(_size(index.with_name(shard)) for shard in shards))
     for shard, names in shards.items():
-        if not index.with_name(shard).is_file():
+        if not os.path.isfile(index.with_name(shard)):
             found.problems.append(f"{shown(index)}: its shard {shard!r} is not there")
             continue
         there = _verify_file(index.with_name(shard), found)
@@ -113,7 +114,7 @@ def _find_regular(path: StrPath) -> tuple[Path | None, bytes]:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+    return os.path.getsize(path) if os.path.isfile(path) else 0
 
 
 def _result(path: StrPath, found: _Findings) -> Verification:

@@ -8,7 +8,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lnsnum.files.atomic import Access, StrPath, access_of, flush_to_disk, give, naming, shown, temporary_path
+from lnsnum.files.atomic import (
+    Access,
+    StrPath,
+    access_of,
+    check_path,
+    flush_to_disk,
+    give,
+    naming,
+    shown,
+    temporary_path,
+)
 
 
 @contextlib.contextmanager
@@ -22,9 +32,11 @@ def new_folder(path: StrPath, *, replaceable: Callable[[Path], str | None]) -> I
     Raises:
         OSError: where the folder cannot be put there; `path` is as it was then.
     """
+    check_path(path)
     with naming(path, writing=True):
         target = Path(os.path.realpath(path))
-        _check(path, target, replaceable)
+        with naming(path, writing=True, always=True):
+            _check(path, target, replaceable)
         temporary = temporary_path(target.parent)
         temporary.mkdir(0o700)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def _open_shards(index: Path, shards: dict[str, str], opened: contextlib.ExitSta
     """The files of a set, open; each has the tensors that the index says."""
     files = []
     for shard, expected in shards_of(shards).items():
-        if not index.with_name(shard).is_file():
+        if not os.path.isfile(index.with_name(shard)):
             refuse(index, f"its shard {shard!r} is not there")
         file = _open_plain(index.with_name(shard), opened)
         for what in differences(expected, set(file.names)):
