@@ -262,6 +262,24 @@ def test_a_file_that_is_replaced_while_it_is_read(tmp_path, monkeypatch, block):
         assert same(array, new[name])
 
 
+@pytest.mark.parametrize("block", [BLOCK, 8])
+def test_a_file_that_is_written_to_while_it_is_read_is_refused(tmp_path, monkeypatch, block):
+    """Also where it has no checksums, as files of layout 1: what was checked may be there no more."""
+    monkeypatch.setattr(single_file, "BLOCK", block)
+    save_weights(tmp_path / "w", {"a": np.arange(100.0)})
+    with open_files(tmp_path / "w") as files:
+        content = (tmp_path / "w").read_bytes()
+        os.utime(tmp_path / "w", ns=(0, 1))
+        with open(tmp_path / "w", "r+b") as file:
+            file.write(content)
+        with pytest.raises(WeightFileError, match=r"w: it was changed while it was read$"):
+            files.read("a")
+    with open_files(tmp_path / "w") as files:
+        os.truncate(tmp_path / "w", 900)
+        with pytest.raises(WeightFileError, match="'a' is cut off: the file became shorter while it was read"):
+            files.read("a")
+
+
 def test_no_layout_matters(tmp_path):
     array = np.arange(12.0).reshape(3, 4)
     codes = np.arange(12, dtype=np.uint16).reshape(3, 4)

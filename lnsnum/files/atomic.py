@@ -79,9 +79,15 @@ def target_of(path: StrPath) -> Path:
             return target
         if not stat.S_ISREG(status.st_mode):
             raise _refusal(errno.EINVAL, path, "is no regular file: it cannot be replaced by one; give another path")
-        if not status.st_mode & 0o222 or not os.access(target, os.W_OK):  # the superuser may write what is protected
+        if is_protected(target):
             raise _refusal(errno.EACCES, path, "is write-protected: make it writable first, or give another path")
         return target
+
+
+def is_protected(path: Path) -> bool:
+    """Whether a file may not be written: by anybody, which the superuser could nevertheless, or by us."""
+    allowed = os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    return not allowed or not os.stat(path).st_mode & 0o222
 
 
 def _follow(path: StrPath) -> Path:

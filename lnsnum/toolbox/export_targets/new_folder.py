@@ -15,6 +15,7 @@ from lnsnum.files.atomic import (
     check_path,
     flush_to_disk,
     give,
+    is_protected,
     naming,
     shown,
     temporary_path,
@@ -64,7 +65,7 @@ def _check(path: StrPath, target: Path, replaceable: Callable[[Path], str | None
     if reason is not None:
         raise OSError(f"{shown(path)} {reason}")
     for place in (target, *target.iterdir()):
-        if not place.stat().st_mode & 0o222 or not os.access(place, os.W_OK):
+        if is_protected(place):
             raise PermissionError(f"{shown(place)} is write-protected: make it writable first, or take another folder")
 
 
