@@ -137,7 +137,8 @@ class TorchFile:
             refuse(self.path, f"tensor {name!r} is of {tensor.dtype}, which weight files cannot hold")
         storage, size = tensor.storage, SIZES[tensor.dtype]
         stored = storage.size // size if storage.dtype is None else storage.size
-        if storage.dtype not in (None, tensor.dtype) or tensor.offset + tensor.span > stored:
+        reach = tensor.offset + tensor.span if tensor.span else 0  # a view of nothing may begin behind the end
+        if storage.dtype not in (None, tensor.dtype) or reach > stored:
             refuse(self.path, f"tensor {name!r} is damaged: it reaches beyond its storage")
         with self._named(name):
             there, _ = self._data.sizes(storage)

@@ -316,6 +316,12 @@ def test_any_view_is_read_as_torch_has_it(tmp_path, block, shape, random, dtype,
     assert agrees(read(tmp_path / "a.pt")[1], {"x": as_arrays(x)})
 
 
+def test_a_view_of_nothing_may_begin_behind_the_end_of_its_storage(tmp_path):
+    torch.save({"x": (x := torch.zeros(3)[::2][2:])}, tmp_path / "a.pt")
+    assert x.storage_offset() == 4
+    assert agrees(read(tmp_path / "a.pt")[1], {"x": as_arrays(x)})
+
+
 # ---------------------------------------------------------------------------------------------- files that change
 
 
