@@ -30,7 +30,8 @@ testing                laws law_suite
 -                      strategies
 torch_bridge.kernels   threads scale codes_twin codes moments update update_twin
 torch_bridge           weight_ops weight weight_only step float_step placing model madam checkpoint .
-tasks                  . task recipe training footprint plots images digits image_file file_tree plain_pickle
+tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
+tasks                  image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation
 tasks                  text language regression copying registry
 study                  . problems plan journal workers execution runner estimate statistics text_table results
@@ -40,7 +41,8 @@ toolbox.file_kinds     . zip_members numpy_files safetensors_files torch_pickle 
 toolbox                sources conversion inspection difference plots
 toolbox.export_targets . new_folder plain_names fixed_text exported hardware_tables numpy_arrays memory_image c_source
 toolbox                export
-cli                    app tables inspect verify diff export convert train study report certify . __main__
+cli                    app tables inspect verify diff export convert resuming training_run train evaluate study
+cli                    report certify . __main__
 """
 """The house, from the ground up: a wing (- is `lnsnum` itself) and its rooms, each of which imports only rooms that
 stand before it, to the left or above; a dot is the wing's own `__init__`. A new room is entered before all that import

@@ -18,8 +18,9 @@ from lnsnum.study import journal, plan, runner
 from lnsnum.study.execution import find_data
 from lnsnum.study.problems import Problem
 from lnsnum.tasks import TaskError
+from lnsnum.tasks.measure import LOSS
 from lnsnum.tasks.recipe import Recipe
-from lnsnum.tasks.task import LOSS, Batch, Task
+from lnsnum.tasks.task import Batch, Task
 
 
 class ToyTask(Task):

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sys
+from collections.abc import Iterator
 
 from lnsnum.cli.app import CommandError, app, errors, printable
 from lnsnum.tasks import TaskError
+from lnsnum.tasks.signals import Stopped, stopping
+from lnsnum.tasks.troubles import in_words
 from lnsnum.weight_file import WeightFileError
 
 # isort: off
-from lnsnum.cli import train, study, report, convert, inspect, verify, diff, export, certify  # noqa: F401  (in the order of --help)
+from lnsnum.cli import train, evaluate, study, report, convert, inspect, verify, diff, export, certify  # noqa: F401  (in the order of --help)
 
 
 CLOSED_PIPE = 141
 """What shells give for a program that a closed pipe ends: 1 would say that files differ, or are damaged."""
+
+SIGNAL = 128
+"""What shells add to the number of the signal that ended a program."""
 
 
 def main() -> None:
@@ -27,14 +34,48 @@ def main() -> None:
         with contextlib.suppress(AttributeError):  # one that a test has put there
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may lack any letter
     try:
-        app()
+        with stopping():
+            _run()
+    except KeyboardInterrupt as stop:
+        sys.exit(SIGNAL + (stop.number if isinstance(stop, Stopped) else 2))
+
+
+def _run() -> None:
+    try:
+        try:
+            app()
+        finally:
+            _flush()
     except SystemExit as ending:  # typer's, which ends with 1 where the reader of our output has gone
-        if isinstance(ending.__context__, OSError) and ending.__context__.errno == errno.EPIPE:
-            sys.exit(CLOSED_PIPE)
+        for cause in _causes(ending):
+            if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
+                sys.exit(CLOSED_PIPE)
+            if isinstance(cause, Stopped):
+                sys.exit(SIGNAL + cause.number)
         raise
-    except (CommandError, TaskError, WeightFileError, OSError, ImportError) as error:
+    except (CommandError, TaskError, WeightFileError) as error:
         errors.print(f"error: {printable(str(error))}")
         sys.exit(2)
-    except MemoryError as error:
-        errors.print(f"error: there is not enough memory: {printable(str(error))}".removesuffix(": "))
+    except (OSError, ImportError, MemoryError, RecursionError) as error:
+        errors.print(f"error: {printable(in_words(error))}")
         sys.exit(2)
+
+
+def _causes(ending: BaseException) -> Iterator[BaseException]:
+    """The exceptions that one follows from, the last first."""
+    error = ending.__cause__ or ending.__context__
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _flush() -> None:
+    """Write what is still to be printed, so that a full disk behind stdout is told of."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # or Python would try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            sys.exit(CLOSED_PIPE)
+        raise OSError(error.errno, error.strerror, "stdout") from error

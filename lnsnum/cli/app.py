@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +14,11 @@ from lnsnum import __version__
 
 try:
     import typer
-    from rich.console import Console, ConsoleDimensions
+    from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.segment import Segment
+    from rich.text import Text
+    from typer.core import TyperGroup
 except ImportError as missing:
     print(
         f"error: the command line needs {(missing.name or '').split('.')[0]}: pip install 'lnsnum[cli]'",
@@ -21,7 +26,35 @@ except ImportError as missing:
     )
     sys.exit(2)
 
+
+class _Commands(TyperGroup):
+    """What is wrong with the arguments is told without what a terminal obeys: `lnsnum verify *` takes any name."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the arguments before the command's name."""
+        with _visible_usage():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, context: Any) -> Any:
+        """Read the others, and run the command."""
+        with _visible_usage():
+            return super().invoke(context)
+
+
+@contextlib.contextmanager
+def _visible_usage() -> Iterator[None]:
+    try:
+        yield
+    except _USAGE_ERROR as error:
+        error.message = printable(error.message)
+        raise
+
+
+_USAGE_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""Typer has a copy of click in it, or uses it, by its version."""
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -30,7 +63,28 @@ app = typer.Typer(
 
 
 class _Console(Console):
-    """As wide as what it prints where it is no terminal: a pipe has no width, and what is folded cannot be found."""
+    """Prints what a terminal shows and does not obey, wherever the text is from: names of files, of tensors, metadata.
+
+    It is as wide as what it prints where it is no terminal: a pipe has no width, and what is folded cannot be found.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text with escapes, before it is laid out."""
+        return super().render_str(_visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The parts of what is printed; those that were no plain strings get their escapes here."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else _visible(text), style, control)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; where that fails, the error names the stream."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, "stderr" if self.stderr else "stdout") from error
 
     @property  # type: ignore[misc]
     def size(self) -> ConsoleDimensions:
@@ -42,7 +96,7 @@ class _Console(Console):
 _WIDE = 10_000
 
 console = _Console(markup=False, highlight=False, emoji=False)
-errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
+errors = _Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 class CommandError(Exception):
@@ -65,8 +119,13 @@ def _main(
 
 
 def printable(sentence: str) -> str:
-    """A sentence that a terminal shows and does not obey: with escapes for all that is no visible character."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
+    """A sentence in one line, with escapes for all that is no visible character."""
+    return sentence if sentence.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in sentence)
+
+
+def _visible(text: str) -> str:
+    """The same for a text of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def print_json(content: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lnsnum.cli.app import CommandError, app, print_json, printable
+from lnsnum.cli.app import CommandError, app, console, print_json
 from lnsnum.files.atomic import shown
 
 if TYPE_CHECKING:
@@ -44,10 +44,9 @@ def report(
         print_json({"tables": [one.as_dict() for one in tables], "plots": [str(path) for path in pictures]})
         return
     pages = [one.text() for one in tables] or ["The journal has no run that these tables tell of."]
-    for line in "\n\n\n".join(pages).split("\n"):
-        print(printable(line))
+    console.print("\n\n\n".join(pages), soft_wrap=True)
     for path in pictures:
-        print(f"\n{shown(path)}: a plot")
+        console.print(f"\n{shown(path)}: a plot", soft_wrap=True)
 
 
 def _check_plots(folder: Path) -> None:

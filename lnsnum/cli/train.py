@@ -1,40 +1,25 @@
-"""`lnsnum train` and `lnsnum evaluate`."""
+"""`lnsnum train`."""
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import json
 import math
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lnsnum import __version__
-from lnsnum.cli.app import CommandError, app, check_plot, check_writable, console
+from lnsnum.cli.app import CommandError, app, check_plot, check_writable, console, errors
 from lnsnum.cli.tables import shortened
+from lnsnum.cli.training_run import Job, Run, first_batch, train_once
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from lnsnum.tasks.footprint import Footprint
-    from lnsnum.tasks.recipe import Recipe
-    from lnsnum.tasks.task import Batch, Task
-    from lnsnum.tasks.training import History
-
-TASK_ENTRY, RUN_ENTRY = "lnsnum.task", "lnsnum.run"
-"""Metadata of the weight files of `lnsnum train`: the task, and the run's arguments and result as JSON."""
-
-FORMER_NAMES = {"digits": "classification"}
-"""What a task was called in files of earlier versions."""
+    from lnsnum.tasks.task import Task
 
 
 class TaskName(enum.StrEnum):
@@ -72,20 +57,9 @@ class ScheduleName(enum.StrEnum):
     constant = "constant"
 
 
-class Run(NamedTuple):
-    """One training run and what became of it."""
-
-    label: str
-    score: float
-    seconds: float
-    footprint: Footprint
-    bytes_on_disk: float
-    history: History
-    model: nn.Module
-
-
 @app.command()
 def train(
+    context: typer.Context,
     task: Annotated[TaskName, typer.Option(help="What to learn; docs/tasks.md tells of each.")] = (
         TaskName.classification
     ),
@@ -120,13 +94,24 @@ def train(
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch; results depend on it in the last bits.")] = 1,
     device: Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, ...")] = "cpu",
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Compute under bfloat16 autocast.")] = False,
+    save_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Save the run to OUT-resume after so many steps, or epochs where --epochs is given."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the run in this file, as it was begun; --data where it had any.", metavar="FILE"),
+    ] = None,
 ) -> None:
     """Train a network on real data with its weights in LNS, save it, load it back, score it."""
+    if resume is not None:
+        _check_resuming(context)
     if lr is not None and not math.isfinite(lr):
         raise CommandError(f"--lr {lr} is no learning rate: give a finite number")
     if epochs is not None and steps is not None:
         raise CommandError("--epochs and --steps are two ways to say how long: give one of them")
-    out = Path(f"{task}.safetensors") if out is None else out
+    if out is None:
+        out = Path(f"{task}.safetensors") if resume is None else _out_of(resume)
     check_writable("--out", out)
     if plot is not None:
         check_plot(plot)
@@ -134,30 +119,74 @@ def train(
             raise CommandError(f"--plot and --out are the same file: {out}")
     import torch
 
+    from lnsnum.cli.resuming import read_begun
     from lnsnum.tasks import TaskError
     from lnsnum.tasks.recipe import Recipe
     from lnsnum.tasks.registry import make_task
 
-    try:
-        recipe = Recipe(format, optimizer.value, lr, schedule.value, momentum)
-    except TaskError as error:
-        raise CommandError(f"--{error}") from error
-    options = {"network": network and network.value, "augment": augment, "bfloat16": bfloat16}
+    begun = None if resume is None else read_begun(resume)
+    if begun is None:
+        try:
+            recipe = Recipe(format, optimizer.value, lr, schedule.value, momentum)
+        except TaskError as error:
+            raise CommandError(f"--{error}") from error
+        options = {"network": network and network.value, "augment": augment, "bfloat16": bfloat16}
+        options = {option: value for option, value in options.items() if value}
+    else:
+        task, recipe, seed, options = TaskName(begun.task), begun.recipe, begun.seed, begun.options
+        threads = begun.threads if _is_default(context, "threads") else threads
+        device = begun.device if _is_default(context, "device") else device
     torch.set_num_threads(threads)
-    problem = make_task(task, data, device=_device(device), **{name: value for name, value in options.items() if value})
-    length = steps or (problem.steps if epochs is None else epochs * problem.epoch_steps)
+    problem = make_task(task, data, device=_device(device), **options)
+    if begun is None:
+        length = steps or (problem.steps if epochs is None else epochs * problem.epoch_steps)
+        every = save_every and save_every * (1 if epochs is None else problem.epoch_steps)
+        in_epochs = epochs is not None
+    else:
+        begun.check_data(problem)
+        length, in_epochs = begun.steps, begun.in_epochs
+        every = save_every * (problem.epoch_steps if in_epochs else 1) if save_every else begun.save_every
     console.print(problem.source)
     console.print(f"data: SHA-256 {problem.fingerprint}")
-    runs = [_train_once(problem, recipe, length, seed, out, out.with_stem(f"{out.stem}-stopped"))]
-    console.print(f"saved to {out}; a fresh model loaded from it gives the same {OUTPUTS[task]}, bit for bit")
+    more = {"threads": threads, "device": device, "in_epochs": in_epochs, "save_every": every}
+    job = Job(problem, recipe, length, seed, out, save_every=every, more=more, resumed=resume)
+    if resume is None and job.resume.exists():
+        errors.print(f"{job.resume} is of an earlier run, and is replaced where this one is saved")
+    runs = [train_once(job)]
+    saved = runs[0]
+    console.print(f"saved to {saved.path}; a fresh model loaded from it gives the same {OUTPUTS[task]}, bit for bit")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder) / "float32.safetensors"
         if compare:
-            runs.append(_train_once(problem, Recipe("float32", "adam"), length, seed, scratch))
+            runs.append(train_once(Job(problem, Recipe("float32", "adam"), length, seed, scratch, is_kept=False)))
         console.print(_results(problem, runs, None if compare else _adam_footprint(problem, scratch)))
     if plot is not None:
         _plot(plot, runs)
         console.print(f"plot written to {plot}")
+    if saved.trouble is not None:
+        raise CommandError(saved.trouble)
+
+
+_BESIDE = {"context", "resume", "data", "out", "compare", "plot", "threads", "device", "save_every"}
+"""What may be given beside --resume: all that does not make another run of it."""
+
+
+def _is_default(context: typer.Context, name: str) -> bool:
+    """Whether an option was not given."""
+    source = context.get_parameter_source(name)
+    return source is None or source.name != "COMMANDLINE"
+
+
+def _check_resuming(context: typer.Context) -> None:
+    for name in context.params.keys() - _BESIDE:
+        if not _is_default(context, name):
+            raise CommandError(f"--resume goes on with the run as it was begun: leave out --{name.replace('_', '-')}")
+
+
+def _out_of(resume: Path) -> Path:
+    """Where a run that was kept in this file would have been written."""
+    stem = resume.stem.removesuffix("-resume")
+    return resume.with_stem(stem) if stem and stem != resume.stem else resume.with_stem(f"{resume.stem}-done")
 
 
 OUTPUTS = {
@@ -182,76 +211,6 @@ def _device(name: str) -> torch.device:
     raise CommandError(f"--device {name}: torch cannot compute there")
 
 
-def _train_once(task: Task, recipe: Recipe, steps: int, seed: int, out: Path, stopped: Path | None = None) -> Run:
-    """Train, save, load into a fresh model, compare the two, and measure one more step of the trained one.
-
-    A run that is interrupted or diverges is saved to `stopped`.
-    """
-    import torch
-
-    from lnsnum.tasks import training
-    from lnsnum.tasks.footprint import measure_footprint
-    from lnsnum.torch_bridge import load_model, save_model
-
-    model, optimizer = training.start(task, recipe, seed)
-    record: dict[str, Any] = {
-        "run": recipe.label,
-        "recipe": recipe.as_dict(),
-        "seed": seed,
-        "steps": steps,
-        "options": task.options,
-        "data": task.fingerprint,
-        "measure": task.measure.name,
-        "lnsnum": __version__,
-    }
-
-    def save(path: Path, **more: Any) -> None:
-        save_model(path, model, metadata={TASK_ENTRY: task.name, RUN_ENTRY: json.dumps(record | more)})
-
-    begin = time.perf_counter()
-    run = training.train(task, model, optimizer, recipe, steps=steps, seed=seed)
-    try:
-        history = _with_progress(recipe.label, run, steps, show_moved=recipe.moves_codes)
-        training.check_outputs(task, model)
-    except (KeyboardInterrupt, training.DivergedError) as stop:
-        if stopped is None:
-            raise
-        save(stopped)
-        if isinstance(stop, KeyboardInterrupt):
-            console.print(f"stopped; what was learned until then is in {stopped}")
-            raise
-        raise CommandError(f"{stop}; what was learned until then is in {stopped}") from stop
-    seconds = time.perf_counter() - begin
-    score = task.score(model)
-    save(out, score=score)
-    loaded = load_model(out, task.network())
-    if not torch.equal(task.outputs(loaded), task.outputs(model)):
-        raise CommandError(f"the model loaded from {out} is not the one that was saved")
-    footprint = measure_footprint(task, model, optimizer, _first_batch(task))
-    return Run(
-        recipe.label, score, seconds, footprint, out.stat().st_size / training.weight_count(model), history, loaded
-    )
-
-
-def _first_batch(task: Task) -> Batch:
-    import torch
-
-    return next(task.batches(torch.Generator().manual_seed(0)))
-
-
-def _with_progress(label: str, steps: Iterator[History], total: int, *, show_moved: bool) -> History:
-    """Run the steps under a progress bar that shows the means of the last 20."""
-    fields = ["[bold]{task.description}", "loss {task.fields[loss]:.4f}"]
-    if show_moved:
-        fields.append("codes moved {task.fields[moved]:6.2%}")
-    columns: list[ProgressColumn] = [TextColumn(field) for field in fields]
-    with Progress(*columns, BarColumn(20), TaskProgressColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(label, total=total, loss=float("nan"), moved=0.0)
-        for history in steps:
-            bar.update(task, advance=1, loss=fmean(history.loss[-20:]), moved=fmean(history.moved[-20:]))
-    return history
-
-
 def _adam_footprint(task: Task, scratch: Path) -> tuple[Footprint, float]:
     """What float32 weights and Adam take on the same network: the footprint of the second step, bytes on disk."""
     from lnsnum.tasks import training
@@ -260,7 +219,7 @@ def _adam_footprint(task: Task, scratch: Path) -> tuple[Footprint, float]:
     from lnsnum.torch_bridge import save_model
 
     model, optimizer = training.start(task, Recipe("float32", "adam"), 0)
-    batch = _first_batch(task)
+    batch = first_batch(task)
     measure_footprint(task, model, optimizer, batch)
     save_model(scratch, model)
     footprint = measure_footprint(task, model, optimizer, batch)
@@ -291,46 +250,3 @@ def _plot(path: Path, runs: list[Run]) -> None:
     from lnsnum.tasks.plots import plot_training
 
     plot_training(path, [(run.label, run.history) for run in runs], runs[0].model)
-
-
-@app.command()
-def evaluate(
-    file: Annotated[Path, typer.Argument(help="A weight file that `lnsnum train` wrote.")],
-    data: Annotated[Path | None, typer.Option(help="The data it was trained on, if that was no default.")] = None,
-) -> None:
-    """Load a weight file into a fresh network and score it on the test data."""
-    from lnsnum.weight_file import load_metadata
-
-    metadata = load_metadata(file)
-    name = metadata.get(TASK_ENTRY)
-    if name is None:
-        raise CommandError(f"{file} names no task: it was not written by lnsnum train")
-    name = FORMER_NAMES.get(name, name)
-    if name not in list(TaskName):
-        raise CommandError(f"{file} is for the task {name!r}, which this version does not know")
-    record = _record(file, metadata.get(RUN_ENTRY, "{}"))
-    from lnsnum.tasks.registry import TASKS, make_task
-    from lnsnum.tasks.training import weight_count, weight_formats
-    from lnsnum.torch_bridge import load_model
-
-    options = record.get("options", {})
-    if unknown := sorted(options.keys() - TASKS[name].options):
-        raise CommandError(f"{file}: its entry {RUN_ENTRY} has an option {unknown[0]!r}, which {name} has not")
-    task = make_task(name, data, **options)
-    if record.get("data", task.fingerprint) != task.fingerprint:
-        raise CommandError(
-            f"{file} was trained on data of SHA-256 {record['data']}, and {task.source} is of {task.fingerprint}: "
-            "give the same with --data"
-        )
-    model = load_model(file, task.network())
-    console.print(f"{file}: {weight_count(model)} weights in {', '.join(weight_formats(model))}")
-    console.print(f"test {task.measure.name} {task.measure.text(task.score(model))}; {task.source}")
-
-
-def _record(file: Path, text: str) -> dict[str, Any]:
-    """What the run's entry says, where it is an object with an object of options."""
-    with contextlib.suppress(ValueError):
-        record = json.loads(text)
-        if isinstance(record, dict) and isinstance(record.get("options", {}), dict):
-            return record
-    raise CommandError(f"{file}: its entry {RUN_ENTRY} is not what lnsnum train writes")

@@ -11,6 +11,7 @@ import typer
 from lnsnum.cli.app import app, byte_progress, console, errors, print_json, printable
 from lnsnum.cli.tables import counted
 from lnsnum.files.atomic import shown
+from lnsnum.tasks.troubles import in_words
 
 if TYPE_CHECKING:
     from lnsnum.toolbox.verification import Verification
@@ -46,7 +47,7 @@ def verify(
         for result in checked:
             _print(result)
     for _, trouble in unread:
-        errors.print(f"error: {printable(str(trouble))}")
+        errors.print(f"error: {printable(in_words(trouble))}")
     if unread or not all(result.good for result in checked):
         sys.exit(2 if unread else 1)
 
@@ -72,7 +73,7 @@ def _extent(result: Verification) -> str:
 
 def _to_json(result: Verification | tuple[Path, OSError]) -> dict[str, Any]:
     if isinstance(result, tuple):
-        return {"file": str(result[0]), "readable": False, "error": str(result[1])}
+        return {"file": str(result[0]), "readable": False, "error": in_words(result[1])}
     return {
         "file": result.path,
         "readable": True,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lnsnum.study.results import No, Outcome, Sample
 from lnsnum.study.statistics import Difference, difference, half_width, mean, standard_deviation
 from lnsnum.study.text_table import MISSING, Cell
-from lnsnum.tasks.task import Measure
+from lnsnum.tasks.measure import Measure
 
 DIVERGED = Cell("diverged", "diverged")
 

@@ -15,8 +15,8 @@ from lnsnum.study.plan import LADDER_RUNS, SEEDS, ladder
 from lnsnum.study.results import Look, Results, Sample, Tuned, label
 from lnsnum.study.statistics import mean
 from lnsnum.study.text_table import MISSING, Cell, TextTable, word
+from lnsnum.tasks.measure import Measure
 from lnsnum.tasks.recipe import FLOAT, Recipe
-from lnsnum.tasks.task import Measure
 
 DEFAULT = Recipe()
 RIVALS = (Recipe(FLOAT, "sgd"), Recipe(FLOAT, "adam"))

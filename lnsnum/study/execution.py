@@ -17,7 +17,8 @@ from lnsnum.study.plan import Run
 from lnsnum.study.problems import Problem
 from lnsnum.tasks import training
 from lnsnum.tasks.footprint import held
-from lnsnum.tasks.task import Measure, Task
+from lnsnum.tasks.measure import Measure
+from lnsnum.tasks.task import Task
 
 LAST_STEPS = 20
 """Steps over which a run's training loss is averaged."""

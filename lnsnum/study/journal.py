@@ -114,10 +114,9 @@ class Journal:
             _lock(self._file.fileno(), path)
             self._file.seek(0)
             content = self._file.read()
-            self.records, whole = _parse(path, content)
-            if whole < len(content):
-                self._file.truncate(whole)
-            elif content and not content.endswith(b"\n"):
+            self.records, self._whole = _parse(path, content)
+            self._cut()
+            if self._whole and not content.endswith(b"\n", 0, self._whole):
                 self._write(b"\n")
             if is_new and os.name != "nt":  # Windows cannot open folders
                 flush_to_disk(path.resolve().parent)
@@ -127,16 +126,31 @@ class Journal:
         """Write a record; it is on the disk when this returns.
 
         Raises:
-            OSError: where it cannot be written, such as to a full disk: the records before it are kept.
+            OSError: where it cannot be written, such as to a full disk: the records before it are kept, and nothing of
+                it is left behind them.
         """
         with naming(self.path, writing=True):
+            self._cut()
             self._write(record.line())
         self.records.append(record)
 
     def _write(self, line: bytes) -> None:
-        while line:
-            line = line[self._file.write(line) :]
-        os.fsync(self._file.fileno())
+        """Put a line, or the end of one, behind what is there; all of it or nothing."""
+        rest = line
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):  # the next one to write will try again
+                self._cut()
+            raise
+        self._whole += len(line)
+
+    def _cut(self) -> None:
+        """Take away what a write has torn: the next record would be glued to it."""
+        if os.fstat(self._file.fileno()).st_size > self._whole:
+            self._file.truncate(self._whole)
 
     def close(self) -> None:
         """Let other processes write the file."""

@@ -14,8 +14,8 @@ from lnsnum.study.cells import DIVERGED, heading, outcome_cell, rate, sample_cel
 from lnsnum.study.plan import ROWS, SEEDS, row_rates
 from lnsnum.study.results import No, Outcome, Results, label
 from lnsnum.study.text_table import BLANK, MISSING, Cell, TextTable, word
+from lnsnum.tasks.measure import Measure
 from lnsnum.tasks.recipe import Recipe
-from lnsnum.tasks.task import Measure
 
 WIDER = 5.0
 """So many margins are the wider margin."""

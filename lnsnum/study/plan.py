@@ -16,9 +16,8 @@ from typing import Any
 
 from lnsnum.format import LNSFormat
 from lnsnum.study.problems import Problem
-from lnsnum.tasks.recipe import FLOAT, Recipe, Schedule
-from lnsnum.tasks.task import Measure
-from lnsnum.torch_bridge.madam import DEFAULT_LR
+from lnsnum.tasks.measure import Measure
+from lnsnum.tasks.recipe import DEFAULT_LR, FLOAT, Recipe, Schedule
 
 PARTS = ("without-tuning", "bits", "ablations")
 

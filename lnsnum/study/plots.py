@@ -18,9 +18,8 @@ from lnsnum.study.plan import FEWER_SEEDS, LADDERS, ROWS, SEEDS, WIDTHS, bits_re
 from lnsnum.study.results import Look, No, Outcome, Results, Sample, label
 from lnsnum.study.statistics import mean, standard_deviation
 from lnsnum.study.variants import BASELINE, bits_of
-from lnsnum.tasks.recipe import Recipe
-from lnsnum.tasks.task import Measure
-from lnsnum.torch_bridge.madam import DEFAULT_LR
+from lnsnum.tasks.measure import Measure
+from lnsnum.tasks.recipe import DEFAULT_LR, Recipe
 
 COLORS: Mapping[str, str] = {
     "lns8f5 Madam": "#08306b",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lnsnum.tasks import TaskError
-from lnsnum.tasks.registry import TASKS, make_task
-from lnsnum.tasks.task import Measure, Task
+from lnsnum.tasks.measure import MEASURES, Measure
+
+if TYPE_CHECKING:
+    from lnsnum.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Problem:
         """
         if self.data is not None and self.data not in places:
             raise TaskError(f"{self.name} needs data: say where they are, --data {self.data}=PATH")
+        from lnsnum.tasks.registry import make_task
+
         return make_task(self.task, None if self.data is None else places[self.data], **self.options)
 
 
@@ -61,4 +65,4 @@ PROBLEMS = {
 
 def measure_of(problem: str) -> Measure:
     """What the problem of that name is scored by; a KeyError where there is none of that name."""
-    return TASKS[PROBLEMS[problem].task].measure
+    return MEASURES[PROBLEMS[problem].task]

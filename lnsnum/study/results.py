@@ -11,8 +11,8 @@ from lnsnum.study.plan import PARTS, SEEDS, Run, best_runs, candidates, ladder_r
 from lnsnum.study.problems import PROBLEMS, Problem
 from lnsnum.study.statistics import mean
 from lnsnum.tasks import TaskError
+from lnsnum.tasks.measure import Measure
 from lnsnum.tasks.recipe import Recipe, Schedule
-from lnsnum.tasks.task import Measure
 
 _NAMES = {"madam": "Madam", "adam": "Adam", "sgd": "SGD"}
 

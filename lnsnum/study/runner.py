@@ -18,7 +18,10 @@ from lnsnum.study.journal import Journal, Record, scores
 from lnsnum.study.plan import Run, Scores, planned
 from lnsnum.study.workers import Workers
 from lnsnum.tasks import TaskError
+from lnsnum.tasks.rescue import keep
+from lnsnum.tasks.signals import hold
 from lnsnum.tasks.task import Task
+from lnsnum.tasks.troubles import in_words
 
 
 class Progress(NamedTuple):
@@ -68,7 +71,8 @@ def run_study(
             if record is None:
                 failures[job.run.key] = f"{describe(job.run)}: {failure}"
                 continue
-            journal.append(record)
+            with hold():
+                _append(journal, record)
             known[job.run.key] = record.score
             name = job.problem.name
             before, runs[name] = runs[name].keys(), planned_runs(job.problem, parts, known)
@@ -80,6 +84,29 @@ def run_study(
         what = "a run came to no result:" if count == 1 else f"{count} runs came to no result, such as"
         kept = "1 run" if len(journal.records) == 1 else f"{len(journal.records):,} runs"
         raise TaskError(f"{what} {first}; {kept} kept in {shown(journal.path)}")
+
+
+def _append(journal: Journal, record: Record) -> None:
+    """Append a record; where the journal cannot be written, keep it in another file.
+
+    Raises:
+        TaskError: where it is in another, which the message names.
+        OSError: where it can be written nowhere.
+    """
+
+    def write(path: Path) -> None:
+        if path == journal.path:
+            journal.append(record)
+            return
+        with open(path, "ab") as other:  # of an earlier trouble there may be records in it
+            other.write(record.line())
+
+    kept = keep(journal.path, write)
+    if kept.trouble is not None:
+        raise TaskError(
+            f"{in_words(kept.trouble)}; the run that was done last is a line of {shown(kept.path)}: append it to "
+            f"{shown(journal.path)}, which has all the others"
+        )
 
 
 def check_records(problems: Iterable[ReadyProblem], records: Iterable[Record], path: Path) -> None:

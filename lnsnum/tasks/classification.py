@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.image_networks import SMALLEST, resnet18, small_cnn
 from lnsnum.tasks.images import ImageSet
-from lnsnum.tasks.task import ACCURACY, Batch, Task, fingerprint
+from lnsnum.tasks.measure import MEASURES
+from lnsnum.tasks.task import Batch, Task, fingerprint
 
 Network = Literal["cnn", "resnet18", "resnet18-narrow"]
 
@@ -37,7 +38,7 @@ class Classification(Task):
     """
 
     name = "classification"
-    measure = ACCURACY
+    measure = MEASURES[name]
 
     def __init__(
         self,

@@ -18,7 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lnsnum.tasks.task import ACCURACY, Batch, Task, fingerprint
+from lnsnum.tasks.measure import MEASURES
+from lnsnum.tasks.task import Batch, Task, fingerprint
 
 SYMBOLS, LENGTH = 8, 4
 BLANK, GO = SYMBOLS, SYMBOLS + 1
@@ -62,7 +63,7 @@ class Copying(Task):
     """
 
     name = "copying"
-    measure = ACCURACY
+    measure = MEASURES[name]
 
     def __init__(self, *, steps: int = 1200, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)

@@ -26,8 +26,9 @@ from torch.nn import functional as F
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.classification import Classification, as_floats
 from lnsnum.tasks.images import ImageSet
+from lnsnum.tasks.measure import MEASURES
 from lnsnum.tasks.recipe import Recipe
-from lnsnum.tasks.task import Batch, Measure, Task
+from lnsnum.tasks.task import Batch, Task
 from lnsnum.tasks.training import start, train
 
 NOISE = 32
@@ -111,7 +112,7 @@ class Generation(Task):
     """
 
     name = "generation"
-    measure = Measure("Fréchet distance", "", higher_is_better=False, margin=0.05, relative=True)
+    measure = MEASURES[name]
 
     def __init__(self, images: ImageSet, *, steps: int = 1000, device: torch.device | str = "cpu") -> None:
         height, width = images.train.images.shape[2:]

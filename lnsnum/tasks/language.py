@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lnsnum.tasks import TaskError
-from lnsnum.tasks.task import LOSS, Batch, Task
+from lnsnum.tasks.measure import LOSS
+from lnsnum.tasks.task import Batch, Task
 from lnsnum.tasks.text import Text, Unit, tokenize
 
 BATCH_SIZE = 16

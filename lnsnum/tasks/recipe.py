@@ -1,29 +1,33 @@
-"""How a network is trained: the format of its weights, the optimizer, and every choice that the study varies."""
+"""How a network is trained: the format of its weights, the optimizer, and every choice that the study varies.
+
+A recipe is read and written without torch, as by `lnsnum report`; only what prepares a model loads it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
-
-import torch
-from torch import nn
-from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import WIDEST_TABLE
 from lnsnum.tasks import TaskError
-from lnsnum.torch_bridge import LNSWeight, Madam, convert_model
-from lnsnum.torch_bridge.kernels.update import StepRounding
-from lnsnum.torch_bridge.madam import DEFAULT_LR
-from lnsnum.torch_bridge.step import SecondMoment
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LambdaLR
 
 OptimizerName = Literal["madam", "adam", "sgd"]
 Schedule = Literal["linear", "cosine", "constant"]
 Zeros = Literal["redraw", "leave", "keep"]
 Parameters = Literal["all", "matrices"]
+StepRounding = Literal["stochastic_log", "stochastic_value", "nearest"]
+SecondMoment = Literal["lns8", "float32"]
+
+DEFAULT_LR = 0.05
+"""Madam's. It and the two choices above are the bridge's too, which cannot be read without torch."""
 
 DEFAULT_LRS: dict[str, float] = {"madam": DEFAULT_LR, "adam": 1e-3, "sgd": 0.1}
 """Adam's is the one of its paper."""
@@ -133,6 +137,8 @@ class Recipe:
         """
         if self.format == FLOAT:
             return
+        from lnsnum.torch_bridge import convert_model
+
         matrices = self.parameters == "matrices"
         try:
             convert_model(
@@ -149,6 +155,10 @@ class Recipe:
 
     def optimizer_for(self, model: nn.Module, seed: int) -> Optimizer:
         """The optimizer of a converted model."""
+        from torch.optim import SGD, Adam
+
+        from lnsnum.torch_bridge import Madam
+
         parameters = list(model.parameters())
         if self.optimizer == "adam":
             return Adam(parameters, lr=self.rate, betas=(self.inertia, ADAM_BETA_2))
@@ -165,9 +175,12 @@ class Recipe:
             seed=seed,
         )
 
-    def scheduler(self, optimizer: Optimizer, steps: int) -> LambdaLR:
-        """The schedule over so many steps, step t from 0."""
-        return LambdaLR(optimizer, _factor(self.schedule, steps))
+    def scheduler(self, optimizer: Optimizer, steps: int, done: int = 0) -> LambdaLR:
+        """The schedule over so many steps, step t from 0, or from the first that is not done."""
+        from torch.optim.lr_scheduler import LambdaLR
+
+        factor = _factor(self.schedule, steps)
+        return LambdaLR(optimizer, lambda t: factor(done + t))
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -180,16 +193,20 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-@torch.no_grad()
 def _redraw_zeros(model: nn.Module, seed: int) -> None:
     """Draw the zeros of float parameters anew, as conversion does those of LNS weights."""
+    import torch
+
+    from lnsnum.torch_bridge import LNSWeight
+
     generator = torch.Generator().manual_seed(seed)
-    for p in model.parameters():
-        if isinstance(p, LNSWeight) or not bool((zero := p == 0).any()):
-            continue
-        rms = float(p.square().mean().sqrt())
-        drawn = torch.randn(int(zero.sum()), generator=generator) * (min(ZERO_STD, rms) or ZERO_STD)
-        p[zero] = drawn.to(p)
+    with torch.no_grad():
+        for p in model.parameters():
+            if isinstance(p, LNSWeight) or not bool((zero := p == 0).any()):
+                continue
+            rms = float(p.square().mean().sqrt())
+            drawn = torch.randn(int(zero.sum()), generator=generator) * (min(ZERO_STD, rms) or ZERO_STD)
+            p[zero] = drawn.to(p)
 
 
 def _factor(schedule: Schedule, steps: int) -> Callable[[int], float]:

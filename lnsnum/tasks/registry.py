@@ -17,8 +17,9 @@ from lnsnum.tasks.generation import Generation
 from lnsnum.tasks.image_sets import load_images
 from lnsnum.tasks.images import ImageSet
 from lnsnum.tasks.language import LanguageModel
+from lnsnum.tasks.measure import Measure
 from lnsnum.tasks.regression import Regression, load_image
-from lnsnum.tasks.task import Measure, Task
+from lnsnum.tasks.task import Task
 from lnsnum.tasks.text import load_text
 
 Maker = Callable[..., Task]

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.image_file import LARGEST_FILE, decode_image
-from lnsnum.tasks.task import Batch, Measure, Task, fingerprint
+from lnsnum.tasks.measure import MEASURES
+from lnsnum.tasks.task import Batch, Task, fingerprint
 
 SIDE = 128
 """Pixels a side: an image is cut to a square and reduced to this."""
@@ -107,7 +108,7 @@ class Regression(Task):
     """
 
     name = "regression"
-    measure = Measure("error", "levels", higher_is_better=False, margin=0.05, relative=True)
+    measure = MEASURES[name]
 
     def __init__(
         self, image: torch.Tensor, source: str, *, steps: int = 600, device: torch.device | str = "cpu"

@@ -12,48 +12,12 @@ import contextlib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Measure:
-    """What a task is scored by."""
-
-    name: str
-    """Such as "accuracy"."""
-    unit: str
-    """Such as "%" or "nats"; empty for a plain number."""
-    higher_is_better: bool
-    margin: float
-    """By how much one may be worse than another and still count as level with it: in units of the measure, or, where
-    `relative`, as a share of the other's."""
-    relative: bool = False
-
-    @property
-    def sign(self) -> int:
-        """What scores are multiplied by so that more is better."""
-        return 1 if self.higher_is_better else -1
-
-    def margin_at(self, best: float) -> float:
-        """The margin below a best score, in units of the measure."""
-        return self.margin * (abs(best) if self.relative else 1.0)
-
-    def level(self, score: float, best: float) -> bool:
-        """Whether `score` is at least `best`, up to the margin."""
-        return self.sign * (best - score) <= self.margin_at(best) * (1 + 1e-9)  # 1.52 - 1.50 is above 0.02
-
-    def text(self, score: float) -> str:
-        """A score as people read it: "99.28 %", "1.683 nats"."""
-        digits = 2 if self.unit == "%" else 3
-        return f"{score:.{digits}f}" + (f" {self.unit}" if self.unit else "")
-
-
-ACCURACY = Measure("accuracy", "%", higher_is_better=True, margin=0.5)
-LOSS = Measure("loss", "nats", higher_is_better=False, margin=0.02)
+from lnsnum.tasks.measure import Measure
 
 
 class Batch(NamedTuple):
@@ -93,7 +57,11 @@ class Task(ABC):
 
     @abstractmethod
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
-        """Training batches without end; `generator`, on the CPU, decides everything random in them."""
+        """Training batches without end; `generator`, on the CPU, decides everything random in them.
+
+        Begun anew with the generator as it was after a whole number of epochs, they go on as they would have: so a run
+        that was cut is resumed.
+        """
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:

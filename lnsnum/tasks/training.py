@@ -33,6 +33,8 @@ class History:
     loss: list[float] = field(default_factory=list)
     moved: list[float] = field(default_factory=list)
     """Share of LNS weights whose code changed (0 without Madam)."""
+    order: torch.Tensor | None = None
+    """The state of the data's generator at the start of the epoch that the next step is in; None before the first."""
 
 
 def start(task: Task, recipe: Recipe, seed: int) -> tuple[nn.Module, Optimizer]:
@@ -47,18 +49,40 @@ def start(task: Task, recipe: Recipe, seed: int) -> tuple[nn.Module, Optimizer]:
 
 
 def train(
-    task: Task, model: nn.Module, optimizer: Optimizer, recipe: Recipe, *, steps: int, seed: int
+    task: Task,
+    model: nn.Module,
+    optimizer: Optimizer,
+    recipe: Recipe,
+    *,
+    steps: int,
+    seed: int,
+    history: History | None = None,
 ) -> Iterator[History]:
     """Train; yields the same growing history after every step.
+
+    Args:
+        task: the data and the loss.
+        model, optimizer: what `start` made, or as they were after the last step of `history`.
+        recipe: the schedule.
+        steps: in all, those of `history` among them.
+        seed: of the data's order.
+        history: the steps that are done; the others follow as they would have.
 
     Raises:
         DivergedError: where the loss is no longer finite.
     """
-    batches = task.batches(torch.Generator().manual_seed(seed))
-    schedule = recipe.scheduler(optimizer, steps)
-    history = History()
+    generator = torch.Generator().manual_seed(seed)
+    history = history or History()
+    done = len(history.loss)
+    if history.order is not None:
+        generator.set_state(history.order)
+    history.order = generator.get_state()
+    batches = task.batches(generator)
+    for _ in range(done % task.epoch_steps):  # those of this epoch that were learned from
+        next(batches)
+    schedule = recipe.scheduler(optimizer, steps, done)
     model.train()
-    for _ in range(steps):
+    for step in range(done + 1, steps + 1):
         batch = next(batches)
         optimizer.zero_grad(set_to_none=True)
         with task.autocast():
@@ -72,6 +96,8 @@ def train(
         optimizer.step()
         schedule.step()
         history.moved.append(optimizer.step_report().moved if isinstance(optimizer, Madam) else 0.0)
+        if step % task.epoch_steps == 0:
+            history.order = generator.get_state()
         yield history
 
 

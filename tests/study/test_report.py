@@ -19,8 +19,8 @@ from lnsnum.study.plan import LADDER_RUNS, ROWS, ablation_recipes, bits_recipes,
 from lnsnum.study.results import No, Results
 from lnsnum.study.tables import TABLES, make_tables
 from lnsnum.study.text_table import Cell, TextTable
+from lnsnum.tasks.measure import Measure
 from lnsnum.tasks.recipe import Recipe
-from lnsnum.tasks.task import Measure
 
 MEASURES = {
     "up": Measure("accuracy", "%", higher_is_better=True, margin=0.5),

@@ -24,8 +24,8 @@ from lnsnum.study.execution import describe, find_data, one_run
 from lnsnum.study.journal import Journal, Record, read_journal, scores
 from lnsnum.study.workers import Outcome, Workers
 from lnsnum.tasks import TaskError
+from lnsnum.tasks.measure import ACCURACY
 from lnsnum.tasks.recipe import Recipe
-from lnsnum.tasks.task import ACCURACY
 
 LINE = (
     b'{"problem": "toy", "steps": 30, "data": "0123456789abcdef", "recipe": {"format": "lns8f5", "optimizer": "madam", '

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from lnsnum.tasks import TaskError
+from lnsnum.tasks.measure import ACCURACY, LOSS, Measure
 from lnsnum.tasks.recipe import Recipe
-from lnsnum.tasks.task import ACCURACY, LOSS, Measure
 from lnsnum.torch_bridge import LNSWeight, Madam
 
 # ------------------------------------------------------------------------------------------------- names and choices

@@ -69,6 +69,7 @@ class Toy:
 
     name = "toy"
     device = torch.device("cpu")
+    epoch_steps = 1
 
     def __init__(self, losses):
         self.losses = losses
