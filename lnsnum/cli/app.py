@@ -62,6 +62,16 @@ app = typer.Typer(
 )
 
 
+@contextlib.contextmanager
+def _naming_stream(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, name) from error
+
+
 class _Console(Console):
     """Prints what a terminal shows and does not obey, wherever the text is from: names of files, of tensors, metadata.
 
@@ -79,12 +89,8 @@ class _Console(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print; where that fails, the error names the stream."""
-        try:
+        with _naming_stream("stderr" if self.stderr else "stdout"):
             super().print(*objects, **options)
-        except OSError as error:
-            if error.filename is not None:
-                raise
-            raise OSError(error.errno, error.strerror, "stderr" if self.stderr else "stdout") from error
 
     @property  # type: ignore[misc]
     def size(self) -> ConsoleDimensions:
@@ -130,7 +136,8 @@ def _visible(text: str) -> str:
 
 def print_json(content: Any) -> None:
     """Print for a program: one JSON object on stdout, in ASCII, numbers that JSON has not as null."""
-    print(json.dumps(_without_nan(content), indent=2, allow_nan=False))
+    with _naming_stream("stdout"):
+        print(json.dumps(_without_nan(content), indent=2, allow_nan=False), flush=True)
 
 
 def _without_nan(content: Any) -> Any:
@@ -149,7 +156,10 @@ def byte_progress() -> Progress:
 
 def check_writable(option: str, path: Path) -> None:
     """Raise CommandError where a file cannot be put at this path."""
-    folder = Path(os.path.realpath(path)).parent
+    target = Path(os.path.realpath(path))
+    folder = target.parent
+    if target.is_symlink():
+        raise CommandError(f"{option} {path}: its links lead in a circle")
     if not folder.is_dir():
         raise CommandError(f"{option} {path}: there is no folder {folder}")
     if (path.exists() and not path.is_file()) or not os.access(folder, os.W_OK):

@@ -20,6 +20,7 @@ from lnsnum.files.atomic import flush_to_disk, naming, shown, target_of
 from lnsnum.study.plan import Run
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.recipe import Recipe
+from lnsnum.tasks.troubles import check_regular
 
 if sys.platform == "win32":
     import msvcrt
@@ -82,7 +83,9 @@ def read_journal(path: Path) -> list[Record]:
         TaskError: where a line is no record, or a problem has not the same steps and data in all of its lines.
         OSError: where the file cannot be read.
     """
-    content = path.read_bytes()
+    check_regular(path, "the file that lnsnum study wrote")
+    with naming(path):
+        content = path.read_bytes()
     if path.suffix == PACKED:
         try:
             content = lzma.decompress(content)
@@ -106,7 +109,7 @@ class Journal:
         self.path = path
         if path.suffix == PACKED:
             raise TaskError(f"{shown(path)} is packed: it can be read, not continued; unpack it with xz -d first")
-        target_of(path)
+        check_regular(path, "another --out")
         with contextlib.ExitStack() as undo, naming(path, writing=True):
             is_new = not path.exists()
             self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  (close() closes it)

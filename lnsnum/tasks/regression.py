@@ -23,6 +23,7 @@ from lnsnum.tasks import TaskError
 from lnsnum.tasks.image_file import LARGEST_FILE, decode_image
 from lnsnum.tasks.measure import MEASURES
 from lnsnum.tasks.task import Batch, Task, fingerprint
+from lnsnum.tasks.troubles import check_regular, in_words
 
 SIDE = 128
 """Pixels a side: an image is cut to a square and reduced to this."""
@@ -83,13 +84,12 @@ def load_image(path: Path | None = None) -> tuple[torch.Tensor, str]:
 def _read(path: Path) -> NDArray[np.uint8]:
     """The pixels of a file, of shape (height, width, 3)."""
     try:
-        if path.is_dir():
-            raise TaskError(f"{path} is a folder: give an image")
+        check_regular(path, "an image")
         if path.stat().st_size > LARGEST_FILE:
             raise TaskError(f"{path} has more than {LARGEST_FILE >> 20} MB, the most that an image file may have")
         pixels = decode_image(path.read_bytes())
     except OSError as error:
-        raise TaskError(f"{path} cannot be read: {error.strerror}") from error
+        raise TaskError(in_words(error)) from error
     except ValueError as error:
         raise TaskError(f"{path} cannot be decoded{error}") from error
     return np.ascontiguousarray(np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0))

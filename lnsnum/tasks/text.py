@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from lnsnum.tasks import TaskError
+from lnsnum.tasks.troubles import check_regular, in_words
 
 Unit = Literal["characters", "words"]
 
@@ -57,12 +58,11 @@ def load_text(path: Path | None = None) -> Text:
         version = sysconfig.get_python_version()
         source = f"{len(modules)} modules of Python {version}'s standard library"
     else:
-        if path.is_dir():
-            raise TaskError(f"{path} is a folder: give a plain text file")
+        check_regular(path, "a plain text file")
         try:
             raw = path.read_bytes()
         except OSError as error:
-            raise TaskError(f"{path} cannot be read: {error.strerror}") from error
+            raise TaskError(in_words(error)) from error
         source = path.name
     try:
         content = raw.decode("utf-8-sig").replace("\r\n", "\n")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from pathlib import Path
 
 from lnsnum.files.atomic import shown
+from lnsnum.tasks import TaskError
 
 _WORDS = {
     errno.ENOENT: "there is no such file or folder",
@@ -37,6 +40,20 @@ EXTRAS = {
     "rich": "cli",
 }
 """The extra that brings a library, of those that bring it the one that commands need."""
+
+
+def check_regular(path: Path, wanted: str) -> None:
+    """Raise TaskError where a path leads to a folder, or to a pipe or device, whose reading may never end.
+
+    What is not there, or cannot be looked at, passes: whoever opens it will say so.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode):
+        what = "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
+        raise TaskError(f"{shown(path)} {what}: give {wanted}")
 
 
 def in_words(error: OSError | ImportError | MemoryError | RecursionError) -> str:

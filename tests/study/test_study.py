@@ -1,9 +1,11 @@
 """The study's journal, its processes and its command: what is done is kept, whatever ends it."""
 
+import errno
 import json
 import lzma
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -185,6 +187,54 @@ def test_a_full_disk_is_named(tmp_path):
         with pytest.raises(OSError, match=r"j\.jsonl: no space is left on its disk"):
             journal.append(RECORD)
         assert journal.records == []
+
+
+class Torn:
+    """A file on a disk that is full: of the next line it takes some bytes, and then, for a while, can do nothing."""
+
+    def __init__(self, file, room, can_cut):
+        self.file, self.room, self.can_cut = file, room, can_cut
+
+    def write(self, line):
+        if self.room is None:
+            return self.file.write(line)
+        if not self.room:
+            raise OSError(errno.ENOSPC, "full")
+        taken = self.file.write(line[: self.room])
+        self.room = 0
+        return taken
+
+    def truncate(self, size):
+        if not self.can_cut:
+            raise OSError(errno.EIO, "lost")
+        self.file.truncate(size)
+
+    def fileno(self):
+        return self.file.fileno()
+
+    def close(self):
+        self.file.close()
+
+
+@pytest.mark.parametrize("can_cut", [True, False])
+@pytest.mark.parametrize("room", [1, 100, len(LINE_2) - 1])
+def test_a_record_after_a_torn_one_is_a_line_of_its_own(tmp_path, room, can_cut):
+    path = tmp_path / "j.jsonl"
+    with Journal(path) as journal:
+        journal.append(RECORD)
+        journal._file = torn = Torn(journal._file, room, can_cut)
+        with pytest.raises(OSError, match="full"):
+            journal.append(RECORD_2)
+        assert path.read_bytes() == LINE + (b"" if can_cut else LINE_2[:room])
+        if not can_cut:  # it cannot be taken back: nothing is put behind it
+            with pytest.raises(OSError, match="lost"):
+                journal.append(RECORD_2)
+        torn.room, torn.can_cut = None, True
+        journal.append(RECORD_2)
+        journal.append(replace(RECORD, seed=7))
+        assert journal.records == [RECORD, RECORD_2, replace(RECORD, seed=7)]
+    assert path.read_bytes() == LINE + LINE_2 + changed(seed=7)
+    assert read_journal(path) == [RECORD, RECORD_2, replace(RECORD, seed=7)]
 
 
 # One run.
@@ -500,6 +550,69 @@ def test_ctrl_c_keeps_what_is_done(study, tmp_path, monkeypatch):
     assert (code, out) == (130, "")
     assert err.endswith("interrupted: 3 runs kept in study.jsonl; the same command continues")
     assert len(read_journal(tmp_path / "study.jsonl")) == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_signal_keeps_what_is_done(study, tmp_path, monkeypatch, number):
+    """Between two runs, and while a record is written, which comes to its end."""
+    write = Journal._write
+    written = []
+
+    def interrupted(self, line):
+        written.append(line)
+        if len(written) == 3:
+            os.kill(os.getpid(), number)
+        write(self, line)
+
+    monkeypatch.setattr(Journal, "_write", interrupted)
+    code, out, err = study("--part", "bits", "--jobs", 1)
+    assert (code, out) == (128 + number, "")
+    assert err.endswith("interrupted: 3 runs kept in study.jsonl; the same command continues")
+    assert len(read_journal(tmp_path / "study.jsonl")) == 3
+
+
+def test_what_the_journal_cannot_take_is_kept_elsewhere(study, tmp_path, monkeypatch):
+    append = Journal.append
+
+    def full(self, record):
+        if len(self.records) == 2:
+            raise OSError(errno.ENOSPC, "full", str(self.path))
+        append(self, record)
+
+    monkeypatch.setattr(Journal, "append", full)
+    code, out, err = study("--part", "bits", "--jobs", 1)
+    assert (code, out) == (2, "")
+    assert err.endswith(
+        "error: study.jsonl: the disk is full: make room, or write elsewhere; the run that was done last is a line of "
+        "study-rescued.jsonl: append it to study.jsonl, which has all the others"
+    )
+    assert len(read_journal(tmp_path / "study.jsonl")) == 2
+    monkeypatch.setattr(Journal, "append", append)
+    with open(tmp_path / "study.jsonl", "ab") as journal:
+        journal.write((tmp_path / "study-rescued.jsonl").read_bytes())
+    assert len(read_journal(tmp_path / "study.jsonl")) == 3
+    assert study("--part", "bits", "--jobs", 1)[0] == 0
+    assert len(read_journal(tmp_path / "study.jsonl")) == 8
+
+
+def test_processes_import_nothing_from_the_current_folder(tmp_path):
+    """There, modules lie that Python's start and multiprocessing would take: each would leave a file."""
+    for name in ("pickle", "struct", "signal", "threading", "runpy", "multiprocessing", "random", "torch", "numpy"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'taken')!r}, 'a').write({name!r})")
+    script = tmp_path / "scripts" / "negate.py"
+    script.parent.mkdir()
+    script.write_text(
+        "import operator\nfrom lnsnum.study.workers import Workers\nif __name__ == '__main__':\n"
+        "    with Workers(1, operator.neg) as workers:\n        workers.hand(3)\n        print(workers.next().result)\n"
+    )
+    path = os.pathsep.join(part for part in sys.path if part)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, env={**environment, "PYTHONPATH": path}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "-3\n", "")
+    assert not (tmp_path / "taken").exists()
 
 
 REFUSED = {

@@ -1,17 +1,22 @@
 """Recipes, from the names that people give to the optimizer that comes of them; and what counts as level."""
 
+import inspect
 import json
 import math
 from fractions import Fraction
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
 from lnsnum.tasks import TaskError
-from lnsnum.tasks.measure import ACCURACY, LOSS, Measure
+from lnsnum.tasks import recipe as recipes
+from lnsnum.tasks.measure import ACCURACY, LOSS, MEASURES, Measure
 from lnsnum.tasks.recipe import Recipe
-from lnsnum.torch_bridge import LNSWeight, Madam
+from lnsnum.tasks.registry import TASKS
+from lnsnum.torch_bridge import LNSWeight, Madam, step
+from lnsnum.torch_bridge.kernels import update
 
 # ------------------------------------------------------------------------------------------------- names and choices
 
@@ -248,3 +253,12 @@ def test_scores_as_people_read_them():
 def test_numbers_out_of_range(choice):
     with pytest.raises(TaskError, match="is out of range"):
         Recipe(**choice)
+
+
+def test_what_is_said_again_without_torch_is_what_the_bridge_says():
+    """Recipes and measures are read where there is no torch."""
+    madam = inspect.signature(Madam).parameters
+    assert madam["lr"].default == recipes.DEFAULT_LR
+    assert get_args(recipes.StepRounding) == get_args(update.StepRounding)
+    assert get_args(recipes.SecondMoment) == get_args(step.SecondMoment)
+    assert {name: entry.measure for name, entry in TASKS.items()} == dict(MEASURES)
