@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from lnsnum.files.atomic import flush_to_disk, naming, shown, target_of
+from lnsnum.files.atomic import flush_to_disk, naming, shown
 from lnsnum.study.plan import Run
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.recipe import Recipe
