@@ -189,6 +189,27 @@ def _decode_by_powers(
     return out
 
 
+def floats_at(logs: NDArray[np.int64], negative: NDArray[np.bool_], fmt: LNSFormat, dtype: str) -> NDArray[Any]:
+    """(-1)^negative base^(E / 2^F), each rounded once, for one-dimensional E of any size: floats of NumPy's `dtype`."""
+    to, steps = FLOAT_TYPES[dtype], fmt.codes_per_octave
+    patterns = np.zeros(logs.shape, to.pattern)
+    # `significands` takes |E| below 2^35; what is further down is zero in most formats, and else is left to integers
+    near, nothing = np.abs(logs) < 1 << 35, logs < -steps * (to.max_exponent + to.precision + 2)
+    some = near & ~nothing
+    pieces = [(some, *significands(fmt.base, fmt.fraction_bits, logs[some]))]
+    far = ~near & ~nothing
+    if far.any():
+        found = [exact.significand64(fmt.base, int(log), fmt.fraction_bits) for log in logs[far]]
+        pieces.append((far, np.array([s for s, _ in found], np.uint64), np.array([e for _, e in found], np.int64)))
+    for where, significand, exponent in pieces:
+        part = np.empty(significand.shape, to.pattern)
+        _round_significands(
+            significand, exponent, negative[where], to.mantissa_bits, to.max_exponent, to.bits - 1, part
+        )
+        patterns[where] = part
+    return patterns.view(dtype)
+
+
 _small_table = lru_cache(maxsize=4096)(_make_decode_table)
 _large_table = lru_cache(maxsize=64)(_make_decode_table)
 

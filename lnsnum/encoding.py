@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import exact
-from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
+from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
 from lnsnum.kernels import vector_encoding
 from lnsnum.kernels.codes import (
     FLOAT_TYPES,
@@ -33,6 +33,7 @@ from lnsnum.kernels.codes import (
     check_offsets,
     check_random_bits,
     check_unmasked,
+    least_offset,
 )
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.decide import Sum, Term, Value, resolve
@@ -461,7 +462,12 @@ def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "neares
     """
     check_format(fmt)
     check_choice("rounding", rounding, Rounding)
-    patterns = float_patterns(x, dtype)
+    greatest = greatest_log(float_patterns(x, dtype), fmt, rounding)
+    return 0 if greatest is None else check_log_offset(least_offset(greatest, fmt))
+
+
+def greatest_log(patterns: NDArray[Any], fmt: LNSFormat, rounding: Rounding) -> int | None:
+    """The greatest E, rounded, of finite floats by their patterns; None where all are zero or not finite."""
     source = FLOAT_TYPES["float32" if patterns.itemsize == 4 else "float64"]
     magnitude = patterns & patterns.dtype.type((1 << (source.bits - 1)) - 1)
     is_negative = magnitude != patterns
@@ -471,7 +477,7 @@ def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "neares
         greatest = int(np.max(magnitude, where=eligible, initial=0))
         if greatest:
             logs.append(_round_log(*source.split(greatest), negative, fmt, rounding))
-    return check_log_offset(max(max(logs) - fmt.max_log, -MAX_LOG_OFFSET)) if logs else 0
+    return max(logs, default=None)
 
 
 def _round_log(significand: int, exponent: int, negative: bool, fmt: LNSFormat, rounding: Rounding) -> int:

@@ -9,8 +9,8 @@ first: (t_0 + t_1), (t_2 + t_3), ..., an odd one out moves up; and so on, level 
 of its own: its 1 is the product of the operands' ones, of the greatest log_offset where there are several, so that a
 common scale changes no bit. The total is then rounded once to the result.
 
-A float accumulator has the range of its floats: numbers beyond it, scales that all operands share aside, become
-infinities and zeros, and the result saturates or is NaN. For formats as wide as that take an LNS accumulator.
+A float accumulator has the precision of its floats, not their range: where numbers or products leave that, each result
+is added up relative to the greatest of its terms (`lnsnum.operations.float_sums`).
 
 With u half a code step of the accumulator, and no overflow or underflow on the way, a sequential sum of n terms is
 within ((1 + u)^(n - 1) - 1) sum |t_k| of the exact one, a pairwise one within ((1 + u)^ceil(log2 n) - 1) sum |t_k|
@@ -27,19 +27,17 @@ from typing import Any, Literal, NamedTuple, Unpack, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lnsnum import exact
-from lnsnum.decoding import decode
-from lnsnum.encoding import encode, fit_log_offset
-from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, check_choice, check_log_offset
+from lnsnum.encoding import encode_patterns, greatest_log, read
+from lnsnum.format import LNSFormat, Overflow, check_choice, check_log_offset
 from lnsnum.gaussian import GaussianLog, check_gaussian
-from lnsnum.kernels.codes import Codes, LogOffset, check_format
+from lnsnum.kernels.codes import NO_RANDOM_BITS, Codes, LogOffset, check_format
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.decide import Quotient, Term, Value
 from lnsnum.kernels.rounding import DOUBT, Target, UInt32Array, pack, settle, steps_in_two
-from lnsnum.operations import sums
+from lnsnum.operations import float_sums, sums
 from lnsnum.operations.accumulate import Order, Terms, accumulate, terms_of
 from lnsnum.operations.linear import KEEP, linear
-from lnsnum.operations.operation import DEFAULTS, Rounded, check_names, prepare, run
+from lnsnum.operations.operation import DEFAULTS, Rounded, check_names, fitting_offset, prepare, run
 
 Accumulator = Literal["float64", "float32"] | LNSFormat | str
 """What a sum is kept in: a float type, or an LNS format or its name."""
@@ -71,8 +69,8 @@ def error_bound(n: int, accumulator: Accumulator, order: Order = "sequential") -
     """The factor of sum |t_k| that bounds the error of a sum of n terms before its last rounding.
 
     In a float accumulator of unit roundoff u it is (1 + u)^(n + 2) - 1, whatever the order: decoding two factors and
-    multiplying them are three roundings more than the n - 1 additions. It holds where no operand, product or partial
-    sum leaves the range of the accumulator.
+    multiplying them are three roundings more than the n - 1 additions. It holds at any scale, for bases up to 2^63 (in
+    float64 up to 2^511); that of an LNS accumulator where no term or partial sum leaves its range.
 
     >>> error_bound(2, "lns16f10") < 0.00034 < error_bound(3, "lns16f10")
     True
@@ -196,32 +194,39 @@ def _divide_by(codes, max_magnitude, shift, factor, octaves, to, random, out, ha
     return unresolved
 
 
-def _whole_factors(fmt: LNSFormat, log_offset: LogOffset) -> int:
-    """How many factors of the base the greatest log_offset is, where they are powers of two; else 0.
-
-    They are left out of the floats and come back in the result's scale: so a common scale takes no operand out of the
-    range of the floats, and changes no bit.
-    """
-    is_power_of_two = exact.split_float(fmt.base)[0] == 1
-    return int(np.max(log_offset, initial=-MAX_LOG_OFFSET)) >> fmt.fraction_bits if is_power_of_two else 0
-
-
-def _by_floats(values: NDArray[Any], default: LNSFormat, call: _Call, factors: int) -> tuple[Codes, int]:
-    """Encode values base^factors, the result of a float accumulator."""
+def _by_floats(sums: float_sums.Scaled, default: LNSFormat, call: _Call) -> tuple[Codes, int]:
+    """Encode the result of a float accumulator: all that share their factors at once."""
     options = dict(call.result)
     fmt = options.pop("out_format") or default
-    offset = options.pop("out_log_offset")
-    away = factors << fmt.fraction_bits
+    offset, random_bits = options.pop("out_log_offset"), options.pop("random_bits")
+    patterns, random, _ = read(sums.values, None, random_bits, None, **options)
+    bits = random[0] if random else NO_RANDOM_BITS
+    if isinstance(sums.factors, int):
+        groups = [(sums.factors, ...)]
+    else:
+        groups = [(int(factors), sums.factors == factors) for factors in np.unique(sums.factors)]
+    aways = [factors << fmt.fraction_bits for factors, _ in groups]
     if offset == "fit":
-        finite = np.isfinite(values) & (values != 0)
-        offset = fit_log_offset(values, fmt, rounding=options["rounding"]) + away if finite.any() else 0
+        logs = [
+            log + away
+            for away, (_, where) in zip(aways, groups, strict=True)
+            if (log := greatest_log(patterns[where], fmt, options["rounding"])) is not None
+        ]
+        offset = fitting_offset(max(logs), fmt) if logs else 0
     offset = check_log_offset(offset, "out_log_offset")
-    relative = offset - away
-    if (
-        abs(relative) > MAX_LOG_OFFSET
-    ):  # beyond all that an offset can say: the floats themselves, or what is left of them
-        values, relative = np.ldexp(values, factors * round(math.log2(fmt.base))), offset
-    return encode(values, fmt, log_offset=relative, **options), offset
+    codes = np.empty(patterns.shape, fmt.dtype)
+    for away, (_, where) in zip(aways, groups, strict=True):
+        some = np.ascontiguousarray(patterns[where])
+        part = np.empty(some.shape, fmt.dtype)
+        # the floats lie within 2^(+-1100), and the limit beyond all of them, where an offset that is none is as good
+        relative = max(min(offset - away, _BEYOND_FLOATS), -_BEYOND_FLOATS)
+        encode_patterns(some, part, fmt, relative, bits[where] if random else bits, **options)
+        codes[where] = part
+    return codes, offset
+
+
+_BEYOND_FLOATS = 1 << 61
+"""Kernels take offsets up to this."""
 
 
 def _check(codes: ArrayLike, fmt: LNSFormat, log_offset: LogOffset, base: LNSFormat | None = None) -> Codes:
@@ -275,13 +280,10 @@ def _sum(
     if is_mean and count == 0:
         raise ValueError("the mean of no elements is not defined")
     if not isinstance(call.accumulator, LNSFormat):
-        factors = _whole_factors(fmt, log_offset)
-        values = decode(codes, fmt, call.accumulator, log_offset=log_offset - (factors << fmt.fraction_bits))
-        with np.errstate(all="ignore"):
-            total = np.sum(values, axis=axes, keepdims=keepdims, dtype=call.accumulator)
+        sums = float_sums.total(float_sums.Numbers(codes, fmt, log_offset), call.accumulator, axes, keepdims)
         if is_mean:
-            total = total / total.dtype.type(count)
-        return _by_floats(np.asarray(total), fmt, call, factors)
+            sums = sums._replace(values=np.asarray(sums.values / sums.values.dtype.type(count)))
+        return _by_floats(sums, fmt, call)
     offsets = log_offset if isinstance(log_offset, int) else _to_columns(np.broadcast_to(log_offset, codes.shape), axes)
     terms, reference = terms_of(_to_columns(codes, axes), fmt, offsets, call.accumulator)
     row = (1, count)
@@ -411,15 +413,8 @@ def matmul(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Accumul
     except ValueError:
         raise ValueError(f"shapes {x.shape} and {y.shape} do not match for a matrix product") from None
     if not isinstance(call.accumulator, LNSFormat):
-        operands = (x, fmt, a_offset), (y, b_format, b_offset)
-        factors = [_whole_factors(f, offset) for _, f, offset in operands]
-        floats = [
-            decode(codes, f, call.accumulator, log_offset=offset - (away << f.fraction_bits))
-            for (codes, f, offset), away in zip(operands, factors, strict=True)
-        ]
-        with np.errstate(all="ignore"):
-            product = np.asarray(np.matmul(*floats))
-        return _by_floats(product, fmt, call, factors[0] + factors[1])
+        numbers = float_sums.Numbers(x, fmt, a_offset), float_sums.Numbers(y, b_format, b_offset)
+        return _by_floats(float_sums.product(*numbers, call.accumulator), fmt, call)
     x_terms, x_reference = terms_of(x, fmt, a_offset, call.accumulator)
     y_terms, y_reference = terms_of(y, b_format, b_offset, call.accumulator)
     x_terms = x_terms.at(None) if x.ndim == 1 else x_terms

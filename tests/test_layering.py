@@ -18,7 +18,7 @@ kernels                compiling threads
 -                      exact format
 kernels                elementary rounding decide thresholds codes vector_encoding
 -                      encoding decoding gaussian
-operations             operation linear narrow_sums wide_sums sums functions accumulate weight_only
+operations             operation linear narrow_sums wide_sums sums functions accumulate float_sums weight_only
 -                      conversion arithmetic reduction
 array                  rationals scalars reading storage elementwise ufuncs moves protocol
 -                      tensor

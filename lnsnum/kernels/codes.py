@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
+from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
 from lnsnum.kernels.rounding import UInt32Array
 
 Codes = NDArray[np.unsignedinteger[Any]]
@@ -118,6 +118,14 @@ def check_offsets(log_offset: object, shape: tuple[int, ...]) -> LogOffset:
     if not fits:
         raise ValueError(f"log_offset of shape {log_offset.shape} does not broadcast to the codes' shape {shape}")
     return log_offset.astype(np.int32)
+
+
+def least_offset(greatest_log: int, fmt: LNSFormat) -> int:
+    """What "fit" is, everywhere: the least log_offset at which a number with this E does not saturate.
+
+    Not below -2^30, where such a number underflows; beyond 2^30 it is no log_offset.
+    """
+    return max(greatest_log - fmt.max_log, -MAX_LOG_OFFSET)
 
 
 def by_offset(

@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_log_offset
-from lnsnum.kernels.codes import NO_RANDOM_BITS, Codes, LogOffset, check_codes, check_format, check_modes, check_offsets
+from lnsnum.kernels.codes import (
+    NO_RANDOM_BITS,
+    Codes,
+    LogOffset,
+    check_codes,
+    check_format,
+    check_modes,
+    check_offsets,
+    least_offset,
+)
 from lnsnum.kernels.codes import check_random_bits as _check_random_bits
 from lnsnum.kernels.decide import HardCase, resolve
 from lnsnum.kernels.rounding import Target, UInt32Array, target, unbounded
@@ -170,12 +179,12 @@ def fitting_offset(greatest_log: int, fmt: LNSFormat) -> int:
     Raises:
         ValueError: where it would be beyond 2^30.
     """
-    offset = greatest_log - fmt.max_log
+    offset = least_offset(greatest_log, fmt)
     if offset > MAX_LOG_OFFSET:
         raise ValueError(
             'out_log_offset="fit" finds no scale: the greatest result saturates at each up to 2^30: give one'
         )
-    return max(offset, -MAX_LOG_OFFSET)
+    return offset
 
 
 Fill = Callable[[Target, UInt32Array, NDArray[Any]], NDArray[np.int64]]
@@ -193,7 +202,8 @@ def run(fill: Fill, case: HardCase, result: Result) -> tuple[Codes, int]:
 
     offset = result.log_offset
     if offset == "fit":
-        to = unbounded(result.target(0))
+        # Of finer code steps E can leave even this room. A number below it must not become zero: it fits at -2^30.
+        to = unbounded(result.target(0))._replace(saturate=True)
         magnitudes = execute(to, np.int64) & (to.sign_bit - 1)
         greatest = int(magnitudes.max(initial=0))
         offset = fitting_offset(to.lowest + greatest - 1, result.fmt) if greatest else 0
