@@ -3,24 +3,20 @@
     E = round(2^F log_base |x|),   m = E + bias - log_offset        (docs/number_format.md, "Encode")
 
 Arrays go through the loops of `lnsnum.kernels.vector_encoding` where an octave has a whole number of steps. What these
-leave open, short arrays and all others are encoded one by one: at base 2 with few fraction bits by counting exact
-thresholds (`lnsnum.kernels.thresholds`) on the bits of the float, so that no logarithm is ever rounded; otherwise by a
-logarithm with a bound of its error (`lnsnum.kernels.elementary`), and by integers where the bound leaves the code open.
-Subnormals are read as they are, even where the processor flushes them.
+leave open, short arrays and all others are encoded one by one (`lnsnum.kernels.scalar_encoding`). Subnormals are read
+as they are, even where the processor flushes them.
 """
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import exact
-from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
+from lnsnum.format import LNSFormat, Modes, Overflow, Rounding, Underflow, check_choice, check_log_offset
 from lnsnum.kernels import vector_encoding
 from lnsnum.kernels.codes import (
     FLOAT_TYPES,
@@ -35,111 +31,13 @@ from lnsnum.kernels.codes import (
     check_unmasked,
     least_offset,
 )
-from lnsnum.kernels.compiling import kernel
-from lnsnum.kernels.decide import Sum, Term, Value, resolve
-from lnsnum.kernels.elementary import LOG2_ERROR, log2_parts, significands
-from lnsnum.kernels.rounding import (
-    DOUBT,
-    DOWN,
-    MODES,
-    NEAREST,
-    UP,
-    Target,
-    UInt32Array,
-    check_key,
-    pack,
-    settle,
-    target,
-)
+from lnsnum.kernels.rounding import MODES, NEAREST, Target, UInt32Array, check_key, target
 from lnsnum.kernels.rounding import random_bits as draw_random_bits
+from lnsnum.kernels.scalar_encoding import Sides, edges, encode_each
 from lnsnum.kernels.threads import Part, Team, in_parts
-from lnsnum.kernels.thresholds import ONE, Side, locate, threshold, thresholds
+from lnsnum.kernels.thresholds import ONE, threshold
 
-MOST_THRESHOLDS = 10
-"""Formats of base 2 up to this many fraction bits encode by a table of thresholds."""
-
-
-@kernel
-def _widen(pattern, single):  # type: ignore[no-untyped-def]
-    """Sign and magnitude of a float32 (`single`) or float64 bit pattern, the magnitude as that of a float64."""
-    if not single:
-        return pattern >> np.uint64(63), pattern & np.uint64(0x7FFFFFFFFFFFFFFF)
-    sign = pattern >> np.uint64(31)
-    exponent = (pattern >> np.uint64(23)) & np.uint64(0xFF)
-    mantissa = pattern & np.uint64(0x7FFFFF)
-    if exponent == np.uint64(0xFF):
-        exponent = np.uint64(0x7FF)
-    elif exponent != 0:
-        exponent += np.uint64(896)
-    elif mantissa != 0:
-        exponent = np.uint64(897)
-        while mantissa >> np.uint64(23) == 0:
-            mantissa = mantissa << np.uint64(1)
-            exponent -= np.uint64(1)
-        mantissa = mantissa & np.uint64(0x7FFFFF)
-    return sign, (exponent << np.uint64(52)) | (mantissa << np.uint64(29))
-
-
-@kernel
-def _encode_by_thresholds(patterns, single, positive, negative, smallest, half, to, out):  # type: ignore[no-untyped-def]
-    """Deterministic rounding, with the tables of `locate` for either sign and the patterns of smallest and its half."""
-    infinity, smallest, half = np.uint64(0x7FF0000000000000), np.uint64(smallest), np.uint64(half)
-    for i in range(patterns.size):
-        sign, a = _widen(np.uint64(patterns[i]), single)
-        if a == 0:
-            m = np.int64(0)
-        elif a > infinity:
-            m = np.int64(-1)
-        elif a == infinity:
-            m = to.overflow
-        elif a < smallest:
-            if to.mode == NEAREST:
-                m = np.int64(to.saturate or a >= half)
-            else:
-                m = np.int64(to.saturate or to.mode == (DOWN if sign else UP))
-        else:
-            table = negative if sign else positive
-            m = locate(a, table[0], table[1], table[2], table[3]) - to.lowest + 1
-            if m > to.max_magnitude:
-                m = to.overflow
-        out[i] = pack(m, np.int64(sign), to.sign_bit)
-
-
-@kernel
-def _encode_by_logarithm(patterns, single, random, to, out, hard):  # type: ignore[no-untyped-def]
-    """Any rounding; returns how many elements are left to integers, their indices in `hard`."""
-    infinity = np.uint64(0x7FF0000000000000)
-    stride = 0 if random.size == 1 else 1
-    unresolved = 0
-    for i in range(patterns.size):
-        sign, a = _widen(np.uint64(patterns[i]), single)
-        if a == 0:
-            m = np.int64(0)
-        elif a > infinity:
-            m = np.int64(-1)
-        elif a == infinity:
-            m = to.overflow
-        else:
-            r, error = _position(np.uint64(a).view(np.float64), to.steps_in_two, to.steps_error)
-            m = settle(np.int64(0), r, error, random[i * stride], sign != 0, to)
-            if m == DOUBT:
-                hard[unresolved] = i
-                unresolved += 1
-        out[i] = pack(m, np.int64(sign), to.sign_bit)
-    return unresolved
-
-
-@kernel
-def _position(x, steps_in_two, steps_error):  # type: ignore[no-untyped-def]
-    """2^F log_base x of a positive double, and a bound of its error."""
-    exponent, log = log2_parts(x)
-    r = steps_in_two * (exponent + log)
-    if log == 0.0 and (exponent == 0 or steps_error == 0.0):
-        return r, 0.0
-    return r, steps_in_two * LOG2_ERROR + abs(r) * 2.0**-50
-
-
-SIDES: dict[Rounding, tuple[Side, Side]] = {
+SIDES: dict[Rounding, Sides] = {
     "nearest": ("nearest", "nearest"),
     "toward_zero": ("floor", "floor"),
     "up": ("ceil", "floor"),
@@ -207,7 +105,7 @@ def encode(
     array([ 64, 200,   0, 128], dtype=uint8)
     """
     check_format(fmt)
-    modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
+    modes: Modes = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
     key = None if seed is None else (seed, stream, step)
     patterns, bits, key = read(x, dtype, random_bits, key, **modes)
     offset = check_offsets(log_offset, patterns.shape)
@@ -226,13 +124,11 @@ def read(
     dtype: str | None,
     random_bits: ArrayLike | None,
     key: Key | None,
-    *,
-    rounding: Rounding,
-    overflow: Overflow,
-    underflow: Underflow,
+    **modes: Unpack[Modes],
 ) -> tuple[NDArray[Any], tuple[UInt32Array, ...], Key | None]:
     """Check the arguments of `encode`: the patterns of x, and its random bits or their key where the mode takes any."""
-    check_modes(rounding, overflow, underflow)
+    rounding = modes.get("rounding", "nearest")
+    check_modes(rounding, modes.get("overflow", "saturate"), modes.get("underflow", "round"))
     patterns = float_patterns(x, dtype)
     if key is not None:
         key = check_key(*key)
@@ -259,11 +155,9 @@ def encode_patterns(
     log_offset: int,
     random: UInt32Array = NO_RANDOM_BITS,
     *,
-    rounding: Rounding,
-    overflow: Overflow,
-    underflow: Underflow,
     key: Key | None = None,
     threads: int | Team | None = None,
+    **modes: Unpack[Modes],
 ) -> None:
     """Write the codes of patterns (uint32 of float32, uint64 of float64) at one scale; `out` is contiguous.
 
@@ -272,10 +166,11 @@ def encode_patterns(
     """
     patterns, random = (np.ascontiguousarray(array).reshape(-1) for array in (patterns, random))
     out = out.reshape(-1)
-    to = target(fmt, log_offset, rounding=rounding, overflow=overflow, underflow=underflow)
+    to = target(fmt, log_offset, **modes)
+    sides = SIDES.get(MODES[to.mode])
     fill = _vector_fill(patterns, random, fmt, to, key, out)
     if fill is None:
-        _encode_each(patterns, random if key is None else _draw(key, patterns.size), fmt, to, out)
+        encode_each(patterns, random if key is None else _draw(key, patterns.size), fmt, to, sides, out)
         return
     left = in_parts(fill, patterns.size, _PARALLEL, threads=threads)
     if left.size:
@@ -286,7 +181,7 @@ def encode_patterns(
         else:
             part = _draw(key, patterns.size)[left]
         rest = np.empty(left.shape, fmt.dtype)
-        _encode_each(patterns[left], part, fmt, to, rest)
+        encode_each(patterns[left], part, fmt, to, sides, rest)
         out[left] = rest
 
 
@@ -295,6 +190,9 @@ def _draw(key: Key, n: int, start: int = 0) -> UInt32Array:
 
 
 _PARALLEL = 1 << 18
+
+_FEW = 100
+"""So many elements are drawn one by one sooner than all of them at once."""
 
 
 def _vector_fill(
@@ -349,102 +247,9 @@ def _counts(fmt: LNSFormat, log_offset: int) -> vector_encoding.Counts:
     least = [-(-mantissa >> 29) for mantissa in exact_ones]  # the least float32 mantissa that is not below
     never = 1 << 23
     padded = [min(mantissa, never) for mantissa in least] + [never] * (vector_encoding.MOST_COUNTED - steps)
-    half = -(-(_edges(fmt, log_offset)[1] - (896 << 52)) >> 29)
+    half = -(-(edges(fmt, log_offset)[1] - (896 << 52)) >> 29)
     half = min(max(half, 0x00800000), FLOAT_TYPES["float32"].infinity)
     return vector_encoding.Counts(np.array(padded, np.int32), np.int32(half))
-
-
-def _encode_each(patterns: NDArray[Any], random: UInt32Array, fmt: LNSFormat, to: Target, out: Codes) -> None:
-    """The codes one by one, decided by integers where floating point leaves them open."""
-    single, rounding = patterns.itemsize == 4, MODES[to.mode]
-    if rounding in SIDES and fmt.base == 2.0 and fmt.fraction_bits <= MOST_THRESHOLDS:
-        positive, negative = (thresholds(fmt.fraction_bits, side) for side in SIDES[rounding])
-        edges = _edges(fmt, to.lowest + fmt.max_log)
-        _encode_by_thresholds(patterns, single, positive, negative, *edges, to, out)
-        return
-    hard = np.empty(patterns.shape, np.int64)
-    unresolved = _encode_by_logarithm(patterns, single, random, to, out, hard)
-
-    def case(i: int) -> tuple[Value, bool, int, float]:
-        sign, magnitude = _widen(np.uint64(patterns[i]), single)
-        significand, exponent = FLOAT_TYPES["float64"].split(int(magnitude))
-        position, _ = _position(np.uint64(magnitude).view(np.float64), to.steps_in_two, to.steps_error)
-        return Sum((Term(significand, exponent, Fraction(0)),)), sign != 0, int(random[i % random.size]), position
-
-    left = hard[:unresolved]
-    if rounding in SIDES and unresolved > _FEW:
-        left = left[_encode_by_powers(patterns[left], single, rounding, fmt, to, out, left)]
-    resolve(left, case, fmt, to, out)
-
-
-_FEW = 100
-"""So many elements integers decide sooner than the tables of `lnsnum.kernels.elementary` are made."""
-
-
-@kernel
-def _sides(patterns, single, steps_in_two, half, significand, exponent, positions, sides):  # type: ignore[no-untyped-def]
-    """Fill in the positions where `sides` is empty; else the side of each float from significand 2^(exponent - 63)."""
-    for i in range(patterns.size):
-        _, a = _widen(np.uint64(patterns[i]), single)
-        if sides.size == 0:
-            r, _ = _position(np.uint64(a).view(np.float64), steps_in_two, 1.0)
-            positions[i] = np.int64(math.floor(r) if half else math.floor(r + 0.5))
-            continue
-        e = np.int64(a >> np.uint64(52)) - 1023
-        s = ((a & np.uint64(0xFFFFFFFFFFFFF)) | np.uint64(0x10000000000000)) << np.uint64(11)
-        above = e > exponent[i] or (e == exponent[i] and s > significand[i])
-        sides[i] = 0 if e == exponent[i] and s == significand[i] else (1 if above else -1)
-
-
-def _encode_by_powers(
-    patterns: NDArray[Any],
-    single: bool,
-    rounding: Rounding,
-    fmt: LNSFormat,
-    to: Target,
-    out: Codes,
-    at: NDArray[np.int64],
-) -> NDArray[np.bool_]:
-    """Decide floats next to a boundary by comparing them with it, a power of the base; returns which are still open.
-
-    That is the exact comparison of `lnsnum.kernels.thresholds` with a threshold made for each float. Open are those at
-    the ends of the range, subnormal floats, and floats so near to a position of 2^50 steps that the boundary itself is
-    in doubt.
-    """
-    half = rounding == "nearest"
-    n, sides = np.empty(patterns.shape, np.int64), np.empty(patterns.shape, np.int8)
-    nothing = np.empty(0, np.uint64), np.empty(0, np.int64)
-    _sides(patterns, single, to.steps_in_two, half, *nothing, n, sides[:0])
-    inside: NDArray[np.bool_] = (n > to.lowest) & (n < to.lowest + to.max_magnitude - 2) & (to.steps_in_two < 2.0**40)
-    normal = (patterns & _MAGNITUDE[single]) >= _LEAST_NORMAL[single]
-    open_: NDArray[np.bool_] = ~(inside & normal)
-    n, chosen, where = n[~open_], patterns[~open_], at[~open_]
-    boundary = significands(fmt.base, fmt.fraction_bits + half, 2 * n + 1 if half else n)
-    sides = np.empty(n.shape, np.int8)
-    _sides(chosen, single, to.steps_in_two, half, *boundary, n, sides)
-    negative = (chosen & ~_MAGNITUDE[single]) != 0
-    if half:
-        n += (sides > 0) | ((sides == 0) & (n & 1 == 1))
-    else:
-        upper, lower = (np.array([side == name for side in SIDES[rounding]]) for name in ("ceil", "floor"))
-        sign = negative.astype(np.int64)
-        n += ((sides > 0) & upper[sign]).astype(np.int64) - ((sides < 0) & lower[sign])
-    out[where] = n - to.lowest + 1 + np.where(negative, to.sign_bit, 0)
-    return open_
-
-
-_MAGNITUDE: dict[bool, Any] = {True: np.uint32(0x7FFFFFFF), False: np.uint64(0x7FFFFFFFFFFFFFFF)}
-_LEAST_NORMAL: dict[bool, Any] = {True: np.uint32(0x00800000), False: np.uint64(0x0010000000000000)}
-
-
-@lru_cache(maxsize=4096)
-def _edges(fmt: LNSFormat, log_offset: int) -> tuple[int, int]:
-    """Patterns of the least float64 not below the smallest nonzero magnitude, and not below half of it."""
-    log = log_offset - fmt.max_log
-    return (
-        exact.float64_threshold(fmt.base, log, fmt.fraction_bits),
-        exact.float64_threshold(fmt.base, log, fmt.fraction_bits, halved=True),
-    )
 
 
 def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "nearest", dtype: str | None = None) -> int:

@@ -13,7 +13,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 
@@ -29,6 +29,15 @@ Underflow = Literal["round", "saturate"]
 """What a nonzero magnitude below the smallest becomes: zero or the smallest by the rounding mode, or always the
 smallest.
 """
+
+
+class Modes(TypedDict, total=False):
+    """How a number becomes a code: keyword arguments of whatever rounds."""
+
+    rounding: Rounding
+    overflow: Overflow
+    underflow: Underflow
+
 
 MAX_LOG_OFFSET = 1 << 30
 

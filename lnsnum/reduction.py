@@ -22,47 +22,50 @@ from __future__ import annotations
 import math
 import operator
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple, Unpack, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from lnsnum.encoding import encode_patterns, greatest_log, read
-from lnsnum.format import LNSFormat, Overflow, check_choice, check_log_offset
-from lnsnum.gaussian import GaussianLog, check_gaussian
-from lnsnum.kernels.codes import NO_RANDOM_BITS, Codes, LogOffset, check_format
-from lnsnum.kernels.compiling import kernel
-from lnsnum.kernels.decide import Quotient, Term, Value
-from lnsnum.kernels.rounding import DOUBT, Target, UInt32Array, pack, settle, steps_in_two
-from lnsnum.operations import float_sums, sums
+from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import Codes, check_format
+from lnsnum.kernels.rounding import steps_in_two
+from lnsnum.operations import float_sums
 from lnsnum.operations.accumulate import Order, Terms, accumulate, terms_of
 from lnsnum.operations.linear import KEEP, linear
-from lnsnum.operations.operation import DEFAULTS, Rounded, check_names, fitting_offset, prepare, run
+from lnsnum.operations.operation import prepare
+from lnsnum.operations.reducing import (
+    Accumulated,
+    AccumulatedAlong,
+    AccumulatedProduct,
+    Accumulator,
+    Call,
+    RoundedAlong,
+    Total,
+    accumulator_format,
+    axes_of,
+    check_order,
+    checked,
+    finish,
+    read_call,
+    shape_without,
+    to_columns,
+)
 
-Accumulator = Literal["float64", "float32"] | LNSFormat | str
-"""What a sum is kept in: a float type, or an LNS format or its name."""
-
-
-class Accumulated(Rounded, total=False):
-    """Those of a sum.
-
-    accumulator: "float64" (the default), "float32", or a format of the operands' base with no fewer bits and fraction
-        bits.
-    order: "sequential" (the default) or "pairwise"; of bit-true sums only.
-    gaussian: an approximate Gaussian logarithm for the additions; of bit-true sums only.
-    """
-
-    accumulator: Accumulator
-    order: Order
-    gaussian: GaussianLog | None
-
-
-class AccumulatedProduct(Accumulated, total=False):
-    """Those of a sum of products."""
-
-    b_format: LNSFormat | None
-    a_log_offset: LogOffset
-    b_log_offset: LogOffset
+__all__ = [
+    "Accumulated",
+    "AccumulatedAlong",
+    "AccumulatedProduct",
+    "Accumulator",
+    "Order",
+    "RoundedAlong",
+    "dot",
+    "error_bound",
+    "matmul",
+    "mean",
+    "prod",
+    "sum",
+]
 
 
 def error_bound(n: int, accumulator: Accumulator, order: Order = "sequential") -> float:
@@ -75,7 +78,7 @@ def error_bound(n: int, accumulator: Accumulator, order: Order = "sequential") -
     >>> error_bound(2, "lns16f10") < 0.00034 < error_bound(3, "lns16f10")
     True
     """
-    _check_order(order)
+    check_order(order)
     if (n := operator.index(n)) < 0:
         raise ValueError(f"n={n} is no number of terms: 0 or more")
     n = min(n, 1 << 60)
@@ -83,234 +86,46 @@ def error_bound(n: int, accumulator: Accumulator, order: Order = "sequential") -
         log = (n + 2) * math.log1p(2.0 ** (-24 if accumulator == "float32" else -53))
     else:
         additions = max(n - 1, 0) if order == "sequential" else (max(n, 1) - 1).bit_length()
-        log = additions * math.log(2.0) / steps_in_two(_accumulator_format(accumulator))[0] / 2
+        log = additions * math.log(2.0) / steps_in_two(accumulator_format(accumulator))[0] / 2
     return math.expm1(log) if log < 700.0 else math.inf
 
 
-def _check_order(order: object) -> None:
-    check_choice("order", order, Order)
-
-
-def _accumulator_format(accumulator: object) -> LNSFormat:
-    if isinstance(accumulator, LNSFormat):
-        return accumulator
-    try:
-        return LNSFormat.parse(cast(str, accumulator))
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"accumulator={accumulator!r} is not known: 'float64', 'float32', or a format such as 'lns16f10'"
-        ) from None
-
-
-class _Call(NamedTuple):
-    """What the keywords of a reduction say."""
-
-    accumulator: Literal["float64", "float32"] | LNSFormat
-    order: Order
-    gaussian: GaussianLog
-    result: Any
-    """Keyword arguments of `prepare`."""
-
-
-def _read(options: Any, accepted: Any, *formats: LNSFormat, scaled: bool) -> _Call:
-    """Check the keywords of a reduction of operands of these formats; `scaled`: one has a log_offset other than 0."""
-    check_names(options, accepted, "reduction")
-    order = options.get("order", "sequential")
-    _check_order(order)
-    accumulator = options.get("accumulator", "float64")
-    gaussian = options.get("gaussian")
-    if accumulator in ("float64", "float32"):
-        if gaussian is not None or order != "sequential":
-            raise ValueError(f"order and gaussian are for LNS accumulators: {accumulator} adds as NumPy and BLAS do")
-    else:
-        accumulator = _accumulator_format(accumulator)
-        for fmt in formats:
-            if fmt.base != accumulator.base:
-                raise TypeError(f"the accumulator {accumulator.name} and {fmt.name} have different bases")
-            if fmt.bits > accumulator.bits or fmt.fraction_bits > accumulator.fraction_bits:
-                raise ValueError(
-                    f"the accumulator {accumulator.name} is narrower than its terms, of {fmt.name}: take one with at "
-                    f"least {fmt.bits} bits and {fmt.fraction_bits} fraction bits"
-                )
-        if gaussian is not None:
-            check_gaussian(gaussian)
-    kept = {name: options.get(name, default) for name, default in DEFAULTS.items()}
-    if kept["out_log_offset"] is None:
-        kept["out_log_offset"] = "fit" if scaled else 0
-    return _Call(accumulator, order, sums.EXACT if gaussian is None else gaussian, kept)
-
-
-def _accumulate(a: Terms, b: Terms, call: _Call) -> Codes:
-    return accumulate(
-        a, b, cast(LNSFormat, call.accumulator), call.order, call.gaussian, cast(Overflow, call.result["overflow"])
-    )
-
-
-def _finish(total: Codes, a: Any, b: Any, default: LNSFormat, call: _Call, divisor: int = 1) -> tuple[Codes, int]:
-    """Codes of the accumulator, whose 1 is the product of the references of (fmt, reference) a and b, to the result."""
-    fmt = cast(LNSFormat, call.accumulator)
-    options = dict(call.result)
-    result_format = options.pop("out_format") or default
-    (x,), result = prepare([(total, fmt, 0)], out_format=result_format, **options)
-    one = [reference << (fmt.fraction_bits - f.fraction_bits) for f, reference in (a, b)]
-    x = x._replace(shift=x.shift + one[0] + one[1])
-    factor = Fraction(2) ** (result_format.fraction_bits - fmt.fraction_bits)
-    if divisor == 1:
-        return linear(x, None, factor, Fraction(0), KEEP, result)
-
-    def fill(to: Target, random: UInt32Array, out: NDArray[Any]) -> NDArray[np.int64]:
-        hard = np.empty(out.size, np.int64)
-        count = _divide_by(
-            x.codes, fmt.max_magnitude, x.shift[0], float(factor), math.log2(divisor), to, random, out, hard
-        )
-        return hard[:count]
-
-    def case(i: int) -> tuple[Value, bool, int, float]:
-        value = Quotient((Term(1, 0, Fraction(x.log(i), 1 << fmt.fraction_bits)),), divisor)
-        position = float(x.log(i) * factor) - math.log2(divisor) * steps_in_two(result_format)[0]
-        return value, x.negative(i), int(result.random[i % result.random.size]), position
-
-    return run(fill, case, result)
-
-
-@kernel
-def _divide_by(codes, max_magnitude, shift, factor, octaves, to, random, out, hard):  # type: ignore[no-untyped-def]
-    """E = factor E_a - K octaves, where 2^octaves is an integer, known to within one part in 2^50."""
-    away = to.steps_in_two * octaves
-    unresolved = 0
-    for i in range(codes.size):
-        code = np.int64(codes[i])
-        m, negative = code & max_magnitude, code > max_magnitude
-        if m == 0:
-            out[i] = to.sign_bit if negative else 0
-            continue
-        r = factor * np.float64(m + shift) - away
-        error = (away + abs(r)) * 2.0**-49
-        m = settle(np.int64(0), r, error, random[i if random.size > 1 else 0], negative, to)
-        if m == DOUBT:
-            hard[unresolved] = i
-            unresolved += 1
-        out[i] = pack(m, np.int64(negative), to.sign_bit)
-    return unresolved
-
-
-def _by_floats(sums: float_sums.Scaled, default: LNSFormat, call: _Call) -> tuple[Codes, int]:
-    """Encode the result of a float accumulator: all that share their factors at once."""
-    options = dict(call.result)
-    fmt = options.pop("out_format") or default
-    offset, random_bits = options.pop("out_log_offset"), options.pop("random_bits")
-    patterns, random, _ = read(sums.values, None, random_bits, None, **options)
-    bits = random[0] if random else NO_RANDOM_BITS
-    if isinstance(sums.factors, int):
-        groups = [(sums.factors, ...)]
-    else:
-        groups = [(int(factors), sums.factors == factors) for factors in np.unique(sums.factors)]
-    aways = [factors << fmt.fraction_bits for factors, _ in groups]
-    if offset == "fit":
-        logs = [
-            log + away
-            for away, (_, where) in zip(aways, groups, strict=True)
-            if (log := greatest_log(patterns[where], fmt, options["rounding"])) is not None
-        ]
-        offset = fitting_offset(max(logs), fmt) if logs else 0
-    offset = check_log_offset(offset, "out_log_offset")
-    codes = np.empty(patterns.shape, fmt.dtype)
-    for away, (_, where) in zip(aways, groups, strict=True):
-        some = np.ascontiguousarray(patterns[where])
-        part = np.empty(some.shape, fmt.dtype)
-        # the floats lie within 2^(+-1100), and the limit beyond all of them, where an offset that is none is as good
-        relative = max(min(offset - away, _BEYOND_FLOATS), -_BEYOND_FLOATS)
-        encode_patterns(some, part, fmt, relative, bits[where] if random else bits, **options)
-        codes[where] = part
-    return codes, offset
-
-
-_BEYOND_FLOATS = 1 << 61
-"""Kernels take offsets up to this."""
-
-
-def _check(codes: ArrayLike, fmt: LNSFormat, log_offset: LogOffset, base: LNSFormat | None = None) -> Codes:
-    """The codes in their shape, everything about them looked at."""
-    if base is not None:
-        check_format(base, "out_format")
-    pairs: list[tuple[ArrayLike, LNSFormat, LogOffset]] = [(codes, fmt, log_offset)]
-    if base is not None:
-        pairs.append((np.zeros((), base.dtype), base, 0))
-    (x, *_), result = prepare(pairs, **{**DEFAULTS, "out_format": fmt})
-    return x.codes.reshape(result.shape)
-
-
-def _axes(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
-    if axis is None:
-        return tuple(range(ndim))
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    return tuple(np.lib.array_utils.normalize_axis_index(one, ndim) for one in axes)
-
-
-def _to_columns(array: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
-    """The reduced axes as the rows of a matrix, in C order, the others as its columns."""
-    if len(set(axes)) < len(axes):
-        raise ValueError(f"axis={axes} names an axis twice")
-    kept = [axis for axis in range(array.ndim) if axis not in axes]
-    count = math.prod(array.shape[axis] for axis in axes)
-    columns = math.prod(array.shape[axis] for axis in kept)
-    return np.transpose(array, (*axes, *kept)).reshape(count, columns)
-
-
-def _shape_without(shape: tuple[int, ...], axes: tuple[int, ...], keepdims: bool) -> tuple[int, ...]:
-    if keepdims:
-        return tuple(1 if axis in axes else length for axis, length in enumerate(shape))
-    return tuple(length for axis, length in enumerate(shape) if axis not in axes)
-
-
-def _sum(
-    a: ArrayLike,
-    fmt: LNSFormat,
-    axis: int | tuple[int, ...] | None,
-    keepdims: bool,
-    log_offset: LogOffset,
-    options: Any,
-    is_mean: bool,
-) -> tuple[Codes, int]:
-    codes = _check(a, fmt, log_offset, options.get("out_format"))
-    call = _read(options, Accumulated, fmt, scaled=bool(np.any(log_offset)))
-    axes = _axes(axis, codes.ndim)
-    shape = _shape_without(codes.shape, axes, keepdims)
+def _sum(a: ArrayLike, fmt: LNSFormat, options: Any, is_mean: bool) -> tuple[Codes, int]:
+    log_offset, keepdims = options.get("log_offset", 0), options.get("keepdims", False)
+    codes = checked(a, fmt, log_offset, options.get("out_format"))
+    call = read_call(options, AccumulatedAlong, fmt, scaled=bool(np.any(log_offset)))
+    axes = axes_of(options.get("axis"), codes.ndim)
+    shape = shape_without(codes.shape, axes, keepdims)
     count = math.prod(codes.shape[axis] for axis in axes)
     if is_mean and count == 0:
         raise ValueError("the mean of no elements is not defined")
     if not isinstance(call.accumulator, LNSFormat):
-        sums = float_sums.total(float_sums.Numbers(codes, fmt, log_offset), call.accumulator, axes, keepdims)
+        total = float_sums.total(float_sums.Numbers(codes, fmt, log_offset), call.accumulator, axes, keepdims)
         if is_mean:
-            sums = sums._replace(values=np.asarray(sums.values / sums.values.dtype.type(count)))
-        return _by_floats(sums, fmt, call)
-    offsets = log_offset if isinstance(log_offset, int) else _to_columns(np.broadcast_to(log_offset, codes.shape), axes)
-    terms, reference = terms_of(_to_columns(codes, axes), fmt, offsets, call.accumulator)
+            total = total._replace(values=np.asarray(total.values / total.values.dtype.type(count)))
+        return float_sums.to_codes(total, fmt, call.wanted)
+    offsets = log_offset if isinstance(log_offset, int) else to_columns(np.broadcast_to(log_offset, codes.shape), axes)
+    terms, reference = terms_of(to_columns(codes, axes), fmt, offsets, call.accumulator)
     row = (1, count)
     no = np.zeros(row, np.bool_)
     ones = Terms(np.zeros(row, np.int64), no, no, no)
-    total = _accumulate(ones, terms, call).reshape(shape)
-    return _finish(total, (fmt, reference), (fmt, 0), fmt, call, count if is_mean else 1)
+    bits = _accumulate(ones, terms, call).reshape(shape)
+    return finish(Total(bits, call.accumulator, ((fmt, reference),)), fmt, call.wanted, count if is_mean else 1)
 
 
-def sum(
-    a: ArrayLike,
-    fmt: LNSFormat,
-    *,
-    axis: int | tuple[int, ...] | None = None,
-    keepdims: bool = False,
-    log_offset: LogOffset = 0,
-    **options: Unpack[Accumulated],
-) -> tuple[Codes, int]:
+def _accumulate(a: Terms, b: Terms, call: Call) -> Codes:
+    return accumulate(a, b, cast(LNSFormat, call.accumulator), call.order, call.gaussian, call.wanted.overflow)
+
+
+def sum(a: ArrayLike, fmt: LNSFormat, **options: Unpack[AccumulatedAlong]) -> tuple[Codes, int]:
     """The sum over axes: (codes, log_offset). Several axes are added as one, in C order.
 
     Error: before the last rounding within `error_bound(n, accumulator, order)` times the sum of |a|.
 
     Args:
-        a, fmt, log_offset: codes of any shape, their format and scale.
-        axis: one axis, several, or None for all.
-        keepdims: whether the reduced axes stay, of length 1.
-        options: see `Accumulated` and `Rounded`.
+        a, fmt: codes of any shape, and their format.
+        options: axis, keepdims and log_offset, see `lnsnum.operations.reducing.Along`; accumulator, order and gaussian,
+            see `Accumulated`; and those of every operation that rounds.
 
     Raises:
         TypeError: for codes that are no integers, or an accumulator of another base.
@@ -321,18 +136,10 @@ def sum(
     >>> [float(decode(sum(ones, lns8f3, accumulator=kept)[0], lns8f3).round()) for kept in ("lns16f10", "lns8f3")]
     [152.0, 23.0]
     """
-    return _sum(a, fmt, axis, keepdims, log_offset, options, False)
+    return _sum(a, fmt, options, False)
 
 
-def mean(
-    a: ArrayLike,
-    fmt: LNSFormat,
-    *,
-    axis: int | tuple[int, ...] | None = None,
-    keepdims: bool = False,
-    log_offset: LogOffset = 0,
-    **options: Unpack[Accumulated],
-) -> tuple[Codes, int]:
+def mean(a: ArrayLike, fmt: LNSFormat, **options: Unpack[AccumulatedAlong]) -> tuple[Codes, int]:
     """The sum over axes, as of `sum`, divided by the number of elements: the quotient is rounded once.
 
     Error: before that rounding within `error_bound(n, accumulator, order)` times the mean of |a|; a float accumulator
@@ -342,38 +149,30 @@ def mean(
     >>> decode(mean(encode([1.0, 3.0, 8.0], lns8f3), lns8f3, accumulator="lns16f10")[0], lns8f3)
     array(4.)
     """
-    return _sum(a, fmt, axis, keepdims, log_offset, options, True)
+    return _sum(a, fmt, options, True)
 
 
-def prod(
-    a: ArrayLike,
-    fmt: LNSFormat,
-    *,
-    axis: int | tuple[int, ...] | None = None,
-    keepdims: bool = False,
-    log_offset: LogOffset = 0,
-    **options: Unpack[Rounded],
-) -> tuple[Codes, int]:
+def prod(a: ArrayLike, fmt: LNSFormat, **options: Unpack[RoundedAlong]) -> tuple[Codes, int]:
     """The product over axes: exact but for the edges of the result, (codes, log_offset). Logarithms add as integers.
 
     >>> from lnsnum import lns8f3, encode, decode
     >>> decode(prod(encode([0.5, -4.0, 8.0], lns8f3), lns8f3)[0], lns8f3)
     array(-16.)
     """
-    codes = _check(a, fmt, log_offset, options.get("out_format"))
-    call = _read(options, Rounded, fmt, scaled=bool(np.any(log_offset)))
-    axes = _axes(axis, codes.ndim)
-    columns = _to_columns(codes, axes)
-    offsets = _to_columns(np.broadcast_to(np.asarray(log_offset, np.int64), codes.shape), axes)
+    log_offset = options.get("log_offset", 0)
+    codes = checked(a, fmt, log_offset, options.get("out_format"))
+    wanted = read_call(options, RoundedAlong, fmt, scaled=bool(np.any(log_offset))).wanted
+    axes = axes_of(options.get("axis"), codes.ndim)
+    columns = to_columns(codes, axes)
+    offsets = to_columns(np.broadcast_to(np.asarray(log_offset, np.int64), codes.shape), axes)
     m = columns.astype(np.int64) & fmt.max_magnitude
     log = np.sum(np.where(m == 0, 0, m - fmt.bias + offsets), axis=0)
     negative = np.count_nonzero((columns >= fmt.sign_bit) & (m > 0), axis=0) % 2 == 1
     nan, zero = np.any(columns == fmt.nan_code, axis=0), np.any(columns == 0, axis=0)
-    out_options = dict(call.result)
-    out_format = out_options.pop("out_format") or fmt
+    out_format = wanted.out_format or fmt
     one = np.where(nan, fmt.nan_code, np.where(zero, 0, np.where(negative, fmt.sign_bit, 0) | fmt.bias))
-    shape = _shape_without(codes.shape, axes, keepdims)
-    (x,), result = prepare([(one.astype(fmt.dtype).reshape(shape), fmt, 0)], out_format=out_format, **out_options)
+    shape = shape_without(codes.shape, axes, options.get("keepdims", False))
+    (x,), result = prepare([(one.astype(fmt.dtype).reshape(shape), fmt, 0)], wanted._replace(out_format=out_format))
     factor = Fraction(2) ** (out_format.fraction_bits - fmt.fraction_bits)
     return linear(x._replace(shift=log - fmt.bias), None, factor, Fraction(0), KEEP, result)
 
@@ -404,23 +203,24 @@ def matmul(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Accumul
     check_format(b_format, "b_format")
     if b_format != fmt and out_format is None:
         raise TypeError(f"operands of different formats ({fmt.name}, {b_format.name}) need out_format")
-    x = _check(a, fmt, a_offset, out_format)
-    y = _check(b, b_format, b_offset, fmt)
+    x = checked(a, fmt, a_offset, out_format)
+    y = checked(b, b_format, b_offset, fmt)
     scaled = bool(np.any(a_offset) or np.any(b_offset))
-    call = _read(options, AccumulatedProduct, fmt, b_format, scaled=scaled)
+    call = read_call(options, AccumulatedProduct, fmt, b_format, scaled=scaled)
     try:
         shape = _matmul_shape(x.shape, y.shape)
     except ValueError:
         raise ValueError(f"shapes {x.shape} and {y.shape} do not match for a matrix product") from None
     if not isinstance(call.accumulator, LNSFormat):
         numbers = float_sums.Numbers(x, fmt, a_offset), float_sums.Numbers(y, b_format, b_offset)
-        return _by_floats(float_sums.product(*numbers, call.accumulator), fmt, call)
+        return float_sums.to_codes(float_sums.product(*numbers, call.accumulator), fmt, call.wanted)
     x_terms, x_reference = terms_of(x, fmt, a_offset, call.accumulator)
     y_terms, y_reference = terms_of(y, b_format, b_offset, call.accumulator)
     x_terms = x_terms.at(None) if x.ndim == 1 else x_terms
     y_terms = y_terms.at((slice(None), None)) if y.ndim == 1 else y_terms
-    total = _accumulate(x_terms, y_terms, call).reshape(shape)
-    return _finish(total, (fmt, x_reference), (b_format, y_reference), fmt, call)
+    bits = _accumulate(x_terms, y_terms, call).reshape(shape)
+    ones = (fmt, x_reference), (b_format, y_reference)
+    return finish(Total(bits, call.accumulator, ones), fmt, call.wanted)
 
 
 def _matmul_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from command_line import run_command
 from lnsnum import LNSFormat, arithmetic, lns4f1, lns6f2, lns8f3
 from lnsnum import certify as proofs
 from lnsnum.gaussian import Cotransformation, Exact, FromFunctions, LinearInterpolation, Mitchell, last_step
+from lnsnum.proofs import conversions
 
 _mp = mpmath.MPContext()
 _mp.prec = 200
@@ -83,9 +84,9 @@ def scan(fmt, name):
 @pytest.mark.parametrize("fmt", [lns6f2, LNSFormat(6, 1, base=4.0)], ids=str)
 @pytest.mark.parametrize("x", [1.0, 1.2345, float(np.nextafter(np.float32(2.0), np.float32(0.0)))])
 def test_one_wrong_code_of_encode_float32(fmt, x, monkeypatch):
-    encode, wanted = proofs.encode, np.float32(x)
+    encode, wanted = conversions.encode, np.float32(x)
     monkeypatch.setattr(
-        proofs, "encode", lambda values, *rest: off_at(encode(values, *rest), np.flatnonzero(values == wanted))
+        conversions, "encode", lambda values, *rest: off_at(encode(values, *rest), np.flatnonzero(values == wanted))
     )
     finding = scan(fmt, "encode float32")
     assert (finding.misroundings, finding.inputs) == (1, 1 << 23)
@@ -97,14 +98,14 @@ def test_one_wrong_code_of_encode_float32(fmt, x, monkeypatch):
 @pytest.mark.parametrize("i", [0, 7, 29])
 def test_one_wrong_code_of_encode_float64(fmt, upper, i, monkeypatch):
     """The float on either side of one threshold."""
-    encode, calls = proofs.encode, []
+    encode, calls = conversions.encode, []
 
     def wrong(values, *rest):
         calls.append(values)
         codes = encode(values, *rest)
         return off_at(codes, i) if len(calls) == 1 + upper else codes
 
-    monkeypatch.setattr(proofs, "encode", wrong)
+    monkeypatch.setattr(conversions, "encode", wrong)
     finding = scan(fmt, "encode float64")
     assert finding.misroundings == 1
     assert finding.first_wrong == f"threshold above m={i + 1}"
@@ -112,18 +113,18 @@ def test_one_wrong_code_of_encode_float64(fmt, upper, i, monkeypatch):
 
 def test_thresholds_of_the_wrong_formats_are_found(monkeypatch):
     """A neighbour of the base, or one fraction bit more: thousands of wrong codes."""
-    encode = proofs.encode
+    encode = conversions.encode
     near = LNSFormat(8, 3, base=math.nextafter(2.0, 3.0))
-    monkeypatch.setattr(proofs, "encode", lambda values, fmt: encode(values, near))
+    monkeypatch.setattr(conversions, "encode", lambda values, fmt: encode(values, near))
     assert scan(lns8f3, "encode float64").misroundings > 50
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("code", [1, 17, 31])
 def test_one_wrong_float_of_decode(dtype, code, monkeypatch):
-    decode = proofs.decode
+    decode = conversions.decode
     monkeypatch.setattr(
-        proofs, "decode", lambda codes, *rest: off_at(decode(codes, *rest), np.flatnonzero(codes == code))
+        conversions, "decode", lambda codes, *rest: off_at(decode(codes, *rest), np.flatnonzero(codes == code))
     )
     for fmt in (lns6f2, LNSFormat(6, 0, base=1.7), LNSFormat(6, 0, base=64.0)):  # the last among subnormals, and beyond
         finding = scan(fmt, f"decode {dtype}")

@@ -11,15 +11,17 @@ two r changes no bit but where a float would overflow or underflow.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum import exact
 from lnsnum.decoding import decode, floats_at
-from lnsnum.format import MAX_LOG_OFFSET, LNSFormat
-from lnsnum.kernels.codes import FLOAT_TYPES, Codes, LogOffset
+from lnsnum.encoding import encode_patterns, greatest_log, read
+from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Modes, check_log_offset
+from lnsnum.kernels.codes import FLOAT_TYPES, NO_RANDOM_BITS, Codes, LogOffset
+from lnsnum.operations.operation import Wanted, fitting_offset
 
 FloatType = Literal["float64", "float32"]
 Axes = tuple[int, ...]
@@ -244,3 +246,33 @@ def _one_by_one(
     own = _nearest_factors(np.max(logs, axis=-1, initial=_NOTHING), finest, unit)
     values = _floats(logs, own[:, None], codes.astype(grid.dtype), grid, kind)
     return np.sum(values, axis=-1, dtype=kind), own
+
+
+_BEYOND_FLOATS = 1 << 61
+"""In code steps. Kernels take offsets up to this, and it lies beyond all floats, which are within 2^(+-1100)."""
+
+
+def to_codes(sums: Scaled, default: LNSFormat, wanted: Wanted) -> tuple[Codes, int]:
+    """The numbers rounded once to the result: all that share their factors at once."""
+    fmt, offset = wanted.out_format or default, wanted.out_log_offset
+    modes: Modes = {"rounding": wanted.rounding, "overflow": wanted.overflow, "underflow": wanted.underflow}
+    patterns, random, _ = read(sums.values, None, wanted.random_bits, None, **modes)
+    bits = random[0] if random else NO_RANDOM_BITS
+    groups: list[tuple[int, Any]] = []
+    if isinstance(sums.factors, int):
+        groups = [(sums.factors << fmt.fraction_bits, ...)]
+    else:
+        groups = [(int(one) << fmt.fraction_bits, sums.factors == one) for one in np.unique(sums.factors)]
+    if offset == "fit":
+        found = [(away, greatest_log(patterns[where], fmt, wanted.rounding)) for away, where in groups]
+        logs = [away + log for away, log in found if log is not None]
+        offset = fitting_offset(max(logs), fmt) if logs else 0
+    offset = check_log_offset(cast(int, offset), "out_log_offset")
+    codes = np.empty(patterns.shape, fmt.dtype)
+    for away, where in groups:
+        some = np.ascontiguousarray(patterns[where])
+        part = np.empty(some.shape, fmt.dtype)
+        relative = max(min(offset - away, _BEYOND_FLOATS), -_BEYOND_FLOATS)
+        encode_patterns(some, part, fmt, relative, bits[where] if random else bits, **modes)
+        codes[where] = part
+    return codes, offset

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_log_offset
+from lnsnum.gaussian import GaussianLog
 from lnsnum.kernels.codes import (
     NO_RANDOM_BITS,
     Codes,
@@ -50,15 +51,15 @@ class Rounded(TypedDict, total=False):
     random_bits: ArrayLike | None
 
 
-DEFAULTS: dict[str, Any] = {
-    "out_format": None,
-    "out_log_offset": None,
-    "rounding": "nearest",
-    "overflow": "saturate",
-    "underflow": "round",
-    "random_bits": None,
-}
-"""What the keywords of `Rounded` are where they are not given."""
+class Wanted(NamedTuple):
+    """The same keywords, and what they are where they are not given: they travel as one from the doors to `prepare`."""
+
+    out_format: LNSFormat | None = None
+    out_log_offset: OutLogOffset = None
+    rounding: Rounding = "nearest"
+    overflow: Overflow = "saturate"
+    underflow: Underflow = "round"
+    random_bits: ArrayLike | None = None
 
 
 def check_names(options: Any, accepted: Any, what: str) -> None:
@@ -115,22 +116,14 @@ def flat(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return np.ascontiguousarray(array if array.shape == shape else np.broadcast_to(array, shape)).reshape(-1)
 
 
-def prepare(
-    operands: list[tuple[ArrayLike, LNSFormat, LogOffset]],
-    *,
-    out_format: LNSFormat | None,
-    out_log_offset: OutLogOffset,
-    rounding: Rounding,
-    overflow: Overflow,
-    underflow: Underflow,
-    random_bits: ArrayLike | None,
-) -> tuple[list[Operand], Result]:
+def prepare(operands: list[tuple[ArrayLike, LNSFormat, LogOffset]], wanted: Wanted) -> tuple[list[Operand], Result]:
     """Check codes, formats, offsets and modes, and broadcast.
 
     Raises:
         TypeError: for arguments of a wrong type, operands of two formats without `out_format`, formats of two bases.
         ValueError: for codes outside their format, shapes that do not broadcast, unknown modes, bad offsets.
     """
+    out_format, out_log_offset, rounding, overflow, underflow, random_bits = wanted
     formats = [fmt for _, fmt, _ in operands]
     if out_format is not None:
         check_format(out_format, "out_format")
@@ -171,6 +164,24 @@ def prepare(
         checked.append(Operand(flat(array, shape), fmt, shift))
     flat_random = NO_RANDOM_BITS if random is None else flat(random, shape)
     return checked, Result(out_format, shape, out_log_offset, rounding, overflow, underflow, flat_random)
+
+
+def prepare_named(
+    options: Any, accepted: Any, fmt: LNSFormat, **codes: ArrayLike
+) -> tuple[list[Operand], Result, GaussianLog | None]:
+    """`prepare` from the keywords of a call; the names of the arrays are those of their offsets and formats."""
+    check_names(options, accepted, "operation")
+    options = dict(options)
+    gaussian = options.pop("gaussian", None)
+    operands = []
+    for name, array in codes.items():
+        own = options.pop(f"{name}_format", None)
+        if own is not None:
+            check_format(own, f"{name}_format")
+        offset = options.pop(f"{name}_log_offset" if len(codes) > 1 else "log_offset", 0)
+        operands.append((array, fmt if own is None else own, offset))
+    checked, result = prepare(operands, Wanted(**options))
+    return checked, result, gaussian
 
 
 def fitting_offset(greatest_log: int, fmt: LNSFormat) -> int:

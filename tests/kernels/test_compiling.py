@@ -97,8 +97,8 @@ def test_plain_python_and_bounds_checks_give_the_same_bits(tmp_path):
 
 CACHED = """
 from lnsnum import encode, lns8f5
-from lnsnum import encoding
-print(encode([1.0, -0.3], lns8f5).tolist(), sum(encoding._encode_by_thresholds.stats.cache_hits.values()))
+from lnsnum.kernels import scalar_encoding
+print(encode([1.0, -0.3], lns8f5).tolist(), sum(scalar_encoding._encode_by_thresholds.stats.cache_hits.values()))
 """
 
 

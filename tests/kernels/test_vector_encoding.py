@@ -1,6 +1,6 @@
 """Encoding in vectors: the margin by exhaustion of the float32 mantissas, and the codes of the slow path everywhere.
 
-The slow path (`_encode_each`) is what test_codes.py holds against the oracle; here it is the oracle.
+The slow path (`encode_each`) is what test_conversions.py holds against the oracle; here it is the oracle.
 """
 
 import mpmath
@@ -24,9 +24,10 @@ from lnsnum import (
     lns32f23,
     random_bits,
 )
-from lnsnum.encoding import _encode_each, encode_patterns, float_patterns
+from lnsnum.encoding import SIDES, encode_patterns, float_patterns
 from lnsnum.kernels import vector_encoding
 from lnsnum.kernels.rounding import MODES, target
+from lnsnum.kernels.scalar_encoding import encode_each
 from lnsnum.kernels.vector_encoding import CHUNK, SINGLE_ERROR, lane, positions, terms
 
 jit = not numba.config.DISABLE_JIT
@@ -48,7 +49,8 @@ def each(x, fmt, *, log_offset=0, random=None, **modes) -> np.ndarray:
     patterns = float_patterns(x, None).reshape(-1)
     out = np.empty(patterns.shape, fmt.dtype)
     random = np.zeros(1, np.uint32) if random is None else random
-    _encode_each(patterns, random, fmt, target(fmt, log_offset, **modes), out)
+    sides = SIDES.get(modes.get("rounding", "nearest"))
+    encode_each(patterns, random, fmt, target(fmt, log_offset, **modes), sides, out)
     return out
 
 

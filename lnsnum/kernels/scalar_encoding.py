@@ -1,0 +1,209 @@
+"""Float -> code, one by one: any rounding, any base, any float; exact where the floats of it leave a code open.
+
+    base 2, up to 10 fraction bits    E  =  a count of exact thresholds on the bits of the float: no logarithm
+    else                              E  =  K log2 x rounded, K = 2^F log_base 2, with a bound of the error
+    within that bound                 the boundary itself, a power of the base; then integers
+
+Here goes what `lnsnum.kernels.vector_encoding` leaves open, and all that it does not take.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnsnum import exact
+from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import FLOAT_TYPES, Codes
+from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.decide import Sum, Term, Value, resolve
+from lnsnum.kernels.elementary import LOG2_ERROR, log2_parts, significands
+from lnsnum.kernels.rounding import DOUBT, DOWN, NEAREST, UP, Target, UInt32Array, pack, settle
+from lnsnum.kernels.thresholds import Side, locate, thresholds
+
+Sides = tuple[Side, Side]
+"""To which side of a magnitude a deterministic mode rounds, where x > 0 and where x < 0."""
+
+MOST_THRESHOLDS = 10
+"""Formats of base 2 up to this many fraction bits encode by a table of thresholds."""
+
+
+@kernel
+def _widen(pattern, single):  # type: ignore[no-untyped-def]
+    """Sign and magnitude of a float32 (`single`) or float64 bit pattern, the magnitude as that of a float64."""
+    if not single:
+        return pattern >> np.uint64(63), pattern & np.uint64(0x7FFFFFFFFFFFFFFF)
+    sign = pattern >> np.uint64(31)
+    exponent = (pattern >> np.uint64(23)) & np.uint64(0xFF)
+    mantissa = pattern & np.uint64(0x7FFFFF)
+    if exponent == np.uint64(0xFF):
+        exponent = np.uint64(0x7FF)
+    elif exponent != 0:
+        exponent += np.uint64(896)
+    elif mantissa != 0:
+        exponent = np.uint64(897)
+        while mantissa >> np.uint64(23) == 0:
+            mantissa = mantissa << np.uint64(1)
+            exponent -= np.uint64(1)
+        mantissa = mantissa & np.uint64(0x7FFFFF)
+    return sign, (exponent << np.uint64(52)) | (mantissa << np.uint64(29))
+
+
+_ORDINARY = -3
+"""What `_special` answers for all others: no magnitude, nor what stands for one."""
+
+
+@kernel
+def _special(a, to):  # type: ignore[no-untyped-def]
+    """The magnitude of zero, NaN (-1) and infinity, by the pattern of |x|."""
+    infinity = np.uint64(0x7FF0000000000000)
+    if a == 0:
+        return np.int64(0)
+    if a > infinity:
+        return np.int64(-1)
+    return np.int64(to.overflow) if a == infinity else np.int64(_ORDINARY)
+
+
+@kernel
+def _encode_by_thresholds(patterns, single, positive, negative, smallest, half, to, out):  # type: ignore[no-untyped-def]
+    """Deterministic rounding, with the tables of `locate` for either sign and the patterns of smallest and its half."""
+    smallest, half = np.uint64(smallest), np.uint64(half)
+    for i in range(patterns.size):
+        sign, a = _widen(np.uint64(patterns[i]), single)
+        m = _special(a, to)
+        if m != _ORDINARY:
+            pass
+        elif a < smallest:
+            if to.mode == NEAREST:
+                m = np.int64(to.saturate or a >= half)
+            else:
+                m = np.int64(to.saturate or to.mode == (DOWN if sign else UP))
+        else:
+            table = negative if sign else positive
+            m = locate(a, table[0], table[1], table[2], table[3]) - to.lowest + 1
+            if m > to.max_magnitude:
+                m = to.overflow
+        out[i] = pack(m, np.int64(sign), to.sign_bit)
+
+
+@kernel
+def _encode_by_logarithm(patterns, single, random, to, out, hard):  # type: ignore[no-untyped-def]
+    """Any rounding; returns how many elements are left to integers, their indices in `hard`."""
+    stride = 0 if random.size == 1 else 1
+    unresolved = 0
+    for i in range(patterns.size):
+        sign, a = _widen(np.uint64(patterns[i]), single)
+        m = _special(a, to)
+        if m == _ORDINARY:
+            r, error = _position(np.uint64(a).view(np.float64), to.steps_in_two, to.steps_error)
+            m = settle(np.int64(0), r, error, random[i * stride], sign != 0, to)
+            if m == DOUBT:
+                hard[unresolved] = i
+                unresolved += 1
+        out[i] = pack(m, np.int64(sign), to.sign_bit)
+    return unresolved
+
+
+@kernel
+def _position(x, steps_in_two, steps_error):  # type: ignore[no-untyped-def]
+    """2^F log_base x of a positive double, and a bound of its error."""
+    exponent, log = log2_parts(x)
+    r = steps_in_two * (exponent + log)
+    if log == 0.0 and (exponent == 0 or steps_error == 0.0):
+        return r, 0.0
+    return r, steps_in_two * LOG2_ERROR + abs(r) * 2.0**-50
+
+
+def encode_each(
+    patterns: NDArray[Any], random: UInt32Array, fmt: LNSFormat, to: Target, sides: Sides | None, out: Codes
+) -> None:
+    """The codes of patterns, decided by integers where floating point leaves them open; the stochastic modes have no
+    sides."""
+    single = patterns.itemsize == 4
+    if sides is not None and fmt.base == 2.0 and fmt.fraction_bits <= MOST_THRESHOLDS:
+        positive, negative = (thresholds(fmt.fraction_bits, side) for side in sides)
+        ends = edges(fmt, to.lowest + fmt.max_log)
+        _encode_by_thresholds(patterns, single, positive, negative, *ends, to, out)
+        return
+    hard = np.empty(patterns.shape, np.int64)
+    unresolved = _encode_by_logarithm(patterns, single, random, to, out, hard)
+
+    def case(i: int) -> tuple[Value, bool, int, float]:
+        sign, magnitude = _widen(np.uint64(patterns[i]), single)
+        significand, exponent = FLOAT_TYPES["float64"].split(int(magnitude))
+        position, _ = _position(np.uint64(magnitude).view(np.float64), to.steps_in_two, to.steps_error)
+        return Sum((Term(significand, exponent, Fraction(0)),)), sign != 0, int(random[i % random.size]), position
+
+    left = hard[:unresolved]
+    if sides is not None and unresolved > _FEW:
+        left = left[_encode_by_powers(patterns[left], left, sides, fmt, to, out)]
+    resolve(left, case, fmt, to, out)
+
+
+_FEW = 100
+"""So many elements integers decide sooner than the tables of `lnsnum.kernels.elementary` are made."""
+
+
+@kernel
+def _sides(patterns, single, steps_in_two, half, significand, exponent, positions, sides):  # type: ignore[no-untyped-def]
+    """Fill in the positions where `sides` is empty; else the side of each float from significand 2^(exponent - 63)."""
+    for i in range(patterns.size):
+        _, a = _widen(np.uint64(patterns[i]), single)
+        if sides.size == 0:
+            r, _ = _position(np.uint64(a).view(np.float64), steps_in_two, 1.0)
+            positions[i] = np.int64(math.floor(r) if half else math.floor(r + 0.5))
+            continue
+        e = np.int64(a >> np.uint64(52)) - 1023
+        s = ((a & np.uint64(0xFFFFFFFFFFFFF)) | np.uint64(0x10000000000000)) << np.uint64(11)
+        above = e > exponent[i] or (e == exponent[i] and s > significand[i])
+        sides[i] = 0 if e == exponent[i] and s == significand[i] else (1 if above else -1)
+
+
+def _encode_by_powers(
+    patterns: NDArray[Any], at: NDArray[np.int64], sides_of: Sides, fmt: LNSFormat, to: Target, out: Codes
+) -> NDArray[np.bool_]:
+    """Decide floats next to a boundary by comparing them with it, a power of the base; returns which are still open.
+
+    That is the exact comparison of `lnsnum.kernels.thresholds` with a threshold made for each float. Open are those at
+    the ends of the range, subnormal floats, and floats so near to a position of 2^50 steps that the boundary itself is
+    in doubt.
+    """
+    single, half = patterns.itemsize == 4, to.mode == NEAREST
+    n, sides = np.empty(patterns.shape, np.int64), np.empty(patterns.shape, np.int8)
+    nothing = np.empty(0, np.uint64), np.empty(0, np.int64)
+    _sides(patterns, single, to.steps_in_two, half, *nothing, n, sides[:0])
+    inside: NDArray[np.bool_] = (n > to.lowest) & (n < to.lowest + to.max_magnitude - 2) & (to.steps_in_two < 2.0**40)
+    normal = (patterns & _MAGNITUDE[single]) >= _LEAST_NORMAL[single]
+    open_: NDArray[np.bool_] = ~(inside & normal)
+    n, chosen, where = n[~open_], patterns[~open_], at[~open_]
+    boundary = significands(fmt.base, fmt.fraction_bits + half, 2 * n + 1 if half else n)
+    sides = np.empty(n.shape, np.int8)
+    _sides(chosen, single, to.steps_in_two, half, *boundary, n, sides)
+    negative = (chosen & ~_MAGNITUDE[single]) != 0
+    if half:
+        n += (sides > 0) | ((sides == 0) & (n & 1 == 1))
+    else:
+        upper, lower = (np.array([side == name for side in sides_of]) for name in ("ceil", "floor"))
+        sign = negative.astype(np.int64)
+        n += ((sides > 0) & upper[sign]).astype(np.int64) - ((sides < 0) & lower[sign])
+    out[where] = n - to.lowest + 1 + np.where(negative, to.sign_bit, 0)
+    return open_
+
+
+_MAGNITUDE: dict[bool, Any] = {True: np.uint32(0x7FFFFFFF), False: np.uint64(0x7FFFFFFFFFFFFFFF)}
+_LEAST_NORMAL: dict[bool, Any] = {True: np.uint32(0x00800000), False: np.uint64(0x0010000000000000)}
+
+
+@lru_cache(maxsize=4096)
+def edges(fmt: LNSFormat, log_offset: int) -> tuple[int, int]:
+    """Patterns of the least float64 not below the smallest nonzero magnitude, and not below half of it."""
+    log = log_offset - fmt.max_log
+    return (
+        exact.float64_threshold(fmt.base, log, fmt.fraction_bits),
+        exact.float64_threshold(fmt.base, log, fmt.fraction_bits, halved=True),
+    )
