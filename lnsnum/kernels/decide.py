@@ -132,6 +132,12 @@ def _class_differs_from_zero(odd: int, powers: dict[int, tuple[int, int]]) -> bo
     return carried[0] != 0
 
 
+def _parts(base: float, terms: list[Term], precision: int) -> list[tuple[int, Interval]]:
+    """The terms as coefficient * interval."""
+    powers = [_power(base, p, precision) for _, _, p in terms]
+    return [(c, x._replace(exponent=x.exponent + t)) for (c, t, _), x in zip(terms, powers, strict=True)]
+
+
 def sign_of_sum(base: float, terms: list[Term]) -> int:
     """The sign of the sum of the terms, exactly: -1, 0 or 1."""
     terms = [term for term in terms if term.coefficient]
@@ -140,10 +146,7 @@ def sign_of_sum(base: float, terms: list[Term]) -> int:
         return (1 if signs.pop() else -1) if signs else 0
     precision = FIRST_PRECISION
     while True:
-        parts = []
-        for c, t, p in terms:
-            lo, hi, exponent = _power(base, p, precision)
-            parts.append((c, Interval(lo, hi, exponent + t)))
+        parts = _parts(base, terms, precision)
         sign = _sign_of_intervals(parts, precision)
         if sign:
             return sign
@@ -233,10 +236,7 @@ class Power(NamedTuple):
         precision = FIRST_PRECISION
         while precision <= _EQUAL_PRECISION or len(weights) == 1:
             x = _power(self.base, self.exponent, precision)
-            parts = [(1, x._replace(exponent=x.exponent + twos))]
-            for c, t, p in weights:
-                lo, hi, e = _power(base, p, precision)
-                parts.append((c, Interval(lo, hi, e + t)))
+            parts = [(1, x._replace(exponent=x.exponent + twos)), *_parts(base, weights, precision)]
             sign = _sign_of_intervals(parts, precision)
             if sign:
                 return sign

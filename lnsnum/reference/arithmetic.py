@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
-from typing import Unpack
+from typing import Any, NamedTuple, Unpack
 
 from lnsnum.format import LNSFormat
 from lnsnum.reference.codes import read_operands
@@ -71,22 +71,32 @@ def _dot(pairs: Iterable[tuple[Terms | None, Terms | None]]) -> Terms | None:
     return total
 
 
-def _binary(
-    operation: Callable[[Terms, Terms], Terms | None],
-    a: int,
-    b: int,
-    fmt: LNSFormat,
-    *,
-    b_format: LNSFormat | None = None,
-    out_format: LNSFormat | None = None,
-    a_log_offset: int = 0,
-    b_log_offset: int = 0,
-    out_log_offset: int = 0,
-    **modes: Unpack[Modes],
-) -> int:
+class _Pair(NamedTuple):
+    """The keywords of `Binary` that are not modes, and what they are where they are not given."""
+
+    b_format: LNSFormat | None = None
+    out_format: LNSFormat | None = None
+    a_log_offset: int = 0
+    b_log_offset: int = 0
+    out_log_offset: int = 0
+
+    def read(self, a: int, b: int, fmt: LNSFormat) -> tuple[LNSFormat, list[Terms | None]]:
+        """The result's format, and both values."""
+        pair = (a, fmt, self.a_log_offset), (b, self.b_format, self.b_log_offset)
+        return read_operands(*pair, out_format=self.out_format)
+
+
+def _split(how: Any) -> tuple[_Pair, Any]:
+    """The keywords of `Binary`: those of the pair, and the modes."""
+    modes = dict(how)
+    return _Pair(**{name: modes.pop(name) for name in _Pair._fields if name in modes}), modes
+
+
+def _binary(operation: Callable[[Terms, Terms], Terms | None], a: int, b: int, fmt: LNSFormat, how: Binary) -> int:
     """The code of operation(a, b), rounded once; NaN where one of them is."""
-    out, (x, y) = read_operands((a, fmt, a_log_offset), (b, b_format, b_log_offset), out_format=out_format)
-    return round_sum(None if x is None or y is None else operation(x, y), out, out_log_offset, **modes)
+    pair, modes = _split(how)
+    out, (x, y) = pair.read(a, b, fmt)
+    return round_sum(None if x is None or y is None else operation(x, y), out, pair.out_log_offset, **modes)
 
 
 def multiply(a: int, b: int, fmt: LNSFormat, **how: Unpack[Binary]) -> int:
@@ -95,7 +105,7 @@ def multiply(a: int, b: int, fmt: LNSFormat, **how: Unpack[Binary]) -> int:
     >>> multiply(96, 80, LNSFormat(8, 5))
     112
     """
-    return _binary(product, a, b, fmt, **how)
+    return _binary(product, a, b, fmt, how)
 
 
 def divide(a: int, b: int, fmt: LNSFormat, **how: Unpack[Binary]) -> int:
@@ -104,7 +114,7 @@ def divide(a: int, b: int, fmt: LNSFormat, **how: Unpack[Binary]) -> int:
     >>> divide(96, 80, LNSFormat(8, 5))
     80
     """
-    return _binary(_quotient, a, b, fmt, **how)
+    return _binary(_quotient, a, b, fmt, how)
 
 
 def add(a: int, b: int, fmt: LNSFormat, **how: Unpack[Binary]) -> int:
@@ -113,7 +123,7 @@ def add(a: int, b: int, fmt: LNSFormat, **how: Unpack[Binary]) -> int:
     >>> add(64, 64, LNSFormat(8, 5)), add(64, 32, LNSFormat(8, 5))
     (96, 83)
     """
-    return _binary(plus, a, b, fmt, **how)
+    return _binary(plus, a, b, fmt, how)
 
 
 def subtract(a: int, b: int, fmt: LNSFormat, **how: Unpack[Binary]) -> int:
@@ -122,7 +132,7 @@ def subtract(a: int, b: int, fmt: LNSFormat, **how: Unpack[Binary]) -> int:
     >>> subtract(96, 64, LNSFormat(8, 5)), subtract(64, 64, LNSFormat(8, 5))
     (64, 0)
     """
-    return _binary(lambda x, y: plus(x, y, -1), a, b, fmt, **how)
+    return _binary(lambda x, y: plus(x, y, -1), a, b, fmt, how)
 
 
 def fma(
@@ -152,18 +162,7 @@ def fma(
     return round_sum(total, out, out_log_offset, **modes)
 
 
-def exact_dot(
-    a: Sequence[int],
-    b: Sequence[int],
-    fmt: LNSFormat,
-    *,
-    b_format: LNSFormat | None = None,
-    out_format: LNSFormat | None = None,
-    a_log_offset: int = 0,
-    b_log_offset: int = 0,
-    out_log_offset: int = 0,
-    **modes: Unpack[Modes],
-) -> int:
+def exact_dot(a: Sequence[int], b: Sequence[int], fmt: LNSFormat, **how: Unpack[Binary]) -> int:
     """The code of a_1 b_1 + a_2 b_2 + ..., rounded once.
 
     >>> exact_dot([64, 96, 64], [64, 96, 128 + 64], LNSFormat(8, 5))
@@ -171,12 +170,13 @@ def exact_dot(
     """
     if len(a) != len(b):
         raise ValueError(f"a has {len(a)} codes and b has {len(b)}: give as many of each")
-    out, _ = read_operands((0, fmt, a_log_offset), (0, b_format, b_log_offset), out_format=out_format)
+    pair, modes = _split(how)
+    out, _ = pair.read(0, 0, fmt)  # of no codes too
     pairs = []
     for p, q in zip(a, b, strict=True):
-        x, y = read_operands((int(p), fmt, a_log_offset), (int(q), b_format, b_log_offset), out_format=out)[1]
+        x, y = pair.read(int(p), int(q), fmt)[1]
         pairs.append((x, y))
-    return round_sum(_dot(pairs), out, out_log_offset, **modes)
+    return round_sum(_dot(pairs), out, pair.out_log_offset, **modes)
 
 
 def exact_sum(

@@ -9,68 +9,52 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import mpmath
 
-from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
+from lnsnum.format import LNSFormat
 from lnsnum.reference.codes import check, grid, log_of, place
 from lnsnum.reference.radicals import FIRST_PRECISION, compare, exp2, floor, log2, mp, radical, times
-from lnsnum.reference.rounding import round_radical
+from lnsnum.reference.rounding import How, Modes, round_radical
 
 FLOATS = {"float64": (64, 53, -1022), "float32": (32, 24, -126), "float16": (16, 11, -14), "bfloat16": (16, 8, -126)}
 """Width in bits, precision, and exponent of the least normal number."""
 
 
-def encode(
-    x: float | Fraction,
-    fmt: LNSFormat,
-    *,
-    rounding: Rounding = "nearest",
-    overflow: Overflow = "saturate",
-    underflow: Underflow = "round",
-    log_offset: int = 0,
-    random_bits: int = 0,
-) -> int:
+def encode(x: float | Fraction, fmt: LNSFormat, *, log_offset: int = 0, **modes: Unpack[Modes]) -> int:
     """The code of a real number, an infinity or NaN; `random_bits` is R, the fraction R / 2^32.
 
     >>> encode(1.0, LNSFormat(8, 5)), encode(-Fraction(1, 3), LNSFormat(8, 5))
     (64, 141)
     """
-    check(fmt, (), (log_offset,), random_bits, rounding=rounding, overflow=overflow, underflow=underflow)
+    how = How(**modes)
+    how.check(fmt, log_offset)
     if isinstance(x, float) and math.isnan(x):
         return fmt.nan_code
     if isinstance(x, float) and math.isinf(x):
-        return place(fmt.max_log + log_offset + 1, x < 0, fmt, log_offset, overflow)
+        return place(fmt.max_log + log_offset + 1, x < 0, fmt, log_offset, how.overflow)
     if x == 0:
         return 0
     x, negative = Fraction(x), x < 0
-    return round_radical(radical(abs(x)), negative, fmt, rounding, overflow, underflow, log_offset, random_bits)
+    return round_radical(radical(abs(x)), negative, fmt, log_offset, how)
 
 
 def convert(
-    code: int,
-    fmt: LNSFormat,
-    to: LNSFormat,
-    *,
-    rounding: Rounding = "nearest",
-    overflow: Overflow = "saturate",
-    underflow: Underflow = "round",
-    log_offset: int = 0,
-    out_log_offset: int = 0,
-    random_bits: int = 0,
+    code: int, fmt: LNSFormat, to: LNSFormat, *, log_offset: int = 0, out_log_offset: int = 0, **modes: Unpack[Modes]
 ) -> int:
     """The code in `to` of the number that `code` names in `fmt`.
 
     >>> convert(64, LNSFormat(8, 5), LNSFormat(16, 7))
     16384
     """
-    check(fmt, (code,), (log_offset, out_log_offset), random_bits)
-    check(to, (), (), rounding=rounding, overflow=overflow, underflow=underflow)
+    how = How(**modes)
+    check(fmt, (code,), (log_offset,))
+    how.check(to, out_log_offset)
     if code in (0, fmt.nan_code):
         return to.nan_code if code else 0
     x, negative = grid(fmt, log_of(code, fmt, log_offset)), code > fmt.sign_bit
-    return round_radical(x, negative, to, rounding, overflow, underflow, out_log_offset, random_bits)
+    return round_radical(x, negative, to, out_log_offset, how)
 
 
 def value(code: int, fmt: LNSFormat, *, log_offset: int = 0, precision: int = 256) -> Any:

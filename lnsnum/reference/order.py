@@ -7,9 +7,11 @@ Among the codes of one offset, zero lies between the two smallest and NaN nowher
 
 from __future__ import annotations
 
+from typing import TypedDict, Unpack, cast
+
 from lnsnum.format import LNSFormat, Overflow, Underflow
 from lnsnum.reference.codes import check, log_of, number_of
-from lnsnum.reference.rounding import round_sum
+from lnsnum.reference.rounding import Modes, round_sum
 
 
 def compare(a: int, b: int, fmt: LNSFormat, *, a_log_offset: int = 0, b_log_offset: int = 0) -> int | None:
@@ -99,48 +101,41 @@ def sign(a: int, fmt: LNSFormat) -> int:
     return a if a in (0, fmt.nan_code) else copysign(fmt.bias, a, fmt)
 
 
-def minimum(
-    a: int,
-    b: int,
-    fmt: LNSFormat,
-    *,
-    a_log_offset: int = 0,
-    b_log_offset: int = 0,
-    out_log_offset: int = 0,
-    overflow: Overflow = "saturate",
-    underflow: Underflow = "round",
-) -> int:
+class Choice(TypedDict, total=False):
+    """Keywords of `minimum` and `maximum`: the offsets of a, of b, of the result, and its edges."""
+
+    a_log_offset: int
+    b_log_offset: int
+    out_log_offset: int
+    overflow: Overflow
+    underflow: Underflow
+
+
+def _chosen(wanted: int, a: int, b: int, fmt: LNSFormat, how: Choice) -> int:
+    """The code of b where a compares with it the other way than wanted, else of a."""
+    scales = how.pop("a_log_offset", 0), how.pop("b_log_offset", 0)
+    order = compare(a, b, fmt, a_log_offset=scales[0], b_log_offset=scales[1])
+    code, log_offset = (b, scales[1]) if order == -wanted else (a, scales[0])
+    number = None if order is None else number_of(code, fmt, log_offset)
+    return round_sum(number, fmt, how.pop("out_log_offset", 0), **cast(Modes, how))
+
+
+def minimum(a: int, b: int, fmt: LNSFormat, **how: Unpack[Choice]) -> int:
     """The code of the lesser of a and b; NaN if one is.
 
     >>> minimum(64, 80, LNSFormat(8, 5)), minimum(64, 80, LNSFormat(8, 5), a_log_offset=32, out_log_offset=32)
     (64, 48)
     """
-    order = compare(a, b, fmt, a_log_offset=a_log_offset, b_log_offset=b_log_offset)
-    code, log_offset = (a, a_log_offset) if order is None or order <= 0 else (b, b_log_offset)
-    number = None if order is None else number_of(code, fmt, log_offset)
-    return round_sum(number, fmt, out_log_offset, overflow=overflow, underflow=underflow)
+    return _chosen(-1, a, b, fmt, how)
 
 
-def maximum(
-    a: int,
-    b: int,
-    fmt: LNSFormat,
-    *,
-    a_log_offset: int = 0,
-    b_log_offset: int = 0,
-    out_log_offset: int = 0,
-    overflow: Overflow = "saturate",
-    underflow: Underflow = "round",
-) -> int:
+def maximum(a: int, b: int, fmt: LNSFormat, **how: Unpack[Choice]) -> int:
     """The code of the greater of a and b; NaN if one is.
 
     >>> maximum(64, 80, LNSFormat(8, 5)), maximum(64, 192, LNSFormat(8, 5))
     (80, 64)
     """
-    order = compare(a, b, fmt, a_log_offset=a_log_offset, b_log_offset=b_log_offset)
-    code, log_offset = (a, a_log_offset) if order is None or order >= 0 else (b, b_log_offset)
-    number = None if order is None else number_of(code, fmt, log_offset)
-    return round_sum(number, fmt, out_log_offset, overflow=overflow, underflow=underflow)
+    return _chosen(1, a, b, fmt, how)
 
 
 def clip(

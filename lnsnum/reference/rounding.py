@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TypedDict
+from typing import NamedTuple, TypedDict, Unpack
 
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 from lnsnum.reference.codes import check, grid, place, term
@@ -31,6 +31,20 @@ class Modes(TypedDict, total=False):
     random_bits: int
 
 
+class How(NamedTuple):
+    """The same, and what they are where they are not given."""
+
+    rounding: Rounding = "nearest"
+    overflow: Overflow = "saturate"
+    underflow: Underflow = "round"
+    random_bits: int = 0
+
+    def check(self, fmt: LNSFormat, log_offset: int) -> None:
+        """Refuse what is no mode, no random bits or no offset."""
+        modes = {"rounding": self.rounding, "overflow": self.overflow, "underflow": self.underflow}
+        check(fmt, (), (log_offset,), self.random_bits, **modes)
+
+
 def _side_of_radical(x: Radical, fmt: LNSFormat) -> Side:
     """Where x lies against one term, or against a point between two neighbours, whose weights sum to 1."""
     base = radical(Fraction(fmt.base))
@@ -45,9 +59,9 @@ def _side_of_radical(x: Radical, fmt: LNSFormat) -> Side:
     return side
 
 
-def _round_up(side: Side, lo: int, negative: bool, fmt: LNSFormat, rounding: str, random_bits: int) -> bool:
+def _round_up(side: Side, lo: int, negative: bool, fmt: LNSFormat, how: How) -> bool:
     """Whether E is lo + 1, not lo = floor(r): the table "Encode" of the specification."""
-    share = Fraction(random_bits, 1 << 32)
+    rounding, share = how.rounding, Fraction(how.random_bits, 1 << 32)
     if rounding == "toward_zero" or side(term(fmt, lo)) == 0:
         return False
     if rounding == "nearest":
@@ -62,8 +76,9 @@ def _round_up(side: Side, lo: int, negative: bool, fmt: LNSFormat, rounding: str
     return side(term(fmt, lo, 1 - share) | term(fmt, lo + 1, share)) > 0
 
 
-def _up_from_zero(side: Side, smallest: int, negative: bool, fmt: LNSFormat, rounding: str, random_bits: int) -> bool:
+def _up_from_zero(side: Side, smallest: int, negative: bool, fmt: LNSFormat, how: How) -> bool:
     """Whether x, which is below the smallest, becomes the smallest, not zero: the table "Underflow"."""
+    rounding, random_bits = how.rounding, how.random_bits
     if rounding in ("nearest", "stochastic_log"):
         return side(term(fmt, smallest, Fraction(1, 2))) >= 0
     if rounding == "stochastic_value":
@@ -72,13 +87,12 @@ def _up_from_zero(side: Side, smallest: int, negative: bool, fmt: LNSFormat, rou
 
 
 def _round(
-    side: Side, estimate: Callable[[], Fraction], negative: bool, fmt: LNSFormat, rounding: str, overflow: str,
-    underflow: str, log_offset: int, random_bits: int,
-) -> int:  # fmt: skip
+    side: Side, estimate: Callable[[], Fraction], negative: bool, fmt: LNSFormat, log_offset: int, how: How
+) -> int:
     """The code of the number that `side` and the sign tell of; `estimate` is close to r, and need not be exact."""
     smallest = 1 - fmt.bias + log_offset
     if side(term(fmt, smallest)) < 0:
-        if underflow == "saturate" or _up_from_zero(side, smallest, negative, fmt, rounding, random_bits):
+        if how.underflow == "saturate" or _up_from_zero(side, smallest, negative, fmt, how):
             return 1 | (fmt.sign_bit if negative else 0)
         return 0
     lo = math.floor(estimate())
@@ -86,35 +100,24 @@ def _round(
         lo -= 1
     while side(term(fmt, lo + 1)) >= 0:
         lo += 1
-    log = lo + _round_up(side, lo, negative, fmt, rounding, random_bits)
-    return place(log, negative, fmt, log_offset, overflow)
+    log = lo + _round_up(side, lo, negative, fmt, how)
+    return place(log, negative, fmt, log_offset, how.overflow)
 
 
-def round_radical(
-    x: Radical, negative: bool, fmt: LNSFormat, rounding: str, overflow: str, underflow: str, log_offset: int,
-    random_bits: int,
-) -> int:  # fmt: skip
+def round_radical(x: Radical, negative: bool, fmt: LNSFormat, log_offset: int, how: How) -> int:
     """The code of a radical with a sign, rounded once."""
 
     def estimate() -> Fraction:
         return Fraction(log2(x, 256), log2(grid(fmt, 1), 256))
 
     side = _side_of_radical(x, fmt)
-    return _round(side, estimate, negative, fmt, rounding, overflow, underflow, log_offset, random_bits)
+    return _round(side, estimate, negative, fmt, log_offset, how)
 
 
-def round_sum(
-    x: Terms | None,
-    fmt: LNSFormat,
-    log_offset: int,
-    *,
-    rounding: Rounding = "nearest",
-    overflow: Overflow = "saturate",
-    underflow: Underflow = "round",
-    random_bits: int = 0,
-) -> int:
+def round_sum(x: Terms | None, fmt: LNSFormat, log_offset: int, **modes: Unpack[Modes]) -> int:
     """The code of a sum, rounded once; None is NaN."""
-    check(fmt, (), (log_offset,), random_bits, rounding=rounding, overflow=overflow, underflow=underflow)
+    how = How(**modes)
+    how.check(fmt, log_offset)
     if x is None:
         return fmt.nan_code
     base = Fraction(fmt.base)
@@ -125,7 +128,7 @@ def round_sum(
     if list(size.values()) == [1]:
         log = next(iter(size)) * (1 << fmt.fraction_bits)
         if log.denominator == 1 and log >= 1 - fmt.bias + log_offset:  # on the grid: no mode moves it
-            return place(int(log), sign < 0, fmt, log_offset, overflow)
+            return place(int(log), sign < 0, fmt, log_offset, how.overflow)
 
     def side(terms: Terms) -> int:
         return sign_of(plus(size, terms, -1), base)
@@ -142,4 +145,4 @@ def round_sum(
         with mp.workprec(wanted + 32):
             return Fraction(int(mp.floor(mp.ldexp(mp.log(total) / mp.ln2, wanted)))) / (1 << wanted) / step
 
-    return _round(side, estimate, sign < 0, fmt, rounding, overflow, underflow, log_offset, random_bits)
+    return _round(side, estimate, sign < 0, fmt, log_offset, how)
