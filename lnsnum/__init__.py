@@ -17,6 +17,8 @@ from lnsnum.format import (
     lns32f23,
 )
 from lnsnum.kernels.rounding import random_bits
+from lnsnum.kernels.threads import get_num_threads, set_num_threads
+from lnsnum.operations.weight_only import weight_only_matmul
 from lnsnum.tensor import LNSTensor
 from lnsnum.weight_file import WeightFileError, load_weights, save_weights
 
@@ -30,6 +32,7 @@ __all__ = [
     "decode",
     "encode",
     "fit_log_offset",
+    "get_num_threads",
     "lns4f1",
     "lns6f2",
     "lns8f3",
@@ -43,4 +46,6 @@ __all__ = [
     "load_weights",
     "random_bits",
     "save_weights",
+    "set_num_threads",
+    "weight_only_matmul",
 ]

@@ -32,6 +32,8 @@ from lnsnum.kernels.elementary import CELL_RANGE, CELLS, power_of_half, signific
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.kernels.threads import Team, in_chunks
 
+__all__ = ["decode"]
+
 _FEW = 100
 """Of more scales none gets a table."""
 

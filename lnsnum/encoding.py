@@ -37,6 +37,8 @@ from lnsnum.kernels.scalar_encoding import Sides, edges, encode_each
 from lnsnum.kernels.threads import Part, Team, in_parts
 from lnsnum.kernels.thresholds import ONE, threshold
 
+__all__ = ["encode", "fit_log_offset"]
+
 SIDES: dict[Rounding, Sides] = {
     "nearest": ("nearest", "nearest"),
     "toward_zero": ("floor", "floor"),

@@ -17,6 +17,32 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+__all__ = [
+    "Dyadic",
+    "Interval",
+    "ceil_log",
+    "compare",
+    "compare_intervals",
+    "compare_sum",
+    "divide",
+    "equal_powers",
+    "fixed_point",
+    "float64_threshold",
+    "floor_log",
+    "floor_rescaled_log",
+    "log2_bracket",
+    "log_ratio",
+    "multiply",
+    "nearest_float64",
+    "nearest_log",
+    "power",
+    "primitive_root",
+    "rational_power",
+    "significand64",
+    "split_float",
+    "step_minus_one",
+]
+
 FIRST_PRECISION = 96
 
 FLOAT64_INFINITY = 0x7FF0_0000_0000_0000

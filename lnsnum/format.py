@@ -19,6 +19,25 @@ import numpy as np
 
 from lnsnum.exact import nearest_float64
 
+__all__ = [
+    "MAX_LOG_OFFSET",
+    "LNSFormat",
+    "Modes",
+    "Overflow",
+    "Rounding",
+    "Underflow",
+    "lns4f1",
+    "lns6f2",
+    "lns8f3",
+    "lns8f4",
+    "lns8f5",
+    "lns10f5",
+    "lns12f6",
+    "lns16f7",
+    "lns16f10",
+    "lns32f23",
+]
+
 Rounding = Literal["nearest", "toward_zero", "up", "down", "stochastic_log", "stochastic_value"]
 """nearest, ties to even, and the stochastic modes are defined in docs/number_format.md; each names its axis."""
 
@@ -40,6 +59,7 @@ class Modes(TypedDict, total=False):
 
 
 MAX_LOG_OFFSET = 1 << 30
+"""The greatest size of a log_offset, in code steps."""
 
 _NAME = re.compile(r"lns([1-9][0-9]*)f(0|[1-9][0-9]*)(?:b(0x[0-9a-f.]+p[+-]?[0-9]+))?")
 

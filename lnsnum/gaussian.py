@@ -31,6 +31,15 @@ from lnsnum.kernels.decide import Sum, Term, decide
 from lnsnum.kernels.elementary import exp2_and_complement, log2_parts
 from lnsnum.kernels.rounding import DOUBT, settle, steps_in_two, target, unbounded
 
+__all__ = [
+    "Cotransformation",
+    "Exact",
+    "FromFunctions",
+    "GaussianLog",
+    "LinearInterpolation",
+    "Mitchell",
+]
+
 Steps = NDArray[np.int64]
 
 _TINY = 2.0**-41

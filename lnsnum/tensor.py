@@ -28,6 +28,8 @@ from lnsnum.operations.accumulate import Order
 from lnsnum.operations.operation import OutLogOffset
 from lnsnum.reduction import Accumulator
 
+__all__ = ["LNSTensor"]
+
 Axis = int | tuple[int, ...] | None
 
 

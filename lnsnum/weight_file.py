@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Weights = dict[str, LNSTensor | NDArray[Any]]
+"""The tensors of a file, by name."""
 
 
 def save_weights(

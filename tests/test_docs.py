@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import importlib
 import io
 import re
 import shlex
@@ -104,38 +103,6 @@ def test_commands_of_the_docs_name_files_that_exist():
     for page in PAGES:
         for script in re.findall(r"python (benchmarks/\S+\.py)", page.read_text()):
             assert (ROOT / script).exists(), script
-
-
-@pytest.mark.parametrize("name", ["lnsnum", "lnsnum.torch_bridge"])
-def test_every_public_name_is_documented(name):
-    module = importlib.import_module(name)
-    for public in module.__all__:
-        value = getattr(module, public)
-        if callable(value):
-            assert value.__doc__, public
-
-
-SURFACE = ["arithmetic", "reduction", "gaussian", "certify", "strategies", "testing.law_suite", "conversion"]
-
-
-@pytest.mark.parametrize("name", SURFACE)
-def test_every_public_function_has_a_docstring(name):
-    module = importlib.import_module(f"lnsnum.{name}")
-    own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", None) == module.__name__}
-    public = {n: v for n, v in own.items() if callable(v) and not n.startswith("_")}
-    assert public
-    for public_name, value in public.items():
-        assert value.__doc__, public_name
-
-
-def test_every_operation_is_in_the_specification():
-    """The functions of lnsnum.arithmetic, by name, in the table of docs/number_format.md."""
-    from lnsnum import arithmetic
-
-    page = (ROOT / "docs" / "number_format.md").read_text()
-    names = {n for n, v in vars(arithmetic).items() if getattr(v, "__module__", None) == arithmetic.__name__}
-    functions = {n for n in names if n.islower() and not n.startswith("_") and n != "order_key"}
-    assert {n for n in functions if f"`{n}(" not in page} == set()
 
 
 def test_the_version_has_one_source():

@@ -28,6 +28,7 @@ LAYOUT_VERSION = 2
 """What is written. Layout 1, without checksums and packed tensors, is read too."""
 
 METADATA_KEY, CHECKSUM_KEY = "lnsnum", "lnsnum_crc32"
+"""The entries of a file's metadata that hold its description, and the checksum of that."""
 
 LARGEST_HEADER = 100_000_000
 """Bytes: the limit of safetensors."""

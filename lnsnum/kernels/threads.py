@@ -21,6 +21,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["get_num_threads", "set_num_threads"]
+
 T = TypeVar("T")
 
 

@@ -30,6 +30,7 @@ from lnsnum.operations.linear import KEEP, linear
 from lnsnum.operations.operation import Operand, Result
 
 Order = Literal["sequential", "pairwise"]
+"""In which order a bit-true sum adds its terms: one after another, or neighbours first, level by level."""
 
 
 class Terms(NamedTuple):

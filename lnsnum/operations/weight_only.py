@@ -28,6 +28,8 @@ from lnsnum.kernels.codes import WIDEST_TABLE, Codes, LogOffset, check_codes, ch
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.threads import Team, in_chunks
 
+__all__ = ["error_bound", "weight_only_matmul"]
+
 LANES = 128
 """Partial sums of each element of the result: a power of two."""
 
@@ -123,8 +125,8 @@ def multiply(
         tables, which = chosen
         codes = np.ascontiguousarray(codes)
         words = _words(codes)
-        run = partial(_by_codes, codes) if words is None else partial(_by_words, words)
-        in_chunks(partial(run, tables, which, vectors, out), rows, least, alignment=1, threads=threads)
+        run = partial(_by_codes, codes if words is None else words, tables, which, vectors, out)
+        in_chunks(run, rows, least, alignment=1, threads=threads)
     return out.reshape(*x.shape[:-1], rows)
 
 
@@ -176,28 +178,20 @@ def _sum_products(tile, x, lanes, i, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _by_codes(codes, tables, which, x, out, begin, end):  # type: ignore[no-untyped-def]
-    """Rows of W as codes of any size."""
+def _by_codes(rows, tables, which, x, out, begin, end):  # type: ignore[no-untyped-def]
+    """Rows of W as codes of one or two bytes, or as words of eight codes of a byte."""
     patterns, lanes = np.zeros(x.shape[1] * LANES, np.uint32), np.empty(LANES, np.float32)
     tile = patterns.view(np.float32).reshape(x.shape[1], LANES)
     for i in range(begin, end):
-        row, table = codes[i], tables[which[i]]
-        for k in range(row.size):
-            patterns[k] = table[row[k]]
-        _sum_products(tile, x, lanes, i, out)
-
-
-@kernel
-def _by_words(words, tables, which, x, out, begin, end):  # type: ignore[no-untyped-def]
-    """Rows of W as words of eight codes."""
-    patterns, lanes = np.zeros(x.shape[1] * LANES, np.uint32), np.empty(LANES, np.float32)
-    tile = patterns.view(np.float32).reshape(x.shape[1], LANES)
-    for i in range(begin, end):
-        row, table = words[i], tables[which[i]]
-        for k in range(row.size):
-            word = row[k]  # into a register, once: for all that the compiler knows, patterns is the same memory
-            for byte in range(8):
-                patterns[8 * k + byte] = table[(word >> np.uint64((8 * byte) ^ _FIRST)) & np.uint64(255)]
+        row, table = rows[i], tables[which[i]]
+        if rows.itemsize < 8:
+            for k in range(row.size):
+                patterns[k] = table[row[k]]
+        else:
+            for k in range(row.size):
+                word = row[k]  # into a register, once: for all that the compiler knows, patterns is the same memory
+                for byte in range(8):
+                    patterns[8 * k + byte] = table[(word >> np.uint64((8 * byte) ^ _FIRST)) & np.uint64(255)]
         _sum_products(tile, x, lanes, i, out)
 
 

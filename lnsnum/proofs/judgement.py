@@ -92,3 +92,4 @@ def judgement_markdown(name: str, judgements: list[Judgement]) -> str:
 _ENDS = " / ".join(f"{end:g}" for end in EDGES[:-1])
 JUDGEMENT_HEAD = f"""| Gaussian logarithm | | z with an error up to {_ENDS} / more ulp | worst | monotone | rounding |
 | --- | --- | --- | --- | --- | --- |"""
+"""Of the table that `judgement_markdown` gives the rows of."""

@@ -10,6 +10,8 @@ from lnsnum.files.layout import Description
 from lnsnum.toolbox.loss import Loss, loss_between
 from lnsnum.toolbox.values import Scale, values_of
 
+__all__ = ["Comparison"]
+
 _PIECE = 1 << 15
 """Elements at a time: their doubles stay in the cache."""
 

@@ -34,6 +34,13 @@ from lnsnum.toolbox.sources import Source, open_source
 from lnsnum.toolbox.values import Scale, decoded, values_of
 from lnsnum.weight_file import save_tensors
 
+__all__ = [
+    "PROVENANCE",
+    "ConversionReport",
+    "TensorReport",
+    "convert_file",
+]
+
 PROVENANCE = "lnsnum.convert"
 """The metadata entry that says what a file was made from, and how: a JSON object."""
 

@@ -16,6 +16,13 @@ from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import WIDEST_TABLE, Codes
 from lnsnum.kernels.compiling import kernel
 
+__all__ = [
+    "Bins",
+    "CodeCount",
+    "CodeSummary",
+    "LogCount",
+]
+
 Counts = NDArray[np.int64]
 
 MOST_BINS = 256

@@ -26,6 +26,13 @@ from lnsnum.toolbox.reading import Progress, selected, side_by_side
 from lnsnum.toolbox.sources import Source, open_source
 from lnsnum.toolbox.values import Scale
 
+__all__ = [
+    "FileDifference",
+    "PlainMoves",
+    "TensorDifference",
+    "diff_weights",
+]
+
 
 @dataclass(frozen=True)
 class PlainMoves:

@@ -30,6 +30,8 @@ from lnsnum.toolbox.export_targets.numpy_arrays import Values, write_arrays
 from lnsnum.toolbox.export_targets.plain_names import plain_names
 from lnsnum.toolbox.reading import Progress, selected
 
+__all__ = ["Export", "Target", "export"]
+
 Target = Literal["c", "readmemh", "npy"]
 """C99 source, memories for Verilog's $readmemh, or .npy files."""
 

@@ -27,6 +27,13 @@ from lnsnum.toolbox.reading import Progress, selected, side_by_side
 from lnsnum.toolbox.sources import Source, open_source
 from lnsnum.toolbox.values import Scale
 
+__all__ = [
+    "CodeReport",
+    "FileReport",
+    "TensorReport",
+    "inspect_weights",
+]
+
 Range = tuple[float, float]
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from lnsnum.kernels.compiling import kernel
 
+__all__ = ["Loss", "loss_between"]
+
 Floats = NDArray[np.float64]
 
 

@@ -18,6 +18,8 @@ from lnsnum.kernels.codes import WIDEST_TABLE, Codes
 from lnsnum.kernels.compiling import kernel
 from lnsnum.toolbox.counting import Counts
 
+__all__ = ["STEP_BINS", "MoveCount", "Moves"]
+
 STEP_BINS = 33
 """Bins of steps: |steps| of 1, 2, 3 to 4, 5 to 8, ..., 2^31 + 1 to 2^32: no two codes of a format are further apart."""
 

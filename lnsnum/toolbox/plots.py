@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from lnsnum.files.atomic import replacing, shown
 from lnsnum.toolbox.inspection import CodeReport, FileReport, TensorReport
 
+__all__ = ["plot_codes"]
+
 MOST_PANELS = 15
 """Tensors that get a panel: of more, the largest."""
 

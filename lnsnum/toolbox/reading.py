@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from lnsnum.files.atomic import StrPath
 from lnsnum.files.layout import refuse
 
+__all__ = ["Progress", "selected", "side_by_side"]
+
 Progress = Callable[[int, int], None]
 """Told, now and then, how many bytes of how many are done."""
 

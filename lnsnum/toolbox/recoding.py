@@ -23,6 +23,13 @@ from lnsnum.kernels.codes import WIDEST_TABLE, Codes, LogOffset
 from lnsnum.kernels.rounding import random_bits
 from lnsnum.toolbox.values import Scale
 
+__all__ = [
+    "Greatest",
+    "Target",
+    "to_codes",
+    "to_floats",
+]
+
 Integers = NDArray[np.int64]
 Where = slice | Integers
 

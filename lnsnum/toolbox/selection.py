@@ -14,6 +14,8 @@ from typing import Any
 from lnsnum.files.layout import Description
 from lnsnum.kernels.codes import FLOAT_TYPES
 
+__all__ = ["Selection"]
+
 
 @dataclass(frozen=True)
 class Selection:

@@ -28,12 +28,20 @@ from lnsnum.toolbox.file_kinds.safetensors_files import open_safetensors
 from lnsnum.toolbox.file_kinds.torch_files import open_torch
 from lnsnum.toolbox.file_kinds.zip_members import open_archive
 
+__all__ = [
+    "KNOWN",
+    "Reader",
+    "Source",
+    "open_source",
+]
+
 _TORCH_BEFORE_1_6 = re.compile(
     rb"\x80[\x02-\x05](?:\x95.{8})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", re.DOTALL
 )
 """A pickle, of any protocol that has it so, of torch's number 0x1950a86a20f9469cfc6c."""
 
 KNOWN = "safetensors (.safetensors, an index), NumPy (.npz, .npy) and PyTorch (.pt, .pth, .bin) files"
+"""The kinds in words, for errors."""
 
 
 class Reader(Protocol):

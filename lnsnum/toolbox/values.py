@@ -20,6 +20,8 @@ from lnsnum.files.layout import Description
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import WIDEST_TABLE, LogOffset
 
+__all__ = ["Scale", "decoded", "values_of"]
+
 Floats = NDArray[np.float64]
 
 _LONG_RUN = 4096

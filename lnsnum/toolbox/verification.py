@@ -17,6 +17,8 @@ from lnsnum.files.sharded import differences, find_set, shards_of, weight_map_of
 from lnsnum.files.single import WeightFile, check_regular, open_file
 from lnsnum.toolbox.reading import Progress
 
+__all__ = ["Verification", "verify_weights"]
+
 
 @dataclass(frozen=True)
 class Verification:
