@@ -19,6 +19,7 @@ from lnsnum.operations import float_sums
 from lnsnum.reduction import dot, error_bound, matmul, mean, prod
 from lnsnum.reduction import sum as lns_sum
 from lnsnum.reference.rounding import round_sum
+from lnsnum.reference.sums import sign_of
 
 KINDS = ["float64", "float32"]
 lns16f2, lns16f0, lns32f3 = LNSFormat(16, 2), LNSFormat(16, 0), LNSFormat(32, 3)
@@ -62,10 +63,11 @@ def check(found, offset, terms, bound, fmt, divisor=1, fitted=False):
     low, high = ends(terms, bound, divisor)
     codes = [round_sum(sum_, fmt, offset) for sum_ in (low, high)]
     assert place(codes[0], fmt) <= place(int(found), fmt) <= place(codes[1], fmt)
-    if fitted:
-        assert any(round_sum(s, fmt, offset, overflow="nan") != fmt.nan_code for s in (low, high))
-        if offset > -MAX_LOG_OFFSET and found != 0:
-            assert fmt.nan_code in [round_sum(s, fmt, offset - 1, overflow="nan") for s in (low, high)]
+    if fitted and found != 0:
+        if sign_of(low, Fraction(fmt.base)) == sign_of(high, Fraction(fmt.base)):
+            assert any(round_sum(end, fmt, offset, overflow="nan") != fmt.nan_code for end in (low, high))
+        if offset > -MAX_LOG_OFFSET:
+            assert fmt.nan_code in [round_sum(end, fmt, offset - 1, overflow="nan") for end in (low, high)]
 
 
 @st.composite
@@ -105,7 +107,7 @@ def attempt(function):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data(), fmt=st.sampled_from(FORMATS))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_sums_and_means(kind, data, fmt):
     if kind == "float32" and fmt.base > 2.0**100:
         fmt = lns16f2  # one factor of the base is more than float32 holds
@@ -127,7 +129,7 @@ def test_sums_and_means(kind, data, fmt):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data(), fmt=st.sampled_from(FORMATS))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_products_of_matrices(kind, data, fmt):
     """Every element by its own terms, although they share rows and columns."""
     if kind == "float32" and fmt.base > 2.0**100:
