@@ -50,17 +50,22 @@ def _round_significand(s, exponent, mantissa_bits, max_exponent):  # type: ignor
     """The bit pattern of s 2^(exponent - 63), s from 2^63 on, to nearest with ties to even, once."""
     if exponent > max_exponent:
         return np.uint64(2 * max_exponent + 1) << np.uint64(mantissa_bits)
+    # the leading one of s is added to the exponent field below, hence the - 1
     biased = exponent + max_exponent - 1
     drop = np.int64(63 - mantissa_bits)
+    # a subnormal number: more bits are dropped, and the exponent field is 0
     if biased < 0:
         drop, biased = drop - biased, np.int64(0)
+    # below half of the least subnormal
     if drop > 64:
         return np.uint64(0)
     half = np.uint64(1) << np.uint64(drop - 1)
     kept = s >> np.uint64(drop) if drop < 64 else np.uint64(0)
     rest = s - (kept << np.uint64(drop)) if drop < 64 else s
+    # a carry out of the mantissa goes into the exponent, which is what it must
     kept += np.uint64(rest > half or (rest == half and kept & np.uint64(1) == np.uint64(1)))
     pattern = (np.uint64(biased) << np.uint64(mantissa_bits)) + kept
+    # rounded up beyond the greatest: infinity
     return min(pattern, np.uint64(2 * max_exponent + 1) << np.uint64(mantissa_bits))
 
 
@@ -86,6 +91,7 @@ def decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
 def _make_decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
     to = FLOAT_TYPES[dtype]
     logs = np.arange(log_offset - fmt.max_log, log_offset + fmt.max_log + 1)
+    # at base 2 an octave of significands serves all E
     if fmt.base == 2.0 and fmt.bits <= WIDEST_TABLE:
         fraction, _ = _exact_significands(2.0, fmt.fraction_bits, 0, 1 << fmt.fraction_bits)
         significand = fraction[logs & ((1 << fmt.fraction_bits) - 1)]
@@ -125,19 +131,25 @@ def _decode_plainly(codes, max_magnitude, shift, cells, error, mantissa_bits, ma
     greatest, nan_code = np.uint32(max_magnitude), np.uint32(max_magnitude + 1)
     drop = 52 - mantissa_bits
     half, low_bits = np.int64(1) << (drop - 1), (np.int64(1) << drop) - 1
+    # the error of the double in units of its last place
     bound = np.int64(error * 2.0**53) + 1
+    # from the exponent field of float64 to the narrower one
     excess = (np.int64(1023) - max_exponent) << mantissa_bits
     infinity = (np.int64(2) * max_exponent + 1) << mantissa_bits
+    # of normal numbers; and below half of the least subnormal one there is only zero
     least, half_least = np.int64(1) << mantissa_bits, -np.int64(mantissa_bits + 1) << mantissa_bits
     sign_bit = (max_exponent + 1 << mantissa_bits) << 1
     count = 0
     for i in range(codes.size):
         code = np.uint32(codes[i])
         m = np.int32(code & greatest)
+        # `power_of_half` counts downwards, in cells
         y = -(np.float64(m) + np.float64(shift)) * cells
         h, q = power_of_half(max(min(y, CELL_RANGE), -CELL_RANGE))
         bits = np.float64(h - h * q).view(np.int64)
+        # rounded to nearest by an addition: a tie would be rounded up, but ties are left open
         pattern = min(((bits + half) >> drop) - excess, infinity)
+        # the dropped bits are within the error of one half, or the result is subnormal and not surely zero
         is_open = (abs((bits & low_bits) - half) <= bound or pattern < least) and pattern >= half_least and m != 0
         count += is_open
         pattern = pattern | (sign_bit if code > greatest else np.int64(0)) if pattern > 0 else np.int64(0)
@@ -149,6 +161,7 @@ def _decode_plainly(codes, max_magnitude, shift, cells, error, mantissa_bits, ma
 def _decode_wide(codes: Codes, fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
     """Bit patterns of one-dimensional codes of a format too wide for a table, at one scale."""
     steps, steps_error = steps_in_two(fmt)
+    # float64 needs more accuracy than arithmetic of doubles has; the bounds of the error are those of such K
     if dtype == "float64" or not 1.0 <= steps <= 2.0**40:
         return _decode_by_powers(codes, fmt, np.int64(log_offset), dtype)
     to = FLOAT_TYPES[dtype]
@@ -160,6 +173,7 @@ def _decode_wide(codes: Codes, fmt: LNSFormat, log_offset: int, dtype: str) -> N
         for start in range(begin, end, _BLOCK):
             block, patterns = codes[start : min(start + _BLOCK, end)], out[start : min(start + _BLOCK, end)]
             if _decode_plainly(block, *rule, patterns):
+                # -0 marks them: decode gives +0 for zero, and no other code gives it
                 left = np.flatnonzero(patterns == 1 << (to.bits - 1))
                 patterns[left] = _decode_by_powers(block[left], fmt, np.int64(log_offset), dtype, threads=1)
 

@@ -58,10 +58,12 @@ def float_patterns(x: ArrayLike, dtype: str | None) -> NDArray[Any]:
     if name == "bfloat16":
         if array.dtype.name not in ("bfloat16", "uint16"):
             raise TypeError(f"bfloat16 comes as an array of uint16 bit patterns, not of {array.dtype}")
+        # bfloat16 is the upper half of a float32, as bits: a shift widens it
         native = array if array.dtype.isnative else array.byteswap().view(array.dtype.newbyteorder("="))
         return np.asarray(native, order="C").view(np.uint16).astype(np.uint32) << np.uint32(16)
     if array.dtype.name != name:
         raise TypeError(f"dtype={name!r} was given for an array of {array.dtype}: leave it out, or convert the array")
+    # float16 goes by way of float32, exactly; only float64 needs 64 bits
     wide = np.float64 if name == "float64" else np.float32
     return np.asarray(array, dtype=wide, order="C").view(np.uint64 if wide is np.float64 else np.uint32)
 
@@ -112,6 +114,7 @@ def encode(
     patterns, bits, key = read(x, dtype, random_bits, key, **modes)
     offset = check_offsets(log_offset, patterns.shape)
     if key is not None and not isinstance(offset, int):
+        # words belong to elements of the whole array: blocks of one scale are not in its order, so all are drawn first
         bits, key = (_draw(key, patterns.size).reshape(patterns.shape),), None
     block = partial(_encode_block, fmt=fmt, key=key, **modes)
     return by_offset(block, offset, fmt.dtype, patterns, *bits)
@@ -174,11 +177,13 @@ def encode_patterns(
     if fill is None:
         encode_each(patterns, random if key is None else _draw(key, patterns.size), fmt, to, sides, out)
         return
+    # each part has written its codes; what it is not sure of is written once more
     left = in_parts(fill, patterns.size, _PARALLEL, threads=threads)
     if left.size:
         if key is None:
             part = random[left] if random.size > 1 else random
         elif left.size <= _FEW:
+            # the words that the vectors drew: each is a function of its element's index
             part = np.concatenate([_draw(key, 1, start=i) for i in left])
         else:
             part = _draw(key, patterns.size)[left]
@@ -207,7 +212,9 @@ def _vector_fill(
 ) -> Part | None:
     """fill(begin, end, hard) writes those codes and says how many it leaves open; None where no vectors serve."""
     steps, single = to.steps_in_two, patterns.itemsize == 4
+    # signed, so that the sign bit is a comparison with 0 and shifts copy it
     signed = patterns.view(f"i{patterns.itemsize}")
+    # the loops need an integer K: positions of powers of two are then integers, and all others irrational
     if to.steps_error != 0.0 or steps != int(steps) or patterns.size < vector_encoding.CHUNK:
         return None
     if single and fmt.bits <= 16 and steps <= vector_encoding.MOST_STEPS:
@@ -221,6 +228,7 @@ def _vector_fill(
 
             return fill_by_counting
         drawn = (0, 0, 0) if key is None else key
+        # one word for all is a stand-in where none is needed; cut into parts it would be empty
         stochastic = random.size > 1
 
         def fill(begin: int, end: int, hard: NDArray[np.int64]) -> int:
@@ -248,7 +256,9 @@ def _counts(fmt: LNSFormat, log_offset: int) -> vector_encoding.Counts:
     exact_ones = [threshold(fmt.fraction_bits, "nearest", log) - ONE for log in range(1, steps + 1)]
     least = [-(-mantissa >> 29) for mantissa in exact_ones]  # the least float32 mantissa that is not below
     never = 1 << 23
+    # thresholds that no mantissa reaches, so that the loop has a fixed number of them
     padded = [min(mantissa, never) for mantissa in least] + [never] * (vector_encoding.MOST_COUNTED - steps)
+    # a float64 pattern as that of the least float32 not below: its exponent moved by 896, rounded up
     half = -(-(edges(fmt, log_offset)[1] - (896 << 52)) >> 29)
     half = min(max(half, 0x00800000), FLOAT_TYPES["float32"].infinity)
     return vector_encoding.Counts(np.array(padded, np.int32), np.int32(half))
@@ -281,6 +291,7 @@ def greatest_log(patterns: NDArray[Any], fmt: LNSFormat, rounding: Rounding) -> 
     logs = []
     for negative in (False, True):
         eligible = (magnitude < source.infinity) & (is_negative == negative)
+        # the greatest pattern is the greatest float; the signs apart, as up and down round them to different sides
         greatest = int(np.max(magnitude, where=eligible, initial=0))
         if greatest:
             logs.append(_round_log(*source.split(greatest), negative, fmt, rounding))

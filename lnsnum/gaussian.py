@@ -68,16 +68,21 @@ def gaussian_position(z, subtracted, steps, steps_error):  # type: ignore[no-unt
     The value is exact where the error is 0. Beyond the last z whose value counts it is +-2^-41 with that error: not 0,
     and too small to reach any boundary but the one it stands at.
     """
+    # 1 + 1 = 2: K steps
     if z == 0:
         return steps, steps_error
+    # 1 - 1/2 = 1/2: -K steps
     if subtracted and z == steps:
         return -steps, steps_error
     t, d = exp2_and_complement(z / steps)
+    # log2(1 + t) is t / ln 2 but for t^2, 2^-31 of it; to add t to 1 would lose its last bits
     if t < 2.0**-30:
         r = steps * t * 1.4426950408889634
+        # hi is an integer and this is not 0: which way a directed mode goes depends on the sign alone
         if r < 2.0**-40:
             return (-_TINY, _TINY) if subtracted else (_TINY, _TINY)
         return (-r if subtracted else r), r * 2.0**-28
+    # d = 1 - 2^-u comes accurate from `exp2_and_complement`: computed here it would cancel near z = 0
     exponent, log = log2_parts(d if subtracted else 1.0 + t)
     r = steps * (exponent + log)
     return r, steps * 2.0**-49 + abs(r) * 2.0**-50
@@ -101,11 +106,13 @@ def exact_steps(
     z: Steps, fmt: LNSFormat, subtracted: bool, *, rounding: Rounding = "nearest", parity: int = 0
 ) -> Steps:
     """hi + sb(z) or db(z) for hi = parity, correctly rounded (toward_zero is the floor), minus hi."""
+    # room on both sides of hi = 0: E of a step, not a code, is wanted
     to = unbounded(target(fmt, 0, rounding=rounding))
     out, hard = np.empty(z.shape, np.int64), np.empty(z.shape, np.int64)
     unresolved = _round_all(z, subtracted, parity, to, out, hard)
     for i in hard[:unresolved]:
         steps = 1 << fmt.fraction_bits
+        # base^parity (1 +- base^-z), exactly
         lesser = Term(-1 if subtracted else 1, 0, Fraction(parity - int(z[i]), steps))
         value = Sum((Term(1, 0, Fraction(parity, steps)), lesser))
         position, _ = gaussian_position(z[i], subtracted, to.steps_in_two, to.steps_error)
@@ -153,6 +160,7 @@ class Mitchell:
     def db(self, z: Steps, fmt: LNSFormat) -> Steps:
         """The same lines for log2 of 1 - 2^-u = (1 + x) 2^-n."""
         rest = 1.0 - _antilog(_octaves(z, fmt))
+        # at z near 0 the line for 2^-u reaches 1: the logarithm is cut at two bits below the format's grid
         significand, exponent = np.frexp(np.maximum(rest, 2.0 ** -(fmt.fraction_bits + 2)))
         return np.minimum(_to_steps(2.0 * significand - 1.0 + exponent - 1, fmt), 0)
 
@@ -190,11 +198,13 @@ class LinearInterpolation:
 
     def db(self, z: Steps, fmt: LNSFormat) -> Steps:
         """From the table before the first line, then on the lines, 0 beyond the last."""
+        # z = 0 is x - x, which is not asked of db
         first = max(int(self.table_octaves * steps_in_two(fmt)[0]), 1)
         return np.where(z < first, exact_steps(np.asarray(z, np.int64), fmt, True), self._lines(z, fmt, True, first))
 
     def _lines(self, z: Steps, fmt: LNSFormat, subtracted: bool, first: int) -> Steps:
         last = max(last_step(fmt), first + self.segments)
+        # whole z, nearly equally far apart, so that the exact steps serve as values
         nodes = first + (np.arange(self.segments + 1) * (last - first)) // self.segments
         values = exact_steps(nodes.astype(np.int64), fmt, subtracted)
         return np.rint(np.interp(z, nodes, values)).astype(np.int64)
@@ -231,6 +241,7 @@ class Cotransformation:
         low_bits = steps.bit_length() // 2
         low, near = z & ((1 << low_bits) - 1), z < steps
         high = z - low
+        # where one of the halves is 0 a single table has the value, exactly rounded
         cut = near & (low > 0) & (high > 0)
         octave, guard = steps_in_two(fmt)[0], 1 << self.guard_bits
         h, l = high[cut] / octave, low[cut] / octave  # noqa: E741
@@ -239,6 +250,7 @@ class Cotransformation:
             return np.rint(octaves * octave * guard) / (octave * guard)
 
         db_high, db_low = (rounded(np.log2(-np.expm1(-x * math.log(2.0)))) for x in (h, l))
+        # rounded look-ups can bring it just below 0, where sb is not defined
         inner = np.maximum(h + db_high - db_low, 0.0)
         out[cut] = np.minimum(_to_steps(db_high + rounded(np.log2(1.0 + 2.0**-inner)), fmt), 0)
         return out
@@ -279,6 +291,7 @@ def _apply(function: Callable[[int, int], float], z: Steps, fmt: LNSFormat) -> S
         _apply_jitted(function, z, fmt.fraction_bits, values)
     else:
         values = np.array([function(int(x), fmt.fraction_bits) for x in z], np.float64)
+    # written so that NaN is wrong too
     wrong = ~(np.abs(values) <= 2.0**40)
     if wrong.any():
         at = int(wrong.argmax())
@@ -338,6 +351,7 @@ def evaluate(gaussian: GaussianLog, z: Steps, fmt: LNSFormat, subtracted: bool) 
 def last_step(fmt: LNSFormat) -> int:
     """A z from which on sb and db are less than half a code step."""
     steps, _ = steps_in_two(fmt)
+    # sb(z) is about K 2^(-z / K) / ln 2, below 1/2 from z = K (log2 K + 1.53) on; db is of the same size there
     return math.ceil(steps * (max(math.log2(steps), 0.0) + 2.0)) + 1
 
 
@@ -370,6 +384,7 @@ def tables(gaussian: GaussianLog, fmt: LNSFormat) -> Tables:
     for subtracted in (False, True):
         part = z[1:] if subtracted else z
         if is_exact:
+            # the rounding of hi + sb depends on hi at ties only, by its parity: where both agree there is none
             even, odd = (exact_steps(part, fmt, subtracted, parity=parity) for parity in (0, 1))
             values = np.where(even == odd, even, TIE)
         else:

@@ -44,6 +44,7 @@ class _FloatType(NamedTuple):
 
     def split(self, pattern: int) -> tuple[int, int]:
         """`(significand, exponent)` of a positive finite number: its value is significand * 2^exponent."""
+        # subnormal numbers have the exponent of the least normal one, and no hidden bit
         biased = pattern >> self.mantissa_bits
         hidden = (biased > 0) << self.mantissa_bits
         exponent = max(biased, 1) - self.max_exponent - self.mantissa_bits
@@ -85,11 +86,13 @@ def check_codes(codes: ArrayLike, fmt: LNSFormat) -> Codes:
     """
     check_unmasked(codes, "codes")
     array = np.asarray(codes)
+    # an empty list comes as floats: there is nothing wrong with it
     if array.size == 0 and not isinstance(codes, np.ndarray):
         array = array.astype(fmt.dtype)
     if array.dtype.kind not in "ui":
         raise TypeError(f"codes are unsigned integers, not {array.dtype}: use encode to make them from floats")
     limit = 1 << fmt.bits
+    # a dtype that holds no more than the format's codes needs no look at each
     if array.size and (array.dtype.kind == "i" or 8 * array.dtype.itemsize > fmt.bits):
         outside = (array < 0) | (array >= limit)
         if outside.any():
@@ -139,6 +142,7 @@ def by_offset(
     if isinstance(log_offset, int):
         return function(log_offset, *(np.ascontiguousarray(array).reshape(-1) for array in arrays)).reshape(shape)
     out = np.empty(shape, dtype)
+    # one call for each block of one scale: axes along which the scale stays are taken whole
     padded = log_offset.reshape((1,) * (len(shape) - log_offset.ndim) + log_offset.shape)
     for at in np.ndindex(padded.shape):
         index = tuple(slice(None) if padded.shape[d] == 1 else slice(i, i + 1) for d, i in enumerate(at))

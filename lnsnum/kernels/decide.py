@@ -49,6 +49,8 @@ class Term(NamedTuple):
 
 def _integer_root(n: int, q: int) -> int:
     """floor(n^(1/q)) by Newton's iteration from above: from a float root, one part in 2^30 too great."""
+    # the top 64 bits give the root to within one part in 2^30; 2^22 / 2^52 more makes it one from above: from there
+    # Newton's iteration of a convex function only falls, and ends at the floor
     drop = max(n.bit_length() - 64, 0)
     log = (math.log2(n >> drop) + drop) / q
     whole = math.floor(log)
@@ -63,13 +65,16 @@ def _integer_root(n: int, q: int) -> int:
 @lru_cache(maxsize=4096)
 def _power(base: float, exponent: Fraction, precision: int) -> Interval:
     """base^exponent for any rational exponent."""
+    # the denominator is 2^k q, q odd: square roots are quick, so that only q is left to `_integer_root`
     k = (exponent.denominator & -exponent.denominator).bit_length() - 1
     q = exponent.denominator >> k
     if q == 1:
         return exact.power(base, exponent.numerator, k, precision)
     whole = math.floor(exponent)
     rest = exponent - whole
+    # the root of the fractional part alone: its intervals stay narrow however great the exponent is
     lo, hi, e = exact.power(base, rest.numerator, k, precision + 8)
+    # so many bits that the root has `precision` of them, and an exponent that q divides
     widen = max(q * (precision + 2) - lo.bit_length(), 0)
     widen += (e - widen) % q
     root = Interval(_integer_root(lo << widen, q), _integer_root(hi << widen, q) + 1, (e - widen) // q)
@@ -100,6 +105,7 @@ def _is_zero(base: float, terms: list[Term]) -> bool:
         position = exponent * g
         n = math.floor(position)
         powers = classes.setdefault(position - n, {})
+        # with gamma a power of two all powers of a class differ by twos alone, and are one number
         key = 0 if odd == 1 else n
         powers[key] = _plus(powers.get(key, (0, 0)), (coefficient, twos + b * n))
     return not any(_class_differs_from_zero(odd, powers) for powers in classes.values())
@@ -123,6 +129,7 @@ def _class_differs_from_zero(odd: int, powers: dict[int, tuple[int, int]]) -> bo
     """Whether sum_n powers[n] odd^n, each c 2^t, is anything but zero."""
     carried, before = (0, 0), 0
     for n, number in sorted(powers.items()):
+        # carried odd^before, on the way to odd^n: where a division has a remainder, the sum cannot vanish
         for _ in range(n - before if carried[0] else 0):
             quotient, remainder = divmod(carried[0], odd)
             if remainder:
@@ -150,6 +157,7 @@ def sign_of_sum(base: float, terms: list[Term]) -> int:
         sign = _sign_of_intervals(parts, precision)
         if sign:
             return sign
+        # what lies far below the greatest cannot cancel it: only what is near can sum to zero; then the rest decides
         tops = [_top(part) for part in parts]
         is_near = [top >= max(tops) - precision for top in tops]
         if _is_zero(base, [term for term, near in zip(terms, is_near, strict=True) if near]):
@@ -165,6 +173,7 @@ def _top(part: tuple[int, Interval]) -> int:
 
 def _sign_of_intervals(parts: list[tuple[int, Interval]], precision: int) -> int:
     """The sign of the sum of coefficient * interval, 0 where the intervals do not tell."""
+    # in units of 2^bottom. What lies below is between 0 and 1 of them: exponents can differ by 2^30, shifts must not
     bottom = max(map(_top, parts)) - 4 * precision
     low = high = 0
     for part in parts:
@@ -182,6 +191,7 @@ def _sign_of_intervals(parts: list[tuple[int, Interval]], precision: int) -> int
 
 def _bracket(above: Callable[[int], int], estimate: int, low: int, high: int) -> tuple[int, int]:
     """Integers from low to high with above(first) >= 0 > above(second), found in growing strides from an estimate."""
+    # the estimate is off by a rounding error mostly: one or two comparisons do
     stride = 1
     if above(estimate) >= 0:
         while estimate + stride < high and above(estimate + stride) >= 0:
@@ -229,6 +239,7 @@ class Power(NamedTuple):
     def sign(self, twos: int, base: float, weights: list[Term]) -> int:
         """The sign of 2^twos x + the weights; with two of them, what 1024 bits cannot tell from zero is zero."""
         weights = [weight for weight in weights if weight.coefficient]
+        # equality of two powers is algebra; no precision would ever show it
         if len(weights) == 1 and weights[0].coefficient == -1:
             (_, t, p) = weights[0]
             if exact.equal_powers(self.base, self.exponent, twos - t, base, p):
@@ -258,8 +269,10 @@ def decide(value: Value, fmt: LNSFormat, to: Target, negative: bool, random: int
     def above(log: int | Fraction, halved: bool = False) -> int:
         return value.sign(0, fmt.base, [Term(-1, -halved, Fraction(log) / steps)])
 
+    # below the smallest the value counts, not the axis
     if above(lowest) < 0:
         return _decide_below(value, fmt, to, negative, random, above(lowest, halved=True) >= 0)
+    # a step above the greatest every mode overflows; from there on E is found by halving
     if above(highest + 1) >= 0:
         return to.overflow
     log, end = _bracket(above, math.floor(min(max(estimate, lowest), highest)), lowest, highest + 1)
@@ -279,6 +292,7 @@ def resolve(hard: NDArray[np.int64], case: HardCase, fmt: LNSFormat, to: Target,
     decided: dict[tuple[Any, ...], int] = {}
     for i in hard:
         value, negative, random, estimate = case(int(i))
+        # a tie or a boundary comes again and again in an array
         key = value, negative, random
         if key not in decided:
             decided[key] = int(pack(decide(value, fmt, to, negative, random, estimate), int(negative), to.sign_bit))
@@ -298,6 +312,7 @@ def _goes_up(
         return side > 0 or (side == 0 and log % 2 == 1)
     if to.mode == STOCHASTIC_LOG:
         return above(log + Fraction(random, RANDOM)) > 0
+    # up where R / 2^32 < (x - lo) / (hi - lo), that is 2^32 x - (2^32 - R) lo - R hi > 0: no division
     if to.mode == STOCHASTIC_VALUE:
         steps = 1 << fmt.fraction_bits
         weights = [Term(random - RANDOM, 0, Fraction(log, steps)), Term(-random, 0, Fraction(log + 1, steps))]

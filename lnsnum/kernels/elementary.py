@@ -48,6 +48,7 @@ def _ln(numerator: int, denominator: int) -> int:
     """2^_PRECISION ln(numerator / denominator), to within 2^6: twice the series of artanh."""
     z = ((numerator - denominator) << _PRECISION) // (numerator + denominator)
     square, total, k = (z * z) >> _PRECISION, 0, 1
+    # shifts round down, so that negative powers of z end at -1
     while z >> 1 not in (0, -1):
         total, z, k = total + z // k, (z * square) >> _PRECISION, k + 2
     return 2 * total
@@ -59,6 +60,7 @@ def _log2_of_reciprocal(inverse: float) -> float:
 
 
 _INVERSE = np.array([1.0 / (1.0 + (i + 0.5) / _LOG_CELLS) for i in range(_LOG_CELLS)])
+# of the doubles in _INVERSE as they are, not of 1 / c: their rounding costs no accuracy
 _LOG = np.array([_log2_of_reciprocal(float(inverse)) for inverse in _INVERSE])
 
 
@@ -79,7 +81,9 @@ _HALVES, _COMPLEMENTS = (np.array(table) for table in zip(*_powers_of_half(), st
 @kernel
 def log2_significand(m):  # type: ignore[no-untyped-def]
     """log2(m) for 1 <= m < 2, to within LOG2_ERROR."""
+    # the seven bits after the leading one say which 1/128 it is
     i = (np.float64(m).view(np.uint64) >> np.uint64(45)) & np.uint64(_LOG_CELLS - 1)
+    # the product is rounded, by 2^-53, the difference is exact: |f| is below 2^-8, and f^7 / (7 ln 2) below 2^-58
     f = m * _INVERSE[i] - 1.0
     return _LOG[i] + f * (_L1 + f * (_L2 + f * (_L3 + f * (_L4 + f * (_L5 + f * _L6)))))
 
@@ -118,13 +122,18 @@ def exp2_and_complement(u):  # type: ignore[no-untyped-def]
     if u > 1000.0:
         return 0.0, 1.0
     whole = math.floor(u)
+    # u - whole is exact, and so is what is left of it after i cells
     i = np.int64((u - whole) * _EXP_CELLS)
     x = ((u - whole) - i / _EXP_CELLS) * _LN2
+    # q = 1 - exp(-x), x below ln 2 / 256: the next term of the series is below 2^-62 of it
     q = x * (1.0 - x * (1 / 2 - x * (1 / 6 - x * (1 / 24 - x * (1 / 120 - x / 720)))))
     part = _HALVES[i] - _HALVES[i] * q
+    # 2^-whole by its bits; whole is at most 1000, so it is a normal number
     scale = np.uint64(np.int64(1023 - whole) << 52).view(np.float64)
+    # 2^-u is at most 1/2 here, and 1 - 2^-u at least that: the difference loses nothing
     if whole > 0:
         return part * scale, 1.0 - part * scale
+    # near u = 0 it would lose all: instead two positive parts, each accurate, are added
     return part, _COMPLEMENTS[i] + _HALVES[i] * q
 
 
@@ -143,8 +152,10 @@ def power_of_half(y):  # type: ignore[no-untyped-def]
     """
     n = np.floor(y)
     x = (y - n) * _CELL
+    # the first term left out, x^6 / 720, is below 2^-51 of q
     q = x * (1.0 - x * (1 / 2 - x * (1 / 6 - x * (1 / 24 - x * (1 / 120)))))
     i = np.float64(n + _TO_BITS).view(np.int64)
+    # i >> 8 counts octaves; of what the bits of _TO_BITS put above them the shift by 52 leaves nothing
     scale = np.int64((1023 - (i >> 8)) << 52).view(np.float64)
     return _HALVES[np.uint64(i & 255)] * scale, q
 
@@ -154,6 +165,7 @@ def log2_of_normal(x):  # type: ignore[no-untyped-def]
     """log2 x of a normal double x > 0, to within LOG2_ERROR and a rounding: `log2_parts` without a branch."""
     bits = np.float64(x).view(np.int64)
     m = np.int64(bits & np.int64(0xFFFFFFFFFFFFF) | np.int64(0x3FF0000000000000)).view(np.float64)
+    # below the bits of 2^52 an integer is the double 2^52 + integer: so it becomes one without a conversion
     exponent = np.int64((bits >> 52) | np.int64(0x4330000000000000)).view(np.float64) - (2.0**52 + 1023.0)
     return exponent + log2_significand(m)
 
@@ -195,10 +207,12 @@ def powers(base: float, fraction_bits: int) -> Powers:
 def _multiply_doubles(a, a_low, b, b_low):  # type: ignore[no-untyped-def]
     """(a + a_low)(b + b_low) as an unevaluated sum, to within one part in 2^102 (Dekker, Numer. Math. 18, 1971)."""
     product = a * b
+    # 2^27 + 1 splits a double into halves of 26 bits, whose products are exact (Veltkamp)
     a_split, b_split = 134217729.0 * a, 134217729.0 * b
     a_high, b_high = a_split - (a_split - a), b_split - (b_split - b)
     a_rest, b_rest = a - a_high, b - b_high
     error = a_rest * b_rest - (((product - a_high * b_high) - a_rest * b_high) - a_high * b_rest)
+    # a_low b_low is left out: one part in 2^106
     error += a * b_low + a_low * b
     high = product + error
     return high, error - (high - product)
@@ -211,17 +225,21 @@ def power_significand(n, high, low, exponent):  # type: ignore[no-untyped-def]
     The last bit is 1 wherever something was cut off, as in `exact.significand64`. Not `sure` where the bits after the
     sixty-fourth are too near to all equal to tell.
     """
+    # only the top digit is signed: the shifts round down, the others count up from there
     d0, d1, d2 = n & 4095, (n >> 12) & 4095, (n >> 24) + 2048
     top, rest = _multiply_doubles(high[0, d0], low[0, d0], high[1, d1], low[1, d1])
     top, rest = _multiply_doubles(top, rest, high[2, d2], low[2, d2])
     e = exponent[0, d0] + exponent[1, d1] + exponent[2, d2]
+    # three factors below 2 each: at most three halvings; powers of two are exact
     while top > 2.0 or (top == 2.0 and rest >= 0.0):
         top, rest, e = 0.5 * top, 0.5 * rest, e + 1
     if top == 1.0 and rest < 0.0:
         top, rest, e = 2.0 * top, 2.0 * rest, e - 1
+    # in units of the sixty-fourth bit. The product is within one part in 2^100, 2^-37 of such a unit
     tail = rest * 9223372036854775808.0
     down = math.floor(tail)
     sure = 1e-9 < tail - down < 1.0 - 1e-9
+    # the head gives one of its units, 2^11 of the tail's, to the tail, which is then not negative
     s = (np.uint64(top * 4503599627370496.0 - 1.0) << np.uint64(11)) + np.uint64(2048.0 + down)  # down >= -1024
     return s | np.uint64(1), e, sure
 

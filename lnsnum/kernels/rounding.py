@@ -46,9 +46,11 @@ def philox(block, step, stream, seed, w0, w1, w2, w3):  # type: ignore[no-untype
         index = np.uint64(block + j)
         c0, c1, c2, c3 = index & _LOW, index >> _HALF, np.uint64(step), np.uint64(stream)
         k0, k1 = np.uint64(seed) & _LOW, np.uint64(seed) >> _HALF
+        # the factors are below 2^32, so their product is exact in 64 bits: its high word is >> 32, its low one & _LOW
         for _ in range(_ROUNDS):
             even, odd = c0 * _M0, c2 * _M1
             c0, c1, c2, c3 = (odd >> _HALF) ^ c1 ^ k0, odd & _LOW, (even >> _HALF) ^ c3 ^ k1, even & _LOW
+            # the key of the next round: Weyl sequences, modulo 2^32
             k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
         w0[j], w1[j], w2[j], w3[j] = c0, c1, c2, c3
 
@@ -70,8 +72,10 @@ def fill_random_words(out, start, seed, stream, step, words):  # type: ignore[no
     """`fill_random_bits` with memory for its blocks, uint32 of (4, RANDOM_BLOCKS): for who calls it often."""
     block, skipped, done = start >> 2, start & 3, 0
     while done < out.size:
+        # a shard may begin within a block: that is made whole, and its first words are skipped
         blocks = min(RANDOM_BLOCKS, (out.size - done + skipped + 3) >> 2)
         philox(block, step, stream, seed, words[0, :blocks], words[1, :blocks], words[2, :blocks], words[3, :blocks])
+        # whole blocks go out in a loop without an index to compute
         if skipped == 0 and out.size - done >= 4 * blocks:
             _interleave(words[0], words[1], words[2], words[3], out[done : done + 4 * blocks])
             done += 4 * blocks
@@ -187,7 +191,12 @@ def unbounded(to: Target) -> Target:
     """The same rounding with room for every magnitude; the stochastic modes round away from zero, as no draw passes."""
     mode = AWAY_FROM_ZERO if to.mode in (STOCHASTIC_LOG, STOCHASTIC_VALUE) else to.mode
     return to._replace(
-        lowest=-UNBOUNDED, max_magnitude=2 * UNBOUNDED, overflow=2 * UNBOUNDED, sign_bit=4 * UNBOUNDED, mode=mode
+        # the sign bit only has to lie above all magnitudes
+        lowest=-UNBOUNDED,
+        max_magnitude=2 * UNBOUNDED,
+        overflow=2 * UNBOUNDED,
+        sign_bit=4 * UNBOUNDED,
+        mode=mode,
     )
 
 
@@ -205,6 +214,7 @@ def steps_in_two(fmt: LNSFormat) -> tuple[float, float]:
         return float(steps), 0.0 if Fraction(float(steps)) == steps else float(steps) * 2.0**-52
     precision = 192
     _, high = exact.log2_bracket(fmt.base, precision)
+    # the bracket is 2^-192 wide, which no double shows: what is left is the rounding, half of the bound
     steps_float = float(Fraction(1 << (fmt.fraction_bits + precision), high))
     return steps_float, steps_float * 2.0**-52
 
@@ -229,36 +239,46 @@ def settle(whole, r, error, random, negative, to):  # type: ignore[no-untyped-de
     directed ones.
     """
     mode = to.mode
+    # as integers first: two great numbers that are near would lose their last bits as doubles
     below = np.float64(to.lowest - whole)  # where r is the smallest magnitude
     upwards = mode == AWAY_FROM_ZERO or (mode == UP and not negative) or (mode == DOWN and negative)
+    # a step beyond the greatest, which is at below + max_magnitude - 1: no mode comes back from there
     if r - error > below + to.max_magnitude:
         return to.overflow
+    # a step below the smallest no mode reaches it by rounding E: the rules of underflow alone
     if r + error < below - 1.0:
         return _underflow(r - below, error, random, upwards, to)
+    # floor(r) would be no int64; written so that NaN goes the same way
     if not abs(r) < 1e18:
         return DOUBT
     down = math.floor(r)
     frac = r - down
     log = whole + np.int64(down)
     if mode == NEAREST:
+        # an error of 0 is below nothing: an exact r is never in doubt, and at 0.5 it is a tie
         if abs(frac - 0.5) < error:
             return DOUBT
         log += np.int64(frac > 0.5 or (frac == 0.5 and log & 1 == 1))
+        # what rounds to the smallest may lie below it, where not the axis decides but half of its value
         if log <= to.lowest:
             return _underflow(r - below, error, random, upwards, to)
         m = log - to.lowest + 1
         return m if m <= to.max_magnitude else to.overflow
     if r + error < below:
         return _underflow(r - below, error, random, upwards, to)
+    # the other modes turn on floor(r), and the error could carry r across the grid point next to it
     if r - error < below or frac < error or 1.0 - frac < error:
         return DOUBT
     if frac > 0.0:
+        # exact: 32 bits fit a double
         share = random / 4294967296.0
         if mode == STOCHASTIC_LOG:
             if abs(share - frac) < error:
                 return DOUBT
             upwards = share < frac
         elif mode == STOCHASTIC_VALUE:
+            # the slope of p is log_step / (1 - exp(-log_step)) at most, which is below log_step + 1; 1e-13 is for the
+            # roundings of expm1 and of the quotient, whoever's mathematical library it is
             p = math.expm1(frac * to.log_step) / math.expm1(to.log_step)
             if abs(share - p) < error * (to.log_step + 1.0) + 1e-13:
                 return DOUBT
@@ -277,13 +297,16 @@ def _underflow(above, error, random, upwards, to):  # type: ignore[no-untyped-de
     if to.saturate:
         return 1
     if to.mode in (NEAREST, STOCHASTIC_LOG):
+        # half of the smallest lies K steps below it
         from_half = above + to.steps_in_two
         if abs(from_half) < error + to.steps_error:
             return DOUBT
         return np.int64(from_half >= 0.0)
     if to.mode == STOCHASTIC_VALUE:
+        # x / smallest; its slope is log_step p, and p is below 1
         p = math.exp(above * to.log_step)
         share = random / 4294967296.0
+        # a share of 0 is below every p, also where exp gave 0
         if abs(share - p) < error * to.log_step + 1e-13:
             return 1 if random == 0 else DOUBT
         return np.int64(share < p)

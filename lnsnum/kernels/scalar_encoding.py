@@ -38,14 +38,16 @@ def _widen(pattern, single):  # type: ignore[no-untyped-def]
     """Sign and magnitude of a float32 (`single`) or float64 bit pattern, the magnitude as that of a float64."""
     if not single:
         return pattern >> np.uint64(63), pattern & np.uint64(0x7FFFFFFFFFFFFFFF)
+    # uint64 throughout: beside a signed number Numba and NumPy would promote it, each in its own way
     sign = pattern >> np.uint64(31)
     exponent = (pattern >> np.uint64(23)) & np.uint64(0xFF)
     mantissa = pattern & np.uint64(0x7FFFFF)
     if exponent == np.uint64(0xFF):
         exponent = np.uint64(0x7FF)
     elif exponent != 0:
-        exponent += np.uint64(896)
+        exponent += np.uint64(896)  # 1023 - 127
     elif mantissa != 0:
+        # a subnormal float32 is a normal float64: shifted until the leading one is the hidden bit
         exponent = np.uint64(897)
         while mantissa >> np.uint64(23) == 0:
             mantissa = mantissa << np.uint64(1)
@@ -76,14 +78,14 @@ def _encode_by_thresholds(patterns, single, positive, negative, smallest, half, 
     for i in range(patterns.size):
         sign, a = _widen(np.uint64(patterns[i]), single)
         m = _special(a, to)
-        if m != _ORDINARY:
-            pass
-        elif a < smallest:
+        if m == _ORDINARY and a < smallest:
+            # positive floats are in the order of their patterns: the comparison is one of integers
             if to.mode == NEAREST:
                 m = np.int64(to.saturate or a >= half)
             else:
                 m = np.int64(to.saturate or to.mode == (DOWN if sign else UP))
-        else:
+        elif m == _ORDINARY:
+            # up and down round magnitudes to opposite sides for the two signs
             table = negative if sign else positive
             m = locate(a, table[0], table[1], table[2], table[3]) - to.lowest + 1
             if m > to.max_magnitude:
@@ -113,7 +115,9 @@ def _encode_by_logarithm(patterns, single, random, to, out, hard):  # type: igno
 def _position(x, steps_in_two, steps_error):  # type: ignore[no-untyped-def]
     """2^F log_base x of a positive double, and a bound of its error."""
     exponent, log = log2_parts(x)
+    # exponent + log rounds once, by 2^-53 of the position: that and K's error are in the relative part
     r = steps_in_two * (exponent + log)
+    # r is exact: a power of two where K is exact, which makes it one too, or 1 itself
     if log == 0.0 and (exponent == 0 or steps_error == 0.0):
         return r, 0.0
     return r, steps_in_two * LOG2_ERROR + abs(r) * 2.0**-50
@@ -139,6 +143,7 @@ def encode_each(
         position, _ = _position(np.uint64(magnitude).view(np.float64), to.steps_in_two, to.steps_error)
         return Sum((Term(significand, exponent, Fraction(0)),)), sign != 0, int(random[i % random.size]), position
 
+    # floats near ties of a fine grid come by the thousand: powers of the base settle most, sooner than integers
     left = hard[:unresolved]
     if sides is not None and unresolved > _FEW:
         left = left[_encode_by_powers(patterns[left], left, sides, fmt, to, out)]
@@ -156,9 +161,11 @@ def _sides(patterns, single, steps_in_two, half, significand, exponent, position
         _, a = _widen(np.uint64(patterns[i]), single)
         if sides.size == 0:
             r, _ = _position(np.uint64(a).view(np.float64), steps_in_two, 1.0)
+            # of the boundary next to r: the tie above floor(r), or the grid point nearest to it
             positions[i] = np.int64(math.floor(r) if half else math.floor(r + 0.5))
             continue
         e = np.int64(a >> np.uint64(52)) - 1023
+        # the significand with its hidden bit as 64 bits, to be compared with the boundary's 64, the last one sticky
         s = ((a & np.uint64(0xFFFFFFFFFFFFF)) | np.uint64(0x10000000000000)) << np.uint64(11)
         above = e > exponent[i] or (e == exponent[i] and s > significand[i])
         sides[i] = 0 if e == exponent[i] and s == significand[i] else (1 if above else -1)
@@ -177,6 +184,7 @@ def _encode_by_powers(
     n, sides = np.empty(patterns.shape, np.int64), np.empty(patterns.shape, np.int8)
     nothing = np.empty(0, np.uint64), np.empty(0, np.int64)
     _sides(patterns, single, to.steps_in_two, half, *nothing, n, sides[:0])
+    # two codes from either end: there overflow and underflow have rules of their own
     inside: NDArray[np.bool_] = (n > to.lowest) & (n < to.lowest + to.max_magnitude - 2) & (to.steps_in_two < 2.0**40)
     normal = (patterns & _MAGNITUDE[single]) >= _LEAST_NORMAL[single]
     open_: NDArray[np.bool_] = ~(inside & normal)
@@ -186,6 +194,7 @@ def _encode_by_powers(
     _sides(chosen, single, to.steps_in_two, half, *boundary, n, sides)
     negative = (chosen & ~_MAGNITUDE[single]) != 0
     if half:
+        # a tie that is met goes to the even E; n is below it
         n += (sides > 0) | ((sides == 0) & (n & 1 == 1))
     else:
         upper, lower = (np.array([side == name for side in sides_of]) for name in ("ceil", "floor"))

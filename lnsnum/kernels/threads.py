@@ -63,8 +63,10 @@ class _Pool:
     def submit(self, threads: int, function: Callable[[], None]) -> Future[None]:
         """Call the function on the executor of this process with so many threads."""
         with self.lock:  # another thread may want another number of them
+            # a forked process has the executor of its parent, whose threads were not forked
             owner = (os.getpid(), threads)
             if self.executor is None or self.owner != owner:
+                # one of this process: the threads of a parent are not here to be told
                 if self.executor is not None and self.owner[0] == owner[0]:
                     self.executor.shutdown(wait=False)
                 self.executor, self.owner = ThreadPoolExecutor(threads, thread_name_prefix="lnsnum"), owner
@@ -125,9 +127,11 @@ def in_chunks(
     raises is raised, after all have ended.
     """
     team = threads if isinstance(threads, Team) else pool.team(get_num_threads() if threads is None else threads)
+    # more chunks than threads, so that a processor that others hold delays a small part only
     count = min(team.size * PIECES if team.size > 1 else 1, size // least)
     if count <= 1:
         return [function(0, size)]
+    # at multiples of the alignment no two threads write to one line of the cache
     length = -(-size // (count * alignment)) * alignment
     waiting = deque((begin, min(begin + length, size)) for begin in range(0, size, length))
     results: dict[int, T] = {}
@@ -141,6 +145,7 @@ def in_chunks(
                 return
             try:
                 results[begin] = function(begin, end)
+            # kept, not raised: the others' chunks must end before the caller's arrays may go
             except BaseException as error:
                 errors[begin] = error
 

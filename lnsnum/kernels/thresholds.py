@@ -41,8 +41,10 @@ class Thresholds(NamedTuple):
 def threshold(fraction_bits: int, side: Side, log: int) -> int:
     """The least float64, as a bit pattern, that is rounded to at least `log`."""
     if side == "nearest":
+        # a tie goes to log - 1 where that is even: then what belongs to log is strictly above the midpoint
         lower_is_even = log & 1 == 1
         return float64_threshold(2.0, 2 * log - 1, fraction_bits + 1, strict=lower_is_even)
+    # ceil(r) >= log exactly where r > log - 1
     if side == "ceil":
         return float64_threshold(2.0, log - 1, fraction_bits, strict=True)
     return float64_threshold(2.0, log, fraction_bits)
@@ -53,12 +55,15 @@ def thresholds(fraction_bits: int, side: Side) -> Thresholds:
     """The table by which floats are rounded to 2^-fraction_bits octaves, to the given side on the log axis."""
     steps = 1 << fraction_bits
     mantissas = [threshold(fraction_bits, side, log) - ONE for log in range(1, steps + 1)]
+    # what reaches the next octave is the first of that: E of 2 x is octave_steps more
     mantissas = [m for m in mantissas if m < 1 << _MANTISSA_BITS]
+    # the widest buckets that hold at most one threshold each: `locate` compares once
     shift = _MANTISSA_BITS
     while len({m >> shift for m in mantissas}) < len(mantissas):
         shift -= 1
     buckets = np.array([m >> shift for m in mantissas], np.int64)
     size = 1 << (_MANTISSA_BITS - shift)
+    # E at the begin of a bucket is how many thresholds lie before it
     held = np.bincount(buckets, minlength=size)
     table = np.full(size, _NEVER, np.uint64)
     table[buckets] = np.array(mantissas, np.uint64)

@@ -79,6 +79,7 @@ class Lane(NamedTuple):
 @lru_cache(maxsize=4096)
 def lane(to: Target) -> Lane:
     """The constants of 32-bit lanes for a target whose K is an integer up to `MOST_STEPS`."""
+    # beyond `far` no float32 is: a range that lies there is as good at `far`, and int32 holds all sums
     octave, far = int(to.steps_in_two), 1 << 28
     lowest = min(max(to.lowest, -far), far)
     exponent = lowest / octave
@@ -116,8 +117,11 @@ def positions(patterns, by, floors, rests):  # type: ignore[no-untyped-def]
     int32: what is left has no branch, and vectors of sixteen.
     """
     for i in range(patterns.size):
+        # counted from sqrt(1/2), so that the octaves' seams lie there: near 1, from both sides, f is small and
+        # the position keeps its relative accuracy
         k = np.int32(np.int32(patterns[i] & _MAGNITUDE) - _SQRT_HALF)
         m = np.int32(np.int32(k & _ONE_OCTAVE) + _SQRT_HALF)
+        # exact: m is between 1/2 and 2
         f = np.float32(np.int32(m).view(np.float32) - np.float32(1.0))
         f2 = np.float32(f * f)  # Estrin's order: half of Horner's chain
         p01, p23 = np.float32(_P0 + np.float32(_P1 * f)), np.float32(_P2 + np.float32(_P3 * f))
@@ -125,6 +129,7 @@ def positions(patterns, by, floors, rests):  # type: ignore[no-untyped-def]
         low, high = np.float32(p01 + np.float32(p23 * f2)), np.float32(p45 + np.float32(p67 * f2))
         p = np.float32(low + np.float32(high * np.float32(f2 * f2)))
         r = np.float32(np.float32(p * f) * by.steps)
+        # the part of an octave and the octaves are added as integers: a float32 sum would lose the low bits
         down = np.float32(np.floor(r))
         whole = np.int32(np.int32(k >> np.int32(23)) * by.octave)
         floors[i] = np.int32(whole + np.int32(down))
@@ -158,8 +163,10 @@ def _nearest(patterns, floors, rests, by, out, flags):  # type: ignore[no-untype
     half, one = np.float32(0.5), np.int32(1)
     for i in range(patterns.size):
         a, floor, rest = np.int32(patterns[i] & _MAGNITUDE), floors[i], rests[i]
+        # no tie: half-way between two codes is irrational, and what lies near it is flagged
         m = np.int32(np.int32(np.int32(floor + np.int32(rest > half)) - by.lowest) + one)
         away = np.float32(abs(np.float32(rest - half)))
+        # below the smallest the boundary is half of it, which lies on the grid: there, near a grid point is near it
         doubtful = (away < by.margin) | ((m < one) & (away >= np.float32(half - by.margin)))
         out[i] = _code(a, patterns[i], max(m, _from_half(floor, by)), by)
         flags[i] = _open(a, doubtful, by)
@@ -182,12 +189,14 @@ def _reached(m, threshold):  # type: ignore[no-untyped-def]
 def nearest_by_counting(patterns, by, counts, out):  # type: ignore[no-untyped-def]
     """Codes to nearest of float32 patterns as int32, where K is at most 16 and no subnormal number counts."""
     zero, one, t = np.int32(0), np.int32(1), counts.thresholds
+    # in registers: read from the array they would be loaded again for each element
     t0, t1, t2, t3, t4, t5, t6, t7 = t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]
     t8, t9, t10, t11, t12, t13, t14, t15 = t[8], t[9], t[10], t[11], t[12], t[13], t[14], t[15]
     more = by.octave > np.int32(8)
     for i in range(patterns.size):
         a = np.int32(patterns[i] & _MAGNITUDE)
         m = np.int32(a & _ONE_OCTAVE)
+        # as a tree, not a chain: the comparisons do not wait for each other
         n = np.int32(np.int32(_reached(m, t0) + _reached(m, t1)) + np.int32(_reached(m, t2) + _reached(m, t3)))
         n = np.int32(n + np.int32(np.int32(_reached(m, t4) + _reached(m, t5)) + _reached(m, t6)) + _reached(m, t7))
         if more:
@@ -197,6 +206,7 @@ def nearest_by_counting(patterns, by, counts, out):  # type: ignore[no-untyped-d
         log = np.int32(np.int32(np.int32(np.int32(a >> np.int32(23)) - np.int32(127)) * by.octave) + n)
         above_half = max(np.int32(a >= counts.half), by.saturate)
         code = _code(a, patterns[i], max(np.int32(np.int32(log - by.lowest) + one), above_half), by)
+        # infinity's pattern counts as 2^128, which a wide format can hold: it is an overflow in every format
         signed_top = by.top if (by.top == by.sign_bit) | (patterns[i] >= zero) else np.int32(by.top | by.sign_bit)
         code = signed_top if a == _INFINITY else code
         out[i] = by.sign_bit if a > _INFINITY else code
@@ -208,9 +218,11 @@ def _directed(patterns, floors, rests, by, up_if_positive, up_if_negative, out, 
     half, one = np.float32(0.5), np.int32(1)
     for i in range(patterns.size):
         a, floor, rest = np.int32(patterns[i] & _MAGNITUDE), floors[i], rests[i]
+        # of the floats only powers of two are on the grid: K is an integer, and its other points are irrational
         inexact = np.int32(a & _ONE_OCTAVE) != np.int32(0)  # no power of two
         up = up_if_negative if patterns[i] < np.int32(0) else up_if_positive
         m = np.int32(np.int32(np.int32(floor + np.int32(up * np.int32(inexact))) - by.lowest) + one)
+        # rest near 0 or near 1: the grid point next to it may be on the other side
         doubtful = (abs(np.float32(rest - half)) >= np.float32(half - by.margin)) & inexact
         out[i] = _code(a, patterns[i], max(m, np.int32(by.saturate | up)), by)
         flags[i] = _open(a, doubtful, by)
@@ -231,21 +243,26 @@ def _at_random(patterns, floors, rests, by, by_value, terms, random, out, flags)
     for i in range(patterns.size):
         a, floor, rest = np.int32(patterns[i] & _MAGNITUDE), floors[i], rests[i]
         inexact = np.int32(a & _ONE_OCTAVE) != np.int32(0)  # no power of two
+        # rounded to 24 bits: the margin below has room for that
         share = np.float32(np.float32(random[i]) * unit)
         p = rest
         if by_value:
             f2 = np.float32(rest * rest)
             p = _three_pairs(terms[0], terms[1], terms[2], terms[3], terms[4], terms[5], rest, f2)
             if terms.size > 6:
+                # steps of more than an eighth of an octave: the series goes on
                 more = _three_pairs(terms[6], terms[7], terms[8], terms[9], terms[10], terms[11], rest, f2)
                 p = np.float32(p + np.float32(np.float32(np.float32(f2 * f2) * f2) * more))
             p = np.float32(p * rest)
         m = np.int32(np.int32(np.int32(floor + np.int32(share < p)) - by.lowest) + one)
+        # the slope of p is at most 2 ln 2, for one step an octave, which is below 1.5; 2^-21 is for the roundings of
+        # the share and of the polynomial
         margin = np.float32(np.float32(by.margin * np.float32(1.5)) + np.float32(2.0**-21))
         near_grid = abs(np.float32(rest - half)) >= np.float32(half - by.margin)
         doubtful = (near_grid | (abs(np.float32(share - p)) < margin)) & inexact
         if by_value:
             below = floor < by.lowest
+            # below the smallest p is |x| / smallest, rounded twice: the margin of `rare` has room for that
             p = np.float32(np.int32(a).view(np.float32) * by.per_smallest)
             rare = (abs(np.float32(share - p)) < np.float32(2.0**-20)) | (by.per_smallest == np.float32(0.0))
             doubtful = doubtful | (below & rare & (by.saturate == np.int32(0)))
@@ -265,8 +282,10 @@ def _positions_double(patterns, to, floors, rests):  # type: ignore[no-untyped-d
             bits = np.int64(((np.int64(patterns[i]) & 0x7FFFFFFF) << 29) + (896 << 52))
         else:
             bits = np.int64(patterns[i]) & 0x7FFFFFFFFFFFFFFF
+        # subnormal numbers and infinities of float32 come out wrong here: they are flagged
         mantissa = bits & 0xFFFFFFFFFFFFF
         log = log2_significand(np.int64(mantissa | 0x3FF0000000000000).view(np.float64))
+        # 0 exactly for a power of two, whatever the table gives for m = 1
         r = to.steps_in_two * log if mantissa != 0 else 0.0
         down = np.floor(r)
         floors[i] = ((bits >> 52) - 1023) * octave + np.int64(down)
@@ -276,6 +295,7 @@ def _positions_double(patterns, to, floors, rests):  # type: ignore[no-untyped-d
 @kernel
 def _nearest_double(patterns, floors, rests, to, out, flags):  # type: ignore[no-untyped-def]
     """`_nearest` in 64-bit lanes, from patterns of float32 or float64."""
+    # K times the bound of log2, doubled for the rounding of K's product
     octave, margin = np.int64(to.steps_in_two), to.steps_in_two * 2.0 * LOG2_ERROR
     single = patterns.itemsize == 4
     infinity, normal = (0x7F800000, 0x00800000) if single else (0x7FF0000000000000, 0x0010000000000000)
@@ -283,6 +303,7 @@ def _nearest_double(patterns, floors, rests, to, out, flags):  # type: ignore[no
     top = np.int64(to.sign_bit if to.overflow < 0 else to.overflow)
     for i in range(patterns.size):
         a = np.int64(patterns[i]) & (0x7FFFFFFF if single else 0x7FFFFFFFFFFFFFFF)
+        # all ones or none: patterns are signed, so int64 keeps the sign of 32 bits too
         sign = np.int64(patterns[i]) >> 63
         floor, rest = floors[i], rests[i]
         m = floor + np.int64(rest > 0.5) - to.lowest + 1
@@ -298,6 +319,7 @@ def _nearest_double(patterns, floors, rests, to, out, flags):  # type: ignore[no
 @kernel
 def _collect(flags, n, begin, hard, count):  # type: ignore[no-untyped-def]
     """Append begin + i to `hard` for each flag that is set, eight flags at a look; returns how many there are now."""
+    # almost all flags are 0: one comparison for eight of them
     eights = flags.view(np.uint64)
     for j in range((n + 7) >> 3):
         if eights[j] != 0:

@@ -55,6 +55,7 @@ def terms_of(codes: Codes, fmt: LNSFormat, log_offset: LogOffset, accumulator: L
     """E of the codes in steps of the accumulator, from the greatest log_offset, which is returned in steps of fmt."""
     m = codes.astype(np.int64) & fmt.max_magnitude
     reference = int(np.max(log_offset)) if np.size(log_offset) else 0
+    # from the greatest offset, so that a scale that all share changes no bit
     relative = np.asarray(log_offset, np.int64) - reference
     log = (m - fmt.bias + relative) << (accumulator.fraction_bits - fmt.fraction_bits)
     negative = codes >= fmt.sign_bit
@@ -65,6 +66,7 @@ def accumulate(a: Terms, b: Terms, fmt: LNSFormat, order: Order, gaussian: Gauss
     """The bit-true matrix product of stacks (..., M, K) and (..., K, N), as codes of the accumulator."""
     stack = np.broadcast_shapes(a.log.shape[:-2], b.log.shape[:-2])
     rows, inner, columns = *a.log.shape[-2:], b.log.shape[-1]
+    # an empty sum is zero
     out = np.zeros((*stack, rows, columns), fmt.dtype)
     table = _fast_table(gaussian, fmt) if overflow == "saturate" else None
     for at in np.ndindex(stack):
@@ -75,6 +77,7 @@ def accumulate(a: Terms, b: Terms, fmt: LNSFormat, order: Order, gaussian: Gauss
         if product is None:
             product = _by_sums(x, y, fmt, order, None if gaussian == sums.EXACT else gaussian, overflow)
         out[at] = product
+    # NaN is no number in the loops: it is put in afterwards, wherever a row or a column has one
     if a.nan.any() or b.nan.any():
         nan = np.any(a.nan, axis=-1)[..., :, None] | np.any(b.nan, axis=-2)[..., None, :]
         out[np.broadcast_to(nan, out.shape)] = fmt.nan_code
@@ -103,6 +106,7 @@ def _by_sums(
         for k in range(1, a.log.shape[1]):
             total = plus(total, term(k))
         return total.reshape(shape)
+    # a counter in binary: two sums of 2^level terms become one of the next level
     waiting: list[tuple[int, Codes]] = []
     for k in range(a.log.shape[1]):
         level, total = 0, term(k)
@@ -154,11 +158,13 @@ def _fast_table(gaussian: GaussianLog, fmt: LNSFormat) -> _FastTable | None:
     complete = table.complete or sb.size == reach
     if TIE in sb or TIE in db or greatest >= -_EMPTY >> 1 or (is_exact and not complete):
         return None
+    # the last bit tells on which side of the rounded step the exact one is: half of the smallest is judged by it
     doubled = [2 * sb.astype(np.int64), 2 * db.astype(np.int64)]
     if is_exact:
         z = np.arange(sb.size, dtype=np.int64)
         doubled[0] -= exact_steps(z, fmt, False, rounding="toward_zero") < sb
         doubled[1][1:] -= exact_steps(z[1:], fmt, True, rounding="toward_zero") < db[1:]
+    # x - x ends below all numbers
     doubled[1][0] = 4 * _EMPTY
     # one distance more, without effect: where z ends up that is beyond the tables
     pairs = np.empty((sb.size + 1, 2), np.int32)
@@ -175,11 +181,13 @@ def _pack(terms, limit, out):  # type: ignore[no-untyped-def]
     for i in range(log.shape[0]):
         for j in range(log.shape[1]):
             if zero[i, j]:
+                # zero is a number far below all others: products and sums with it need no branch
                 out[i, j] = np.int32(2 * _EMPTY)
                 continue
             one = np.int64(log[i, j])
             least, greatest = min(least, one), max(greatest, one)
             fits = fits and abs(one) < limit
+            # with the sign as the lowest bit the greater of two numbers, with its sign, is one max
             out[i, j] = np.int32(2 * one + np.int64(negative[i, j]))
     return least, greatest, fits
 
@@ -193,8 +201,10 @@ def _distances(total, term, by, by_sign, furthest, index):  # type: ignore[no-un
     """
     one, but_sign = np.int32(1), np.int32(-2)
     for j in range(total.size):
+        # by is even: the logarithms add, and the sign bit is flipped by the number's own sign
         p = np.int32(term[j] + by) ^ by_sign
         twice = abs(np.int32((total[j] & but_sign) - (p & but_sign)))
+        # 16 bits: the table of the widest format, with both steps of each distance, has 2^16 entries
         index[j] = np.uint16(min(twice, furthest) | ((total[j] ^ p) & one))
 
 
@@ -218,7 +228,9 @@ def _settle_row(total, term, by, by_sign, step, edges):  # type: ignore[no-untyp
     lowest, greatest, half = np.int32(2 * edges[0]), np.int32(2 * edges[1]), np.int32(2 * edges[2] + 1)
     for j in range(total.size):
         p = np.int32(term[j] + by) ^ by_sign
+        # of equal logarithms the signs do not matter: the step of x - x leads to zero anyway
         hi = max(total[j], p)
+        # 2 E + 1, or 2 E where the exact sum is below E: compared with half of the smallest it is the exact sum
         twice = np.int32((hi & but_sign) + step[j])
         under = lowest if twice >= half else empty
         twice = min(under if twice < lowest else twice, greatest)
@@ -232,6 +244,7 @@ def _place_row(term, by, by_sign, edges, out):  # type: ignore[no-untyped-def]
     lowest, greatest, half = edges
     for j in range(term.size):
         p = np.int32(term[j] + by) ^ by_sign
+        # a term is exact, so that its own logarithm is compared with half of the smallest
         log = min(np.int32(p >> one), greatest)
         log = log if log >= lowest else (lowest if log >= half else empty)
         out[j] = np.int32(np.int32(log + log) | (p & one))
@@ -253,10 +266,12 @@ def _sequential(a, b, place, table, furthest, edges, code, rows, index, out):  #
     total, placed, step, words = rows[0], rows[1], rows[2], index.view(np.uint64)
     for block in range(b.shape[0]):
         for i in range(a.shape[0]):
+            # 0 + t_0 is t_0: the first term needs no case of its own
             total[:] = np.int32(2 * _EMPTY)
             for k in range(a.shape[1]):
                 term, sign = b[block, k], np.int32(a[i, k] & 1)
                 by = np.int32(a[i, k] - sign)
+                # only where a product can leave the range; else the term is added as it is, unplaced
                 if place:
                     _place_row(term, by, sign, edges, placed)
                     term, by, sign = placed, zero, zero
@@ -305,23 +320,27 @@ def _by_table(a: Terms, b: Terms, fmt: LNSFormat, order: Order, table: _FastTabl
     left, right = np.empty((rows, inner), np.int32), np.empty((inner, columns), np.int32)
     least, greatest = 0, 0
     for terms, packed in ((a, left), (b, right)):
+        # a quarter of _EMPTY each: sums of two, doubled, stay apart from zero and within int32
         low, high, fits = _pack(terms[:3], -_EMPTY // 4, packed)
         if not fits:
             return None
         least, greatest = least + low, greatest + high
     place = not (-fmt.max_log <= least and greatest <= fmt.max_log)
     width = min(_COLUMNS, -(-columns // _VECTOR) * _VECTOR)
+    # columns in blocks, one after another in memory: the loops run over whole vectors
     blocks = _aligned((-(-columns // width), inner, width), np.int32)
     for block, part in enumerate(blocks):
         part[:] = 2 * _EMPTY
         own = right[:, block * width : (block + 1) * width]
         part[:, : own.shape[1]] = own
+    # K is an integer here, so half of the smallest is on the grid
     half = -fmt.max_log - int(steps_in_two(fmt)[0])
     edges = np.int32(-fmt.max_log), np.int32(fmt.max_log), np.int32(half)
     code = np.int32(fmt.bias), np.int32(fmt.sign_bit)
     out = np.empty((rows, columns), fmt.dtype)
 
     def run(begin: int, end: int) -> None:
+        # own to each thread: rows of sums for every level of the tree, and the indices
         buffers = _aligned((inner.bit_length() + 3, width), np.int32), _aligned((width,), np.uint16)
         kernel_of = _sequential if order == "sequential" else _pairwise
         kernel_of(left[begin:end], blocks, place, table.steps, table.furthest, edges, code, *buffers, out[begin:end])

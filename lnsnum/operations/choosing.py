@@ -100,6 +100,7 @@ def order_key(a: ArrayLike, fmt: LNSFormat, log_offset: LogOffset = 0) -> NDArra
     """
     a = check_codes(a, fmt)
     m = (a & fmt.max_magnitude).astype(np.int64)
+    # m + log_offset can be negative or zero for a number: lifted, so that zero stays below all magnitudes
     above_all_offsets = np.int64(1) << np.int64(33)
     size: Any = np.where(m > 0, m + np.asarray(log_offset, np.int64) + above_all_offsets, 0)
     key: NDArray[np.int64] = np.where(a >= fmt.sign_bit, -size, size)
@@ -139,7 +140,9 @@ def _choose(
 ) -> Operand:
     """Of each pair the one that is preferred by its order key, NaN before all."""
     keys = [_key(x) for x in (a, b)]
+    # NaN has the key of zero: it is told by its code, before the keys have a say
     first = (prefer(*keys) & (b.codes != fmt.nan_code)) | (a.codes == fmt.nan_code)
+    # one scale for all where both have it: what follows is quicker then
     shift = a.shift if np.array_equal(a.shift, b.shift) else np.where(first, a.shift, b.shift)
     return Operand(np.where(first, a.codes, b.codes), fmt, shift)
 
@@ -197,10 +200,9 @@ def nextafter(
     >>> nextafter(encode([1.0, 0.0], lns8f3), encode([2.0, -1.0], lns8f3), lns8f3)
     array([ 65, 129], dtype=uint8)
     """
-    (x, y), result, _ = prepare_named(
-        {"a_log_offset": a_log_offset, "b_log_offset": b_log_offset}, Extreme, fmt, a=a, b=b
-    )
-    keys = [order_key(operand.codes, fmt, cast(LogOffset, operand.shift)) for operand in (x, y)]
+    (x, y), result, _ = prepare_named(_scales(a_log_offset, b_log_offset), Extreme, fmt, a=a, b=b)
+    keys = [_key(operand) for operand in (x, y)]
+    # codes of one sign are neighbours as integers, and zero lies between the two smallest
     moved = np.clip(_index(x.codes, fmt) + np.sign(keys[1] - keys[0]), -fmt.max_magnitude, fmt.max_magnitude)
     codes = np.where(moved < 0, fmt.sign_bit - moved, moved)
     return np.where(_any_nan(x, y), fmt.nan_code, codes).astype(fmt.dtype).reshape(result.shape)

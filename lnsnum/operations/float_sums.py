@@ -99,6 +99,7 @@ def _fit_in(ends: list[tuple[int, int]], factors: list[int], operands: list[Numb
         one = away << x.fmt.fraction_bits
         if abs(int(np.min(x.log_offset, initial=0)) - one) > MAX_LOG_OFFSET:
             return False  # `decode` takes no such offset
+        # in octaves; the double of a quotient is off by far less than the octave of room
         low, high = ((end - one) / x.fmt.codes_per_octave for end in (least, greatest))
         if low < -last + 1 or high > last:
             return False
@@ -119,6 +120,7 @@ def _unit(base: float, kind: str) -> int:
 def _nearest_factors(logs: NDArray[np.int64], fraction_bits: int, unit: int) -> NDArray[np.int64]:
     """The multiple of the unit that is nearest to each E; 0 of nothing."""
     whole = unit << fraction_bits
+    # rounded to the nearest: a number is then at most the root of a unit from 1, in either direction
     return np.where(logs == _NOTHING, 0, (logs + (whole >> 1)) // whole * unit)
 
 
@@ -148,6 +150,7 @@ def total(x: Numbers, kind: FloatType, axes: Axes, keepdims: bool) -> Scaled:
     if _fit_in([_ends(x, factors)], [factors], [x], count, kind):
         return Scaled(add(_decoded(x, factors, kind)), factors)
     logs = _logs(x)
+    # what still underflows is far below the last bit of the greatest, and the bound has room for it
     greatest = np.max(logs, axis=axes, keepdims=True, initial=_NOTHING)
     own = _nearest_factors(greatest, fmt.fraction_bits, _unit(fmt.base, kind))
     sums = add(_floats(logs, own, x.codes, fmt, kind))
@@ -179,6 +182,7 @@ def _by_rows_and_columns(x: Numbers, y: Numbers, kind: FloatType) -> Scaled:
     for operand, log, axis in zip((x, y), logs, (-1, -2 if y.codes.ndim > 1 else -1), strict=True):
         greatest = np.max(log, axis=axis, keepdims=True, initial=_NOTHING)
         own.append(_nearest_factors(greatest, operand.fmt.fraction_bits, unit))
+        # rows of x and columns of y share their factors, so that BLAS can add their products
         floats.append(_floats(log, own[-1], operand.codes, operand.fmt, kind))
     with np.errstate(all="ignore"):
         values = np.asarray(np.matmul(*floats))
@@ -196,9 +200,11 @@ def _by_rows_and_columns(x: Numbers, y: Numbers, kind: FloatType) -> Scaled:
 
     factors = np.array(left(own[0]) + np.swapaxes(right(own[1]), -1, -2), np.int64)
     out = values.reshape(matrix)
+    # zero, small, NaN of inf - inf, infinite where the base is enormous; a NaN of the codes comes out again
     lost = ~(np.abs(out) >= _least_sure(x.fmt.base, x.codes.shape[-1], kind)) | np.isinf(out)
     at = np.nonzero(lost)
     pairs = _Pairs(x.fmt, y.fmt, left(x.codes), right(y.codes), left(logs[0]), right(logs[1]))
+    # as many results at a time as keep all their terms within a block
     length = max(_BLOCK // max(x.codes.shape[-1], 1), 1)
     for begin in range(0, at[0].size, length):
         some = tuple(index[begin : begin + length] for index in at)
@@ -241,6 +247,7 @@ def _one_by_one(
     up_a, up_b = finest - pairs.a.fraction_bits, finest - pairs.b.fraction_bits
     logs = np.where(nothing, _NOTHING, (np.where(nothing, 0, a) << up_a) + (np.where(nothing, 0, b) << up_b))
     a_codes, b_codes = pairs.a_codes[rows], pairs.b_codes[columns]
+    # `_floats` reads signs and NaN of codes only: any magnitude will do
     codes = np.where((a_codes >= pairs.a.sign_bit) != (b_codes >= pairs.b.sign_bit), grid.sign_bit | 1, 1)
     codes = np.where((a_codes == pairs.a.nan_code) | (b_codes == pairs.b.nan_code), grid.nan_code, codes)
     own = _nearest_factors(np.max(logs, axis=-1, initial=_NOTHING), finest, unit)

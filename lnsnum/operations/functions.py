@@ -34,11 +34,13 @@ _RELATIVE_ERROR = 2.0**-49
 @kernel
 def _snap(r, error, negative, random, to):  # type: ignore[no-untyped-def]
     """The magnitude of a position known to within `error`: that of one of the codes around the exact position."""
+    # within the error of a code that code is one of the two around the exact position: faithful, without integers
     nearest = np.rint(r)
     if abs(r - nearest) <= error:
         r = nearest
     m = settle(np.int64(0), r, 0.0, random, negative, to)
-    if m == DOUBT:  # a draw, or the half of the smallest, too near to tell
+    # here r counts as exact, so only a draw and the half of the smallest can be in doubt: either answer is faithful
+    if m == DOUBT:
         m = np.int64(1) if r < to.lowest else np.int64(min(nearest, 1e15)) - to.lowest + 1
         m = min(max(m, np.int64(1)), np.int64(to.max_magnitude))
     return m
@@ -47,7 +49,9 @@ def _snap(r, error, negative, random, to):  # type: ignore[no-untyped-def]
 @kernel
 def _value(log, table):  # type: ignore[no-untyped-def]
     """base^(log / 2^F) as a double, at most 1e300; 0 below 1e-300."""
+    # 64 bits of the value, more than the double that it becomes
     s, e, _ = power_significand(log, table[0], table[1], table[2])
+    # beyond: exponents as great lead out of every format, and ones as small move no result by a step
     if e > 990:
         return 1e300
     if e < -990:
@@ -66,6 +70,7 @@ def _exponential(codes, max_magnitude, shift, table, factor, to, random, out):  
             continue
         r = 0.0
         if m > 0:
+            # for a = 0 it stays 0, and e^0 is 1
             r = factor * _value(m + shift[i if shift.size > 1 else 0], table)
         r = -r if negative else r
         m = _snap(r, abs(r) * _RELATIVE_ERROR, False, random[i if random.size > 1 else 0], to)
@@ -85,8 +90,10 @@ def _logarithm(codes, max_magnitude, shift, factor, to, random, out):  # type: i
         if log == 0:
             out[i] = 0
             continue
+        # log a is a number like any other: its sign is that of E_a, its size is encoded
         exponent, fraction = log2_parts(abs(np.float64(log)) * factor)
         r = to.steps_in_two * (exponent + fraction)
+        # of log2 in the first part, of the factor and the product in the second
         error = (to.steps_in_two + abs(r)) * _RELATIVE_ERROR
         m = _snap(r, error, log < 0, random[i if random.size > 1 else 0], to)
         out[i] = pack(m, np.int64(log < 0), to.sign_bit)
@@ -103,6 +110,7 @@ def _power(a, a_max, a_shift, a_factor, b, b_max, b_shift, table, period, root, 
         code_a, code_b = np.int64(a[i]), np.int64(b[i])
         m_a, m_b = code_a & a_max, code_b & b_max
         negative, b_negative = code_a > a_max, code_b > b_max
+        # NaN in either; 0 to a negative power is NaN too
         if (m_a == 0 and negative) or (m_b == 0 and b_negative) or (m_a == 0 and m_b != 0 and b_negative):
             out[i] = to.sign_bit
             continue
@@ -114,6 +122,7 @@ def _power(a, a_max, a_shift, a_factor, b, b_max, b_shift, table, period, root, 
             negative = False
         else:
             log_b = m_b + b_shift[i if b_shift.size > 1 else 0]
+            # 1 and -1 keep the sign of a. Else b must be an integer, and its parity decides
             if negative and log_b != 0:
                 if log_b < 0 or period == 0 or log_b % period != 0:
                     out[i] = to.sign_bit

@@ -42,6 +42,7 @@ class Rule(NamedTuple):
 KEEP = Rule(zero_a=0, zero_b=0, odd=True, refuses_negative=False)
 """The number itself."""
 
+# beyond the range of every target, 2^42 of an unbounded one too
 _FAR = 2.0**45
 
 
@@ -79,12 +80,15 @@ def _linear(  # type: ignore[no-untyped-def]
         if zero == 1:
             log_a, negative = np.int64(0), False
         near = (np.float64(a_factor) * np.float64(log_a) + np.float64(b_factor) * np.float64(log_b)) / divisor
+        # out there the integers could overflow, and a double says enough
         if abs(near) > _FAR:
             m = settle(np.int64(0), near, abs(near) * 2.0**-50, random[i * random_stride], negative, to)
         else:
             numerator = a_factor * log_a + b_factor * log_b
+            # rounded down, so that rest / divisor is a fraction from 0 to 1 for either sign
             whole = numerator // divisor
             rest = numerator - whole * divisor
+            # a quotient that is 0 or 1/2 is exact, and so are ties; others are rounded, by less than this bound
             bound = 0.0 if rest == 0 or 2 * rest == divisor else error
             m = settle(whole, rest / divisor, bound, random[i * random_stride], negative, to)
         if m == DOUBT:
@@ -99,14 +103,18 @@ def _combiner(integer: Any) -> Callable[..., Any]:
 
     @kernel
     def combine(a, b, greatest, nan, bias, flip, lowest, highest, half, overflow, out):  # type: ignore[no-untyped-def]
+        # each sum is brought back to `integer`: Numba makes int64 of it, and a vector would hold fewer of them
         zero, one = integer(0), integer(1)
         for i in range(out.size):
             code_a, code_b = integer(a[i]), integer(b[i])
             m_a, m_b = integer(code_a & greatest), integer(code_b & greatest)
+            # (x ^ flip) - flip is x for flip = 0 and -x for flip = -1: no branch
             log = integer(integer(m_a - bias) + integer((integer(m_b - bias) ^ flip) - flip))
             m = integer(np.int64(log) - lowest + 1)  # in the width of codes where it is one
+            # both are computed and one is selected: a branch would end the vectors
             m = (one if log >= half else zero) if log < lowest else m
             m = overflow if log > highest else m
+            # NaN is the sign bit alone, and masks the sign of the product
             code = integer(m | integer(integer(code_a ^ code_b) & nan)) if m > zero else (nan if m < zero else zero)
             code = zero if m_a == zero or m_b == zero else code
             is_nan = code_a == nan or code_b == nan or (flip != zero and m_b == zero)
@@ -164,11 +172,14 @@ def combine(a: Operand, b: Operand, direction: int, result: Result) -> tuple[Cod
     to, fmt = result.target(log_offset), result.fmt
     lowest = to.lowest - _scale(a, b, direction)
     highest = lowest + fmt.max_magnitude - 1
+    # half of the smallest lies K steps below it, and E is an integer: floor(K); with "saturate" nothing becomes zero
     half = lowest - (1 << 40 if to.saturate else whole_steps_in_two(fmt))
+    # the narrowest integers that hold the sums of two logarithms and the edges
     width = 16 if fmt.bits <= 8 else 32
     if max(highest, -lowest) >= 1 << (width - 1):
         width = 64
     integer = {16: np.int16, 32: np.int32, 64: np.int64}[width]
+    # no log is below the least integer, so that a half that lies there is as good
     half = max(half, -(1 << (width - 1)))
     nan = np.array(fmt.nan_code, fmt.dtype).astype(integer)[()]
     edges = [integer(x) for x in (fmt.bias, (direction - 1) // 2, lowest, highest, half, to.overflow)]
@@ -186,9 +197,11 @@ def linear(
     a: Operand, b: Operand | None, a_factor: Fraction, b_factor: Fraction, rule: Rule, result: Result
 ) -> tuple[Codes, int]:
     """The numbers with E = a_factor E_a + b_factor E_b, in code steps of the result."""
+    # one denominator, so that the kernel's position is a quotient of two integers
     divisor = math.lcm(a_factor.denominator, b_factor.denominator)
     factors = int(a_factor * divisor), int(b_factor * divisor)
     other = a if b is None else b
+    # a quotient by a power of two is exact in a double
     error = 0.0 if divisor & (divisor - 1) == 0 else 2.0**-52
 
     def fill(to: Target, random: UInt32Array, out: NDArray[Any]) -> NDArray[np.int64]:

@@ -49,9 +49,11 @@ def _steps(fmt: LNSFormat) -> _Steps | None:
     sb, db = (np.where(part == TIE, _OPEN, part) for part in (table.sb, table.db))
     if any(np.abs(part[part != _OPEN]).max() > FAR for part in (sb, db)):
         return None
+    # x - x: its step takes every sum below all others
     db[0] = _NOTHING
     steps = np.concatenate([sb, [0], db, [0]]).astype(np.int32)
     steps.flags.writeable = False  # it is shared
+    # a complete table ends where steps are 0 for ever: the zero behind it serves all distances
     return _Steps(steps, 8 * FAR if table.complete else table.sb.size - 1)
 
 
@@ -60,6 +62,7 @@ def _numbers(codes, nan, shift, lowest, out):  # type: ignore[no-untyped-def]
     """out = 2 log + sign, log counted from 1 at the smallest; 2 _NOTHING is zero, and 1 more NaN."""
     greatest, nothing, one = np.int32(nan - 1), np.int32(2 * _NOTHING), np.int32(1)
     if shift.size == 1:
+        # the magnitude of E in the result's range, before its edges: one int32 addition for each element
         by = np.int32(shift[0] - lowest + 1)
         for i in range(out.size):
             m = np.int32(codes[i]) & greatest
@@ -77,13 +80,16 @@ def _distances(a, c, half, index):  # type: ignore[no-untyped-def]
     """Where in the table of twice `half` entries the step of a + c is."""
     one, last, skip = np.int32(1), np.int32(half - 1), np.int32(half)
     for i in range(index.size):
+        # without the sign bit; each difference goes back to int32, or Numba would widen the loop to int64
         z = abs(np.int32((a[i] >> one) - (c[i] >> one)))
+        # -(differ) & skip is skip for unlike signs, where the table of db begins, and 0 for like ones
         index[i] = np.int32(min(z, last) + (np.int32(-((a[i] ^ c[i]) & one)) & skip))
 
 
 @kernel
 def _look_up(table, index, step):  # type: ignore[no-untyped-def]
     for i in range(step.size):
+        # unsigned: Numba would ask of a signed index whether it counts from the end
         step[i] = table[np.uint32(index[i])]
 
 
@@ -98,11 +104,14 @@ def _settle(a, c, step, greatest, overflow, smallest, one_from, zero_to, out):  
     count = 0
     for i in range(out.size):
         p, q = a[i], c[i]
+        # the greater logarithm and its step; _NOTHING and _OPEN together are still within int32
         m = np.int32(max(p >> one, q >> one) + step[i])
+        # kept for who looks for the elements left open: there are none in almost all blocks
         step[i] = m
         count += 1 if m < tie or zero_to < m < one_from else 0
         below = none if m < nothing else (one if m >= one_from else smallest)
         code = overflow if m > greatest else (below if m < one else m)
+        # the sign of the greater operand; x - x becomes zero, which has none
         sign = (p if (p >> one) >= (q >> one) else q) & one
         code = code | (sign * nan) if code > none else code
         out[i] = nan if p == empty or q == empty or code < none else code
@@ -147,12 +156,15 @@ def add(a: Operand, c: Operand, fmt: LNSFormat, to: Target, out: NDArray[Any]) -
     """Write the codes of a + c, all of one format; the indices that are left open. None where this cannot serve."""
     steps = _steps(fmt) if to.mode == NEAREST else None
     (a_least, a_most), (c_least, c_most) = _ends(a.shift), _ends(c.shift)
+    # all int32 sums of the loops stay in range up to FAR
     furthest = max(abs(end - to.lowest) for end in (a_least, a_most, c_least, c_most)) + fmt.max_magnitude
     widest = max(a_most - c_least, c_most - a_least) + fmt.max_magnitude - 1
     if steps is None or furthest >= FAR or widest > steps.widest:
         return None
     one_from, zero_to = 1, 1
     if not to.saturate:
+        # half of the smallest lies at 1 - K. m was rounded by half a step at most: from one_from on the exact sum is
+        # above it, up to zero_to below; what lies between is left open
         one_from = math.ceil(1.5 - to.steps_in_two + to.steps_error)
         zero_to = math.floor(0.5 - to.steps_in_two - to.steps_error)
 

@@ -143,6 +143,7 @@ def prepare(operands: list[tuple[ArrayLike, LNSFormat, LogOffset]], wanted: Want
     offsets = [check_offsets(offset, array.shape) for array, (_, _, offset) in zip(arrays, operands, strict=True)]
     shape = arrays[0].shape
     try:
+        # asked first: np.broadcast_shapes is slow beside a small operation
         if any(array.shape != shape for array in arrays):
             shape = np.broadcast_shapes(*(array.shape for array in arrays))
     except ValueError:
@@ -158,6 +159,7 @@ def prepare(operands: list[tuple[ArrayLike, LNSFormat, LogOffset]], wanted: Want
     checked = []
     for array, offset, fmt in zip(arrays, offsets, formats, strict=True):
         if isinstance(offset, int):
+            # int64: offsets of 2^30 add up, and products multiply them
             shift = np.array([offset - fmt.bias], np.int64)
         else:
             shift = flat(offset.astype(np.int64) - fmt.bias, shape)
@@ -208,6 +210,7 @@ def run(fill: Fill, case: HardCase, result: Result) -> tuple[Codes, int]:
 
     def execute(to: Target, dtype: Any) -> NDArray[Any]:
         out = np.empty(size, dtype)
+        # the kernel has written all codes; those it left open are written over
         resolve(fill(to, result.random, out), case, result.fmt, to, out)
         return out
 
@@ -215,6 +218,7 @@ def run(fill: Fill, case: HardCase, result: Result) -> tuple[Codes, int]:
     if offset == "fit":
         # Of finer code steps E can leave even this room. A number below it must not become zero: it fits at -2^30.
         to = unbounded(result.target(0))._replace(saturate=True)
+        # codes of this target need 64 bits; NaN is its sign bit alone, so that it counts as 0 here
         magnitudes = execute(to, np.int64) & (to.sign_bit - 1)
         greatest = int(magnitudes.max(initial=0))
         offset = fitting_offset(to.lowest + greatest - 1, result.fmt) if greatest else 0

@@ -56,6 +56,7 @@ def _fused(a, a_factor, b, b_factor, c, c_factor, drop, to, random, out, hard): 
 
     The factors bring E to the finest grid, which has 2^drop steps in one of the result.
     """
+    # a power of two: what is multiplied or divided by it stays exact
     scale = 2.0 ** np.float64(drop)
     unresolved = 0
     for i in range(out.size):
@@ -70,9 +71,11 @@ def _fused(a, a_factor, b, b_factor, c, c_factor, drop, to, random, out, hard): 
         if is_nan:
             out[i] = to.sign_bit
             continue
+        # 0 + c is c: as if the product were not there
         if not product:
             hi, negative = lo, c_negative
         subtracted = negative != c_negative
+        # x - x is 0 under every policy, "saturate" too: it is no underflow
         if (m_c == 0 and not product) or (product and m_c != 0 and subtracted and hi == lo):
             out[i] = 0
             continue
@@ -81,9 +84,11 @@ def _fused(a, a_factor, b, b_factor, c, c_factor, drop, to, random, out, hard): 
             z = hi - lo
             if z < 0:
                 hi, z, negative = lo, -z, c_negative
+            # in steps of the finest grid, where hi and z are integers
             r, error = gaussian_position(z, subtracted, to.steps_in_two * scale, to.steps_error * scale)
             if abs(r) > error or error == 0.0:  # else too small to count on either grid
                 r, error = r / scale, error / scale
+        # hi on the result's grid: whole steps, rounded down, and an exact part of one
         whole = hi >> drop
         r += (hi - (whole << drop)) / scale
         m = settle(whole, r, error, random[i if random.size > 1 else 0], negative, to)
@@ -123,6 +128,7 @@ def fused(a: Operand, b: Operand | None, c: Operand, result: Result) -> tuple[Co
         present = [bool(x.codes[i] & x.fmt.max_magnitude) for x in (a, other, c)]
         kept = [log for log, there in zip(logs, (present[0] and present[1], present[2]), strict=True) if there]
         hi, negative = max(kept)
+        # the size of the sum, so the sign of the greater operand counts as plus
         terms = [Term(1 if sign == negative else -1, 0, Fraction(log, steps)) for log, sign in kept]
         return Sum(tuple(terms)), negative, int(result.random[i % result.random.size]), hi / (1 << drop)
 
@@ -165,12 +171,14 @@ def negate(a: Operand) -> Operand:
 def _fitting(a: Operand, c: Operand, result: Result) -> int | None:
     """The log_offset that "fit" finds: from the sums at one at which none can saturate. None where that finds none."""
     fmt = result.fmt
+    # a sum is at most K above its greater operand; at `room` none can saturate, so that its code tells E
     most = max(int(x.shift.max(initial=-(1 << 32))) for x in (a, c)) + fmt.max_magnitude + whole_steps_in_two(fmt) + 2
     if most - fmt.max_log > MAX_LOG_OFFSET:
         return None
     room = fitting_offset(most, fmt)
     codes = _swiftly(a, c, result, room)
     greatest = 0 if codes is None else int((codes & fmt.dtype.type(fmt.max_magnitude)).max(initial=0))
+    # a greatest code of 1 may be an underflow, and one of 0 hides what is below: the general way finds out
     return fitting_offset(room - fmt.max_log + greatest - 1, fmt) if greatest > 1 else None
 
 
@@ -202,6 +210,7 @@ def _approximate(a: Operand, c: Operand, gaussian: GaussianLog, result: Result) 
     zero = ((m_a == 0) & (m_c == 0)) | (both & (z == 0) & (sign_a != sign_c))
     for subtracted in (False, True):
         where = both & ~zero & ((sign_a != sign_c) == subtracted)
+        # a Gaussian logarithm may be the user's Python: it is asked once for each distance
         distinct, back = np.unique(z[where], return_inverse=True)
         log[where] += steps_of(gaussian, distinct, fmt, subtracted)[back]
     nan = (sign_a & (m_a == 0)) | (sign_c & (m_c == 0))

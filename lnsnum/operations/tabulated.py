@@ -72,6 +72,7 @@ def binary(name: str, a: Operand, b: Operand, gaussian: GaussianLog | None, resu
     simple = not result.rounding.startswith("stochastic") and a.shift.size == b.shift.size == 1
     if not simple or result.log_offset == "fit" or (name in _LINEAR and combines(a, b, result)):
         return _COMPUTE[name](a, b, gaussian, result)
+    # 2^16 results at most: they stay in a cache, and are made sooner than so many elements are computed
     narrow = a.fmt.bits <= 8 and b.fmt.bits <= 8 and result.fmt.bits <= 8
     if not (narrow and a.codes.size >= _PAIRS_FROM):
         return _COMPUTE[name](a, b, gaussian, result)
@@ -103,12 +104,14 @@ def _table_of_pairs(
 @kernel
 def _gather_pairs(a, b, bits, table, out):  # type: ignore[no-untyped-def]
     for i in range(a.size):
+        # unsigned 32 bits: uint8 codes would lose their high bits in the shift
         out[i] = table[(np.uint32(a[i]) << bits) | np.uint32(b[i])]
 
 
 def unary(compute: Callable[[Operand, Result], tuple[Codes, int]], a: Operand, result: Result) -> tuple[Codes, int]:
     """One operation on each element."""
     by_element = result.rounding.startswith("stochastic") or result.log_offset == "fit" or a.shift.size > 1
+    # a table pays from four times as many elements as codes on
     if by_element or a.codes.size >> 2 < 1 << a.fmt.bits:
         return compute(a, result)
     codes = np.arange(1 << a.fmt.bits, dtype=a.fmt.dtype)

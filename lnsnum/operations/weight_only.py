@@ -107,6 +107,7 @@ def multiply(
     rows, inner = codes.shape
     count, steps = math.prod(x.shape[:-1]), -(-inner // LANES)
     vectors = np.zeros((count, steps * LANES), np.float32)  # zeros behind change no sum: none is ever -0
+    # filled up to whole groups of lanes
     vectors[:, :inner] = x.reshape(count, inner)
     vectors = vectors.reshape(count, steps, LANES)
     out = np.empty((count, rows), np.float32)
@@ -118,6 +119,7 @@ def multiply(
             block = slice(begin, begin + length)
             scale = log_offset if isinstance(log_offset, int) else _part(log_offset, codes.shape, block)
             floats = decode(codes[block], fmt, "float32", log_offset=scale)
+            # whole rows to a thread: each sum is made by one, in its own order
             in_chunks(
                 partial(_by_floats, floats, vectors, out[:, block]), len(floats), least, alignment=1, threads=threads
             )
@@ -138,6 +140,7 @@ def _tables(fmt: LNSFormat, log_offset: LogOffset, rows: int) -> tuple[NDArray[A
         return decode_table(fmt, log_offset, "float32")[None], np.zeros(rows, np.int64)
     if log_offset.shape[-1] != 1 or log_offset.size == 0:
         return None
+    # channels that share a scale share a table
     different, which = np.unique(log_offset.reshape(-1), return_inverse=True)
     if different.size << fmt.bits > _TABLES:
         return None
@@ -167,8 +170,10 @@ def _sum_products(tile, x, lanes, i, out):  # type: ignore[no-untyped-def]
     for n in range(x.shape[0]):
         lanes[:] = np.float32(0.0)
         for j in range(tile.shape[0]):
+            # lanes do not depend on each other: the compiler makes vectors of them without changing the order of a sum
             for k in range(LANES):
                 lanes[k] += tile[j, k] * x[n, j, k]
+        # halves are added, not neighbours: vectors again
         half = LANES >> 1
         while half > 0:
             for k in range(half):

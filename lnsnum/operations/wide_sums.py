@@ -34,6 +34,7 @@ _NOTHING = -(2.0**60)
 @kernel
 def log2_of_sum(y, opposed):  # type: ignore[no-untyped-def]
     """log2(1 + 2^-u), or where `opposed` log2(1 - 2^-u), u = y / CELLS; any finite number at u = 0 for the latter."""
+    # 2^-u = h (1 - q), so 1 - 2^-u = (1 - h) + h q: for u near 0 a sum of two positive parts, and nothing cancels
     h, q = power_of_half(min(y, CELL_RANGE))
     return log2_of_normal((1.0 - h) + h * q if opposed else 1.0 + (h - h * q))
 
@@ -43,6 +44,7 @@ def _logarithms(codes, max_magnitude, shift, out):  # type: ignore[no-untyped-de
     """out = E as doubles, _NOTHING for zero and NaN; `shift` for each element or one for all."""
     greatest = np.uint32(max_magnitude)
     if shift.size == 1:
+        # E is below 2^33: a double holds it exactly
         by = np.float64(shift[0])
         for i in range(out.size):
             m = np.uint32(codes[i]) & greatest
@@ -59,22 +61,28 @@ def _add(a, c, log_a, log_c, to, out):  # type: ignore[no-untyped-def]
     nan, steps = np.uint32(to.sign_bit), to.steps_in_two
     lowest, greatest, overflow = np.float64(to.lowest), np.float64(to.max_magnitude), np.float64(to.overflow)
     smallest = 1.0 if to.saturate else 0.0
+    # cells in a code step
     per = CELLS / steps
+    # the error of K counts up to 37 times by its product, with so many octaves, and less than twice by u
     error = steps * POSITION_ERROR + 64.0 * to.steps_error
     count = 0
     for i in range(out.size):
         code_a, code_c, hi = np.uint32(a[i]), np.uint32(c[i]), max(log_a[i], log_c[i])
         z = abs(log_a[i] - log_c[i])
         opposed = (code_a ^ code_c) & nan != 0
+        # u is the distance in octaves; all of this is without a branch, truths are numbers
         r = steps * log2_of_sum(z * per, opposed)
         whole = np.rint(r)
         rest = r - whole
+        # integers in doubles, exact below 2^53; the part of a step is kept apart, with all its bits
         m = (hi - lowest + 1.0) + whole
         from_half = (m - 1.0) + rest + steps
+        # the two sums that are zero, whatever the logarithm of them came out as
         zero = hi == _NOTHING or (opposed and z == 0.0)
         is_open = (abs(rest) > 0.5 - error or abs(from_half) < 2.0 * error) and not zero
         count += is_open
         below = 1.0 if from_half >= 0.0 else smallest
+        # selections, from the range inwards; -1 is NaN
         m = overflow if m > greatest else (below if m < 1.0 else m)
         m = 0.0 if zero else m
         sign = (code_a if log_a[i] >= log_c[i] else code_c) & nan
