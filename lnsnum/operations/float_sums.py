@@ -48,6 +48,13 @@ class Scaled(NamedTuple):
     factors: int | NDArray[np.int64]
 
 
+def _ends_of_scale(x: Numbers) -> tuple[int, int]:
+    """The least and the greatest log_offset."""
+    if isinstance(x.log_offset, int):
+        return x.log_offset, x.log_offset
+    return int(x.log_offset.min(initial=MAX_LOG_OFFSET)), int(x.log_offset.max(initial=-MAX_LOG_OFFSET))
+
+
 def _common_factors(x: Numbers) -> int:
     """How many factors of the base the greatest log_offset is, where they are powers of two; else 0.
 
@@ -55,7 +62,7 @@ def _common_factors(x: Numbers) -> int:
     numbers, so that calls share the tables of `decode`.
     """
     is_power_of_two = exact.split_float(x.fmt.base)[0] == 1
-    return int(np.max(x.log_offset, initial=-MAX_LOG_OFFSET)) >> x.fmt.fraction_bits if is_power_of_two else 0
+    return _ends_of_scale(x)[1] >> x.fmt.fraction_bits if is_power_of_two else 0
 
 
 def _logs(x: Numbers) -> NDArray[np.int64]:
@@ -66,11 +73,7 @@ def _logs(x: Numbers) -> NDArray[np.int64]:
 
 def _ends_of_format(x: Numbers) -> tuple[int, int]:
     """The least and the greatest E that the numbers can have."""
-    least, greatest = (
-        (x.log_offset,) * 2
-        if isinstance(x.log_offset, int)
-        else (int(np.min(x.log_offset, initial=MAX_LOG_OFFSET)), int(np.max(x.log_offset, initial=-MAX_LOG_OFFSET)))
-    )
+    least, greatest = _ends_of_scale(x)
     return least - x.fmt.max_log, greatest + x.fmt.max_log
 
 
@@ -97,7 +100,7 @@ def _fit_in(ends: list[tuple[int, int]], factors: list[int], operands: list[Numb
     lowest = highest = 0.0
     for (least, greatest), away, x in zip(ends, factors, operands, strict=True):
         one = away << x.fmt.fraction_bits
-        if abs(int(np.min(x.log_offset, initial=0)) - one) > MAX_LOG_OFFSET:
+        if abs(_ends_of_scale(x)[0] - one) > MAX_LOG_OFFSET:
             return False  # `decode` takes no such offset
         # in octaves; the double of a quotient is off by far less than the octave of room
         low, high = ((end - one) / x.fmt.codes_per_octave for end in (least, greatest))
