@@ -217,8 +217,10 @@ def _vector_fill(
     # the loops need an integer K: positions of powers of two are then integers, and all others irrational
     if to.steps_error != 0.0 or steps != int(steps) or patterns.size < vector_encoding.CHUNK:
         return None
+    # lanes of 32 bits: codes, E and half of the smallest fit int32, and positions a float32's accuracy
     if single and fmt.bits <= 16 and steps <= vector_encoding.MOST_STEPS:
         by, terms = vector_encoding.lane(to), vector_encoding.terms(steps)
+        # no subnormal number counts there, so that thresholds of one octave serve all floats
         if to.mode == NEAREST and fmt.base == 2.0 and steps <= vector_encoding.MOST_COUNTED and by.least == 0:
             counts = _counts(fmt, to.lowest + fmt.max_log)
 
@@ -239,6 +241,7 @@ def _vector_fill(
             return count
 
         return fill
+    # lanes of 64 bits are for the mode that is used: the others go one by one
     if to.mode == NEAREST and steps <= 2.0**30:
 
         def fill_wide(begin: int, end: int, hard: NDArray[np.int64]) -> int:

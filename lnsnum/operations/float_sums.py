@@ -116,6 +116,7 @@ def _decoded(x: Numbers, factors: int, kind: FloatType) -> NDArray[Any]:
 
 def _unit(base: float, kind: str) -> int:
     """The factors of results are multiples of this: about an eighth of the range, so that few of them differ."""
+    # coarse, so that results in reach of each other are encoded together
     octaves = FLOAT_TYPES[kind].max_exponent // 8
     return max(1, int(min(octaves / math.log2(base), 2.0**32)))
 
@@ -222,6 +223,7 @@ def _least_sure(base: float, terms: int, kind: str) -> float:
     """
     to = FLOAT_TYPES[kind]
     largest = math.log2(base) * _unit(base, kind) / 2.0 + 1.0
+    # a term underflows by at most the least normal number, times the other factor
     exponent = largest + 2 - to.max_exponent + to.precision + math.log2(max(terms, 1)) + 10.0
     return math.ldexp(1.0, min(math.ceil(exponent), 1023))
 
@@ -247,6 +249,7 @@ def _one_by_one(
     a, b = pairs.a_logs[rows], pairs.b_logs[columns]
     nothing = (a == _NOTHING) | (b == _NOTHING)
     # a nonzero E is within 2^32, so that on the finest grid it is within 2^62: `_NOTHING` itself must not be shifted
+    # two formats have a common grid, the finer of theirs
     up_a, up_b = finest - pairs.a.fraction_bits, finest - pairs.b.fraction_bits
     logs = np.where(nothing, _NOTHING, (np.where(nothing, 0, a) << up_a) + (np.where(nothing, 0, b) << up_b))
     a_codes, b_codes = pairs.a_codes[rows], pairs.b_codes[columns]

@@ -39,6 +39,7 @@ def _move(codes, max_magnitude, shift, step, to, random, out, hard):  # type: ig
         if m == 0:
             out[i] = to.sign_bit if negative else 0
             continue
+        # on a fine grid E can pass 2^53: rounded by 2^-53 of itself, which the bound covers
         r = step.factor * np.float64(m + shift[i * stride]) - step.away
         # |away| counts beside |r|: where the two parts cancel, the result is small and their errors are not
         error = (step.away + abs(r)) * step.error

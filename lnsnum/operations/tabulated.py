@@ -70,6 +70,7 @@ _PARALLEL = 1 << 18
 def binary(name: str, a: Operand, b: Operand, gaussian: GaussianLog | None, result: Result) -> tuple[Codes, int]:
     """The operation of this name on each pair."""
     simple = not result.rounding.startswith("stochastic") and a.shift.size == b.shift.size == 1
+    # a product in one format is one vector loop, sooner done than looked up
     if not simple or result.log_offset == "fit" or (name in _LINEAR and combines(a, b, result)):
         return _COMPUTE[name](a, b, gaussian, result)
     # 2^16 results at most: they stay in a cache, and are made sooner than so many elements are computed

@@ -156,6 +156,7 @@ def _part(offsets: NDArray[np.int32], shape: tuple[int, ...], rows: slice) -> ND
 
 def _words(codes: Codes) -> NDArray[np.uint64] | None:
     """Eight codes of a byte each as one word, where rows are made up of whole words."""
+    # rows of whole words, and words where the processor loads them at once
     fits = codes.itemsize == 1 and codes.size > 0 and codes.shape[1] % 8 == 0 and codes.ctypes.data % 8 == 0
     return codes.view(np.uint64) if fits else None
 
@@ -206,5 +207,6 @@ def _by_floats(floats, x, out, begin, end):  # type: ignore[no-untyped-def]
     tile, lanes = np.zeros((x.shape[1], LANES), np.float32), np.empty(LANES, np.float32)
     flat = tile.reshape(-1)
     for i in range(begin, end):
+        # what lies behind stays 0 from the first row on
         flat[: floats.shape[1]] = floats[i]
         _sum_products(tile, x, lanes, i, out)
