@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import Codes, check_format
+from lnsnum.kernels.codes import Codes, check_format, check_offsets
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.operations import float_sums
 from lnsnum.operations.accumulate import Order, Terms, accumulate, terms_of
@@ -93,6 +93,7 @@ def error_bound(n: int, accumulator: Accumulator, order: Order = "sequential") -
 def _sum(a: ArrayLike, fmt: LNSFormat, options: Any, is_mean: bool) -> tuple[Codes, int]:
     log_offset, keepdims = options.get("log_offset", 0), options.get("keepdims", False)
     codes = checked(a, fmt, log_offset, options.get("out_format"))
+    log_offset = check_offsets(log_offset, codes.shape)
     call = read_call(options, AccumulatedAlong, fmt, scaled=bool(np.any(log_offset)))
     axes = axes_of(options.get("axis"), codes.ndim)
     shape = shape_without(codes.shape, axes, keepdims)
@@ -205,6 +206,7 @@ def matmul(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Accumul
         raise TypeError(f"operands of different formats ({fmt.name}, {b_format.name}) need out_format")
     x = checked(a, fmt, a_offset, out_format)
     y = checked(b, b_format, b_offset, fmt)
+    a_offset, b_offset = check_offsets(a_offset, x.shape), check_offsets(b_offset, y.shape)
     scaled = bool(np.any(a_offset) or np.any(b_offset))
     call = read_call(options, AccumulatedProduct, fmt, b_format, scaled=scaled)
     try:

@@ -249,6 +249,27 @@ def test_within_the_range_of_the_floats_they_are_decode_numpy_encode(kind, fmt, 
     np.testing.assert_array_equal(found, encode(floats @ floats, fmt))
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "lns16f10"])
+def test_integers_of_every_type_are_offsets(kind):
+    """As Python's integer: a difference of narrow ones must not wrap, nor one of unsigned ones become a float."""
+    fmt = lns8f3
+    codes, other = np.array([64, 70, 100], np.uint8), np.array([90, 3, 200], np.uint8)
+    for value in (100, 0, 120):
+        expected = lns_sum(codes, fmt, log_offset=value, accumulator=kind)
+        dotted = dot(codes, other, fmt, a_log_offset=value, b_log_offset=3, accumulator=kind)
+        for dtype in (np.int8, np.uint8, np.uint32, np.int64, np.uint64):
+            for offset in (dtype(value), np.array(value, dtype), np.full(3, value, dtype), np.full(1, value, dtype)):
+                found = lns_sum(codes, fmt, log_offset=offset, accumulator=kind)
+                assert (int(found[0]), found[1]) == (int(expected[0]), expected[1])
+                found = dot(codes, other, fmt, a_log_offset=offset, b_log_offset=dtype(3), accumulator=kind)
+                assert (int(found[0]), found[1]) == (int(dotted[0]), dotted[1])
+    mixed = np.array([[120], [-120]], np.int8)
+    pair = np.array([[64, 64], [64, 64]], np.uint8)
+    expected = lns_sum(pair, fmt, axis=1, log_offset=mixed.astype(np.int32), out_log_offset=0, accumulator=kind)
+    found = lns_sum(pair, fmt, axis=1, log_offset=mixed, out_log_offset=0, accumulator=kind)
+    np.testing.assert_array_equal(found[0], expected[0])
+
+
 # ------------------------------------------------------------------------------------------------ what "fit" finds
 
 LOW = -MAX_LOG_OFFSET
