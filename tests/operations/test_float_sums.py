@@ -113,7 +113,7 @@ def attempt(function):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data(), fmt=st.sampled_from(FORMATS))
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_sums_and_means(kind, data, fmt):
     if kind == "float32" and fmt.base > 2.0**100:
         fmt = lns16f2  # one factor of the base is more than float32 holds
@@ -135,7 +135,7 @@ def test_sums_and_means(kind, data, fmt):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data(), fmt=st.sampled_from(FORMATS))
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_products_of_matrices(kind, data, fmt):
     """Every element by its own terms, although they share rows and columns."""
     if kind == "float32" and fmt.base > 2.0**100:
@@ -328,7 +328,7 @@ def test_a_sum_of_fitted_floats():
 
 @example(1 << 30, lns8f3)
 @given(st.integers(-MAX_LOG_OFFSET, MAX_LOG_OFFSET), st.sampled_from([lns8f3, lns16f2, lns16f10, lns32f3]))
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_sums_of_one_number_fit_as_the_number_does(offset, fmt):
     for code in (1, fmt.bias, fmt.max_magnitude, fmt.bias | fmt.sign_bit):
         x = np.array([code], fmt.dtype)
