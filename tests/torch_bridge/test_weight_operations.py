@@ -7,6 +7,7 @@ code below or above. What it cannot write it must refuse, by NotImplementedError
 import itertools
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -165,7 +166,10 @@ INTEGERS = ("indices", "max_values", "min_indices", "max_indices", "pivots", "in
 
 @cache
 def plain_run(function) -> tuple[dict[int, Any], list[int]]:
-    """Arguments with which an operation runs on plain tensors, and which of them it writes to and are floats."""
+    """Arguments with which an operation runs on plain tensors, and which of them it writes to and are floats.
+
+    Not those with which it returns memory that it has not written, as some do where they have nothing to compute.
+    """
     arguments = function._schema.arguments
     written = [i for i, a in enumerate(arguments) if writes(a) and is_tensor(a)]
 
@@ -187,13 +191,32 @@ def plain_run(function) -> tuple[dict[int, Any], list[int]]:
             for i in written:  # what is called out has its shape by now
                 if arguments[i].kwarg_only:
                     given[i] = ones_like(tried[i])
-            call(function, copied_all(given))
+            told, again = copied_all(given), copied_all(given)
+            call(function, told)
+            with new_memory_of_nan():
+                call(function, again)
         except Exception:  # wrong arguments: the next ones
             continue
         floats = [i for i in written if is_float(given[i])]
-        if floats:
+        if floats and all(same(told[i], again[i]) for i in floats):
             return given, floats
     raise NoArgumentsError
+
+
+@contextmanager
+def new_memory_of_nan() -> Iterator[None]:
+    """Memory that an operation takes and leaves as it is, and returns, shows as NaN: what it holds is no result."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def same(a: Any, b: Any) -> bool:
+    return all(x.allclose(y, equal_nan=True) for x, y in zip(listed(a), listed(b), strict=True))
 
 
 def ones_like(tensors: Any) -> Any:
