@@ -39,7 +39,17 @@ def as_numpy(tensor: torch.Tensor, dtype: Any = None) -> NDArray[Any]:
     By DLPack: `Tensor.numpy()` would mark the storage as not resizable.
     """
     array = np.from_dlpack(tensor)
+    if not array.flags.writeable:  # torch 2.6 cannot tell NumPy that it may be written to
+        array = np.asarray(_Memory(tensor, array))
     return array if dtype is None else array.view(dtype)
+
+
+class _Memory:
+    """A tensor's memory, for NumPy; an array on it keeps this, and so the tensor."""
+
+    def __init__(self, tensor: torch.Tensor, array: NDArray[Any]) -> None:
+        self.tensor = tensor
+        self.__array_interface__ = {**array.__array_interface__, "data": (tensor.data_ptr(), False)}
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
