@@ -34,6 +34,7 @@ from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.update import StepRounding, Zero
 from lnsnum.torch_bridge.step import CODE_STATE, SecondMoment, code_state, step_codes
+from lnsnum.torch_bridge.surroundings import level_of_the_caller, spread_over_processes
 from lnsnum.torch_bridge.weight import LNSWeight
 
 NonFinite = Literal["skip", "raise"]
@@ -219,7 +220,7 @@ class Madam(Optimizer):
             warnings.warn(
                 f"lr={float(group['lr'])} is {steps:.0f} code steps of {fmt.name}, which has {fmt.max_magnitude}: one "
                 "step crosses the whole range",
-                stacklevel=_level_of_the_caller(),
+                stacklevel=level_of_the_caller(),
             )
 
     def make_state(self) -> None:
@@ -254,13 +255,12 @@ class Madam(Optimizer):
         """
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
-        for module in model.modules():
-            spread = _SPREAD & {c.__name__ for c in type(module).__mro__}
-            if spread:
-                raise TypeError(
-                    f"the model is a {min(spread)}: a step within backward would run before the processes have "
-                    "exchanged their gradients, and their weights would differ: call step() after backward instead"
-                )
+        spread = spread_over_processes(model)
+        if spread is not None:
+            raise TypeError(
+                f"the model is a {spread}: a step within backward would run before the processes have "
+                "exchanged their gradients, and their weights would differ: call step() after backward instead"
+            )
         if self._is_attached():
             raise ValueError("this optimizer is attached already: remove() the hooks that attach returned first")
         places: dict[torch.Tensor, tuple[int, int]] = {}
@@ -273,6 +273,11 @@ class Madam(Optimizer):
 
         @torch.no_grad()
         def arrived(p: torch.Tensor) -> None:
+            if p not in places:
+                raise ValueError(
+                    "a parameter took the place of one that this optimizer has, and its hook too: remove() the hooks "
+                    "that attach returned, and make the optimizer anew"
+                )
             g, stream = places[p]
             group = self.param_groups[g]  # loading a state makes new ones
             _check_group(group)
@@ -333,8 +338,6 @@ class Madam(Optimizer):
 
 
 _HYPERPARAMETERS = frozenset(inspect.signature(Madam).parameters) - {"params"}
-
-_SPREAD = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -406,14 +409,6 @@ def _unguarded(method: Callable[..., None]) -> Callable[..., None]:
     """A method of Optimizer without what keeps torch.compile out of it: while nobody compiles, that would only load
     torch._dynamo, at the start of every training run."""
     return method if "torch._dynamo" in sys.modules else inspect.unwrap(method)
-
-
-def _level_of_the_caller() -> int:
-    """How many calls up is the first line that is neither ours nor torch's, as `warnings.warn` counts them."""
-    level, frame = 0, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lnsnum", "torch"):
-        level, frame = level + 1, frame.f_back
-    return level + 1
 
 
 def _check_gradient(p: torch.Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:

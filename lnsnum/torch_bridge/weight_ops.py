@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import return_and_correct_aliasing
 
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.surroundings import check_surroundings
 
 aten = torch.ops.aten
 
@@ -31,6 +32,7 @@ Weight = Any
 
 def dispatch(kind: type, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation some of whose arguments are weights, of class `kind`."""
+    check_surroundings(kind)
     handler = _HANDLERS.get(func)
     if handler is None and func.namespace in _COLLECTIVES:
         handler = _refuse_collective

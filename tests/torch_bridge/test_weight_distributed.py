@@ -1,19 +1,27 @@
 """Collectives on a weight are refused: on its decoded floats they would end with other codes on each process.
 
-All of torch's, by their schemas; the public functions in a group of one process; and DistributedDataParallel.
+All of torch's, by their schemas; the public functions in a group of one process; sharding, which would make floats of
+codes; and DistributedDataParallel, in one process and in two.
 """
 
 import copy
+import json
 import warnings
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+import torch.multiprocessing
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from lnsnum import lns8f5
-from lnsnum.torch_bridge import LNSWeight, convert_model, decode_model
+from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, decode_model, parameter_groups
 
 torch.set_num_threads(1)
 
@@ -142,11 +150,57 @@ def test_what_the_message_says_works(group):
     assert torch.equal(weight.codes, before)
 
 
-def a_model() -> nn.Module:
-    torch.manual_seed(0)
+def a_model(seed: int = 0, per_channel: bool = False) -> nn.Module:
+    torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
-    convert_model(model, lns8f5)
+    convert_model(model, lns8f5, per_channel=per_channel)
     return model
+
+
+X = torch.linspace(-1, 1, 8).reshape(2, 4)
+
+
+def codes_of(model: nn.Module) -> list[tuple]:
+    return [(p.codes.tolist(), torch.as_tensor(p.log_offset).tolist()) for p in model.parameters()]
+
+
+# ------------------------------------------------------------------------------------------------------------- sharding
+
+CPU = torch.device("cpu")
+
+SHARDING = {
+    "fully_shard": lambda m, mesh: fully_shard(m, mesh=mesh),
+    "fully_shard a layer": lambda m, mesh: fully_shard(m[0], mesh=mesh),
+    "FSDP": lambda m, mesh: FullyShardedDataParallel(m, device_id=CPU),
+    "FSDP with use_orig_params": lambda m, mesh: FullyShardedDataParallel(m, device_id=CPU, use_orig_params=True),
+    "parallelize_module": lambda m, mesh: parallelize_module(m, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()}),
+    "distribute_module": lambda m, mesh: distribute_module(m, mesh),
+    "distribute_tensor": lambda m, mesh: distribute_tensor(m[0].weight, mesh, [Shard(0)]),
+    "distribute_tensor unsent": lambda m, mesh: distribute_tensor(m[0].weight, mesh, [Shard(0)], src_data_rank=None),
+    "distribute_tensor whole": lambda m, mesh: distribute_tensor(m[0].weight.detach(), mesh, [Replicate()]),
+    "from_local": lambda m, mesh: DTensor.from_local(m[0].weight, mesh, [Shard(0)]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("name", SHARDING)
+def test_sharding_is_refused_by_name(name, per_channel, group):
+    model = a_model(per_channel=per_channel)
+    before, expected = codes_of(model), model(X)
+    with pytest.raises(NotImplementedError) as caught:
+        SHARDING[name](model, init_device_mesh("cpu", (1,)))
+    shards = "fully_shard" in name or "FSDP" in name
+    wanted = "fully_shard and FullyShardedDataParallel would make" if shards else "a DTensor, which distribute_tensor"
+    told = str(caught.value)
+    assert told.startswith(wanted)
+    assert "train the converted model in DistributedDataParallel(model, init_sync=False), or decode_model it" in told
+    assert all(isinstance(p, LNSWeight) for p in model.parameters())
+    assert codes_of(model) == before
+    assert torch.equal(model(X), expected)
+
+
+# ---------------------------------------------------------------------------------------------- DistributedDataParallel
 
 
 def test_distributed_data_parallel_without_its_first_broadcast(group):
@@ -163,3 +217,98 @@ def test_distributed_data_parallel_without_its_first_broadcast(group):
         assert type(p.grad) is torch.Tensor
         assert torch.equal(p.grad, q.grad)
         assert torch.equal(p.codes, codes)
+
+
+def wrapped(model: nn.Module, **arguments) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.parallel.DistributedDataParallel(model, **arguments)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_model_that_is_converted_within_is_refused(earlier, group):
+    """The wrapper would go on with the float parameters, and exchange nothing."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    outer = wrapped(model)
+    if earlier:
+        outer(X).sum().backward()
+    convert_model(model, lns8f5)
+    with pytest.raises(RuntimeError, match=r"'0.weight' came into the model after DistributedDataParallel was made"):
+        outer(X)
+    assert wrapped(model, init_sync=False)(X).shape == (2, 3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("order", ["compile the wrapper", "wrap the compiled"])
+def test_processes_are_compared_when_a_model_is_compiled_too(order, group, fresh):
+    model = nn.Sequential(nn.Linear(4, 3))
+    late = wrapped(model)
+    convert_model(model, lns8f5)
+
+    def compiled(outer: nn.Module) -> nn.Module:
+        if order == "compile the wrapper":
+            return torch.compile(outer, backend="aot_eager")
+        outer.module = torch.compile(model, backend="aot_eager")
+        return outer
+
+    with pytest.raises(Exception, match="came into the model after DistributedDataParallel was made"):
+        compiled(late)(X)
+    torch.compiler.reset()
+    assert torch.equal(compiled(wrapped(model, init_sync=False))(X), model(X))
+
+
+def different(model: nn.Module, what: str) -> None:
+    """Change one process's model, as other seeds, files or steps would."""
+    with torch.no_grad():
+        if what == "a code":
+            model[2].weight.codes[1, 2] ^= 1
+        elif what == "a scale":
+            model[2].weight._set_span(model[2].weight.log_offset - 1, model[2].weight.log_offset - 1)
+        elif what == "a channel's scale":
+            model[2].weight.scale.offsets[1] += 1
+        elif what == "a format":
+            convert_model(decode_model(model[2]), "lns8f4")
+
+
+CASES = ["nothing", "a code", "a scale", "a channel's scale", "a format"]
+
+
+def train_in_two(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    files = dist.FileStore(str(folder / "store"), 2)
+    dist.init_process_group("gloo", store=files, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    found = {what: trained_in_two(rank, what) for what in CASES}
+    dist.destroy_process_group()
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+
+
+def trained_in_two(rank: int, what: str) -> str | list:
+    model = a_model(per_channel=what == "a channel's scale")
+    if rank == 1:
+        different(model, what)
+    outer = wrapped(model, init_sync=False)
+    optimizer = Madam(parameter_groups(model))
+    try:
+        for step in range(3):
+            optimizer.zero_grad()
+            outer(X + rank + step).square().sum().backward()
+            optimizer.step()
+    except RuntimeError as error:
+        return str(error)
+    return codes_of(model)
+
+
+def test_two_processes_train_one_model_or_none(tmp_path):
+    """Where one's codes, scale or format differ, both refuse at the first forward, in the same words."""
+    context = torch.multiprocessing.get_context("spawn")
+    processes = [context.Process(target=train_in_two, args=(rank, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert first.pop("nothing") != json.loads(json.dumps(codes_of(a_model())))
+    told = "'2.weight' has other codes, or another scale, on process 1 than on process 0: DistributedDataParallel"
+    assert {what: message[: len(told)] for what, message in first.items()} == dict.fromkeys(CASES[1:], told)

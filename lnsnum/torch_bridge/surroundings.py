@@ -1,0 +1,135 @@
+"""Where torch is when it comes to a weight: what would make floats of codes there, or let processes differ, is refused.
+
+    in torch's sharding                 its shards would be floats, and train as such
+    while torch.jit traces              the graph would hold a parameter without memory
+    in DistributedDataParallel          it exchanges gradients, so every process must have the same codes: compared once
+
+Each operation on a weight asks. Nothing else could: torch's sharding takes parameters through plain operations, and
+tells nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from typing import Any
+from weakref import WeakSet
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import _disable_current_modes
+
+from lnsnum.torch_bridge.kernels.codes import as_numpy
+
+_FULLY_SHARDED = (
+    "fully_shard and FullyShardedDataParallel would make floats of LNS weights: train the converted model in "
+    "DistributedDataParallel(model, init_sync=False), or decode_model it first"
+)
+
+_TENSOR_PARALLEL = (
+    "a DTensor, which distribute_tensor and parallelize_module make, cannot hold LNS weights: train the converted "
+    "model in DistributedDataParallel(model, init_sync=False), or decode_model it first"
+)
+
+_SHARDING = {
+    "torch.distributed.fsdp": _FULLY_SHARDED,
+    "torch.distributed._composable": _FULLY_SHARDED,
+    "torch.distributed.tensor": _TENSOR_PARALLEL,
+    "torch.distributed._tensor": _TENSOR_PARALLEL,
+}
+"""By the beginning of a module's name, what it would do."""
+
+_SPREAD = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+
+_TRACED_FORWARD = nn.Module._slow_forward.__code__
+"""What calls a module's forward while torch.jit traces, and then alone."""
+
+_agreed: WeakSet[nn.Module] = WeakSet()
+"""Those of DistributedDataParallel in which the processes were found to have the same codes."""
+
+
+def check_surroundings(kind: type) -> None:
+    """Refuse an operation on a weight, of class `kind`, by who calls for it: the caller of `__torch_dispatch__`.
+
+    Raises:
+        NotImplementedError: within torch's sharding, and while torch.jit traces.
+        RuntimeError: within the forward of DistributedDataParallel, where the processes have other codes or scales, or
+            where a weight came into the model after it was wrapped.
+    """
+    caller = sys._getframe(2).f_back  # none where autograd's own thread calls
+    if caller is not None:
+        name: str = caller.f_globals.get("__name__", "")
+        if name.startswith("torch.distributed."):
+            for beginning, why in _SHARDING.items():
+                if name.startswith(beginning):
+                    raise NotImplementedError(why)
+        user = caller.f_back
+        # While it runs an operation, torch.jit hides that it traces. What it calls modules by, it does not hide.
+        if torch.jit._trace._trace_module_map is not None or (user is not None and user.f_code is _TRACED_FORWARD):
+            raise NotImplementedError(
+                "torch.jit cannot trace LNS weights: take torch.compile, or trace decode_model(copy.deepcopy(model))"
+            )
+    wrapper = DistributedDataParallel._active_ddp_module
+    if wrapper is not None and wrapper not in _agreed:
+        with _disable_current_modes():  # the compiler's: it asks when it traces, and real codes are compared
+            _check_agreement(wrapper, kind)
+        _agreed.add(wrapper)
+
+
+def level_of_the_caller() -> int:
+    """How many calls up is the first line that is neither ours nor torch's, as `warnings.warn` counts them."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("lnsnum", "torch"):
+        level, frame = level + 1, frame.f_back
+    return level + 1
+
+
+def spread_over_processes(model: nn.Module) -> str | None:
+    """The class of the first module by which torch has spread a model over processes; None where none has."""
+    for module in model.modules():
+        spread = _SPREAD & {c.__name__ for c in type(module).__mro__}
+        if spread:
+            return min(spread)
+    return None
+
+
+def is_spread(parameter: torch.Tensor) -> bool:
+    """Whether a parameter is a part of one that other processes hold the rest of: a DTensor, or one of FSDP's."""
+    return bool({"DTensor", "FlatParameter"} & {c.__name__ for c in type(parameter).__mro__})
+
+
+@torch._disable_dynamo  # in a compiled wrapper it would be compiled as well
+def _check_agreement(wrapper: DistributedDataParallel, kind: type) -> None:
+    weights = {name: p for name, p in wrapper.module.named_parameters() if isinstance(p, kind)}
+    exchanged = {id(p) for p in wrapper._module_parameters}
+    for name, weight in weights.items():
+        if id(weight) not in exchanged and name not in wrapper.parameters_to_ignore:
+            raise RuntimeError(
+                f"{name!r} came into the model after DistributedDataParallel was made, which exchanges gradients of "
+                "what was there: convert or load the model first, then wrap it"
+            )
+    own = {name: _digest(weight) for name, weight in weights.items()}
+    size = dist.get_world_size(wrapper.process_group)
+    everywhere: list[Any] = [None] * size
+    dist.all_gather_object(everywhere, own, group=wrapper.process_group)
+    first = everywhere[0]
+    for rank, other in enumerate(everywhere):
+        differing = [name for name in {**first, **other} if first.get(name) != other.get(name)]
+        if differing:
+            raise RuntimeError(
+                f"{differing[0]!r} has other codes, or another scale, on process {rank} than on process 0: "
+                "DistributedDataParallel exchanges gradients alone, so seed every process alike before the model is "
+                "made and converted, or load one file on each"
+            )
+
+
+def _digest(weight: Any) -> bytes:
+    """Of all that a weight's values come from: format, scale and codes."""
+    scale = weight.scale
+    digest = hashlib.blake2b(repr((weight.fmt, scale.low, scale.high)).encode(), digest_size=16)
+    for tensor in (weight.codes, scale.offsets):
+        if tensor is not None:
+            digest.update(as_numpy(tensor.detach().cpu().contiguous()).tobytes())
+    return digest.digest()
