@@ -22,6 +22,7 @@ from lnsnum.files.single import Tensor, in_blocks
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import WIDEST_TABLE
 from lnsnum.tensor import LNSTensor
+from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.placing import encode_what_is_loaded
@@ -200,9 +201,14 @@ def _put(files: WeightFiles, name: str, own: torch.Tensor, places: Places) -> No
         return
     device = torch.device("cpu") if own.is_meta else own.device
     is_lns = isinstance(loaded, LNSWeight)
-    new = loaded.clone().to(device) if is_lns else torch.empty(own.shape, dtype=own.dtype, device=device).copy_(loaded)
+    new: torch.Tensor
+    if isinstance(loaded, LNSWeight):
+        new = loaded.copied_with(bridge.with_strides_of(own, loaded.codes.to(device, copy=True)))
+    else:
+        new = torch.empty(own.shape, dtype=own.dtype, device=device).copy_(loaded)
     if isinstance(own, nn.Parameter):
-        new = nn.Parameter(new, requires_grad=own.requires_grad)
+        new = parameter = nn.Parameter(new, requires_grad=own.requires_grad)
+        succeed(own, parameter)
     for module, key in places:
         if isinstance(own, nn.Parameter):
             setattr(module, key, new)  # not into _parameters: recurrent modules keep a list of their weights as well

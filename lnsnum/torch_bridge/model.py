@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,10 +17,12 @@ from torch import nn
 
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernels.codes import check_format
+from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
 from lnsnum.torch_bridge.kernels.scale import LogOffset, check_offset, fit_to_rms
 from lnsnum.torch_bridge.placing import replace_parameters
+from lnsnum.torch_bridge.surroundings import is_spread, spread_over_processes
 from lnsnum.torch_bridge.weight import LNSWeight
 
 Zeros = Literal["redraw", "keep"]
@@ -43,6 +45,8 @@ class ParameterReport:
     """Share of elements at the smallest nonzero magnitude."""
     zeros_redrawn: int
     zeros_kept: int
+    not_carried: tuple[str, ...] = ()
+    """What the parameter had besides its numbers, and the weight in its place cannot have."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class ConversionReport:
             for p in self.parameters
         ]
         lines += [f"{name:{width}}  float" for name in self.left_float]
+        lines += [f"{p.name:{width}}  lost: {', '.join(p.not_carried)}" for p in self.parameters if p.not_carried]
         return "\n".join(lines)
 
 
@@ -97,7 +102,9 @@ def convert_model(
     """Replace float parameters by `LNSWeight` parameters, in place.
 
     Rounding is to nearest, and nonzero values below the range become the smallest magnitude, not zero. Make the
-    optimizer after the conversion. Tied parameters stay tied. Nothing is replaced unless everything can be.
+    optimizer after the conversion. Tied parameters stay tied. Hooks and attributes of parameters go over to the weights
+    in their place, gradients do not; the report says what cannot. Rows of an embedding with max_norm are brought within
+    it, as a lookup would. Nothing is replaced unless everything can be.
 
     Args:
         model: any module; its parameters on any device but "meta".
@@ -118,9 +125,11 @@ def convert_model(
         A report; print it.
 
     Raises:
-        TypeError: where a parameter chosen is no real floating-point tensor, or model is no module.
+        TypeError: where a parameter chosen is no real floating-point tensor, model is no module, or one that is spread
+            over processes already.
         ValueError: where there is nothing to convert, a pattern matches nothing, a value is NaN or infinite, or a
-            parameter is an LNSWeight already or a view of other memory; the message names the parameter.
+            parameter is an LNSWeight already, a view of other memory or of a lazy module that has not been called; the
+            message names the parameter.
     """
     check_choice("zeros", zeros, Zeros)
     scales = p_scale if isinstance(p_scale, Mapping) else {"*": p_scale}
@@ -134,14 +143,14 @@ def convert_model(
     for name, (parameter, _) in chosen.items():
         _check_convertible(name, parameter)
     _check_memory(model, chosen.keys())
-    padding = _padding_rows(model)
+    padding, norms = _padding_rows(model), _greatest_norms(model)
     generator = torch.Generator().manual_seed(seed)
     reports = []
     replacements: dict[int, nn.Parameter] = {}
     for name, (parameter, format_) in chosen.items():
         weight, report = _convert(
             name,
-            parameter,
+            _within_norm(parameter.detach(), *norms[id(parameter)]) if id(parameter) in norms else parameter.detach(),
             format_,
             per_channel,
             _first_match(name, scales, 3.0),
@@ -150,8 +159,9 @@ def convert_model(
             padding.get(id(parameter)),
             generator,
         )
-        reports.append(report)
         replacements[id(parameter)] = nn.Parameter(weight, requires_grad=parameter.requires_grad)
+        lost = succeed(parameter, replacements[id(parameter)])
+        reports.append(replace(report, not_carried=lost))
     replace_parameters(model, replacements)
     return ConversionReport(tuple(reports), tuple(left))
 
@@ -164,6 +174,12 @@ def _choose(
     if filter_fn is not None and not callable(filter_fn):
         raise TypeError(
             "filter_fn is a function of name and parameter; to choose by names give fmt as a mapping of them"
+        )
+    spread = spread_over_processes(model)
+    if spread is not None:
+        raise TypeError(
+            f"the model is a {spread}, which goes on with the float parameters that it was made with: convert first, "
+            "then spread it over processes"
         )
     named = dict(model.named_parameters())
     if not named:
@@ -183,6 +199,8 @@ def _choose(
     for name, parameter in named.items():
         tied = names[id(parameter)]
         format_ = next((f for p, f in patterns.items() if fnmatch.filter(tied, p)), None)
+        if format_ is not None and nn.parameter.is_lazy(parameter):  # filter_fn could not look at it
+            raise ValueError(f"parameter {name!r} has no values yet: call its lazy module once, then convert the model")
         if format_ is None or not (filter_fn is None or filter_fn(name, parameter)):
             left.append(name)
         else:
@@ -200,6 +218,11 @@ def _first_match(name: str, patterns: Mapping[str, float], default: float) -> fl
 def _check_convertible(name: str, parameter: nn.Parameter) -> None:
     if isinstance(parameter, LNSWeight):
         raise ValueError(f"parameter {name!r} is an LNSWeight already: decode_model first to choose another format")
+    if is_spread(parameter):
+        raise TypeError(
+            f"parameter {name!r} is a {type(parameter).__name__}, of which other processes hold parts: convert first, "
+            "or leave it out with filter_fn"
+        )
     if parameter.dtype not in FLOAT_NAMES:
         raise TypeError(
             f"parameter {name!r} is of {parameter.dtype}: LNS holds real floating-point numbers; "
@@ -271,9 +294,24 @@ def _padding_rows(model: nn.Module) -> dict[int, int]:
     }
 
 
+def _greatest_norms(model: nn.Module) -> dict[int, tuple[float, float]]:
+    """What no row of an embedding's weight may exceed, and in which norm, by the id of the weight."""
+    return {
+        id(module.weight): (module.max_norm, module.norm_type)
+        for module in model.modules()
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
+    }
+
+
+def _within_norm(w: torch.Tensor, max_norm: float, norm_type: float) -> torch.Tensor:
+    """The rows as a lookup would make them, so that the scale fits what is looked up."""
+    norms = torch.linalg.vector_norm(w, norm_type, dim=1, keepdim=True, dtype=torch.float64)
+    return (w * torch.where(norms > max_norm, max_norm / norms, 1.0)).to(w.dtype)
+
+
 def _convert(
     name: str,
-    parameter: nn.Parameter,
+    parameter: torch.Tensor,
     fmt: LNSFormat,
     per_channel: bool,
     p_scale: float,
@@ -283,7 +321,7 @@ def _convert(
     generator: torch.Generator,
 ) -> tuple[LNSWeight, ParameterReport]:
     """One parameter, block by block: beside the codes it takes memory for some float64 numbers, not for all."""
-    w = _Redrawn(parameter.detach(), zeros, zero_std, padding_row, generator)
+    w = _Redrawn(parameter, zeros, zero_std, padding_row, generator)
     rms = w.rms()
     each = per_channel and parameter.ndim > 1 and parameter.numel() > 0
     try:
@@ -302,7 +340,8 @@ def _convert(
         codes[begin:end] = bridge.encode(block, fmt, scale, underflow="saturate")
         decoded = bridge.decode(codes[begin:end], fmt, scale, torch.float64)
         error_squares += float(((decoded - block) / w.unit).square().sum())
-    weight = LNSWeight(codes.reshape(parameter.shape), fmt, log_offset, parameter.dtype)
+    codes = bridge.with_strides_of(parameter, codes.reshape(parameter.shape))
+    weight = LNSWeight(codes, fmt, log_offset, parameter.dtype)
     telemetry = weight.telemetry()
     report = ParameterReport(
         name=name,
@@ -391,10 +430,10 @@ def decode_model(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
-    replacements = {
-        id(p): nn.Parameter(p.to_float(), requires_grad=p.requires_grad)
-        for p in model.parameters()
-        if isinstance(p, LNSWeight)
-    }
+    replacements = {}
+    for p in model.parameters():
+        if isinstance(p, LNSWeight):
+            replacements[id(p)] = nn.Parameter(p.to_float(), requires_grad=p.requires_grad)
+            succeed(p, replacements[id(p)])
     replace_parameters(model, replacements)
     return model

@@ -6,7 +6,9 @@ other weights.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any, Literal
 
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.scale import LogOffset, fit_scale
+from lnsnum.torch_bridge.surroundings import level_of_the_caller
 from lnsnum.torch_bridge.weight import LNSWeight
 
 
@@ -29,13 +32,24 @@ def replace_parameters(model: nn.Module, replacements: Mapping[int, nn.Parameter
                 setattr(module, name, replacements[id(parameter)])
                 if isinstance(replacements[id(parameter)], LNSWeight):
                     encode_what_is_loaded(module)
+                else:
+                    vars(module).pop("__prepare_scriptable__", None)
 
 
 def encode_what_is_loaded(module: nn.Module) -> None:
-    """Let a module's `load_state_dict` call `encode_state` first."""
+    """Let a module's `load_state_dict` call `encode_state` first, and let torch.jit.script refuse it."""
+    vars(module)["__prepare_scriptable__"] = refuse_scripting
     hooks = module._load_state_dict_pre_hooks.values()
     if not any(getattr(hook, "hook", hook) is encode_state for hook in hooks):
         module.register_load_state_dict_pre_hook(encode_state)
+
+
+def refuse_scripting() -> nn.Module:
+    """What torch.jit.script asks a module for before it compiles it."""
+    raise NotImplementedError(
+        "torch.jit.script cannot compile a module with LNS weights, which it could not save: take torch.compile, or "
+        "script decode_model(copy.deepcopy(model))"
+    )
 
 
 def encode_state(
@@ -50,8 +64,11 @@ def encode_state(
 
     At the scale that the weight has, or else at the least that fits the greatest, if one of them holds the floats
     exactly (they are those of an LNS model, decoded); else at that of conversion, p_scale = 3.
+
+    With assign=True the floats themselves take the weights' place, and a warning says so.
     """
     if local_metadata.get("assign_to_params_buffers", False):
+        _warn_of_floats(module, state_dict, prefix)
         return
     for name, parameter in module._parameters.items():
         weight: Any = parameter
@@ -65,6 +82,20 @@ def encode_state(
         if floats.shape != weight.shape or floats.dtype not in FLOAT_NAMES or floats.device.type == "meta":
             continue  # load_state_dict itself has the word for it
         state_dict[prefix + name] = _encode_loaded(floats.detach(), weight)
+
+
+def _warn_of_floats(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+    weights = [prefix + name for name, p in module._parameters.items() if isinstance(p, LNSWeight)]
+    floats = [name for name in weights if not isinstance(state_dict.get(name), (LNSWeight, NoneType))]
+    if len(floats) == len(weights):
+        vars(module).pop("__prepare_scriptable__", None)
+    if floats:
+        warnings.warn(
+            f"load_state_dict(assign=True) puts plain floats in the place of the LNS weight {floats[0]!r}"
+            f"{f' and {len(floats) - 1} more' if floats[1:] else ''}: without assign they would be encoded, and "
+            "convert_model makes codes of them",
+            stacklevel=level_of_the_caller(),
+        )
 
 
 def _encode_loaded(floats: torch.Tensor, weight: LNSWeight) -> LNSWeight:

@@ -18,6 +18,7 @@ from weakref import WeakSet
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch._compile import _disable_dynamo
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -100,7 +101,7 @@ def is_spread(parameter: torch.Tensor) -> bool:
     return bool({"DTensor", "FlatParameter"} & {c.__name__ for c in type(parameter).__mro__})
 
 
-@torch._disable_dynamo  # in a compiled wrapper it would be compiled as well
+@_disable_dynamo  # in a compiled wrapper it would be compiled as well
 def _check_agreement(wrapper: DistributedDataParallel, kind: type) -> None:
     weights = {name: p for name, p in wrapper.module.named_parameters() if isinstance(p, kind)}
     exchanged = {id(p) for p in wrapper._module_parameters}

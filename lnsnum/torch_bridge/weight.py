@@ -12,19 +12,24 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch.utils.hooks import warn_if_has_hooks
 
 import lnsnum
 from lnsnum.encoding import fit_log_offset
-from lnsnum.format import LNSFormat, Rounding, Underflow
+from lnsnum.format import LNSFormat, Rounding, Underflow, check_log_offset
 from lnsnum.kernels.codes import check_format
 from lnsnum.tensor import LNSTensor
+from lnsnum.torch_bridge.carrying import Belongings, belongings, hand_over
+from lnsnum.torch_bridge.float_doors import FloatDoors
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width, is_real
 from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, check_offset, fit_scale
+from lnsnum.torch_bridge.surroundings import level_of_the_caller
 from lnsnum.torch_bridge.weight_ops import dispatch
 
 
@@ -45,7 +50,7 @@ class Telemetry:
     """Counts by log magnitude m, int64, of 2^(bits - 1) entries; that of 0 counts the zeros. On the CPU."""
 
 
-class LNSWeight(torch.Tensor):
+class LNSWeight(FloatDoors):
     """Codes of an LNS format in the guise of a float tensor.
 
     Args:
@@ -104,6 +109,27 @@ class LNSWeight(torch.Tensor):
         offsets = None if scale.offsets is None else scale.offsets.to(codes.device)
         return _wrap(codes, fmt, [scale.low, scale.high, 0], offsets, dtype)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "__class__" and not issubclass(value, LNSWeight):
+            warnings.warn(
+                f"an LNSWeight of shape {tuple(self.shape)} becomes a plain tensor of floats, in place, as by "
+                "parametrizations and swap_tensors: convert_model makes codes of it again",
+                stacklevel=level_of_the_caller(),
+            )
+        super().__setattr__(name, value)
+
+    @property
+    def _is_param(self) -> bool:
+        """Whether this is an `nn.Parameter`, which asks by this name, and sets it as the last thing that it does."""
+        return "_is_parameter" in self.__dict__
+
+    @_is_param.setter
+    def _is_param(self, value: bool) -> None:
+        self.__dict__["_is_parameter"] = value
+        heir_of = self.__dict__.pop("_heir_of", None)
+        if heir_of is not None:
+            hand_over(heir_of, self)
+
     @property
     def scale(self) -> Scale:
         """Where the codes are on the logarithmic axis, as the kernels take it.
@@ -147,6 +173,7 @@ class LNSWeight(torch.Tensor):
             log_offset = fit_log_offset(bridge.as_numpy(wide.contiguous()), fmt, rounding=rounding)
         scale = check_offset(log_offset, x.shape)
         codes = bridge.encode(x, fmt, scale, rounding=rounding, underflow=underflow, random_bits=random_bits)
+        codes = bridge.with_strides_of(x, codes)
         return cls(codes, fmt, log_offset, x.dtype)
 
     @classmethod
@@ -306,6 +333,11 @@ class LNSWeight(torch.Tensor):
             )
         if value.device != self.device:
             raise ValueError(f"values on {value.device} cannot become those of a weight on {self.device}: use to()")
+        if value.dtype != self.dtype:
+            raise TypeError(
+                f"values of {value.dtype} cannot become those of a weight that appears as {self.dtype}: assign "
+                "values.to(weight.dtype), or change what the module's weights appear as by module.to(dtype)"
+            )
         with torch.no_grad():
             self.copy_(value)
 
@@ -328,23 +360,12 @@ class LNSWeight(torch.Tensor):
         """Whether the codes are in shared memory."""
         return bool(self.codes.is_shared())
 
-    def data_ptr(self) -> int:
-        """0, as of every tensor without memory of its own; pickling asks for it."""
-        return 0
-
-    def storage(self) -> Any:
-        """Not supported: a library that takes a tensor's memory by its address would write a file of nothing."""
-        raise TypeError(
-            "an LNSWeight has no float memory: save models by lnsnum.torch_bridge.save_model or torch.save, and decode "
-            "them first (decode_model) for what writes floats"
-        )
-
-    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("an LNSWeight has no float memory to share by DLPack: take to_float() or its codes")
-
-    def apply_(self, *args: Any) -> Any:
-        """Not supported: there is no float memory to apply a function to."""
-        raise TypeError("an LNSWeight has no float memory: use to_float().apply_(f), then copy_")
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """By `_rebuild`, from codes that torch stores as any tensor; hooks stay behind, as torch warns."""
+        warn_if_has_hooks(self)
+        parts = self.codes, self.fmt, self._span, self._offsets, self.dtype, self._taken_at
+        is_parameter = isinstance(self, torch.nn.Parameter)
+        return _rebuild, (*parts, self.requires_grad, is_parameter, belongings(self).attributes)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         gradient = ", requires_grad=True" if self.requires_grad else ""
@@ -395,6 +416,7 @@ def _wrap(
             storage_offset=codes.storage_offset(),
             dtype=dtype,
             device=codes.device,
+            storage_size=codes.untyped_storage().nbytes(),
         )
     if not torch.compiler.is_compiling():
         torch._C._set_throw_on_mutable_data_ptr(weight)  # what would write to its memory gets an error, no null pointer
@@ -406,4 +428,31 @@ def _wrap(
     return weight
 
 
-torch.serialization.add_safe_globals([LNSWeight, LNSFormat])
+def _rebuild(
+    codes: torch.Tensor,
+    fmt: LNSFormat,
+    span: list[int],
+    offsets: torch.Tensor | None,
+    dtype: torch.dtype,
+    taken_at: int | None,
+    requires_grad: bool,
+    is_parameter: bool,
+    attributes: dict[str, Any],
+) -> LNSWeight:
+    """The weight of a pickle: whatever it holds, the kernels get codes of the format, as from every other door."""
+    LNSWeight(codes, fmt, 0, dtype)
+    low, high = (check_log_offset(number) for number in span[:2])
+    if offsets is not None and is_real(offsets) and not offsets.is_shared():  # another process may have changed those
+        own = check_offset(offsets, codes.shape)
+        if own.low < low or own.high > high:
+            raise ValueError(
+                f"log_offsets {own.low} to {own.high} are outside of the range told of them, {low} to {high}"
+            )
+    weight = _wrap(codes, fmt, span, offsets, dtype, taken_at)
+    if is_parameter:
+        weight = torch.nn.Parameter(weight, requires_grad)  # type: ignore[assignment]
+    hand_over(Belongings(attributes, None, None), weight)
+    return weight.requires_grad_(requires_grad)  # type: ignore[return-value]
+
+
+torch.serialization.add_safe_globals([LNSWeight, LNSFormat, _rebuild])

@@ -3,6 +3,7 @@
     a view or a copy of elements      the same one of the codes
     another float type or device      the codes stay what they are
     shapes only (zeros_like, ...)     a plain tensor, nothing is decoded
+    memory for a copy (empty_like)    a weight of zeros, at the same scale
     a write                           decode, run, encode again at the same log_offset, rounded stochastically
     a collective, a change of memory  refused
     anything else                     decode the weights, run, let the floats go
@@ -13,13 +14,16 @@ on the decoded floats would end with wrong weights on all processes, and say not
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
+from lnsnum.torch_bridge.carrying import Belongings, belongings
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.surroundings import check_surroundings
@@ -101,14 +105,45 @@ def _clone(func: Any, weight: Weight, **kwargs: Any) -> Weight:
     return weight.copied_with(func(weight.codes, **kwargs))
 
 
+def _detach(func: Any, weight: Weight) -> Weight:
+    """An alias. In `nn.Module._apply` it becomes the parameter, and then gets all that the parameter had."""
+    alias = _on_codes(func, weight)
+    inheritance = _inheritance(weight)
+    if inheritance is not None:
+        alias._heir_of = inheritance
+    return alias
+
+
+def _inheritance(weight: Weight) -> Belongings | None:
+    """What a module's parameter has, where `nn.Module._apply` is making another of it; None elsewhere.
+
+    It makes a new parameter of what `to`, `half` and so on return; it and the old one then exchange their insides. Who
+    asks for the operation is called by it: the function that it applies, or `nn.Parameter`.
+    """
+    own = vars(weight)
+    if "_is_parameter" not in own and "_heir_of" not in own:
+        return None
+    asking = sys._getframe(3).f_back  # behind this, the handler, dispatch and __torch_dispatch__
+    caller = None if asking is None else asking.f_back
+    if caller is None or caller.f_code is not _MODULE_APPLY:
+        return None
+    return own.get("_heir_of") or belongings(weight)
+
+
 def _to_copy(
     func: Any, weight: Weight, *, dtype: torch.dtype | None = None, device: torch.device | None = None, **kwargs: Any
 ) -> torch.Tensor:
     """Another float type changes what the weight appears as, another device where its codes are."""
     dtype = dtype or weight.dtype
+    inheritance = _inheritance(weight)
     if dtype not in FLOAT_NAMES:
+        if inheritance is not None:
+            raise TypeError(f"LNS weights cannot appear as {dtype}: give {_FLOATS}, or decode_model the model first")
         return weight.to_float().to(dtype=dtype, device=device)  # type: ignore[no-any-return]
-    return weight.copied_with(func(weight.codes, device=device, **kwargs), dtype)  # type: ignore[no-any-return]
+    copied = weight.copied_with(func(weight.codes, device=device, **kwargs), dtype)
+    if inheritance is not None:
+        copied._heir_of = inheritance
+    return copied  # type: ignore[no-any-return]
 
 
 def _copy(func: Any, weight: Weight, source: torch.Tensor, non_blocking: bool = False) -> Weight:
@@ -127,20 +162,46 @@ def _copy(func: Any, weight: Weight, source: torch.Tensor, non_blocking: bool = 
 
 
 def _plain_like(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """zeros_like, new_zeros and their kin: a plain tensor, without decoding."""
-    model = torch.empty((), dtype=weight.dtype, device=weight.device).expand(weight.shape)
-    return func(model, *args, **kwargs)  # type: ignore[no-any-return]
+    """zeros_like, new_zeros and their kin: a plain tensor in the order of the codes, without decoding."""
+    kwargs["dtype"] = kwargs.get("dtype") or weight.dtype
+    return func(weight.codes, *args, **kwargs)  # type: ignore[no-any-return]
 
 
-def _empty_like(func: Any, weight: Weight, *, device: torch.device | None = None, **kwargs: Any) -> torch.Tensor:
-    """A weight of zeros where a device is named, as `Module.to_empty` does, which must not make floats of weights.
+def _empty_like(func: Any, weight: Weight, *, dtype: torch.dtype | None = None, **kwargs: Any) -> torch.Tensor:
+    """Memory that something is to be copied into, for `Module.to_empty` and checkpoints: a weight of zeros.
 
-    A plain tensor otherwise, as for all of its kin.
+    At the weight's scale, and codes are copied to it as they are. Of a type that is no float's, a plain tensor.
     """
-    if device is None:
-        return _plain_like(func, weight, **kwargs)
+    if dtype is not None and dtype not in FLOAT_NAMES:
+        return _plain_like(func, weight, dtype=dtype, **kwargs)
+    return weight.copied_with(torch.zeros_like(weight.codes, **kwargs), dtype)  # type: ignore[no-any-return]
+
+
+def _new_empty(func: Any, weight: Weight, size: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """The same, where the shape is the weight's; `new_empty_strided` gives the strides too."""
+    if tuple(size) != tuple(weight.shape):
+        return _plain_like(func, weight, size, *args, **kwargs)
     dtype = kwargs.pop("dtype", None)
-    return weight.copied_with(torch.zeros_like(weight.codes, device=device), dtype)  # type: ignore[no-any-return]
+    if dtype is not None and dtype not in FLOAT_NAMES:
+        return _plain_like(func, weight, size, *args, dtype=dtype, **kwargs)
+    return weight.copied_with(func(weight.codes, size, *args, **kwargs).zero_(), dtype)  # type: ignore[no-any-return]
+
+
+def _renorm_rows(func: Any, weight: Weight, *args: Any) -> Weight:
+    """Rows of an embedding whose norm is too large, rounded toward zero until it is not.
+
+    To nearest or at random some would be too large again, and each forward would move codes. The floor is no zero, so
+    that what rounds to it may leave the norm too large once more.
+    """
+    while True:
+        floats = weight.to_float()
+        before = floats.clone()
+        func(floats, *args)
+        codes = bridge.encode(floats, weight.fmt, weight.scale, rounding="toward_zero", underflow="saturate")
+        codes = torch.where(floats == before, weight.codes, codes)
+        if torch.equal(codes, weight.codes):
+            return weight
+        weight.codes.copy_(codes)
 
 
 def _embedding(func: Any, weight: Weight, indices: torch.Tensor, *args: Any) -> torch.Tensor:
@@ -218,6 +279,10 @@ def _refuse_collective(func: Any, *args: Any, **kwargs: Any) -> Any:
     )
 
 
+_MODULE_APPLY = nn.Module._apply.__code__
+
+_FLOATS = ", ".join(str(dtype) for dtype in FLOAT_NAMES)
+
 _COLLECTIVES = frozenset(
     ["c10d", "_c10d_functional", "_c10d_functional_autograd", "c10d_functional", "_dtensor", "symm_mem"]
 )
@@ -228,15 +293,17 @@ _REINTERPRETING = [
 ]  # fmt: skip
 
 _LIKE = [
-    aten.full_like.default, aten.new_empty.default, aten.new_empty_strided.default, aten.new_full.default,
-    aten.new_ones.default, aten.new_zeros.default, aten.ones_like.default, aten.rand_like.default,
-    aten.randn_like.default, aten.zeros_like.default,
+    aten.full_like.default, aten.new_full.default, aten.new_ones.default, aten.new_zeros.default,
+    aten.ones_like.default, aten.rand_like.default, aten.randn_like.default, aten.zeros_like.default,
 ]  # fmt: skip
 
 _HANDLERS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(_REINTERPRETING, _refuse_memory),
     **dict.fromkeys(_LIKE, _plain_like),
     aten.empty_like.default: _empty_like,
+    aten.new_empty.default: _new_empty,
+    aten.new_empty_strided.default: _new_empty,
+    aten.detach.default: _detach,
     aten.clone.default: _clone,
     aten._pin_memory.default: _clone,
     aten.is_pinned.default: _is_pinned,
@@ -246,4 +313,5 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
     aten.copy_.default: _copy,
     aten.constant_pad_nd.default: _pad,
     aten.embedding.default: _embedding,
+    aten.embedding_renorm_.default: _renorm_rows,
 }

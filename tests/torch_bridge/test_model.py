@@ -18,7 +18,7 @@ from torch import nn
 import lnsnum
 from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10
 from lnsnum.format import MAX_LOG_OFFSET
-from lnsnum.torch_bridge import ConversionReport, LNSWeight, convert_model, decode_model
+from lnsnum.torch_bridge import ConversionReport, LNSWeight, convert_model, decode_model, load_model, save_model
 from lnsnum.torch_bridge.kernels.scale import fit_to_rms
 
 torch.set_num_threads(1)
@@ -686,6 +686,41 @@ def test_any_layout_of_ones_own_memory_is_converted(parameter, per_channel):
     assert model.p.shape == value.shape
     floats = model.p.detach().to_float()
     assert bool(((floats - value).abs() <= 1e-3 * value.abs() + 1e-3).all())
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "memory_format"), [(nn.Conv2d, torch.channels_last), (nn.Conv3d, torch.channels_last_3d)]
+)
+def test_the_order_of_the_memory_is_kept(kind, memory_format, per_channel, tmp_path):
+    """That of the codes, and of the floats again; the codes are those of the contiguous layer."""
+    torch.manual_seed(0)
+    contiguous = kind(3, 4, 2)
+    layer = copy.deepcopy(contiguous).to(memory_format=memory_format)
+    strides = layer.weight.stride()
+    assert strides != contiguous.weight.stride()
+    for model in (contiguous, layer):
+        convert_model(model, lns8f5, per_channel=per_channel)
+    assert layer.weight.stride() == layer.weight.codes.stride() == strides
+    assert layer.weight.is_whole()
+    assert torch.equal(layer.weight.codes, contiguous.weight.codes)
+    fresh = kind(3, 4, 2).to(memory_format=memory_format)
+    load_model(save_model(tmp_path / "m.safetensors", contiguous), fresh)
+    assert fresh.weight.stride() == fresh.weight.codes.stride() == strides
+    assert torch.equal(fresh.weight.codes, contiguous.weight.codes)
+    floats = decode_model(layer).weight
+    assert floats.stride() == strides
+    assert LNSWeight.from_float(floats, lns8f5).stride() == strides
+
+
+@pytest.mark.parametrize("filter_fn", [None, lambda name, p: p.ndim > 1])
+def test_a_lazy_module_is_called_first(filter_fn):
+    model = nn.Sequential(nn.Linear(2, 4), nn.LazyLinear(3))
+    with pytest.raises(ValueError, match=r"parameter '1.weight' has no values yet: call its lazy module once"):
+        convert_model(model, lns8f5, filter_fn=filter_fn)
+    assert type(model[0].weight) is nn.Parameter
+    model(torch.ones(1, 2))
+    assert len(convert_model(model, lns8f5)) == 4
 
 
 def test_what_shares_memory_may_stay_float():

@@ -938,21 +938,38 @@ def test_small_updates_survive_on_average(dtype):
     assert 0.8 < float((weight.codes == 64).float().mean()) < 1
 
 
-def test_embedding_with_max_norm():
-    """Renormalizes the rows that are looked up, and no others.
+@pytest.mark.parametrize("norm_type", [2.0, 1.0])
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_embedding_with_max_norm(kind, norm_type):
+    """Renormalizes the rows that are looked up, and no others, by rounding toward zero: the next lookup moves nothing.
 
-    Most of their elements come below the smallest magnitude and become that or zero at random: right on average, but
-    with a greater norm.
+    The scale fits rows of the norm asked, not those that the table had.
     """
     torch.manual_seed(0)
-    model = nn.Embedding(8, 16, max_norm=0.5)
+    model = kind(8, 64, max_norm=0.5, norm_type=norm_type).eval()
+    expected = model.weight.detach().clone()
+    expected *= 0.5 / expected.norm(norm_type, dim=1, keepdim=True)
     convert_model(model, lns8f5)
+    assert float((model.weight.to_float() - expected).norm() / expected.norm()) < 0.1
+    with torch.no_grad():
+        model.weight.mul_(1.3)
     before = model.weight.codes.clone()
-    out = model(torch.tensor([1, 5]))
-    assert (out.norm(dim=1) < 0.8).all()
+    indices = torch.tensor([1, 5]) if kind is nn.Embedding else torch.tensor([[1], [5]])
+    norms = model(indices).norm(norm_type, dim=-1)
+    assert ((norms <= 0.5) & (norms > 0.45)).all()
     changed = (model.weight.codes != before).any(1)
-    assert changed[[1, 5]].all()
-    assert not changed[[0, 2, 3, 4, 6, 7]].any()
+    assert changed.tolist() == [row in (1, 5) for row in range(8)]
+    after = model.weight.codes.clone()
+    model(indices)
+    assert torch.equal(model.weight.codes, after)
+
+
+def test_an_embedding_whose_smallest_rows_are_too_large_comes_to_rest():
+    """At the floor nothing can shrink any more."""
+    model = nn.Embedding(4, 64, max_norm=0.5)
+    model.weight = nn.Parameter(LNSWeight.from_float(torch.ones(4, 64), lns8f5, log_offset=0))
+    model(torch.arange(4))
+    assert (model.weight.codes == 1).all()
 
 
 # -------------------------------------------------------------------------------------------- dtype, kin, text, version
@@ -998,7 +1015,6 @@ def test_types_that_are_no_floats_are_plain(dtype):
     [
         torch.zeros_like,
         torch.ones_like,
-        torch.empty_like,
         torch.rand_like,
         torch.randn_like,
         lambda w: torch.full_like(w, 2.0),
@@ -1006,7 +1022,8 @@ def test_types_that_are_no_floats_are_plain(dtype):
         lambda w: torch.zeros_like(w, memory_format=torch.preserve_format),
         lambda w: w.new_zeros(6, 5),
         lambda w: w.new_ones((6, 5)),
-        lambda w: w.new_empty((6, 5)),
+        lambda w: w.new_empty((5, 6)).t(),
+        lambda w: w.new_empty((3,)).expand(6, 5, 3)[..., 0].clone(),
         lambda w: w.new_full((6, 5), 3.0),
         lambda w: w.new_tensor(np.zeros((6, 5))),
         lambda w: w + 1,
@@ -1073,11 +1090,11 @@ def test_it_looks_like_a_float_parameter():
     assert isinstance(weight, nn.Parameter)
     assert isinstance(weight, torch.Tensor)
     assert (weight.dtype, weight.is_floating_point(), weight.is_leaf, weight.ndim) == (torch.bfloat16, True, True, 2)
-    assert (weight.numel(), len(weight), weight.element_size(), weight.device.type) == (30, 6, 2, "cpu")
+    assert (weight.numel(), len(weight), weight.element_size(), weight.device.type) == (30, 6, 1, "cpu")
     assert weight[1, 2].item() == float(weight.to_float()[1, 2])
     assert torch.equal(weight, weight.to_float())
     assert weight.codes.dtype == torch.uint8
-    with pytest.raises(RuntimeError):
+    with pytest.raises(TypeError, match="NumPy has no bfloat16"):
         weight.detach().numpy()
 
 

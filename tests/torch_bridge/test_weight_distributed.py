@@ -1,7 +1,7 @@
 """Collectives on a weight are refused: on its decoded floats they would end with other codes on each process.
 
 All of torch's, by their schemas; the public functions in a group of one process; sharding, which would make floats of
-codes; and DistributedDataParallel, in one process and in two.
+codes; checkpoints; and DistributedDataParallel, in one process and in two.
 """
 
 import copy
@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 import torch.multiprocessing
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
@@ -198,6 +200,60 @@ def test_sharding_is_refused_by_name(name, per_channel, group):
     assert all(isinstance(p, LNSWeight) for p in model.parameters())
     assert codes_of(model) == before
     assert torch.equal(model(X), expected)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_what_is_spread_over_processes_already_is_not_converted(group):
+    mesh = init_device_mesh("cpu", (1,))
+    for spread, told in (
+        (nn.parallel.DistributedDataParallel(nn.Linear(4, 3)), "DistributedDataParallel"),
+        (FullyShardedDataParallel(nn.Linear(4, 3), device_id=CPU), "FullyShardedDataParallel"),
+        (fully_shard(nn.Linear(4, 3), mesh=mesh), "FSDPModule"),
+    ):
+        for model in (spread, nn.Sequential(spread)):
+            with pytest.raises(TypeError, match=f"the model is a {told}, which goes on with the float parameters"):
+                convert_model(model, lns8f5)
+    parallel = parallelize_module(nn.Sequential(nn.Linear(4, 3)), mesh, {"0": ColwiseParallel()})
+    with pytest.raises(TypeError, match=r"parameter '0.weight' is a DTensor, of which other processes hold parts"):
+        convert_model(parallel, lns8f5)
+
+
+# ---------------------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("way", ["save", "async_save"])
+def test_distributed_checkpoints_hold_the_codes(way, per_channel, group, tmp_path):
+    model = a_model(per_channel=per_channel)
+    state = model.state_dict()
+    if way == "save":
+        dcp.save(state, checkpoint_id=tmp_path / "saved")
+    else:
+        dcp.async_save(state, checkpoint_id=tmp_path / "saved").result()
+    other = a_model(1, per_channel)
+    loaded = other.state_dict()
+    dcp.load(loaded, checkpoint_id=tmp_path / "saved")
+    other.load_state_dict(loaded)
+    assert codes_of(other) == codes_of(model)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+def test_state_dicts_of_distributed_checkpoints_resume_training(group):
+    def trained(model, optimizer):
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(X).square().sum().backward()
+            optimizer.step()
+        return codes_of(model)
+
+    model = a_model()
+    optimizer = Madam(model.parameters())
+    trained(model, optimizer)
+    weights, state = copy.deepcopy(get_state_dict(model, optimizer))
+    other = a_model(1)
+    resumed = Madam(other.parameters())
+    set_state_dict(other, resumed, model_state_dict=weights, optim_state_dict=state)
+    assert trained(other, resumed) == trained(model, optimizer)
 
 
 # ---------------------------------------------------------------------------------------------- DistributedDataParallel

@@ -72,6 +72,13 @@ def memory_order(tensor: torch.Tensor) -> list[int]:
     return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
 
 
+def with_strides_of(x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """The same codes in the order of another tensor's memory, such as channels_last, where that is dense."""
+    if codes.stride() == x.stride():
+        return codes
+    return torch.empty_like(x.detach(), dtype=codes.dtype, device=codes.device).copy_(codes)
+
+
 def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype) -> torch.Tensor:
     """The floats that codes stand for, each rounded once to `dtype`, with the strides of the codes where they are
     dense.
