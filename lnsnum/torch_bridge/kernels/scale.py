@@ -2,11 +2,14 @@
 
     log_offset  =  the least at which the greatest magnitude is at or above p_scale * RMS(w)
 
-What is the clip |w| <= p_scale * RMS(w0) in the Madam paper is then the saturation of the format itself.
+What is the clip |w| <= p_scale * RMS(w0) in the Madam paper is then the saturation of the format itself. Zeros have no
+RMS: they get the scale of the numbers that could stand there, of `std_of_zeros`.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,6 +21,10 @@ LogOffset = int | torch.Tensor
 """A scale in code steps: an integer, or an integer tensor that broadcasts to the codes."""
 
 
+ZERO_STD = 0.1
+"""The standard deviation that stands for that of zeros, of biases."""
+
+
 class Scale(NamedTuple):
     """Where a tensor's codes are on the logarithmic axis."""
 
@@ -27,6 +34,22 @@ class Scale(NamedTuple):
     """The greatest; `low`, where there is only one."""
     offsets: torch.Tensor | None = None
     """int32, of as many dimensions as the codes, to which it broadcasts: one log_offset for each channel."""
+
+
+@dataclass
+class Span:
+    """What all aliases of the same codes share: the least and the greatest log_offset."""
+
+    low: int
+    high: int
+    changes: int = 0
+    """How often they changed, which makes copies of the channels' offsets stale."""
+    warned: bool = False
+    """Whether a write that does not fit has been told of since."""
+
+    def set(self, low: int, high: int) -> None:
+        """Another scale, of which nothing has been told yet."""
+        self.low, self.high, self.changes, self.warned = low, high, self.changes + 1, False
 
 
 def check_offset(log_offset: object, shape: torch.Size) -> Scale:
@@ -56,22 +79,43 @@ def check_offset(log_offset: object, shape: torch.Size) -> Scale:
     return Scale(low, high, padded.to(torch.int32).clone(memory_format=torch.contiguous_format))
 
 
-def fit_scale(w: torch.Tensor, fmt: LNSFormat, p_scale: float, *, of: torch.Tensor | None = None) -> LogOffset:
-    """The log_offset that fits values (float64), or an int32 tensor of one for each channel, shaped as `of`.
+def std_of_zeros(shape: torch.Size, most: float = ZERO_STD) -> float:
+    """The standard deviation of numbers in the place of nothing but zeros: at most `most`, and in a matrix
+    1 / sqrt(fan_in), at which a layer's outputs are no larger than its inputs, however wide it is.
+
+    >>> std_of_zeros(torch.Size([768])), std_of_zeros(torch.Size([768, 400])), std_of_zeros(torch.Size([8, 4, 5, 5]))
+    (0.1, 0.05, 0.1)
+    """
+    fan_in = math.prod(shape[1:])
+    return min(most, 1 / math.sqrt(fan_in)) if len(shape) > 1 and fan_in else most
+
+
+def fit_scale(w: torch.Tensor, fmt: LNSFormat, p_scale: float = 3.0, *, of: torch.Tensor | None = None) -> LogOffset:
+    """The log_offset that fits values (float64, finite), or an int32 tensor of one for each channel, shaped as `of`.
+
+    A channel of zeros takes that of all, and nothing but zeros that of `std_of_zeros`.
 
     Raises:
         ValueError: where it would be larger than 2^30 in size.
     """
+    whole = root_mean_square(w) or (std_of_zeros(w.shape) if w.numel() else 0.0)
     if of is None:
-        return fit_to_rms(root_mean_square(w), fmt, p_scale)
-    varying = [d for d in range(w.ndim) if of.shape[d] > 1]
-    rest = [d for d in range(w.ndim) if of.shape[d] == 1]
-    channels = w.permute(varying + rest).reshape(of.numel(), w.numel() // of.numel())
+        return fit_to_rms(whole, fmt, p_scale)
+    channels = in_channels(w, of)
     greatest = channels.abs().amax(1, keepdim=True) if channels.numel() else channels.new_zeros(of.numel(), 1)
     unit = torch.where(greatest > 0, greatest, 1.0)
     means = ((channels / unit).square().sum(1) / max(channels.shape[1], 1)).sqrt() * greatest[:, 0]
-    fitting = [fit_to_rms(rms, fmt, p_scale) for rms in means.tolist()]
+    fitting = [fit_to_rms(rms or whole, fmt, p_scale) for rms in means.tolist()]
     return torch.tensor(fitting, dtype=torch.int32, device=w.device).reshape(of.shape)
+
+
+def in_channels(x: torch.Tensor, of: torch.Tensor | None) -> torch.Tensor:
+    """The elements as a matrix with a row for each channel, in the order of the offsets `of`; one row without them."""
+    if of is None:
+        return x.reshape(1, -1)
+    varying = [d for d in range(x.ndim) if of.shape[d] > 1]
+    rest = [d for d in range(x.ndim) if of.shape[d] == 1]
+    return x.permute(varying + rest).reshape(of.numel(), x.numel() // of.numel())
 
 
 def root_mean_square(x: torch.Tensor) -> float:
