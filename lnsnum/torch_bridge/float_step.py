@@ -12,10 +12,16 @@ from typing import Any
 
 import torch
 
+from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, is_real
 from lnsnum.torch_bridge.step import State, advance_clock, write
 
 FLOAT_STATE = frozenset(["step", "second_moment", "beta_product", "momentum_product", "max"])
 """What the state of a float parameter holds, besides momentum."""
+
+
+def are_float_zeros(p: torch.Tensor) -> bool:
+    """Whether a parameter is float and all zero: this step multiplies, so it would never move."""
+    return is_real(p) and p.dtype in FLOAT_NAMES and p.numel() > 0 and not bool(p.detach().any())
 
 
 def float_state(p: torch.Tensor, p_scale: float) -> State:

@@ -30,7 +30,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lnsnum.format import check_choice
-from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
+from lnsnum.torch_bridge.caller import level_of_the_caller
+from lnsnum.torch_bridge.float_step import FLOAT_STATE, are_float_zeros, float_state, step_floats
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.update import StepRounding, Zero
 from lnsnum.torch_bridge.step import CODE_STATE, SecondMoment, code_state, step_codes
@@ -155,6 +156,7 @@ class Madam(Optimizer):
         try:
             _check_parameters(self.param_groups[-1])
             self._warn_of_lr(len(self.param_groups) - 1)
+            _warn_of_zeros(self.param_groups[-1])
         except Exception:
             del self.param_groups[-1]
             raise
@@ -403,6 +405,18 @@ def _check_parameters(group: dict[str, Any]) -> None:
         raise ValueError(
             f"the group mixes {' and '.join(sorted(formats))}: make a group for each format, as parameter_groups does"
         )
+
+
+def _warn_of_zeros(group: dict[str, Any]) -> None:
+    names = [repr(name) for name in group.get("param_names", ())]
+    for i, p in enumerate(group["params"]):
+        if p.requires_grad and are_float_zeros(p):
+            name = names[i] if names else f"{i} of the group, of shape {tuple(p.shape)},"
+            warnings.warn(
+                f"parameter {name} is float and all zero: Madam multiplies, so it never moves; convert it, which "
+                "re-draws zeros, or give it to another optimizer",
+                stacklevel=level_of_the_caller(),
+            )
 
 
 def _unguarded(method: Callable[..., None]) -> Callable[..., None]:

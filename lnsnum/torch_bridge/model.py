@@ -1,7 +1,8 @@
 """Models: float parameters become LNS weights, and back.
 
 The scale of each parameter, or of each of its channels, is chosen once, from its values w0: the least log_offset at
-which the greatest magnitude is at or above p_scale * RMS(w0).
+which the greatest magnitude is at or above p_scale * RMS(w0). Or, where these were codes once, the one next to it at
+which nothing is lost: a state of codes that was loaded into a model of floats becomes the codes that it was.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from torch import nn
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernels.codes import check_format
 from lnsnum.torch_bridge.carrying import succeed
+from lnsnum.torch_bridge.float_step import are_float_zeros
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
-from lnsnum.torch_bridge.kernels.scale import LogOffset, check_offset, fit_to_rms
+from lnsnum.torch_bridge.kernels.grid import exact_windows
+from lnsnum.torch_bridge.kernels.scale import ZERO_STD, LogOffset, check_offset, fit_to_rms, std_of_zeros
 from lnsnum.torch_bridge.placing import replace_parameters
 from lnsnum.torch_bridge.surroundings import is_spread, spread_over_processes
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -55,6 +58,8 @@ class ConversionReport:
 
     parameters: tuple[ParameterReport, ...]
     left_float: tuple[str, ...]
+    zeros_left_float: tuple[str, ...] = ()
+    """Those of `left_float` that are nothing but zeros."""
 
     def __getitem__(self, name: str) -> ParameterReport:
         for parameter in self.parameters:
@@ -76,7 +81,8 @@ class ConversionReport:
             f"  {p.at_ceiling:6.2%}  {p.at_floor:6.2%}  {p.zeros_redrawn:15}"
             for p in self.parameters
         ]
-        lines += [f"{name:{width}}  float" for name in self.left_float]
+        why = ", zeros: Madam never moves them"
+        lines += [f"{name:{width}}  float{why if name in self.zeros_left_float else ''}" for name in self.left_float]
         lines += [f"{p.name:{width}}  lost: {', '.join(p.not_carried)}" for p in self.parameters if p.not_carried]
         return "\n".join(lines)
 
@@ -96,7 +102,7 @@ def convert_model(
     per_channel: bool = False,
     p_scale: float | Mapping[str, float] = 3.0,
     zeros: Zeros = "redraw",
-    zero_std: float = 0.1,
+    zero_std: float = ZERO_STD,
     seed: int = 0,
 ) -> ConversionReport:
     """Replace float parameters by `LNSWeight` parameters, in place.
@@ -113,10 +119,12 @@ def convert_model(
         filter_fn: given name and parameter, says whether to convert it. All of them where not given.
         per_channel: choose a log_offset for each index of the first dimension, of parameters with two or more; four
             bytes each.
-        p_scale: headroom: the greatest magnitude is at or just above p_scale times the root mean square. Or a mapping
-            from name patterns, as of formats; 3 where none matches.
-        zeros: Madam cannot move zeros: "redraw" takes normally distributed numbers of standard deviation `zero_std`
-            instead (or the parameter's own RMS, if that is less and not 0), "keep" keeps them, for pruned networks. The
+        p_scale: headroom: the greatest magnitude is at or just above p_scale times the root mean square, unless all
+            values are exact in the format and another keeps them so. Or a mapping from name patterns, as of formats;
+            3 where none matches.
+        zeros: Madam cannot move zeros: "redraw" takes normally distributed numbers instead, of standard deviation
+            `zero_std` or less: the parameter's own RMS, if that is not 0, and 1 / sqrt(fan_in) for matrices of nothing
+            but zeros. "keep" keeps them, for pruned networks; nothing but zeros get the scale of numbers re-drawn. The
             padding row of an embedding is always kept.
         zero_std: see `zeros`.
         seed: of the numbers re-drawn.
@@ -162,8 +170,9 @@ def convert_model(
         replacements[id(parameter)] = nn.Parameter(weight, requires_grad=parameter.requires_grad)
         lost = succeed(parameter, replacements[id(parameter)])
         reports.append(replace(report, not_carried=lost))
+    zeros_left = tuple(name for name, p in model.named_parameters() if name in left and are_float_zeros(p))
     replace_parameters(model, replacements)
-    return ConversionReport(tuple(reports), tuple(left))
+    return ConversionReport(tuple(reports), tuple(left), zeros_left)
 
 
 def _choose(
@@ -322,12 +331,14 @@ def _convert(
 ) -> tuple[LNSWeight, ParameterReport]:
     """One parameter, block by block: beside the codes it takes memory for some float64 numbers, not for all."""
     w = _Redrawn(parameter, zeros, zero_std, padding_row, generator)
-    rms = w.rms()
+    rms = w.rms() or w.std_of_zeros
     each = per_channel and parameter.ndim > 1 and parameter.numel() > 0
     try:
-        offsets = [fit_to_rms(r, fmt, p_scale) for r in (w.row_rms() if each else [rms])]
+        fitting = [fit_to_rms(r, fmt, p_scale) for r in (w.row_rms() if each else [rms])]
     except (ValueError, OverflowError) as error:
         raise ValueError(f"parameter {name!r}: no scale fits {p_scale} times its RMS of {rms}: {error}") from error
+    windows = exact_windows(parameter.detach().reshape(len(fitting), -1), fmt)
+    offsets = windows.nearest(torch.tensor(fitting, device=parameter.device), fmt).tolist()
     log_offset: LogOffset = offsets[0]
     if each:
         log_offset = torch.tensor(offsets, dtype=torch.int32).reshape(-1, *(1,) * (parameter.ndim - 1))
@@ -377,11 +388,12 @@ class _Redrawn:
             self.redraw[padding_row] = False
         self.drawn = torch.empty(0, dtype=torch.float64)
         self.count = 0
+        self.std_of_zeros = std_of_zeros(w.shape, zero_std) if w.numel() else 0.0
         self._measure()
         count = int(self.redraw.sum())
         if count:
             rms = self.rms()
-            std = min(zero_std, rms) if rms > 0 else zero_std
+            std = min(zero_std, rms) if rms > 0 else self.std_of_zeros
             drawn = torch.randn(count, dtype=torch.float64, generator=generator, device="cpu") * std
             self.drawn, self.count = drawn.to(w.device), count
             if rms == 0:
@@ -400,13 +412,13 @@ class _Redrawn:
         return self.unit * math.sqrt(self.mean_square)
 
     def row_rms(self) -> list[float]:
-        """The root mean square of each row; of a row of zeros that of all."""
+        """The root mean square of each row; of a row of zeros that of all, or of what could stand there."""
         each: list[float] = []
         for _, block in self.blocks():
             unit = block.abs().amax(1, keepdim=True)
             unit = torch.where(unit > 0, unit, 1.0)
             each += ((block / unit).square().mean(1).sqrt() * unit[:, 0]).tolist()
-        return [rms or self.rms() for rms in each]
+        return [rms or self.rms() or self.std_of_zeros for rms in each]
 
     def blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
         """The index of the first row, and some rows."""

@@ -83,7 +83,8 @@ def test_codes_offsets_and_figures(fmt, dtype, p_scale):
     for name, p in model.named_parameters():
         w, entry = before[name], report[name]
         rms = exact_rms(w)
-        offset = least_offset(p_scale * rms, fmt) if rms else 0
+        std = 0.1 if w.ndim == 1 else min(0.1, math.prod(w.shape[1:]) ** -0.5)  # of what could stand for zeros
+        offset = least_offset(p_scale * (rms or mpmath.mpf(std)), fmt)
         assert isinstance(p, LNSWeight)
         assert isinstance(p, nn.Parameter)
         assert (p.fmt, p.dtype, p.log_offset, p.requires_grad) == (fmt, dtype, offset, True)
@@ -178,7 +179,7 @@ def test_the_report_as_text_and_by_name():
         "re-drawn",
     ]
     assert lines[1].split()[:3] == ["0.weight", "lns8f5", str(report["0.weight"].log_offset)]
-    assert lines[-1].split() == ["2.bias", "float"]
+    assert lines[-1].split(maxsplit=1) == ["2.bias", "float, zeros: Madam never moves them"]
     with pytest.raises(KeyError, match="nothing"):
         report["nothing"]
 
@@ -248,7 +249,8 @@ def test_zeros_are_kept_for_pruned_networks():
     assert [entry.zeros_redrawn for entry in report] == [0, 0, 0, 0]
     assert not model[0].weight.codes[::2].any()
     assert not model[1].weight.codes.any()
-    assert model[1].weight.log_offset == 0
+    fan_in = math.prod(model[1].weight.shape[1:])
+    assert model[1].weight.log_offset == least_offset(3 * mpmath.mpf(min(0.1, fan_in**-0.5)), lns8f5)
     assert report["1.weight"].relative_error == 0.0
 
 
