@@ -1,7 +1,6 @@
 """LNS weights in modules: putting them there, and what `load_state_dict` may bring for them later.
 
-A state of floats is encoded before torch copies it into the codes, which would keep the scale that they have: that of
-other weights.
+A state of floats is encoded before torch copies it into the codes, which would round it stochastically.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from types import NoneType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
-from lnsnum.torch_bridge.kernels.scale import LogOffset, fit_scale
+from lnsnum.torch_bridge.kernels.grid import choose_scale
 from lnsnum.torch_bridge.surroundings import level_of_the_caller
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -62,8 +61,8 @@ def encode_state(
     """Before a state is loaded: floats for a module's own LNS weights become codes of their format, rounded to nearest;
     codes of another format likewise.
 
-    At the scale that the weight has, or else at the least that fits the greatest, if one of them holds the floats
-    exactly (they are those of an LNS model, decoded); else at that of conversion, p_scale = 3.
+    At the scale that the weight has if that holds the floats exactly (they are those of an LNS model, decoded), or else
+    at that of conversion, p_scale = 3.
 
     With assign=True the floats themselves take the weights' place, and a warning says so.
     """
@@ -99,15 +98,5 @@ def _warn_of_floats(module: nn.Module, state_dict: dict[str, Any], prefix: str) 
 
 
 def _encode_loaded(floats: torch.Tensor, weight: LNSWeight) -> LNSWeight:
-    def encoded(log_offset: LogOffset | Literal["fit"]) -> LNSWeight:
-        return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, underflow="saturate")
-
-    candidates: list[LogOffset | Literal["fit"]] = [weight.log_offset]
-    if weight.scale.offsets is None:
-        candidates.append("fit")
-    for log_offset in candidates:
-        candidate = encoded(log_offset)
-        if torch.equal(candidate.to_float().nan_to_num(), floats.nan_to_num()):
-            return candidate
-    finite = torch.where(torch.isfinite(floats), floats.to(torch.float64), 0.0)
-    return encoded(fit_scale(finite, weight.fmt, 3.0, of=weight.scale.offsets))
+    log_offset = choose_scale(floats, weight.fmt, own=weight.scale)
+    return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, underflow="saturate")

@@ -28,7 +28,8 @@ from lnsnum.torch_bridge.carrying import Belongings, belongings, hand_over
 from lnsnum.torch_bridge.float_doors import FloatDoors
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width, is_real
-from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, check_offset, fit_scale
+from lnsnum.torch_bridge.kernels.grid import choose_scale
+from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, Span, check_offset, fit_scale
 from lnsnum.torch_bridge.surroundings import level_of_the_caller
 from lnsnum.torch_bridge.weight_ops import dispatch
 
@@ -71,7 +72,7 @@ class LNSWeight(FloatDoors):
         ValueError: where a code lies outside the format, or a log_offset is too large or does not broadcast.
         NotImplementedError: for formats wider than 16 bits.
 
-    >>> w = LNSWeight.from_float(torch.tensor([1.0, -0.5, 0.0]), LNSFormat(8, 5))
+    >>> w = LNSWeight.from_float(torch.tensor([1.0, -0.5, 0.0]), LNSFormat(8, 5), log_offset=0)
     >>> w.codes
     tensor([ 64, 160,   0], dtype=torch.uint8)
     >>> (w * 2).tolist()
@@ -80,7 +81,7 @@ class LNSWeight(FloatDoors):
 
     codes: torch.Tensor
     fmt: LNSFormat
-    _span: list[int]  # least and greatest log_offset, and how often they changed: shared by aliases of the same codes
+    _span: Span  # shared by aliases of the same codes
     _offsets: torch.Tensor | None  # of channels
     _taken_at: int | None  # for a view that has a copy of offsets: the count of changes when they were copied
 
@@ -107,7 +108,7 @@ class LNSWeight(FloatDoors):
                 raise ValueError(f"code {outside} is outside {fmt.name}: its codes are 0 to {(1 << fmt.bits) - 1}")
         scale = check_offset(log_offset, codes.shape)
         offsets = None if scale.offsets is None else scale.offsets.to(codes.device)
-        return _wrap(codes, fmt, [scale.low, scale.high, 0], offsets, dtype)
+        return _wrap(codes, fmt, Span(scale.low, scale.high), offsets, dtype)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "__class__" and not issubclass(value, LNSWeight):
@@ -137,9 +138,9 @@ class LNSWeight(FloatDoors):
         Raises:
             RuntimeError: of a view that had to copy the offsets of channels, after the weight's were changed.
         """
-        if self._taken_at is not None and self._taken_at != self._span[2]:
+        if self._taken_at is not None and self._taken_at != self._span.changes:
             raise RuntimeError("this view merged channels, and their log_offsets have been changed since: take it anew")
-        low, high = self._span[:2]
+        low, high = self._span.low, self._span.high
         if self._offsets is not None and is_real(self._offsets) and self._offsets.is_shared():
             low, high = (int(extreme) for extreme in self._offsets.aminmax())  # another process may have changed them
         return Scale(low, high, self._offsets)
@@ -156,17 +157,26 @@ class LNSWeight(FloatDoors):
         x: torch.Tensor,
         fmt: LNSFormat | str,
         *,
-        log_offset: LogOffset | Literal["fit"] = 0,
+        log_offset: LogOffset | Literal["fit"] | None = None,
         rounding: Rounding = "nearest",
         underflow: Underflow = "round",
         random_bits: torch.Tensor | None = None,
     ) -> LNSWeight:
-        """The weight nearest to floats (or rounded as asked); see `lnsnum.encode` for the arguments and errors."""
+        """The weight nearest to floats (or rounded as asked); see `lnsnum.encode` for the arguments and errors.
+
+        By default at the scale that conversion chooses: the greatest magnitude is at or just above 3 times the RMS, or
+        nothing is lost, if the floats were codes of this format once. "fit" is the least at which nothing saturates.
+
+        >>> LNSWeight.from_float(torch.tensor([0.02, -0.01, 0.004]), "lns8f5").log_offset
+        -212
+        """
         fmt = LNSFormat.of(fmt)
         check_width(fmt)
         if x.dtype not in FLOAT_NAMES:
             raise TypeError(f"a tensor of {x.dtype} cannot become an LNSWeight: it holds real floating-point numbers")
-        if isinstance(log_offset, str):
+        if log_offset is None:
+            log_offset = choose_scale(x.detach(), fmt)
+        elif isinstance(log_offset, str):
             if log_offset != "fit":
                 raise TypeError(f"log_offset={log_offset!r} is not known: give an integer, a tensor of them, or 'fit'")
             wide = x.detach().to("cpu", torch.float64 if x.dtype == torch.float64 else torch.float32)
@@ -187,7 +197,7 @@ class LNSWeight(FloatDoors):
         """The same codes as an LNSTensor, copied."""
         codes = bridge.as_numpy(self.codes.detach().cpu().clone().contiguous(), self.fmt.dtype)
         offsets = self.scale.offsets
-        log_offset = self._span[0] if offsets is None else bridge.as_numpy(offsets.cpu().clone().contiguous())
+        log_offset = self._span.low if offsets is None else bridge.as_numpy(offsets.cpu().clone().contiguous())
         return LNSTensor(codes, self.fmt, log_offset=log_offset)
 
     def to_float(self, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -211,7 +221,7 @@ class LNSWeight(FloatDoors):
         `offsets` are those of a view of channels, `copied` where they are no view of these here.
         """
         offsets = self._offsets if offsets is None else offsets
-        taken_at = self._span[2] if copied else self._taken_at
+        taken_at = self._span.changes if copied else self._taken_at
         return _wrap(codes, self.fmt, self._span, offsets, dtype or self.dtype, taken_at)
 
     def copied_with(self, codes: torch.Tensor, dtype: torch.dtype | None = None) -> LNSWeight:
@@ -223,7 +233,7 @@ class LNSWeight(FloatDoors):
             offsets = (
                 torch.zeros_like(offsets, device=codes.device) if no_values else offsets.to(codes.device, copy=True)
             )
-        return _wrap(codes, self.fmt, [scale.low, scale.high, 0], offsets, dtype or self.dtype)
+        return _wrap(codes, self.fmt, Span(scale.low, scale.high), offsets, dtype or self.dtype)
 
     def take_scale(self, source: LNSWeight) -> bool:
         """Take another weight's log_offset; False where only a part of a weight is here, and they differ.
@@ -243,7 +253,7 @@ class LNSWeight(FloatDoors):
                     "per_channel=True"
                 )
             if own.low != other.low:
-                self._set_span(other.low, other.high)
+                self._span.set(other.low, other.high)
             return True
         offsets = torch.full_like(own.offsets, other.low) if other.offsets is None else other.offsets
         if own.offsets.shape != offsets.shape:
@@ -252,17 +262,25 @@ class LNSWeight(FloatDoors):
                 f"{tuple(own.offsets.shape)}"
             )
         if not (is_real(own.offsets) and torch.equal(own.offsets, offsets)):
-            own.offsets.copy_(offsets)
-            self._set_span(other.low, other.high)
+            self.set_scale(Scale(other.low, other.high, offsets))
         return True
+
+    def set_scale(self, scale: Scale) -> None:
+        """Another scale for the same codes, which thereby stand for other numbers: of this weight and all its aliases.
+
+        One that `owns_scale`, or whose codes are written next; `scale` has one log_offset, or as many as there are.
+        """
+        if self._offsets is not None:
+            self._offsets.copy_(torch.as_tensor(scale.low if scale.offsets is None else scale.offsets))
+        self._span.set(scale.low, scale.high)
 
     def rescale_(self, log_offset: LogOffset | None = None, *, p_scale: float = 3.0) -> LNSWeight:
         """Move the codes to another scale, in place; returns self.
 
             m  <-  clip(m + old log_offset - new log_offset, 1, m_max)        where m > 0
 
-        An addition of integers: exact but for what saturates at either end. Nothing else changes a weight's scale but
-        taking the codes of another (`copy_`).
+        An addition of integers: exact but for what saturates at either end. Beside this, a weight's scale changes when
+        all of it is written anew (`copy_`, `normal_`, `fill_`), or multiplied by a number.
 
         Args:
             log_offset: the new scale, an integer or as many as there are. By default the least at which the greatest
@@ -294,9 +312,7 @@ class LNSWeight(FloatDoors):
             shift = (old.low if old.offsets is None else old.offsets.to(torch.int64)) - target
             moved = torch.where(m > 0, (m + shift).clamp(1, self.fmt.max_magnitude), m)
             self.codes.add_((moved - m).to(self.codes.dtype))
-            if old.offsets is not None:
-                old.offsets.copy_(torch.as_tensor(target))
-        self._set_span(new.low, new.high)
+            self.set_scale(new)
         torch.autograd.graph.increment_version(self)
         return self
 
@@ -317,8 +333,17 @@ class LNSWeight(FloatDoors):
         is_dense = self.codes.permute(bridge.memory_order(self.codes)).is_contiguous()
         return self._taken_at is None and is_dense and self.codes.untyped_storage().nbytes() == self.codes.nbytes
 
-    def _set_span(self, low: int, high: int) -> None:
-        self._span[:] = [low, high, self._span[2] + 1]
+    def owns_scale(self) -> bool:
+        """Whether a write may choose the scale: the whole is written, here and now, not in a traced graph."""
+        return self.is_whole() and self.may_set_scale_of_all()
+
+    def may_set_scale_of_all(self) -> bool:
+        """Whether the scale of all that shares the codes can be changed from here."""
+        return self._taken_at is None and is_real(self.codes) and not self._is_kept_by_processes()
+
+    def _is_kept_by_processes(self) -> bool:
+        """Whether several processes may have the codes, each with a log_offset of its own."""
+        return self._offsets is None and self.codes.device.type == "cpu" and self.codes.is_shared()
 
     @property
     def data(self) -> LNSWeight:
@@ -363,7 +388,8 @@ class LNSWeight(FloatDoors):
     def __reduce_ex__(self, protocol: Any) -> Any:
         """By `_rebuild`, from codes that torch stores as any tensor; hooks stay behind, as torch warns."""
         warn_if_has_hooks(self)
-        parts = self.codes, self.fmt, self._span, self._offsets, self.dtype, self._taken_at
+        span = [self._span.low, self._span.high, self._span.changes]
+        parts = self.codes, self.fmt, span, self._offsets, self.dtype, self._taken_at
         is_parameter = isinstance(self, torch.nn.Parameter)
         return _rebuild, (*parts, self.requires_grad, is_parameter, belongings(self).attributes)
 
@@ -371,19 +397,19 @@ class LNSWeight(FloatDoors):
         gradient = ", requires_grad=True" if self.requires_grad else ""
         shown = is_real(self.codes)  # in a traced graph nothing has values
         values = self.to_float() if shown else "..."
-        log_offset = self._span[0] if self._offsets is None else self._offsets.tolist() if shown else "..."
+        log_offset = self._span.low if self._offsets is None else self._offsets.tolist() if shown else "..."
         return f"LNSWeight({values}, {self.fmt.name}, log_offset={log_offset}{gradient})"
 
     def __tensor_flatten__(self) -> tuple[list[str], tuple[LNSFormat, int, int, torch.dtype]]:
         inner = ["codes"] if self._offsets is None else ["codes", "_offsets"]
-        return inner, (self.fmt, self._span[0], self._span[1], self.dtype)
+        return inner, (self.fmt, self._span.low, self._span.high, self.dtype)
 
     @staticmethod
     def __tensor_unflatten__(
         inner: dict[str, torch.Tensor], context: tuple[LNSFormat, int, int, torch.dtype], size: Any, stride: Any
     ) -> LNSWeight:
         fmt, low, high, dtype = context
-        return _wrap(inner["codes"], fmt, [low, high, 0], inner.get("_offsets"), dtype)
+        return _wrap(inner["codes"], fmt, Span(low, high), inner.get("_offsets"), dtype)
 
     def _stable_hash_for_caching(self) -> str:
         """What torch's cache of compiled graphs on disk must know: the code that decodes is not in the graphs' keys."""
@@ -402,7 +428,7 @@ class LNSWeight(FloatDoors):
 def _wrap(
     codes: torch.Tensor,
     fmt: LNSFormat,
-    span: list[int],
+    span: Span,
     offsets: torch.Tensor | None,
     dtype: torch.dtype,
     taken_at: int | None = None,
@@ -448,7 +474,7 @@ def _rebuild(
             raise ValueError(
                 f"log_offsets {own.low} to {own.high} are outside of the range told of them, {low} to {high}"
             )
-    weight = _wrap(codes, fmt, span, offsets, dtype, taken_at)
+    weight = _wrap(codes, fmt, Span(low, high, span[2]), offsets, dtype, taken_at)
     if is_parameter:
         weight = torch.nn.Parameter(weight, requires_grad)  # type: ignore[assignment]
     hand_over(Belongings(attributes, None, None), weight)

@@ -4,12 +4,11 @@
     another float type or device      the codes stay what they are
     shapes only (zeros_like, ...)     a plain tensor, nothing is decoded
     memory for a copy (empty_like)    a weight of zeros, at the same scale
-    a write                           decode, run, encode again at the same log_offset, rounded stochastically
+    a write                           decode, run, encode again, rounded stochastically (`lnsnum.torch_bridge.writing`)
     a collective, a change of memory  refused
     anything else                     decode the weights, run, let the floats go
 
-A write never chooses the scale anew: other views, and other shards of the weight, would not learn of it. A collective
-on the decoded floats would end with wrong weights on all processes, and say nothing.
+A collective on the decoded floats would end with wrong weights on all processes, and say nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +24,9 @@ from torch.utils._python_dispatch import return_and_correct_aliasing
 
 from lnsnum.torch_bridge.carrying import Belongings, belongings
 from lnsnum.torch_bridge.kernels import codes as bridge
-from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, is_real
 from lnsnum.torch_bridge.surroundings import check_surroundings
+from lnsnum.torch_bridge.writing import multiply, write_anew, write_over
 
 aten = torch.ops.aten
 
@@ -147,9 +147,10 @@ def _to_copy(
 
 
 def _copy(func: Any, weight: Weight, source: torch.Tensor, non_blocking: bool = False) -> Weight:
-    """From a weight of the same format: its codes and its scale. From floats: encoded at the scale here.
+    """From a weight of the same format: its codes and its scale. From floats: encoded at the scale that fits.
 
-    A view cannot take another scale, which would change the rest of the weight: there, the values are encoded.
+    A view cannot take another scale, which would change the rest of the weight: there, the values are encoded at the
+    scale that it has.
     """
     is_weight = isinstance(source, type(weight))
     of_this_kind = is_weight and source.fmt == weight.fmt and source.shape == weight.shape  # type: ignore[attr-defined]
@@ -157,7 +158,7 @@ def _copy(func: Any, weight: Weight, source: torch.Tensor, non_blocking: bool = 
         weight.codes.copy_(source.codes, non_blocking)  # type: ignore[attr-defined]
         return weight
     floats = source.to_float() if is_weight else source  # type: ignore[attr-defined]
-    _write(weight, floats.to(weight.device, weight.dtype).expand(weight.shape))
+    write_anew(weight, floats.to(weight.device, weight.dtype).expand(weight.shape))
     return weight
 
 
@@ -225,19 +226,15 @@ def _is_pinned(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> Any:
     return func(weight.codes, *args, **kwargs)
 
 
-def _write(weight: Weight, floats: torch.Tensor) -> None:
-    """Write floats into the codes at the weight's scale, rounded so that small changes survive on average.
-
-    Elements that are what they decode to keep their code: decoding rounds, and encoding that again could move it.
-    """
-    codes = bridge.encode_at_random(floats, weight.fmt, weight.scale)
-    weight.codes.copy_(torch.where(floats == weight.to_float(), weight.codes, codes))
-
-
 def _run_in_place(kind: type, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An operation that writes to a weight: decode, run, encode again at the same log_offset (stochastic_value)."""
+    """An operation that writes to a weight: decode, run, encode again."""
     if torch.Tag.inplace_view in func.tags:
         raise NotImplementedError(f"{func} would change the shape or the storage of an LNSWeight in place")
+    if func is aten._foreach_copy_.default:
+        for own, source in zip(args[0], args[1], strict=True):
+            own.copy_(source, *args[2:], **kwargs)
+        return None
+    func, args = _with_scale_multiplied(kind, func, args)
     floats: dict[int, torch.Tensor] = {}
     written: list[Weight] = []
 
@@ -248,11 +245,40 @@ def _run_in_place(kind: type, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
     for position, name in _written_arguments(func):
         _map(kind, written.append, args[position] if position < len(args) else kwargs.get(name))
+    is_filled = func.overloadpacket in _FILLING
+    is_output = _writes_outputs(func) and not _reads(kind, written, args, kwargs)
     out = func(*_map(kind, decode, args), **_map(kind, decode, kwargs))
     weights = {id(floats[id(weight)]): weight for weight in written}
     for weight in weights.values():
-        _write(weight, floats[id(weight)])
+        if is_filled or is_output:
+            write_anew(weight, floats[id(weight)], underflow="saturate" if is_filled else "round")
+        else:
+            write_over(weight, floats[id(weight)])
     return _map(torch.Tensor, lambda tensor: weights.get(id(tensor), tensor), out)
+
+
+def _with_scale_multiplied(kind: type, func: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """Where a weight is to be multiplied by a number: with what is left of that after its scale was multiplied."""
+    if func not in _SCALING or not isinstance(args[0], kind):
+        return func, args
+    number = args[1]
+    if isinstance(number, torch.Tensor):
+        if isinstance(number, kind) or number.ndim or number.is_complex() or not is_real(number) or not number.is_cpu:
+            return func, args
+        number = number.item()
+    if isinstance(number, complex) or number == 0:
+        return func, args
+    factor = 1 / number if func in _DIVIDING else float(number)
+    rest = multiply(args[0], factor)
+    return (func, args) if rest == factor else (aten.mul_.Scalar, (args[0], rest))
+
+
+def _reads(kind: type, written: list[Weight], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether what is written to stands among the arguments a second time, as itself or as a view."""
+    found: list[Weight] = []
+    _map(kind, found.append, (args, kwargs))
+    spans = [weight._span for weight in found]
+    return any(sum(span is weight._span for span in spans) > 1 for weight in written)
 
 
 @lru_cache(maxsize=1024)
@@ -267,6 +293,13 @@ def _written_arguments(func: Any) -> tuple[tuple[int, str], ...]:
     """Position and name of the arguments that an operation writes to."""
     arguments = enumerate(func._schema.arguments)
     return tuple((i, a.name) for i, a in arguments if a.alias_info is not None and a.alias_info.is_write)
+
+
+@lru_cache(maxsize=1024)
+def _writes_outputs(func: Any) -> bool:
+    """Whether an operation writes to `out` alone, whatever that held."""
+    written = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return all(a.kwarg_only for a in written)
 
 
 def _refuse_memory(func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -291,6 +324,17 @@ _REINTERPRETING = [
     aten.view.dtype, aten._conj.default, aten._neg_view.default, aten.view_as_complex.default,
     aten.view_as_real.default,
 ]  # fmt: skip
+
+_DIVIDING = frozenset([aten.div_.Scalar, aten.div_.Tensor])
+_SCALING = _DIVIDING | {aten.mul_.Scalar, aten.mul_.Tensor}
+
+_FILLING = frozenset(
+    [
+        aten.bernoulli_, aten.cauchy_, aten.exponential_, aten.fill_, aten.geometric_, aten.log_normal_, aten.normal_,
+        aten.random_, aten.uniform_, aten.zero_, aten._foreach_zero_,
+    ]
+)  # fmt: skip
+"""What writes all elements, whatever they were."""
 
 _LIKE = [
     aten.full_like.default, aten.new_full.default, aten.new_ones.default, aten.new_zeros.default,

@@ -31,9 +31,10 @@ def step(parameter: nn.Parameter, optimizer: torch.optim.Optimizer, gradient: fl
     optimizer.step()
 
 
-# ------------------------------------------------------------------------------ 1: a write of floats never rescales it
+# ----------------------------------------------------------------------- 1: a write over old floats never rescales it
 
 
+@pytest.mark.filterwarnings("ignore:.*and was clipped")
 def test_shards_that_write_apart_agree_with_the_whole():
     """Each half steps alone, far out of the range: the scale that they share is still one, and the whole's."""
     whole = a_parameter().detach()
@@ -59,6 +60,7 @@ def test_shards_that_write_apart_agree_with_the_whole():
         lambda p: p.detach().copy_(a_parameter(log_offset=-3).detach()),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*and was clipped")
 def test_a_write_of_codes_raises_the_version(write):
     parameter = a_parameter()
     out = (parameter * parameter).sum()

@@ -197,9 +197,10 @@ def from_numpy(codes: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(codes.view(f"i{codes.itemsize}") if codes.itemsize > 1 else codes)
 
 
-def encode_at_random(x: torch.Tensor, fmt: LNSFormat, scale: Scale) -> torch.Tensor:
+def encode_at_random(x: torch.Tensor, fmt: LNSFormat, scale: Scale, *, underflow: Underflow = "round") -> torch.Tensor:
     """`encode` with stochastic_value rounding by torch's default generator: that of the device, or a seed from it."""
+    modes: dict[str, Any] = {"rounding": "stochastic_value", "underflow": underflow}
     if is_on_cpu(x):
-        return encode(x, fmt, scale, rounding="stochastic_value", seed=int(torch.randint(1 << 62, ())))
+        return encode(x, fmt, scale, seed=int(torch.randint(1 << 62, ())), **modes)
     bits = torch.randint(-(1 << 31), 1 << 31, x.shape, dtype=torch.int32, device=x.device)
-    return encode(x, fmt, scale, rounding="stochastic_value", random_bits=bits)
+    return encode(x, fmt, scale, random_bits=bits, **modes)
