@@ -30,7 +30,6 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lnsnum.format import check_choice
-from lnsnum.torch_bridge.caller import level_of_the_caller
 from lnsnum.torch_bridge.float_step import FLOAT_STATE, are_float_zeros, float_state, step_floats
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.update import StepRounding, Zero

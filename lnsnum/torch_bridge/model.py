@@ -22,7 +22,7 @@ from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.float_step import are_float_zeros
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
-from lnsnum.torch_bridge.kernels.grid import exact_windows
+from lnsnum.torch_bridge.kernels.fitting import exact_windows
 from lnsnum.torch_bridge.kernels.scale import ZERO_STD, LogOffset, check_offset, fit_to_rms, std_of_zeros
 from lnsnum.torch_bridge.placing import replace_parameters
 from lnsnum.torch_bridge.surroundings import is_spread, spread_over_processes

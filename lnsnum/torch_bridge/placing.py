@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
-from lnsnum.torch_bridge.kernels.grid import choose_scale
+from lnsnum.torch_bridge.kernels.fitting import choose_scale
 from lnsnum.torch_bridge.surroundings import level_of_the_caller
 from lnsnum.torch_bridge.weight import LNSWeight
 

@@ -28,7 +28,7 @@ from lnsnum.torch_bridge.carrying import Belongings, belongings, hand_over
 from lnsnum.torch_bridge.float_doors import FloatDoors
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width, is_real
-from lnsnum.torch_bridge.kernels.grid import choose_scale
+from lnsnum.torch_bridge.kernels.fitting import choose_scale
 from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, Span, check_offset, fit_scale
 from lnsnum.torch_bridge.surroundings import level_of_the_caller
 from lnsnum.torch_bridge.weight_ops import dispatch

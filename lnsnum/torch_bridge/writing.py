@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from lnsnum.format import MAX_LOG_OFFSET, Underflow
-from lnsnum.torch_bridge.caller import level_of_the_caller
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import is_real
-from lnsnum.torch_bridge.kernels.grid import choose_scale
+from lnsnum.torch_bridge.kernels.fitting import choose_scale
 from lnsnum.torch_bridge.kernels.scale import Scale, check_offset
+from lnsnum.torch_bridge.surroundings import level_of_the_caller
 
 Weight = Any
 """An LNSWeight. (Its class is made of what is here.)"""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import lnsnum
 from lnsnum import LNSFormat, lns6f2, lns8f3, lns8f5, lns16f10
-from lnsnum.torch_bridge.kernels.grid import choose_scale, exact_windows
+from lnsnum.torch_bridge.kernels.fitting import choose_scale, exact_windows
 from lnsnum.torch_bridge.kernels.scale import Scale, fit_scale
 
 torch.set_num_threads(1)
