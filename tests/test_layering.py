@@ -31,7 +31,8 @@ proofs                 scanning conversions operations judgement
 testing                laws law_suite
 -                      strategies
 torch_bridge.kernels   threads scale codes_twin codes fitting moments update update_twin
-torch_bridge           surroundings carrying float_doors writing weight_ops weight weight_only step float_step placing model madam checkpoint .
+torch_bridge           surroundings carrying float_doors writing weight_ops weight weight_only step float_step
+torch_bridge           placing model madam checkpoint .
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation
