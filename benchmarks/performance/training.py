@@ -70,7 +70,7 @@ def optimizers() -> Case:
         },
         Weights,
         lambda size: 8 * size,  # the gradient read; weight and second moment read and written
-        "2 table look-ups, 1 random word (a quarter of a Philox block), 1 division, 1 integer addition",
+        "1 table look-up, 1 hashed random word, 2 divisions, 2 square roots, 2 polynomials, 1 integer addition",
         sizes=(1_024, 10_240, 102_400, 1_024_000, 4_000_000, 10_240_000),  # multiples of AdamW8bit's block of 256
         unit="weight",
     )

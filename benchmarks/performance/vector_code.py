@@ -17,7 +17,7 @@ import numpy as np
 
 from lnsnum import encode, lns8f5, lns32f23
 from lnsnum.kernels import rounding, vector_encoding
-from lnsnum.torch_bridge.kernels import moments, update
+from lnsnum.torch_bridge.kernels import hypentropy, moments, paper, random_words, update
 
 KINDS = {
     "division, root": r"v(div|sqrt)",
@@ -75,11 +75,10 @@ def kernels() -> dict[str, Callable[[], str]]:
     flags, words = np.zeros(n, np.uint8), np.ones(n, np.uint32)
     by = vector_encoding.lane(rounding.target(lns8f5, 0))
     codes, steps, drive, moment = encode(x, lns8f5), np.zeros(n, np.int32), x.copy(), np.ones(n, np.uint8)
-    scalars = update.step_scalars(
-        lns8f5, lr=0.05, coded=True, exponent=0, g_bound=10.0, beta=0.999, momentum=0.0, weight_decay=0.0,
-        beta_product=0.5, momentum_product=0.0,
-    )  # fmt: skip
+    numbers = update.StepNumbers(0.05, 1.0, 0, 0.5, 0.0, 10.0, 0.999, 0.0, 0.0)
+    scalars, grid = update.step_scalars(lns8f5, "hypentropy", numbers, coded=True), update.Grid.of(lns8f5)
     one, greatest, patterns = np.float32(1), np.int32(127), x.view(np.int32)
+    drawn = np.ones(n, np.int32)
     v, u = np.ones(n, np.float32), np.ones(n, np.float32)
     wide = rounding.target(lns32f23, 0)
     counts = vector_encoding.Counts(np.zeros(16, np.int32), np.int32(0))
@@ -105,9 +104,14 @@ def kernels() -> dict[str, Callable[[], str]]:
         "Philox, four words": lambda: compiled(rounding.philox, 0, 1, 2, 3, words, words + 1, words + 2, words + 3),
         "Madam: moment to float": lambda: compiled(moments.load_moment, moment, v),
         "Madam: moments, g_hat": lambda: compiled(update._advance, x, scalars, False, v, u, drive),
-        "Madam: round": lambda: compiled(update._round_by_log, codes, x, drive, one, greatest, words, steps),
-        "Madam: move": lambda: compiled(update._move, codes, steps, greatest),
-        "Madam: moment to code": lambda: compiled(moments.store_moment, v, x, words, moment),
+        "Madam: random words": lambda: compiled(random_words.fill_words, drawn, 0, greatest, greatest),
+        "Madam: 1 / X": lambda: compiled(hypentropy.fill_inverses, codes, grid.inverses, greatest, u),
+        "Madam: move": lambda: compiled(
+            hypentropy.move, codes, drive, v, u, one, drawn, grid.octave, grid.few, False, greatest
+        ),
+        "Madam: moment to code": lambda: compiled(moments.store_moment, v, x, drawn, moment),
+        "paper's Madam: round": lambda: compiled(paper._round_by_log, codes, drive, one, greatest, drawn, steps),
+        "paper's Madam: move": lambda: compiled(paper._move, codes, steps, greatest),
     }
 
 

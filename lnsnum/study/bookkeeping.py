@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from lnsnum.study.plan import paper
 from lnsnum.study.results import Results, label
 from lnsnum.study.text_table import MISSING, Cell, TextTable, word
 from lnsnum.tasks.recipe import FLOAT, Recipe
 
-HELD = (Recipe(), Recipe(FLOAT, "adam"), Recipe(FLOAT, "sgd"), Recipe(FLOAT, "madam"))
+HELD = (Recipe(), Recipe(FLOAT, "adam"), Recipe(FLOAT, "sgd"), paper(FLOAT))
 """Whose memory is told, with the momentum that they have on a problem; the learning rate does not matter."""
 
 

@@ -267,7 +267,7 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 _RECIPE_FIELDS: dict[str, Callable[[Any], bool]] = {
     f.name: _is_number if f.default is None or isinstance(f.default, float) else _is_text for f in fields(Recipe)
-}
+} | {"rounding": _or_none(_is_text)}
 _RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
     "problem": _is_text,
     "steps": _is_count,

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from lnsnum.files.atomic import replacing
 from lnsnum.study.cells import heading
-from lnsnum.study.plan import FEWER_SEEDS, LADDERS, ROWS, SEEDS, WIDTHS, bits_recipes, ladder
+from lnsnum.study.plan import FEWER_SEEDS, LADDERS, ROWS, SEEDS, WIDTHS, bits_recipes, ladder, paper
 from lnsnum.study.results import Look, No, Outcome, Results, Sample, label
 from lnsnum.study.statistics import mean, standard_deviation
 from lnsnum.study.variants import BASELINE, bits_of
@@ -22,17 +22,22 @@ from lnsnum.tasks.measure import Measure
 from lnsnum.tasks.recipe import DEFAULT_LR, Recipe
 
 COLORS: Mapping[str, str] = {
-    "lns8f5 Madam": "#08306b",
-    "lns8f4 Madam": "#2b7bba",
-    "lns8f3 Madam": "#7fb9da",
-    "float32 Madam": "#2ca02c",
+    "lns8f5 Madam": "#000000",
+    "lns8f5 paper's Madam": "#08306b",
+    "lns8f4 paper's Madam": "#2b7bba",
+    "lns8f3 paper's Madam": "#7fb9da",
+    "float32 paper's Madam": "#2ca02c",
     "float32 SGD": "#ff7f0e",
     "float32 Adam": "#d62728",
 }
-"""The LNS rows are blue."""
+"""The default is black, the LNS rows of the paper's rule are blue."""
 
 _STOCHASTIC, _NEAREST, _LADDERS = "lns, stochastic rounding", "lns, rounding to nearest", "the paper's ladders, nearest"
-_BITS_COLORS = {_STOCHASTIC: COLORS["lns8f5 Madam"], _NEAREST: COLORS["lns8f3 Madam"], _LADDERS: "#7a3b9a"}
+_BITS_COLORS = {
+    _STOCHASTIC: COLORS["lns8f5 paper's Madam"],
+    _NEAREST: COLORS["lns8f3 paper's Madam"],
+    _LADDERS: "#7a3b9a",
+}
 _BESIDE = {_STOCHASTIC: -0.08, _NEAREST: 0.08, _LADDERS: 0.0}
 """By how many bits the points are moved, so that bars stand side by side."""
 
@@ -152,8 +157,8 @@ def _bits(path: Path, results: Results, problems: Sequence[str]) -> None:
 
 def _series() -> dict[str, list[Recipe]]:
     return {
-        _STOCHASTIC: [Recipe(name) for name in WIDTHS],
-        _NEAREST: [Recipe(name, rounding="nearest") for name in WIDTHS],
+        _STOCHASTIC: [paper(name) for name in WIDTHS],
+        _NEAREST: [paper(name, rounding="nearest") for name in WIDTHS],
         _LADDERS: [ladder(levels, DEFAULT_LR) for levels in LADDERS],
     }
 

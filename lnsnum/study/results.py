@@ -18,8 +18,9 @@ _NAMES = {"madam": "Madam", "adam": "Adam", "sgd": "SGD"}
 
 
 def label(recipe: Recipe) -> str:
-    """Format and optimizer as people write them: "lns8f5 Madam"."""
-    return f"{recipe.format} {_NAMES[recipe.optimizer]}"
+    """Format and optimizer as people write them: "lns8f5 Madam", "lns8f5 paper's Madam"."""
+    whose = "paper's " if recipe.rule == "paper" else ""
+    return f"{recipe.format} {whose}{_NAMES[recipe.optimizer]}"
 
 
 def problem_of(name: str) -> Problem:

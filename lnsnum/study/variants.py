@@ -1,4 +1,4 @@
-"""What one choice changes: the tables "bits" (formats and roundings) and "ablations" (one choice of the default)."""
+"""What one choice changes in the paper's rule: the tables "bits" (formats, roundings) and "ablations" (one choice)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lnsnum.study.results import Results
 from lnsnum.study.text_table import Cell, TextTable, word
 from lnsnum.tasks.recipe import FLOAT, Recipe
 
-BASELINE = "float32 Madam"
+BASELINE = "float32 paper's Madam"
 """What formats are compared with, among the recipes of "bits"."""
 
 _FLOAT_BITS = 32
@@ -37,7 +37,7 @@ def bits(results: Results, problems: Sequence[str]) -> list[TextTable]:
             cells = [Cell(str(width), width), sample_cell(measure, samples[name], "deviation")]
             against = word("") if name == BASELINE else difference_cell(measure, samples[name], samples[BASELINE])
             rows.append([word(name), *cells, against])
-        title = f"{problem}: {heading(measure)}, mean of {FEWER_SEEDS} seeds ± standard deviation"
+        title = f"{problem}, the paper's rule: {heading(measure)}, mean of {FEWER_SEEDS} seeds ± standard deviation"
         columns = ["", "bits", "mean", f"better than {BASELINE} by"]
         tables.append(TextTable("bits", title, columns, rows, [_STAR, *look.notes()], problem, look.missing))
     return tables
@@ -58,7 +58,12 @@ def ablations(results: Results, problems: Sequence[str]) -> list[TextTable]:
             for problem in problems
         ]
         rows.append([word(name), *cells])
-    title = f"What one change makes better than the default (worse, where negative): means of {FEWER_SEEDS} seeds"
+    title = f"What one change makes better than the paper's rule (worse, where negative): means of {FEWER_SEEDS} seeds"
     units = "; ".join(f"{problem}: {heading(results.measures[problem])}" for problem in problems)
-    notes = ["default: its mean, in units of the measure.", _STAR, *wrap(f"Measures: {units}.", _WIDTH), *look.notes()]
+    notes = [
+        "paper's rule: its mean, in units of the measure.",
+        _STAR,
+        *wrap(f"Measures: {units}.", _WIDTH),
+        *look.notes(),
+    ]
     return [TextTable("ablations", title, ["", *problems], rows, notes, None, look.missing)]

@@ -170,10 +170,10 @@ class Generation(Task):
         return noise.to(self.device), (torch.arange(count) % self.class_count).to(self.device)
 
     def _judge_features(self) -> nn.Module:
-        """The classifier, trained once with the library's defaults and a seed of its own, without its last layer."""
+        """The classifier, trained once by the paper's rule and with a seed of its own, without its last layer."""
         if self._features is None:
             with torch.random.fork_rng(devices=[]), torch.enable_grad(), _one_thread():
-                recipe = Recipe()
+                recipe = Recipe(rule="paper", ceiling="fixed", zeros="redraw")  # it judges all editions of the study
                 model, optimizer = start(self.judge, recipe, _JUDGE_SEED)
                 steps = min(self.judge.steps, JUDGE_STEPS)
                 for _ in train(self.judge, model, optimizer, recipe, steps=steps, seed=_JUDGE_SEED):

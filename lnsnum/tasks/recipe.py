@@ -24,10 +24,12 @@ Schedule = Literal["linear", "cosine", "constant"]
 Zeros = Literal["redraw", "leave", "keep"]
 Parameters = Literal["all", "matrices"]
 StepRounding = Literal["stochastic_log", "stochastic_value", "nearest"]
-SecondMoment = Literal["lns8", "float32"]
+SecondMoment = Literal["byte", "float32"]
+Rule = Literal["hypentropy", "paper"]
+Ceiling = Literal["follow", "fixed"]
 
 DEFAULT_LR = 0.05
-"""Madam's. It and the two choices above are the bridge's too, which cannot be read without torch."""
+"""Madam's. It and the four choices above are the bridge's too, which cannot be read without torch."""
 
 DEFAULT_LRS: dict[str, float] = {"madam": DEFAULT_LR, "adam": 1e-3, "sgd": 0.1}
 """Adam's is the one of its paper."""
@@ -56,12 +58,18 @@ class Recipe:
     """What becomes of the learning rate: it falls linearly to zero, along half a cosine, or not at all."""
     momentum: float | None = None
     """Madam's or SGD's, or Adam's beta_1; None for the optimizer's default."""
-    second_moment: SecondMoment = "lns8"
-    rounding: StepRounding = "stochastic_log"
+    second_moment: SecondMoment = "byte"
+    rule: Rule = "hypentropy"
+    """Madam's."""
+    crossover: float = 1.0
+    cap: float = 0.2
+    ceiling: Ceiling = "follow"
+    rounding: StepRounding | None = None
+    """Of the paper's rule; None for its default."""
     p_scale: float = 3.0
-    zeros: Zeros = "redraw"
-    """Madam cannot move zeros. Those at the start are drawn anew, or, where they are LNS, leave zero by their first
-    gradients, or are kept."""
+    zeros: Zeros = "keep"
+    """What becomes of the zeros at the start: Madam keeps them, and they learn; or they are drawn anew, for the paper's
+    rule, which cannot move them; or, where they are LNS, that lets them leave zero by their first gradients."""
     parameters: Parameters = "all"
     """Which parameters are LNS: all, or those of two dimensions and more (the others stay float)."""
 
@@ -78,11 +86,18 @@ class Recipe:
             raise TaskError(f"lr {self.lr} is no learning rate: give a finite number, 0 or more")
         if self.momentum is not None and not 0.0 <= self.momentum < 1.0:
             raise TaskError(f"momentum {self.momentum} is out of range: 0 or more, less than 1")
-        if not 0.0 < self.p_scale < math.inf:
-            raise TaskError(f"p_scale {self.p_scale} is out of range: finite and greater than 0")
+        for name in ("p_scale", "cap"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise TaskError(f"{name} {getattr(self, name)} is out of range: finite and greater than 0")
+        if not 0.0 <= self.crossover < math.inf:
+            raise TaskError(f"crossover {self.crossover} is out of range: finite, 0 or more")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise TaskError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(repr, choices))}")
+        if self.rule != "paper" and self.rounding is not None:
+            raise TaskError(f"rounding={self.rounding!r} is for rule='paper': the {self.rule} rule has its own")
+        if self.rule != "paper" and self.zeros == "leave":
+            raise TaskError(f"zeros='leave' is for rule='paper': under the {self.rule} rule zeros learn")
 
     @property
     def rate(self) -> float:
@@ -101,7 +116,7 @@ class Recipe:
     @property
     def label(self) -> str:
         """Format and optimizer: "lns8f5 madam"."""
-        return f"{self.format} {self.optimizer}"
+        return f"{self.format} {self.optimizer}" + (" (paper)" if self.rule == "paper" else "")
 
     @property
     def moves_codes(self) -> bool:
@@ -169,9 +184,13 @@ class Recipe:
             lr=self.rate,
             momentum=self.inertia,
             second_moment=self.second_moment,
+            rule=self.rule,
+            crossover=self.crossover,
+            cap=self.cap,
+            ceiling=self.ceiling,
             rounding=self.rounding,
             p_scale=self.p_scale,
-            zero="leave" if self.zeros == "leave" else "keep",
+            zero="leave" if self.zeros == "leave" else None,
             seed=seed,
         )
 
@@ -183,11 +202,13 @@ class Recipe:
         return LambdaLR(optimizer, lambda t: factor(done + t))
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
+_CHOICES: dict[str, tuple[str | None, ...]] = {
     "optimizer": get_args(OptimizerName),
     "schedule": get_args(Schedule),
     "second_moment": get_args(SecondMoment),
-    "rounding": get_args(StepRounding),
+    "rule": get_args(Rule),
+    "ceiling": get_args(Ceiling),
+    "rounding": (None, *get_args(StepRounding)),
     "zeros": get_args(Zeros),
     "parameters": get_args(Parameters),
 }

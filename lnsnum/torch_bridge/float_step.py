@@ -1,6 +1,7 @@
-"""The paper's Madam on plain float parameters: the baseline, and what the floats of a mixed model get.
+"""Madam on plain float parameters: the same rules in float, for the floats of a mixed model and as the baseline.
 
-    w  <-  clip(w * exp(-lr * (g_hat * sign(w) + weight_decay)), p_scale * RMS(w0))
+    w  <-  w (1 - lr weight_decay) - lr kappa g_hat sqrt(w^2 + (crossover r)^2)                       hypentropy
+    w  <-  clip(w * exp(-lr * (g_hat * sign(w) + weight_decay)), p_scale * RMS(w0))                   the paper's
 
 As for codes, 0 / 0 moves nothing, gradients are clamped at 2^60, so that no square overflows, v below 2^-126 moves
 nothing, and neither does a gradient that is not finite.
@@ -12,20 +13,15 @@ from typing import Any
 
 import torch
 
-from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, is_real
-from lnsnum.torch_bridge.step import State, advance_clock, write
+from lnsnum.torch_bridge.kernels.scale import std_of_zeros
+from lnsnum.torch_bridge.step import State, advance_clock, choices_of, write
 
-FLOAT_STATE = frozenset(["step", "second_moment", "beta_product", "momentum_product", "max"])
+FLOAT_STATE = frozenset(["step", "second_moment", "beta_product", "momentum_product", "r"])
 """What the state of a float parameter holds, besides momentum."""
 
 
-def are_float_zeros(p: torch.Tensor) -> bool:
-    """Whether a parameter is float and all zero: this step multiplies, so it would never move."""
-    return is_real(p) and p.dtype in FLOAT_NAMES and p.numel() > 0 and not bool(p.detach().any())
-
-
-def float_state(p: torch.Tensor, p_scale: float) -> State:
-    """The state of a float parameter before its first step; `max` is the clip."""
+def float_state(p: torch.Tensor) -> State:
+    """The state of a float parameter before its first step; `r` is its RMS."""
     wide = torch.float64 if p.dtype == torch.float64 else torch.float32
     w = p.detach().to(torch.float64)
     greatest = w.abs().amax() if w.numel() else w.new_zeros(())
@@ -36,7 +32,7 @@ def float_state(p: torch.Tensor, p_scale: float) -> State:
         "second_moment": torch.zeros_like(p, dtype=wide),
         "beta_product": torch.ones((), dtype=torch.float64, device="cpu"),
         "momentum_product": torch.ones((), dtype=torch.float64, device="cpu"),
-        "max": p_scale * rms,
+        "r": rms,
     }
 
 
@@ -62,10 +58,25 @@ def step_floats(p: torch.Tensor, gradient: torch.Tensor, state: State, group: di
     v_hat = (v / (1 - state["beta_product"]).to(v.device, v.dtype)).clamp_min(2.0**-126)
     moves = finite & (v >= 2.0**-126)
     g_hat = torch.where(moves, drive / v_hat.sqrt(), 0.0).clamp(-group["g_bound"], group["g_bound"])
-    exponent = torch.where(finite, g_hat * w.sign() + group["weight_decay"], 0.0)
     lr = group["lr"].reshape(()) if isinstance(group["lr"], torch.Tensor) else group["lr"]
-    factor = torch.exp(-lr * exponent)
-    top = state["max"].to(v.device, v.dtype)
-    new = torch.minimum(torch.maximum((w * factor).to(v.dtype), -top), top)
-    write(p, new.to(p.dtype), rows)
+    step = _paper if group["rule"] == "paper" else _hypentropy
+    new = step(w.to(v.dtype), torch.where(finite, g_hat, 0.0), lr, state["r"].to(v.device, v.dtype), p.shape, group)
+    write(p, torch.where(finite, new, w).to(p.dtype), rows)
     write(v_all, v, rows)
+
+
+def _hypentropy(
+    w: torch.Tensor, g_hat: torch.Tensor, lr: Any, rms: torch.Tensor, shape: torch.Size, group: dict[str, Any]
+) -> torch.Tensor:
+    r = torch.where(rms > 0, rms, std_of_zeros(shape))
+    kappa = (group["cap"] / r).clamp(max=1.0)
+    moved = w * (1 - lr * group["weight_decay"]) - lr * kappa * g_hat * torch.hypot(w, group["crossover"] * r)
+    return torch.where(w == 0, w, moved) if choices_of(group).zero == "keep" else moved
+
+
+def _paper(
+    w: torch.Tensor, g_hat: torch.Tensor, lr: Any, rms: torch.Tensor, shape: torch.Size, group: dict[str, Any]
+) -> torch.Tensor:
+    top = group["p_scale"] * rms
+    moved = (w * torch.exp(-lr * (g_hat * w.sign() + group["weight_decay"]))).to(w.dtype)
+    return torch.minimum(torch.maximum(moved, -top), top)

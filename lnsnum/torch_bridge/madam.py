@@ -1,15 +1,16 @@
 """Madam: a multiplicative Adam, whose step on an LNS weight is an integer addition to its codes.
 
-    w  <-  w * exp(-lr * (clamp(u_hat / sqrt(v_hat), -g_bound, g_bound) * sign(w) + weight_decay)),  |w| <= the clip
+    w  <-  w (1 - lr weight_decay) - lr kappa g_hat sqrt(w^2 + (crossover r)^2),        kappa = min(1, cap / r)
+    w  <-  w exp(-lr (g_hat sign(w) + weight_decay)),  |w| <= the clip                  rule="paper"
 
-where v is the second moment of the gradient, and u its momentum, or the gradient itself. On `LNSWeight` parameters the
-step is `lnsnum.torch_bridge.kernels.update` (off the CPU and under torch.compile `update_twin`), and the clip is the
-format's saturation. Plain float parameters in the same optimizer get the formula above in float, the paper's algorithm
-with the clip p_scale * RMS(w0).
+where g_hat = clamp(u_hat / sqrt(v_hat), -g_bound, g_bound), v is the second moment of the gradient, u its momentum, or
+the gradient itself, and r the RMS of the weight at its first step. On `LNSWeight` parameters the step is
+`lnsnum.torch_bridge.kernels.update` (off the CPU and under torch.compile `update_twin`); plain float parameters in the
+same optimizer follow the same formula in float. docs/training.md derives the rule and specifies its bits.
 
-Source: Bernstein, Zhao, Meister, Liu, Anandkumar, Yue: Learning compositional functions via multiplicative weight
-updates, NeurIPS 2020, Algorithm 1. Momentum as in Adam (Kingma, Ba, ICLR 2015), decay as in AdamW (Loshchilov, Hutter,
-ICLR 2019).
+Sources: Bernstein, Zhao, Meister, Liu, Anandkumar, Yue: Learning compositional functions via multiplicative weight
+updates, NeurIPS 2020, Algorithm 1; Ghai, Hazan, Singer: Exponentiated gradient meets gradient descent, ALT 2020.
+Momentum as in Adam (Kingma, Ba, ICLR 2015), decay as in AdamW (Loshchilov, Hutter, ICLR 2019).
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lnsnum.format import check_choice
-from lnsnum.torch_bridge.float_step import FLOAT_STATE, are_float_zeros, float_state, step_floats
+from lnsnum.format import LNSFormat, check_choice
+from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
+from lnsnum.torch_bridge.kernels import hypentropy
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
-from lnsnum.torch_bridge.kernels.update import StepRounding, Zero
-from lnsnum.torch_bridge.step import CODE_STATE, SecondMoment, code_state, step_codes
+from lnsnum.torch_bridge.kernels.update import Choices, Rule, StepRounding, Zero
+from lnsnum.torch_bridge.step import CODE_STATE, COUNTS, SecondMoment, code_state, set_momentum, step_codes
 from lnsnum.torch_bridge.surroundings import level_of_the_caller, spread_over_processes
+from lnsnum.torch_bridge.units import refresh_units
 from lnsnum.torch_bridge.weight import LNSWeight
 
 NonFinite = Literal["skip", "raise"]
+Ceiling = Literal["follow", "fixed"]
 
 DEFAULT_LR = 0.05
 
@@ -53,6 +57,12 @@ class StepReport:
     """Share at the greatest magnitude."""
     at_floor: float
     """Share at the smallest nonzero magnitude."""
+    zeros: float
+    """Share of zeros."""
+    sign_changes: float
+    """Share that went from one sign to the other."""
+    grown: int
+    """Scales whose ceiling was raised."""
     not_finite: int
     """Gradient elements that were NaN or infinite; they changed nothing."""
 
@@ -63,32 +73,39 @@ class Madam(Optimizer):
     Args:
         params: parameters or parameter groups: `LNSWeight` or plain floats. The LNS weights of a group are of one
             format; `parameter_groups` makes a group for each.
-        lr: learning rate, in the paper's units: the natural logarithm of the factor by which a weight changes when its
-            normalized gradient is 1. See docs/training.md for where the default comes from.
-        p_scale: for float parameters, the clip in units of their RMS at the first step. (LNS weights were given it at
-            conversion.)
+        lr: learning rate: the relative change of a large weight in a step whose normalized gradient is 1. See
+            docs/training.md for where the default comes from.
+        rule: "hypentropy" or "paper", the formulas above.
+        crossover: the magnitude, in units of r, below which steps are additive and above which they are multiplicative.
+        cap: the r above which steps are slowed, so that r g_hat lr stays what it is there.
+        ceiling: the scale of an LNS weight grows where too many of its codes are at the greatest magnitude ("follow"),
+            or stays ("fixed"). Under rule="paper" it stays.
         g_bound: clamp of the normalized gradient.
         beta: decay of the second moment.
         momentum: decay of the momentum; 0 for none. It takes a third byte for each LNS weight.
-        weight_decay: the factor exp(-lr * weight_decay) on every weight with a gradient, in each step: for LNS weights
-            a constant pull of the codes.
-        rounding: how the real number of code steps is rounded: "stochastic_log" (the logarithm of the weight is right
-            on average), "stochastic_value" (the weight is) or "nearest". Nearest loses small steps; it is for
-            reproducing the paper's ladders.
-        second_moment: of LNS weights: "lns8" (one byte a weight) or "float32".
-        zero: what becomes of an LNS weight that is zero: "keep" it; let it "leave" zero as the smallest magnitude,
-            against what would move it; or "raise" a ValueError when a group that has one is added.
+        weight_decay: the factor 1 - lr * weight_decay on every weight with a gradient, in each step; under rule="paper"
+            exp(-lr * weight_decay), for LNS weights a constant pull of the codes.
+        second_moment: of LNS weights: "byte" or "float32".
+        zero: what becomes of a weight that is zero: it "learn"s, the default; "keep": zeros stay zero, and no other
+            weight becomes zero; or "raise" a ValueError when a group that has one is added. Under rule="paper" "keep"
+            is the default, and "leave" lets it leave zero as the smallest magnitude, against what would move it.
+        rounding: rule="paper" alone: how the real number of code steps is rounded: "stochastic_log", the default (the
+            logarithm of the weight is right on average), "stochastic_value" (the weight is) or "nearest". Nearest loses
+            small steps; it is for reproducing the paper's ladders.
+        p_scale: rule="paper" alone: the clip of float parameters, in units of their RMS at the first step. (LNS weights
+            were given it at conversion.)
         non_finite: a gradient element that is NaN or infinite changes nothing ("skip", the report counts them), or the
             step raises FloatingPointError before anything has changed ("raise").
-        seed: of the random bits. They depend on the seed, the parameter's place in the optimizer, the step and the
+        seed: of the random words. They depend on the seed, the parameter's place in the optimizer, the step and the
             element's index, and on nothing else: several optimizers want several seeds.
 
-    All but params may be set for each group. Signs never change. Sparse gradients of embeddings step the rows that they
+    All but params may be set for each group. Sparse gradients of embeddings step the rows that they
     have; the moments of the others do not decay, and the corrections for bias count every step (as in SparseAdam).
 
     `step` can be compiled without a graph break. What changes from step to step must be tensors then, or each value is
-    compiled anew: `lr=torch.tensor(...)`, and no schedule that cycles the momentum, a number. Call `make_state` before.
-    A graph cannot refuse: an lr that is no number from 0 on moves nothing.
+    compiled anew: `lr=torch.tensor(...)`, and no schedule that cycles the momentum, a number. Call
+    `make_state(for_graph=True)` before. A graph cannot refuse, and not warn: an lr that is no number from 0 on moves
+    nothing, and a ceiling that cannot be raised stays.
 
     Raises:
         TypeError: for parameters that are no real floating-point tensors.
@@ -109,27 +126,35 @@ class Madam(Optimizer):
         params: Iterable[Any],
         lr: float | torch.Tensor = DEFAULT_LR,
         *,
-        p_scale: float = 3.0,
+        rule: Rule = "hypentropy",
+        crossover: float = 1.0,
+        cap: float = 0.2,
+        ceiling: Ceiling = "follow",
         g_bound: float = 10.0,
         beta: float = 0.999,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        rounding: StepRounding = "stochastic_log",
-        second_moment: SecondMoment = "lns8",
-        zero: Zero = "keep",
+        second_moment: SecondMoment = "byte",
+        zero: Zero | None = None,
+        rounding: StepRounding | None = None,
+        p_scale: float = 3.0,
         non_finite: NonFinite = "skip",
         seed: int = 0,
     ) -> None:
         defaults = {
             "lr": lr,
-            "p_scale": p_scale,
+            "rule": rule,
+            "crossover": crossover,
+            "cap": cap,
+            "ceiling": ceiling,
             "g_bound": g_bound,
             "beta": beta,
             "momentum": momentum,
             "weight_decay": weight_decay,
-            "rounding": rounding,
             "second_moment": second_moment,
             "zero": zero,
+            "rounding": rounding,
+            "p_scale": p_scale,
             "non_finite": non_finite,
             "seed": seed,
         }
@@ -142,6 +167,7 @@ class Madam(Optimizer):
         self._attached: frozenset[torch.Tensor] = frozenset()  # the parameters of that model
         self._stepped = True  # since the last gradient that arrived where attached
         self._warned: set[int] = set()  # groups whose lr has been warned of
+        self._blocked: set[int] = set()  # places of parameters of whose ceiling has been warned
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -155,7 +181,6 @@ class Madam(Optimizer):
         try:
             _check_parameters(self.param_groups[-1])
             self._warn_of_lr(len(self.param_groups) - 1)
-            _warn_of_zeros(self.param_groups[-1])
         except Exception:
             del self.param_groups[-1]
             raise
@@ -194,9 +219,16 @@ class Madam(Optimizer):
         assert p.grad is not None
         state = self.state[p]
         if not state:
+            if torch.compiler.is_compiling() and isinstance(p, LNSWeight):
+                raise ValueError(
+                    "the state of an LNS weight is made of its codes, which a graph cannot look at: call "
+                    "optimizer.make_state(for_graph=True) before the step is compiled"
+                )
             state.update(_first_state(p, group, stream))
         if isinstance(p, LNSWeight):
-            step_codes(p, p.grad, state, group)
+            if step_codes(p, p.grad, state, group) and stream not in self._blocked:
+                self._blocked.add(stream)
+                _warn_of_ceiling(_name_of(p, group, stream), p.fmt)
         else:
             step_floats(p, p.grad, state, group)
 
@@ -224,16 +256,24 @@ class Madam(Optimizer):
                 stacklevel=level_of_the_caller(),
             )
 
-    def make_state(self) -> None:
-        """Make the state of all parameters now, not at their first step.
+    def make_state(self, *, for_graph: bool = False) -> None:
+        """Make the state of all parameters now, not at their first step; `attach` does it too.
 
-        Before a step is compiled, so that it is compiled once; `attach` does it too.
+        Args:
+            for_graph: the step is to be compiled. Where ceilings follow, the log_offset of each LNS weight becomes a
+                tensor, which a graph can raise, with room for 16 growths. To be called before the first compiled step,
+                and after the state was loaded.
         """
         stream = 0
         for group in self.param_groups:
             for p in group["params"]:
                 if p.requires_grad and not self.state[p]:
                     self.state[p].update(_first_state(p, group, stream))
+                if for_graph and isinstance(p, LNSWeight) and p.requires_grad:
+                    set_momentum(p, torch.uint8, self.state[p], group)
+                    if group["rule"] == "hypentropy" and group["ceiling"] == "follow":
+                        p.scale_for_graph_()
+                    refresh_units(p, self.state[p])
                 stream += 1
 
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
@@ -305,9 +345,9 @@ class Madam(Optimizer):
     def step_report(self) -> StepReport:
         """What the last step did to the LNS weights that had a gradient."""
         counts = [s["counts"].tolist() for s in self.state.values() if "counts" in s]
-        weights, moved, at_ceiling, at_floor, not_finite = (sum(c[i] for c in counts) for i in range(5))
-        size = max(weights, 1)
-        return StepReport(weights, moved / size, at_ceiling / size, at_floor / size, not_finite)
+        weights, *moves, grown, not_finite = (sum(c[i] for c in counts) for i in range(COUNTS))
+        moved, at_ceiling, at_floor, zeros, sign_changes = (count / max(weights, 1) for count in moves)
+        return StepReport(weights, moved, at_ceiling, at_floor, zeros, sign_changes, grown, not_finite)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave, to the bit; the steps that follow are those that would have followed there.
@@ -365,23 +405,25 @@ def _forget_counts(state: dict[str, Any]) -> None:
 def _first_state(p: torch.Tensor, group: dict[str, Any], stream: int) -> dict[str, Any]:
     if isinstance(p, LNSWeight):
         return code_state(p, group["second_moment"], stream)
-    return float_state(p, group["p_scale"])
+    return float_state(p)
 
 
 def _check_group(group: dict[str, Any]) -> None:
-    choices = {"rounding": StepRounding, "second_moment": SecondMoment, "zero": Zero, "non_finite": NonFinite}
+    choices = {"ceiling": Ceiling, "second_moment": SecondMoment, "non_finite": NonFinite}
     for name, allowed in choices.items():
         check_choice(name, group[name], allowed)
-    for name in ("lr", "beta", "momentum", "weight_decay", "p_scale", "g_bound", "seed"):
+    Choices.of(group["rule"], group["rounding"], group["zero"])
+    for name in ("lr", "beta", "momentum", "weight_decay", "p_scale", "g_bound", "crossover", "cap", "seed"):
         kind, article = (numbers.Integral, "an integer") if name == "seed" else (numbers.Real, "a number")
         is_scalar = name == "lr" and isinstance(group[name], torch.Tensor) and group[name].numel() == 1
         if not is_scalar and (isinstance(group[name], bool) or not isinstance(group[name], kind)):
             raise TypeError(f"{name}={group[name]!r} is a {type(group[name]).__name__}: give {article}")
-    limits = {"lr": math.inf, "beta": 1.0, "momentum": 1.0, "weight_decay": math.inf, "seed": 1 << 63}
+    limits = {"lr": math.inf, "beta": 1.0, "momentum": 1.0, "weight_decay": math.inf, "crossover": math.inf}
+    limits["seed"] = 1 << 63
     for name, high in limits.items():
         if not 0 <= group[name] < high:
             raise ValueError(f"{name}={group[name]} is out of range: at least 0, less than {high}")
-    for name in ("p_scale", "g_bound"):
+    for name in ("p_scale", "g_bound", "cap"):
         if not 0.0 < group[name] < math.inf:
             raise ValueError(f"{name}={group[name]} is out of range: finite and greater than 0")
 
@@ -396,26 +438,33 @@ def _check_parameters(group: dict[str, Any]) -> None:
             raise ValueError(f"parameter {i} of the group is a view of a part of a weight: give the whole")
         if group["zero"] == "raise" and p.telemetry().zeros:
             raise ValueError(
-                f"parameter {i} of the group has zeros, which Madam does not move: convert_model(zeros='redraw') "
-                "re-draws them, zero='leave' lets them go, zero='keep' keeps them"
+                f"parameter {i} of the group has zeros, which zero='raise' refuses: the rule hypentropy lets them "
+                "learn, convert_model(zeros='redraw') re-draws them, zero='keep' keeps them"
             )
     formats = {p.fmt.name: p.fmt for p in group["params"] if isinstance(p, LNSWeight)}
+    if group["rule"] == "hypentropy":
+        for fmt in formats.values():
+            hypentropy.check_format(fmt)
     if len(formats) > 1:
         raise ValueError(
             f"the group mixes {' and '.join(sorted(formats))}: make a group for each format, as parameter_groups does"
         )
 
 
-def _warn_of_zeros(group: dict[str, Any]) -> None:
-    names = [repr(name) for name in group.get("param_names", ())]
-    for i, p in enumerate(group["params"]):
-        if p.requires_grad and are_float_zeros(p):
-            name = names[i] if names else f"{i} of the group, of shape {tuple(p.shape)},"
-            warnings.warn(
-                f"parameter {name} is float and all zero: Madam multiplies, so it never moves; convert it, which "
-                "re-draws zeros, or give it to another optimizer",
-                stacklevel=level_of_the_caller(),
-            )
+def _name_of(p: torch.Tensor, group: dict[str, Any], stream: int) -> str:
+    names = group.get("param_names")
+    at = next(i for i, own in enumerate(group["params"]) if own is p)
+    return repr(names[at]) if names else f"{stream} of shape {tuple(p.shape)}"
+
+
+def _warn_of_ceiling(name: str, fmt: LNSFormat) -> None:
+    finer = fmt.fraction_bits > 0
+    wider = LNSFormat(fmt.bits if finer else fmt.bits + 1, max(fmt.fraction_bits - 1, 0), base=fmt.base)
+    warnings.warn(
+        f"too many codes of parameter {name} are at the ceiling of {fmt.name}, which cannot be raised "
+        f"without losing the small ones: {wider.name} has more range",
+        stacklevel=level_of_the_caller(),
+    )
 
 
 def _unguarded(method: Callable[..., None]) -> Callable[..., None]:
@@ -429,7 +478,7 @@ def _check_gradient(p: torch.Tensor, group: dict[str, Any], state: dict[str, Any
     if isinstance(p.grad, LNSWeight):
         raise TypeError("a gradient is an LNSWeight: give plain floats")
     if isinstance(p, LNSWeight) and state:
-        kept = "lns8" if state["second_moment"].dtype == torch.uint8 else "float32"
+        kept = "byte" if state["second_moment"].dtype == torch.uint8 else "float32"
         if kept != group["second_moment"]:
             raise ValueError(f"second_moment={group['second_moment']!r} comes too late: it has been {kept!r} so far")
     if p.grad.layout not in (torch.strided, torch.sparse_coo) or (p.grad.is_sparse and p.grad.sparse_dim() != 1):

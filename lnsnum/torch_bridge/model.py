@@ -19,7 +19,6 @@ from torch import nn
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernels.codes import check_format
 from lnsnum.torch_bridge.carrying import succeed
-from lnsnum.torch_bridge.float_step import are_float_zeros
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
 from lnsnum.torch_bridge.kernels.fitting import exact_windows
@@ -58,8 +57,6 @@ class ConversionReport:
 
     parameters: tuple[ParameterReport, ...]
     left_float: tuple[str, ...]
-    zeros_left_float: tuple[str, ...] = ()
-    """Those of `left_float` that are nothing but zeros."""
 
     def __getitem__(self, name: str) -> ParameterReport:
         for parameter in self.parameters:
@@ -81,8 +78,7 @@ class ConversionReport:
             f"  {p.at_ceiling:6.2%}  {p.at_floor:6.2%}  {p.zeros_redrawn:15}"
             for p in self.parameters
         ]
-        why = ", zeros: Madam never moves them"
-        lines += [f"{name:{width}}  float{why if name in self.zeros_left_float else ''}" for name in self.left_float]
+        lines += [f"{name:{width}}  float" for name in self.left_float]
         lines += [f"{p.name:{width}}  lost: {', '.join(p.not_carried)}" for p in self.parameters if p.not_carried]
         return "\n".join(lines)
 
@@ -101,7 +97,7 @@ def convert_model(
     filter_fn: Callable[[str, nn.Parameter], bool] | None = None,
     per_channel: bool = False,
     p_scale: float | Mapping[str, float] = 3.0,
-    zeros: Zeros = "redraw",
+    zeros: Zeros = "keep",
     zero_std: float = ZERO_STD,
     seed: int = 0,
 ) -> ConversionReport:
@@ -122,10 +118,11 @@ def convert_model(
         p_scale: headroom: the greatest magnitude is at or just above p_scale times the root mean square, unless all
             values are exact in the format and another keeps them so. Or a mapping from name patterns, as of formats;
             3 where none matches.
-        zeros: Madam cannot move zeros: "redraw" takes normally distributed numbers instead, of standard deviation
-            `zero_std` or less: the parameter's own RMS, if that is not 0, and 1 / sqrt(fan_in) for matrices of nothing
-            but zeros. "keep" keeps them, for pruned networks; nothing but zeros get the scale of numbers re-drawn. The
-            padding row of an embedding is always kept.
+        zeros: "keep" keeps them: they learn like other weights, and nothing but zeros get the scale of numbers
+        re-drawn.
+            Madam's rule="paper" cannot move them: for it "redraw" takes normally distributed numbers instead, of
+            standard deviation `zero_std` or less: the parameter's own RMS, if that is not 0, and 1 / sqrt(fan_in) for
+            matrices of nothing but zeros. The padding row of an embedding is always kept.
         zero_std: see `zeros`.
         seed: of the numbers re-drawn.
 
@@ -170,9 +167,8 @@ def convert_model(
         replacements[id(parameter)] = nn.Parameter(weight, requires_grad=parameter.requires_grad)
         lost = succeed(parameter, replacements[id(parameter)])
         reports.append(replace(report, not_carried=lost))
-    zeros_left = tuple(name for name, p in model.named_parameters() if name in left and are_float_zeros(p))
     replace_parameters(model, replacements)
-    return ConversionReport(tuple(reports), tuple(left), zeros_left)
+    return ConversionReport(tuple(reports), tuple(left))
 
 
 def _choose(

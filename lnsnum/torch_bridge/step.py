@@ -9,20 +9,37 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from lnsnum.torch_bridge.kernels import ceiling, ceiling_twin, update_twin
 from lnsnum.torch_bridge.kernels import codes as bridge
-from lnsnum.torch_bridge.kernels import update_twin
-from lnsnum.torch_bridge.kernels.moments import MOMENT_HEADROOM, NO_EXPONENT, first_exponent
-from lnsnum.torch_bridge.kernels.update import apply_step, step_scalars
+from lnsnum.torch_bridge.kernels.moments import (
+    MOMENT_HEADROOM,
+    NO_EXPONENT,
+    first_exponent,
+    lower_moment,
+    lower_momentum,
+    octaves_to_raise,
+)
+from lnsnum.torch_bridge.kernels.random_words import Draw
+from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers, apply_step, step_scalars
+from lnsnum.torch_bridge.units import blocks_of, histograms_of, per_scale, refresh_units, unit_state
 from lnsnum.torch_bridge.weight import LNSWeight
 
-SecondMoment = Literal["lns8", "float32"]
+SecondMoment = Literal["byte", "float32"]
 
 State = dict[str, Any]
 
-CODE_STATE = frozenset(["step", "second_moment", "beta_product", "momentum_product", "exponent", "counts", "stream"])
+CODE_STATE = frozenset(
+    ["step", "second_moment", "beta_product", "momentum_product", "exponent", "counts", "stream", "r", "units", "at"]
+)
 """What the state of an LNS weight holds, besides momentum."""
+
+COUNTS = 8
+"""What a step counts: weights stepped, moved, at the ceiling, at the floor, zero, changed in sign, scales that grew,
+gradients not finite."""
 
 _NUMBERS = "g_bound", "beta", "momentum", "weight_decay"
 
@@ -33,24 +50,33 @@ _MOST_UNCODED = 60 - MOMENT_HEADROOM
 def code_state(p: LNSWeight, second_moment: SecondMoment, stream: int) -> State:
     """The state of an LNS weight before its first step.
 
-    `stream` is its place in the optimizer, by which it draws random bits; `beta_product` and `momentum_product` are
-    those of all steps so far, for the bias corrections; `counts` what the last step did: weights stepped, moved, at the
-    ceiling, at the floor, gradients not finite.
+    `stream` is its place in the optimizer, by which it draws random words; `beta_product` and `momentum_product` are
+    those of all steps so far, for the bias corrections; `counts` what the last step did, see `COUNTS`; `r` the RMS of
+    the weight, `units` the same in units of each scale's floor, while its log_offset is `at`.
     """
-    dtype = torch.uint8 if second_moment == "lns8" else torch.float32
+    dtype = torch.uint8 if second_moment == "byte" else torch.float32
     return {
         "step": torch.zeros((), dtype=torch.int64, device="cpu"),
         "second_moment": torch.zeros_like(p, dtype=dtype),
         "beta_product": torch.ones((), dtype=torch.float64, device="cpu"),
         "momentum_product": torch.ones((), dtype=torch.float64, device="cpu"),
         "exponent": torch.full((), NO_EXPONENT, dtype=torch.int32, device="cpu"),
-        "counts": torch.zeros(5, dtype=torch.int64, device="cpu"),
+        "counts": torch.zeros(COUNTS, dtype=torch.int64, device="cpu"),
         "stream": stream,
+        **unit_state(p),
     }
 
 
-def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any]) -> None:
-    """One step of an LNS weight, in place; a sparse gradient steps the rows that it has."""
+def choices_of(group: dict[str, Any]) -> Choices:
+    """What a group's options ask of a step."""
+    return Choices.of(group["rule"], group["rounding"], group["zero"])
+
+
+def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any]) -> bool:
+    """One step of an LNS weight, in place; a sparse gradient steps the rows that it has.
+
+    Returns whether a scale should have grown, and could not.
+    """
     advance_clock(p, torch.uint8, state, group)
     rows = None
     if gradient.is_sparse:
@@ -60,26 +86,44 @@ def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[s
     arrays = [p.codes, *moments]
     if rows is not None:
         arrays = [array[rows] for array in arrays]
-    if bridge.is_on_cpu(p.codes):
-        stepped, counts = _step_here(p, arrays, gradient, rows, state, group)
-    else:
-        stepped, counts = _step_in_torch(p, arrays, gradient, rows, state, group)
-    _write_codes(p, stepped[0], rows)
+    choices, here = choices_of(group), bridge.is_on_cpu(p.codes)
+    follows = choices.rule == "hypentropy" and group["ceiling"] == "follow"
+    refresh_units(p, state)
+    run = _step_here if here else _step_in_torch
+    stepped, counts, greatest = run(p, arrays, gradient, rows, state, group, choices)
+    offsets, blocked = None, False
+    grown: Any = 0
+    if follows and torch.compiler.is_compiling():
+        stepped[0], offsets, grown = _follow_in_graph(p, stepped[0], state, group, choices)
+    _write_codes(p, stepped[0], rows, offsets)
     for moment, new in zip(moments, stepped[1:], strict=True):
         write(moment, new, rows)
+    if here:
+        _raise_exponent(moments, state, int(greatest))
+    else:
+        update_twin.raise_exponent(moments, state["exponent"], greatest)
+    if follows and not torch.compiler.is_compiling():
+        grown, blocked = _follow_ceiling(p, state, group, choices)
+    counts[6] = grown
     state["counts"].copy_(counts)
+    return blocked
 
 
 def advance_clock(p: torch.Tensor, momentum_dtype: torch.dtype, state: State, group: dict[str, Any]) -> None:
     """Count the step, multiply the decays; a momentum that is turned on starts anew, from zero."""
-    if group["momentum"] == 0:
-        state.pop("momentum", None)
-    elif "momentum" not in state:
-        state["momentum"] = torch.zeros_like(p, dtype=momentum_dtype)
-        state["momentum_product"].fill_(1.0)
+    set_momentum(p, momentum_dtype, state, group)
     state["step"] += 1
     state["beta_product"] *= group["beta"]
     state["momentum_product"] *= group["momentum"]
+
+
+def set_momentum(p: torch.Tensor, dtype: torch.dtype, state: State, group: dict[str, Any]) -> None:
+    """Make the momentum where it is wanted and not there; let it go where it is not wanted."""
+    if group["momentum"] == 0:
+        state.pop("momentum", None)
+    elif "momentum" not in state:
+        state["momentum"] = torch.zeros_like(p, dtype=dtype)
+        state["momentum_product"].fill_(1.0)
 
 
 def write(own: torch.Tensor, new: torch.Tensor, rows: torch.Tensor | None) -> None:
@@ -90,16 +134,41 @@ def write(own: torch.Tensor, new: torch.Tensor, rows: torch.Tensor | None) -> No
         own.copy_(new)
 
 
-def _write_codes(p: LNSWeight, codes: torch.Tensor, rows: torch.Tensor | None) -> None:
+def _write_codes(
+    p: LNSWeight, codes: torch.Tensor, rows: torch.Tensor | None, offsets: torch.Tensor | None = None
+) -> None:
     """Write the codes, and tell autograd, which a kernel's write does not.
 
-    In a traced graph by a write to the weight itself: that is what the graph tells autograd of when it runs.
+    In a traced graph by a write to the weight itself, of its offsets too where they grow: that is what the graph tells
+    autograd of when it runs.
     """
     if not torch.compiler.is_compiling():
         write(p.codes, codes, rows)
         torch.autograd.graph.increment_version(p)
         return
-    p.copy_(p.like(codes if rows is None else p.codes.index_copy(0, rows, codes)))
+    p.copy_(p.like(codes if rows is None else p.codes.index_copy(0, rows, codes), offsets=offsets))
+
+
+def numbers_of(state: State, group: dict[str, Any], exponent: Any, number: Any = float) -> StepNumbers:
+    """The numbers of a step; `number` makes what changes from step to step a float, or leaves it a tensor."""
+    return StepNumbers(
+        lr=number(group["lr"]),
+        kappa=_kappa_tensor(state, group) if number is not float else min(1.0, _capped(state, group)),
+        exponent=exponent,
+        beta_product=number(state["beta_product"]),
+        momentum_product=number(state["momentum_product"]),
+        **{name: group[name] for name in _NUMBERS},
+    )
+
+
+def _kappa_tensor(state: State, group: dict[str, Any]) -> torch.Tensor:
+    r: torch.Tensor = state["r"]
+    return (torch.full_like(r, group["cap"]) / r).clamp(max=1.0)  # a number over a tensor would be rounded twice
+
+
+def _capped(state: State, group: dict[str, Any]) -> float:
+    r, cap = float(state["r"]), float(group["cap"])
+    return cap / r if r > 0 else 1.0
 
 
 def _step_here(
@@ -109,7 +178,8 @@ def _step_here(
     rows: torch.Tensor | None,
     state: State,
     group: dict[str, Any],
-) -> tuple[list[torch.Tensor], torch.Tensor]:
+    choices: Choices,
+) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
     """The Numba kernel, in place where the arrays are contiguous."""
     arrays = [array.contiguous() for array in arrays]
     floats = bridge.as_numpy(gradient.detach().to(torch.float32).contiguous())
@@ -119,31 +189,76 @@ def _step_here(
         exponent = first_exponent(floats.reshape(-1))
         exponent = exponent if coded else min(exponent, _MOST_UNCODED)
         state["exponent"].fill_(exponent)
-    scalars = step_scalars(
-        p.fmt,
-        lr=float(group["lr"]),
-        coded=coded,
-        exponent=0 if exponent == NO_EXPONENT else exponent,
-        beta_product=float(state["beta_product"]),
-        momentum_product=float(state["momentum_product"]),
-        **{name: group[name] for name in _NUMBERS},
-    )
+    numbers = numbers_of(state, group, 0 if exponent == NO_EXPONENT else exponent)
+    scalars = step_scalars(p.fmt, choices.rule, numbers, coded=coded)
     codes, *moments = (bridge.as_numpy(array) for array in arrays)
-    counts = apply_step(
+    blocks = blocks_of(p)
+    counts, greatest = apply_step(
         codes.view(p.fmt.dtype),
         floats,
         moments[0],
         moments[1] if momentum else None,
         p.fmt,
         scalars,
-        rounding=group["rounding"],
-        zero=group["zero"],
-        seed=group["seed"],
-        stream=state["stream"],
-        step=int(state["step"]),
+        choices,
+        (group["crossover"] * bridge.as_numpy(per_scale(state["units"], p))).astype(np.float32),
+        blocks.inner,
+        Draw(group["seed"], state["stream"], int(state["step"])),
         rows=None if rows is None else bridge.as_numpy(rows.contiguous()),
     )
-    return arrays, torch.tensor([codes.size, *counts])
+    *steps, not_finite = counts
+    return arrays, torch.tensor([codes.size, *steps, 0, not_finite]), greatest
+
+
+def _raise_exponent(moments: list[torch.Tensor], state: State, greatest: int) -> None:
+    """Where gradients outgrow the exponent, it is raised, and the codes go down by as many octaves."""
+    exponent = int(state["exponent"])
+    octaves = 0 if exponent == NO_EXPONENT else octaves_to_raise(greatest, exponent)
+    if octaves == 0:
+        return
+    state["exponent"].fill_(exponent + octaves)
+    for moment, lower in zip(moments, (lower_moment, lower_momentum), strict=False):
+        if moment.dtype == torch.uint8:
+            lower(_memory(moment), octaves)
+
+
+def _memory(tensor: torch.Tensor) -> NDArray[Any]:
+    """A tensor's memory, in whatever order: for what treats all elements alike."""
+    return bridge.as_numpy(tensor.permute(bridge.memory_order(tensor)))
+
+
+def _follow_ceiling(p: LNSWeight, state: State, group: dict[str, Any], choices: Choices) -> tuple[Any, bool]:
+    """Let the scales grow at whose ceiling too many codes are; (how many did, whether one could not)."""
+    if int(state["step"]) % ceiling.EVERY:
+        return 0, False
+    growing = ceiling.decide(histograms_of(p), p.fmt)
+    if growing.grows.any():
+        p.grow_(growing.grows, Draw(group["seed"], state["stream"], int(state["step"])), keep=choices.zero == "keep")
+        grows = torch.from_numpy(growing.grows).reshape(state["at"].shape)
+        state["at"], state["units"] = ceiling_twin.raised(state["at"], state["units"], p.fmt, grows)
+    return int(growing.grows.sum()), bool(growing.blocked.any())
+
+
+def _follow_in_graph(
+    p: LNSWeight, codes: torch.Tensor, state: State, group: dict[str, Any], choices: Choices
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same of a step that is being traced: the codes, the offsets, and how many scales grew.
+
+    A graph cannot warn, and a scale does not grow beyond the bounds between which it decodes.
+    """
+    scale = p.scale
+    if scale.offsets is None:
+        raise ValueError(
+            "a compiled step can raise a ceiling only where the log_offset is a tensor: call "
+            "optimizer.make_state(for_graph=True) before, or take ceiling='fixed'"
+        )
+    draw = Draw(group["seed"], state["stream"], state["step"])
+    followed = ceiling_twin.follow(
+        codes, scale.offsets, state["units"], p.fmt, scale.high, draw, keep=choices.zero == "keep"
+    )
+    state["units"].copy_(followed.units)
+    state["at"].copy_(followed.offsets)
+    return followed.codes, followed.offsets, followed.grown
 
 
 def _step_in_torch(
@@ -153,7 +268,8 @@ def _step_in_torch(
     rows: torch.Tensor | None,
     state: State,
     group: dict[str, Any],
-) -> tuple[list[torch.Tensor], torch.Tensor]:
+    choices: Choices,
+) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
     """The same in torch's operations, out of place."""
     codes, moment, *momentum = arrays
     floats = gradient.detach().to(torch.float32)
@@ -162,28 +278,22 @@ def _step_in_torch(
         first = update_twin.first_exponent(floats).to(state["exponent"].device)
         first = first if coded else first.clamp(max=_MOST_UNCODED)
         state["exponent"].copy_(torch.where(state["exponent"] == NO_EXPONENT, first, state["exponent"]))
-    scalars = update_twin.step_scalars(
-        p.fmt,
-        lr=group["lr"],
-        coded=coded,
-        exponent=torch.where(state["exponent"] == NO_EXPONENT, 0, state["exponent"]),
-        beta_product=state["beta_product"],
-        momentum_product=state["momentum_product"],
-        **{name: group[name] for name in _NUMBERS},
-    )
-    new_codes, new_moment, new_momentum, counts = update_twin.apply_step(
+    exponent = torch.where(state["exponent"] == NO_EXPONENT, 0, state["exponent"])
+    numbers = numbers_of(state, group, exponent, number=lambda x: x)
+    stepped = update_twin.apply_step(
         codes,
         floats,
         moment,
         momentum[0] if momentum else None,
         p.fmt,
-        scalars,
-        rounding=group["rounding"],
-        zero=group["zero"],
-        seed=group["seed"],
-        stream=state["stream"],
-        step=state["step"],
+        update_twin.step_scalars(p.fmt, choices.rule, numbers, coded=coded),
+        choices,
+        (group["crossover"] * state["units"]).to(torch.float32),
+        Draw(group["seed"], state["stream"], state["step"]),
         rows=rows,
     )
-    stepped = [new_codes, new_moment] + ([new_momentum] if new_momentum is not None else [])
-    return stepped, torch.cat([torch.full((1,), codes.numel(), dtype=torch.int64), counts.to("cpu")])
+    new = [stepped.codes, stepped.second_moment]
+    new += [stepped.momentum_codes] if stepped.momentum_codes is not None else []
+    *steps, not_finite = stepped.counts.to("cpu").unbind()
+    size, none = torch.full((), codes.numel(), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+    return new, torch.stack([size, *steps, none, not_finite]), stepped.greatest

@@ -16,19 +16,25 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.hooks import warn_if_has_hooks
 
 import lnsnum
 from lnsnum.encoding import fit_log_offset
-from lnsnum.format import LNSFormat, Rounding, Underflow, check_log_offset
+from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow, check_log_offset
 from lnsnum.kernels.codes import check_format
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge.carrying import Belongings, belongings, hand_over
 from lnsnum.torch_bridge.float_doors import FloatDoors
+from lnsnum.torch_bridge.kernels import ceiling_twin
 from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels.ceiling import Blocks, grow
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width, is_real
 from lnsnum.torch_bridge.kernels.fitting import choose_scale
+from lnsnum.torch_bridge.kernels.grid import doubling
+from lnsnum.torch_bridge.kernels.random_words import Draw
 from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, Span, check_offset, fit_scale
 from lnsnum.torch_bridge.surroundings import level_of_the_caller
 from lnsnum.torch_bridge.weight_ops import dispatch
@@ -40,11 +46,11 @@ class Telemetry:
 
     elements: int
     at_ceiling: float
-    """Share at the greatest magnitude, where Madam can only shrink them."""
+    """Share at the greatest magnitude, where the scale must grow before they can."""
     at_floor: float
     """Share at the smallest nonzero magnitude."""
     zeros: float
-    """Share of zeros, which Madam does not move (unless told to)."""
+    """Share of zeros, a rung like any other to Madam's default rule."""
     nan: float
     """Share of NaN."""
     histogram: torch.Tensor
@@ -82,7 +88,7 @@ class LNSWeight(FloatDoors):
     codes: torch.Tensor
     fmt: LNSFormat
     _span: Span  # shared by aliases of the same codes
-    _offsets: torch.Tensor | None  # of channels
+    _offsets: torch.Tensor | None  # of channels, and of what graphs can raise
     _taken_at: int | None  # for a view that has a copy of offsets: the count of changes when they were copied
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -136,8 +142,11 @@ class LNSWeight(FloatDoors):
         """Where the codes are on the logarithmic axis, as the kernels take it.
 
         Raises:
-            RuntimeError: of a view that had to copy the offsets of channels, after the weight's were changed.
+            RuntimeError: of a view that had to copy the offsets of channels, after the weight's were changed, and of
+                one that was taken before `scale_for_graph_`.
         """
+        if self._offsets is None and self._span.room:
+            raise RuntimeError("this view was taken before the weight's log_offset became a tensor: take it anew")
         if self._taken_at is not None and self._taken_at != self._span.changes:
             raise RuntimeError("this view merged channels, and their log_offsets have been changed since: take it anew")
         low, high = self._span.low, self._span.high
@@ -149,6 +158,8 @@ class LNSWeight(FloatDoors):
     def log_offset(self) -> LogOffset:
         """The scale in code steps: an integer, or an int32 tensor that broadcasts to the codes."""
         scale = self.scale
+        if scale.offsets is not None and scale.offsets.numel() == 1 and self._span.room:
+            return int(scale.offsets)
         return scale.low if scale.offsets is None else scale.offsets
 
     @classmethod
@@ -196,8 +207,8 @@ class LNSWeight(FloatDoors):
     def to_lns(self) -> LNSTensor:
         """The same codes as an LNSTensor, copied."""
         codes = bridge.as_numpy(self.codes.detach().cpu().clone().contiguous(), self.fmt.dtype)
-        offsets = self.scale.offsets
-        log_offset = self._span.low if offsets is None else bridge.as_numpy(offsets.cpu().clone().contiguous())
+        offset = self.log_offset
+        log_offset = offset if isinstance(offset, int) else bridge.as_numpy(offset.cpu().clone().contiguous())
         return LNSTensor(codes, self.fmt, log_offset=log_offset)
 
     def to_float(self, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -233,7 +244,8 @@ class LNSWeight(FloatDoors):
             offsets = (
                 torch.zeros_like(offsets, device=codes.device) if no_values else offsets.to(codes.device, copy=True)
             )
-        return _wrap(codes, self.fmt, Span(scale.low, scale.high), offsets, dtype or self.dtype)
+        span = Span(scale.low, scale.high, room=self._span.room)
+        return _wrap(codes, self.fmt, span, offsets, dtype or self.dtype)
 
     def take_scale(self, source: LNSWeight) -> bool:
         """Take another weight's log_offset; False where only a part of a weight is here, and they differ.
@@ -247,6 +259,8 @@ class LNSWeight(FloatDoors):
                 return own.offsets is other.offsets and own.low == other.low
             return torch.equal(own.offsets, other.offsets)
         if own.offsets is None:
+            if other.offsets is not None and is_real(other.offsets) and other.offsets.numel() == 1:
+                other = Scale(int(other.offsets), int(other.offsets))
             if other.low != other.high:
                 raise ValueError(
                     "a weight with one log_offset cannot take codes with one for each channel: convert the model with "
@@ -315,6 +329,49 @@ class LNSWeight(FloatDoors):
             self.set_scale(new)
         torch.autograd.graph.increment_version(self)
         return self
+
+    def scale_for_graph_(self, doublings: int = 16) -> None:
+        """Hold the log_offset in a tensor, which a graph can raise, and leave room for ceilings to grow, in place.
+
+        A graph decodes by a table of all log_offsets between two bounds, its constants. The upper one becomes
+        `doublings` growths more than the greatest log_offset of now. One log_offset is still read as one integer.
+        """
+        if self._offsets is None:
+            shape = (1,) * self.ndim
+            self._offsets = torch.full(shape, self._span.low, dtype=torch.int32, device=self.codes.device)
+        bounds = (self._span.low, self._span.high) if self.is_meta else self._offsets.aminmax()
+        low, high = (int(bound) for bound in bounds)
+        self._span.make_room(low, high, max(min(doublings * doubling(self.fmt), MAX_LOG_OFFSET - high), 1))
+
+    def grow_(self, grows: NDArray[np.bool_], draw: Draw, *, keep: bool = False) -> None:
+        """Let scales grow by the least whole number of code steps that doubles, one for each of `grows`.
+
+        Every number stays what it is, but for those below the new floor; see `lnsnum.torch_bridge.kernels.ceiling`.
+        Nothing grows beyond a log_offset of 2^30.
+        """
+        by = doubling(self.fmt)
+        offsets = self.scale.offsets
+        if offsets is None:
+            steps, blocks = by * int(grows.any()), Blocks(1, 1)
+            if self._span.high + steps > MAX_LOG_OFFSET:
+                return
+        else:
+            here = torch.from_numpy(grows).reshape(offsets.shape) & (offsets.cpu() + by <= MAX_LOG_OFFSET)
+            grows = here.expand(self.shape).reshape(-1).numpy()
+            blocks = Blocks(grows.size, 1)
+            offsets.add_((here.to(torch.int32) * by).to(offsets.device))
+        with torch.no_grad():
+            if bridge.is_on_cpu(self.codes):
+                codes = self.codes.contiguous()
+                grow(bridge.as_numpy(codes, self.fmt.dtype), self.fmt, grows, blocks, draw, keep=keep)
+            else:
+                each = torch.from_numpy(grows).view(self.shape if offsets is not None else ()).to(self.codes.device)
+                codes = ceiling_twin.grow(self.codes, self.fmt, each, draw, keep=keep)
+            if codes is not self.codes:
+                self.codes.copy_(codes)
+        low, high = (self._span.low + steps,) * 2 if offsets is None else (int(x) for x in offsets.aminmax())
+        self._span.set(low, high)
+        torch.autograd.graph.increment_version(self)
 
     def telemetry(self) -> Telemetry:
         """Where the codes are in their range: shares saturated at the top and the bottom, zeros, a histogram."""
@@ -397,7 +454,8 @@ class LNSWeight(FloatDoors):
         gradient = ", requires_grad=True" if self.requires_grad else ""
         shown = is_real(self.codes)  # in a traced graph nothing has values
         values = self.to_float() if shown else "..."
-        log_offset = self._span.low if self._offsets is None else self._offsets.tolist() if shown else "..."
+        offset: Any = self.log_offset if shown or self._offsets is None else "..."
+        log_offset = offset.tolist() if isinstance(offset, torch.Tensor) else offset
         return f"LNSWeight({values}, {self.fmt.name}, log_offset={log_offset}{gradient})"
 
     def __tensor_flatten__(self) -> tuple[list[str], tuple[LNSFormat, int, int, torch.dtype]]:

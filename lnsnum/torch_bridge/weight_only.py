@@ -43,12 +43,12 @@ def weight_only_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
     """
     if not (isinstance(weight, LNSWeight) and _is_for_kernels(x, weight, bias)):
         return F.linear(x, weight, bias)
-    scale = weight.scale
+    offset = weight.log_offset
     product = weight_only.multiply(
         as_numpy(x.detach().resolve_neg().contiguous()),
         as_numpy(weight.codes.detach().contiguous(), weight.fmt.dtype),
         weight.fmt,
-        scale.low if scale.offsets is None else as_numpy(scale.offsets.contiguous()),
+        offset if isinstance(offset, int) else as_numpy(offset.contiguous()),
         threads=torch_team(),
     )
     out = torch.from_numpy(product)

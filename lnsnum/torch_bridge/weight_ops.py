@@ -91,14 +91,15 @@ def _narrow(offsets: torch.Tensor) -> torch.Tensor:
 def _as_strided(func: Any, weight: Weight, size: Any, stride: Any, storage_offset: int | None = None) -> Weight:
     """On the codes' memory; of channels only the strides that the weight has."""
     codes = func(weight.codes, size, stride, storage_offset)
-    if weight.scale.offsets is None:
-        return weight.like(codes)
+    offsets = weight.scale.offsets
+    if offsets is None or offsets.numel() == 1:
+        return weight.like(codes, offsets=None if offsets is None else offsets.view((1,) * codes.ndim))
     same = tuple(stride) == weight.codes.stride() and storage_offset in (None, weight.codes.storage_offset())
     if tuple(size) != tuple(weight.shape) or not same:
         raise NotImplementedError(
             "as_strided of an LNSWeight with a log_offset for each channel: take view, slice or to_float()"
         )
-    return weight.like(codes, offsets=weight.scale.offsets)
+    return weight.like(codes, offsets=offsets)
 
 
 def _clone(func: Any, weight: Weight, **kwargs: Any) -> Weight:

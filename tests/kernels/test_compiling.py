@@ -64,13 +64,19 @@ for fmt in (*narrow, LNSFormat(32, 23), LNSFormat(20, 17, base=3.0)):
     if fmt not in narrow:
         continue
     gradient = np.concatenate([random.normal(size=codes.size - 4), [0, np.nan, np.inf, 1e-42]]).astype(np.float32)
-    for moment in (np.zeros(codes.size, np.uint8), np.zeros(codes.size, np.float32)):
-        exponent = first_exponent(gradient)
-        for step in (1, 2, 3):
-            rounding = "nearest" if step == 3 else "stochastic_log"
-            counts = madam_step(codes, gradient, moment, fmt, lr=0.1, step=step, exponent=exponent, start=7,
-                                rounding=rounding, seed=5, stream=2)
-            digest.update(codes.tobytes() + moment.tobytes() + repr([int(c) for c in counts]).encode())
+    rules = [{"rule": "paper", "rounding": mode} for mode in ("stochastic_log", "stochastic_value", "nearest")]
+    rules += [{"rule": "paper", "zero": "leave"}]
+    rules += [{"unit": 3.0}, {"unit": np.float32([0.5, 40.0]), "inner": 5, "zero": "keep"}]
+    for rule in rules:
+        for moment in (np.zeros(codes.size, np.uint8), np.zeros(codes.size, np.float32)):
+            exponent, momentum, stepped = first_exponent(gradient), np.zeros(codes.size, np.uint8), codes.copy()
+            for step in (1, 2):
+                with np.errstate(all="ignore"):  # plain Python's operations are NumPy's, which warn
+                    counts = madam_step(stepped, gradient, moment, fmt, lr=0.1, step=step, exponent=exponent,
+                                        start=(1 << 32) - 9, momentum=0.5, momentum_codes=momentum, weight_decay=0.1,
+                                        seed=5, stream=2, **rule)
+                digest.update(stepped.tobytes() + moment.tobytes() + momentum.tobytes())
+                digest.update(repr([int(c) for c in counts]).encode())
 print(digest.hexdigest())
 """
 

@@ -15,12 +15,11 @@ from lnsnum.cli import report as _command  # noqa: F401  (it enters itself)
 from lnsnum.study import problems, statistics
 from lnsnum.study.journal import read_journal
 from lnsnum.study.learning_rates import best_single, in_margins, served
-from lnsnum.study.plan import LADDER_RUNS, ROWS, ablation_recipes, bits_recipes, ladder, row_rates
+from lnsnum.study.plan import LADDER_RUNS, ROWS, ablation_recipes, bits_recipes, ladder, paper, row_rates
 from lnsnum.study.results import No, Results
 from lnsnum.study.tables import TABLES, make_tables
 from lnsnum.study.text_table import Cell, TextTable
 from lnsnum.tasks.measure import Measure
-from lnsnum.tasks.recipe import Recipe
 
 MEASURES = {
     "up": Measure("accuracy", "%", higher_is_better=True, margin=0.5),
@@ -29,7 +28,7 @@ MEASURES = {
 }
 """Margins that binary fractions are: at the margin is exactly there."""
 
-LNS, SGD, ADAM, MADAM = ROWS[0], ROWS[4], ROWS[5], ROWS[3]
+LNS, SGD, ADAM, MADAM = ROWS[0], ROWS[5], ROWS[6], ROWS[4]
 T = {1: 12.706205, 2: 4.302653, 4: 2.776445}
 """t(0.975), from printed tables."""
 
@@ -295,7 +294,8 @@ def test_the_grid(tmp_path):
     del runs["down", at(MADAM, 0.1), 0]
     grid, means = tables_of(tmp_path, runs, "grid")
     assert [row[0].text for row in grid.rows] == [
-        "lns8f5 Madam", "lns8f4 Madam", "lns8f3 Madam", "float32 Madam", "float32 SGD", "float32 Adam",
+        "lns8f5 Madam", "lns8f5 paper's Madam", "lns8f4 paper's Madam", "lns8f3 paper's Madam", "float32 paper's Madam",
+        "float32 SGD", "float32 Adam",
     ]  # fmt: skip
     lines = texts(grid)
     assert list(lines["float32 SGD"]) == [
@@ -316,8 +316,8 @@ def test_the_grid(tmp_path):
     }  # fmt: skip
     assert lines["float32 SGD"]["0.05"] == ""
     assert (lines["float32 SGD"]["0.03"], lines["float32 SGD"]["1"]) == ("1.500*", "diverged")
-    assert lines["float32 Madam"]["0.1"] == "-"
-    assert "*" not in "".join(lines["float32 Madam"].values())  # what is best is not known yet
+    assert lines["float32 paper's Madam"]["0.1"] == "-"
+    assert "*" not in "".join(lines["float32 paper's Madam"].values())  # what is best is not known yet
     assert grid.missing == 1
     lines = texts(means)
     assert lines["lns8f5 Madam"] == {
@@ -329,7 +329,7 @@ def test_the_grid(tmp_path):
     assert lines["float32 Adam"]["best lr"] == "0.003"
     assert lines["float32 Adam"]["at the best"] == "1.250 ± 0.000"
     assert lines["float32 Adam"]["at the default"] == "9.000 ± 0.000"
-    assert (lines["float32 Madam"]["best lr"], lines["float32 Madam"]["at the best"]) == ("-", "-")
+    assert (lines["float32 paper's Madam"]["best lr"], lines["float32 paper's Madam"]["at the best"]) == ("-", "-")
     assert "lower is better" in grid.title
 
 
@@ -391,9 +391,9 @@ def test_one_rate(tmp_path):
 
 def test_bits(tmp_path):
     runs = {("down", recipe, seed): 2.0 for recipe in bits_recipes().values() for seed in range(3)}
-    runs |= {("down", Recipe("lns4f1"), seed): score for seed, score in enumerate((3.0, 4.0, 5.0))}
-    runs["down", Recipe("lns4f1", rounding="nearest"), 1] = DIVERGED
-    del runs["down", Recipe("lns16f11"), 2]
+    runs |= {("down", paper("lns4f1"), seed): score for seed, score in enumerate((3.0, 4.0, 5.0))}
+    runs["down", paper("lns4f1", rounding="nearest"), 1] = DIVERGED
+    del runs["down", paper("lns16f11"), 2]
     [table] = tables_of(tmp_path, runs, "bits")
     assert [row[0].text for row in table.rows] == list(bits_recipes())
     lines = {name: list(line.values()) for name, line in texts(table).items()}
@@ -403,7 +403,7 @@ def test_bits(tmp_path):
     assert lines["lns16f11 stochastic"] == ["16", "2.000 ± 0.000 (2 of 3)", "-"]
     assert lines["lns10f6 nearest"] == ["10", "2.000 ± 0.000", "-0.000 [-0.000, -0.000]"]
     assert [lines[name][0] for name in lines if "ladder" in name] == ["9", "9", "11", "11", "13", "13"]
-    assert lines["float32 Madam"] == ["32", "2.000 ± 0.000", ""]
+    assert lines["float32 paper's Madam"] == ["32", "2.000 ± 0.000", ""]
     assert table.notes[-1] == f"1 of {3 * len(bits_recipes())} runs are missing."
 
 
@@ -413,11 +413,11 @@ def test_ablations(tmp_path):
         for problem in ("up", "down") for recipe in ablation_recipes().values() for seed in range(3)
     }  # fmt: skip
     for seed in range(3):
-        runs["up", Recipe(rounding="nearest"), seed] = 97.5 + seed
-        runs["down", Recipe(rounding="nearest"), seed] = 1.5 + seed
-        runs["down", Recipe(momentum=0.9), seed] = 12.0 + seed
-        runs["up", Recipe(p_scale=6.0), seed] = DIVERGED
-    del runs["up", Recipe(zeros="leave"), 0]
+        runs["up", paper(rounding="nearest"), seed] = 97.5 + seed
+        runs["down", paper(rounding="nearest"), seed] = 1.5 + seed
+        runs["down", paper(momentum=0.9), seed] = 12.0 + seed
+        runs["up", paper(p_scale=6.0), seed] = DIVERGED
+    del runs["up", paper(zeros="leave"), 0]
     [table] = tables_of(tmp_path, runs, "ablations")
     lines = texts(table)
     assert lines["default"] == {"up": "99.00", "down": "3.000"}
@@ -434,17 +434,17 @@ def test_ablations(tmp_path):
 
 def test_memory_and_budget(tmp_path):
     runs = tuning("up") | {("down", at(ADAM, 0.3), seed): (2.0, DIVERGED)[seed] for seed in range(2)}
-    runs["down", Recipe(momentum=0.9), 0] = 1.0  # not the default: it holds more
+    runs["down", paper(momentum=0.9), 0] = 1.0  # not the default: it holds more
     [memory] = tables_of(tmp_path, runs, "memory")
     assert texts(memory) == {
         "up": {
             "lns8f5 Madam": "1.02 + 1.00",
             "float32 Adam": "4.00 + 8.00",
             "float32 SGD": "4.00 + 4.00",
-            "float32 Madam": "4.00 + 1.00",
+            "float32 paper's Madam": "4.00 + 1.00",
         },
         "down": {
-            "lns8f5 Madam": "-", "float32 Adam": "4.00 + 8.00", "float32 SGD": "-", "float32 Madam": "-",
+            "lns8f5 Madam": "-", "float32 Adam": "4.00 + 8.00", "float32 SGD": "-", "float32 paper's Madam": "-",
         },
     }  # fmt: skip
     [budget] = tables_of(tmp_path, runs, "budget")
@@ -516,11 +516,11 @@ def test_tables_and_problems_are_chosen(run):
 
 def test_problems_with_no_run_of_a_part_are_left_out(run):
     """The default's first seeds belong to all parts: they begin none but the one that has a run of its own."""
-    only_bits = {("up", Recipe("lns4f1"), 0): 90.0, ("up", LNS, 0): 98.0}
+    only_bits = {("up", paper("lns4f1"), 0): 90.0, ("up", LNS, 0): 98.0}
     code, out, _ = run(only_bits, "--json")
     assert code == 0
     assert [table["table"] for table in json.loads(out)["tables"]] == ["bits", "memory", "budget"]
-    both = only_bits | {("down", Recipe(momentum=0.9), 0): 1.5}
+    both = only_bits | {("down", paper(momentum=0.9), 0): 1.5}
     assert "Not begun: up." in run(both, "--table", "ablations")[1]
     code, out, _ = run(only_bits, "--table", "claim")
     assert (code, out) == (0, "The journal has no run that these tables tell of.\n")
@@ -558,9 +558,9 @@ def test_journals_that_are_none(run, capsys, monkeypatch, tmp_path):
 def test_the_plots_are_written(run, tmp_path):
     runs = whole_study()
     runs["up", at(LNS, 1.0), 0] = runs["down", at(SGD, 0.1), 2] = DIVERGED
-    runs["down", Recipe("lns4f1", rounding="nearest"), 1] = DIVERGED
+    runs["down", paper("lns4f1", rounding="nearest"), 1] = DIVERGED
     runs["down", at(ADAM, 1.0), 0] = 1e30
-    del runs["up", at(MADAM, 1.0), 0], runs["up", at(Recipe("lns16f11"), 0.05), 0]
+    del runs["up", at(MADAM, 1.0), 0], runs["up", at(paper("lns16f11"), 0.05), 0]
     folder = tmp_path / "new" / "plots"
     code, out, err = run(runs, "--plots", folder, "--table", "budget")
     assert (code, err) == (0, "")
@@ -574,7 +574,7 @@ def test_the_plots_are_written(run, tmp_path):
 
 
 def test_only_plots_of_what_is_there(run, tmp_path):
-    code, out, _ = run({("up", Recipe("lns4f1"), 0): DIVERGED}, "--plots", tmp_path, "--json")
+    code, out, _ = run({("up", paper("lns4f1"), 0): DIVERGED}, "--plots", tmp_path, "--json")
     assert (code, json.loads(out)["plots"]) == (0, [str(tmp_path / "bits.png")])
 
 

@@ -31,8 +31,9 @@ from lnsnum.tasks.recipe import Recipe
 
 LINE = (
     b'{"problem": "toy", "steps": 30, "data": "0123456789abcdef", "recipe": {"format": "lns8f5", "optimizer": "madam", '
-    b'"lr": 0.05, "schedule": "linear", "momentum": 0.0, "second_moment": "lns8", "rounding": "stochastic_log", '
-    b'"p_scale": 3.0, "zeros": "redraw", "parameters": "all"}, "seed": 0, "score": 1.5, "failure": null, "loss": 2.25, '
+    b'"lr": 0.05, "schedule": "linear", "momentum": 0.0, "second_moment": "byte", "rule": "hypentropy", '
+    b'"crossover": 1.0, "cap": 0.2, "ceiling": "follow", "rounding": null, '
+    b'"p_scale": 3.0, "zeros": "keep", "parameters": "all"}, "seed": 0, "score": 1.5, "failure": null, "loss": 2.25, '
     b'"seconds": 0.125, "weights": 10, "weight_bytes": 1.0, "state_bytes": 1.25, "lnsnum": "1.0", "torch": "2.0"}\n'
 )
 RECORD = Record(
@@ -279,8 +280,8 @@ def test_a_run_that_diverges_is_a_record():
 
 def test_a_run_in_words():
     assert describe(plan.Run("toy", Recipe(), 2)) == "toy, lns8f5 madam, lr=0.05, seed 2"
-    run = plan.Run("toy", Recipe("float32", "sgd", lr=1e-3, rounding="nearest"), 0)
-    assert describe(run) == "toy, float32 sgd, lr=0.001, rounding=nearest, seed 0"
+    run = plan.Run("toy", Recipe("float32", "sgd", lr=1e-3, p_scale=2.0), 0)
+    assert describe(run) == "toy, float32 sgd, lr=0.001, p_scale=2.0, seed 0"
 
 
 def test_rows_and_rates_are_what_a_problem_has():

@@ -33,6 +33,10 @@ BAD = {
     "zeros": ({"zeros": "raise"}, "zeros='raise' is none of 'redraw', 'leave', 'keep'"),
     "parameters": ({"parameters": "vectors"}, "parameters='vectors' is none of 'all', 'matrices'"),
     "rounding": ({"rounding": "up"}, "rounding='up' is none of "),
+    "rule": ({"rule": "sgd"}, "rule='sgd' is none of 'hypentropy', 'paper'"),
+    "ceiling": ({"ceiling": "open"}, "ceiling='open' is none of 'follow', 'fixed'"),
+    "rounding of the paper's": ({"rounding": "nearest"}, "rounding='nearest' is for rule='paper'"),
+    "zeros of the paper's": ({"zeros": "leave"}, "zero='leave' is not for rule='hypentropy'"),
     "second moment": ({"second_moment": "lns4"}, "second_moment='lns4' is none of "),
 }
 
@@ -49,15 +53,18 @@ def test_what_no_recipe_can_be(case):
 def test_every_choice_survives_json_and_shows_in_changes():
     other = {
         "format": "lns16f10", "optimizer": "sgd", "lr": 0.0, "schedule": "cosine", "momentum": 0.9,
-        "second_moment": "float32", "rounding": "nearest", "p_scale": 2.0, "zeros": "leave", "parameters": "matrices",
+        "second_moment": "float32", "rule": "paper", "crossover": 0.5, "cap": 0.3, "ceiling": "fixed",
+        "rounding": "nearest", "p_scale": 2.0, "zeros": "leave", "parameters": "matrices",
     }  # fmt: skip
+    of_the_paper = ("rounding", "zeros")
     plain = Recipe()
     assert plain.changes() == {}
     assert set(plain.as_dict()) == set(other)
     assert Recipe(**json.loads(json.dumps(plain.as_dict()))) == plain
     for name, value in other.items():
-        recipe = Recipe(**{name: value})
-        assert recipe.changes() == {name: value}  # what follows from the optimizer alone is no change
+        needed = {"rule": "paper"} if name in of_the_paper else {}
+        recipe = Recipe(**{**needed, name: value})
+        assert recipe.changes() == {**needed, name: value}  # what follows from the optimizer alone is no change
         assert Recipe(**json.loads(json.dumps(recipe.as_dict()))) == recipe
     assert Recipe(**other).as_dict() == other
     assert Recipe(**other).changes() == {name: value for name, value in other.items() if name != "momentum"}  # SGD's
@@ -101,10 +108,12 @@ def test_all_parameters_are_of_the_format(fmt):
     assert formats(made) == dict.fromkeys(NAMES, fmt)
     if fmt == "float32":
         for name, p in made.named_parameters():
-            assert torch.equal(p[before[name] != 0], before[name][before[name] != 0])
-            assert bool((p != 0).all())  # Madam could not move them
+            assert torch.equal(p, before[name])
     made = model()
-    Recipe("float32", zeros="keep").prepare(made, 0)
+    Recipe("float32", zeros="redraw").prepare(made, 0)
+    assert all(bool((p != 0).all()) for p in made.parameters())  # the paper's rule could not move them
+    made = model()
+    Recipe("float32").prepare(made, 0)
     assert any(bool((p == 0).any()) for p in made.parameters())
 
 
@@ -118,12 +127,13 @@ def test_matrices_leave_floats_of_one_dimension_as_they_are():
             assert torch.equal(p, before[name])
 
 
-@pytest.mark.parametrize(("zeros", "after_conversion", "after_a_step"), [
-    ("redraw", False, False), ("leave", True, False), ("keep", True, True),
+@pytest.mark.parametrize(("rule", "zeros", "after_conversion", "after_a_step"), [
+    ("paper", "redraw", False, False), ("paper", "leave", True, False), ("paper", "keep", True, True),
+    ("hypentropy", "redraw", False, False), ("hypentropy", "keep", True, False),
 ])  # fmt: skip
-def test_what_becomes_of_zeros(zeros, after_conversion, after_a_step):
+def test_what_becomes_of_zeros(rule, zeros, after_conversion, after_a_step):
     made = model()
-    optimizer = Recipe(zeros=zeros).prepare(made, 0)
+    optimizer = Recipe(rule=rule, zeros=zeros, lr=0.5).prepare(made, 0)
     shift = made[1].bias
     assert torch.equal(shift.detach().dequantize() == 0, torch.full((2,), after_conversion))
     made(torch.randn(4, 1, 4, 4)).square().sum().backward()
@@ -147,14 +157,15 @@ def test_the_seed_decides_what_zeros_become():
     biases = []
     for seed in (0, 0, 1):
         made = model()
-        Recipe().convert(made, seed)
+        Recipe(zeros="redraw").convert(made, seed)
         biases.append(made[0].bias.detach().dequantize())
     assert torch.equal(biases[0], biases[1])
     assert not torch.equal(biases[0], biases[2])
 
 
 def test_arguments_of_madam():
-    recipe = Recipe(lr=0.02, momentum=0.5, second_moment="float32", rounding="nearest", p_scale=2.0, zeros="leave")
+    choices = {"rule": "paper", "crossover": 0.5, "cap": 0.3, "ceiling": "fixed", "rounding": "nearest", "p_scale": 2.0}
+    recipe = Recipe(lr=0.02, momentum=0.5, second_moment="float32", zeros="leave", **choices)
     made = model()
     optimizer = recipe.prepare(made, 7)
     assert type(optimizer) is Madam
@@ -162,14 +173,14 @@ def test_arguments_of_madam():
     assert [id(p) for p in group["params"]] == [id(p) for p in made.parameters()]
     del group["params"]
     assert group == {
-        "lr": 0.02, "momentum": 0.5, "second_moment": "float32", "rounding": "nearest", "p_scale": 2.0,
+        **choices, "lr": 0.02, "momentum": 0.5, "second_moment": "float32",
         "zero": "leave", "seed": 7, "g_bound": 10.0, "beta": 0.999, "weight_decay": 0.0, "non_finite": "skip",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("zeros", "zero"), [("redraw", "keep"), ("keep", "keep"), ("leave", "leave")])
+@pytest.mark.parametrize(("zeros", "zero"), [("redraw", None), ("keep", None), ("leave", "leave")])
 def test_madam_is_told_of_zeros(zeros, zero):
-    assert Recipe(zeros=zeros).prepare(model(), 0).param_groups[0]["zero"] == zero
+    assert Recipe(rule="paper", zeros=zeros).prepare(model(), 0).param_groups[0]["zero"] == zero
 
 
 def test_arguments_of_adam_and_sgd():
@@ -248,7 +259,18 @@ def test_scores_as_people_read_them():
 
 
 @pytest.mark.parametrize(
-    "choice", [{"momentum": 1.0}, {"momentum": -1.0}, {"momentum": math.nan}, {"p_scale": 0.0}, {"p_scale": math.inf}]
+    "choice",
+    [
+        {"momentum": 1.0},
+        {"momentum": -1.0},
+        {"momentum": math.nan},
+        {"p_scale": 0.0},
+        {"p_scale": math.inf},
+        {"cap": 0.0},
+        {"cap": math.nan},
+        {"crossover": -1.0},
+        {"crossover": math.inf},
+    ],
 )
 def test_numbers_out_of_range(choice):
     with pytest.raises(TaskError, match="is out of range"):

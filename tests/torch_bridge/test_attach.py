@@ -95,7 +95,7 @@ def test_random_bits_are_those_of_the_parameter_s_place():
 def in_groups(model):
     return [
         {"params": model[3].parameters(), "lr": 0.02, "momentum": 0.5},
-        {"params": model[0].parameters(), "rounding": "nearest", "seed": 4},
+        {"params": model[0].parameters(), "rule": "paper", "rounding": "nearest", "seed": 4},
         {"params": model[1].parameters(), "weight_decay": 0.1},
     ]
 
@@ -361,7 +361,7 @@ def test_after_the_hooks_are_removed_reports_are_of_the_last_step():
     for handle in handles:
         handle.remove()
     optimizer.step()
-    assert optimizer.step_report() == StepReport(0, 0.0, 0.0, 0.0, 0)
+    assert optimizer.step_report() == StepReport(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
 
 
 def test_a_state_is_saved_and_loaded_while_attached():

@@ -12,7 +12,7 @@ import torch._dynamo
 from torch import nn
 from torch.nn import functional as F
 
-from lnsnum import lns8f4
+from lnsnum import LNSFormat, lns8f4
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, decode_model, load_model, save_model
 
 pytestmark = [
@@ -62,22 +62,26 @@ def test_forward_is_one_graph_and_sees_new_codes(per_channel):
                 p.codes.copy_(p.codes ^ 0x80)
 
 
-ALL = {"momentum": 0.9, "weight_decay": 0.1, "rounding": "stochastic_value", "second_moment": "float32"}
+ALL = {"momentum": 0.9, "weight_decay": 0.1, "zero": "keep", "second_moment": "float32"}
+PAPER = {"rule": "paper", "momentum": 0.9, "weight_decay": 0.1, "rounding": "stochastic_value", "zero": "leave"}
 
 
 @pytest.mark.parametrize(
-    ("backend", "options"), [("inductor", {}), ("aot_eager", ALL)], ids=["inductor", "aot_eager with all options"]
+    ("backend", "options"),
+    [("inductor", {}), ("aot_eager", ALL), ("aot_eager", PAPER)],
+    ids=["inductor", "aot_eager with all options", "aot_eager with the paper's rule"],
 )
 def test_a_training_step_is_two_graphs_and_gives_the_bits_of_eager(backend, options):
     """Forward and loss in one, the optimizer's step in the other; another lr in its tensor compiles nothing."""
     model, other = network(), network()
     lr = torch.tensor(0.1, dtype=torch.float64)
     optimizer, eager = Madam(model.parameters(), lr=lr, **options), Madam(other.parameters(), lr=lr.clone(), **options)
+    optimizer.make_state(for_graph=True)
     loss, step = (
         torch.compile(f, fullgraph=True, backend=backend) for f in (loss_of(model), lambda: Madam.step(optimizer))
     )
-    for i in range(5):
-        if i == 3:
+    for i in range(4):
+        if i == 1:
             before = graphs()
         optimizer.zero_grad()
         loss().backward()
@@ -94,16 +98,163 @@ def test_a_training_step_is_two_graphs_and_gives_the_bits_of_eager(backend, opti
             state, expected = optimizer.state[p], eager.state[q]
             assert state.keys() == expected.keys()
             for name, value in expected.items():
-                assert torch.equal(torch.as_tensor(state[name]), torch.as_tensor(value)), name
+                found = torch.as_tensor(state[name])  # units and offsets have one element, or none of a dimension
+                assert torch.equal(found.reshape(torch.as_tensor(value).shape), torch.as_tensor(value)), name
         for o in (optimizer, eager):
             o.param_groups[0]["lr"].mul_(0.7)
     assert graphs() == before
 
 
+def wide(per_channel, fmt):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 6))
+    convert_model(model, fmt, per_channel=per_channel)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("backend", "per_channel", "fmt", "zero"),
+    [
+        ("inductor", False, "lns8f4", "learn"),
+        ("aot_eager", True, LNSFormat(8, 3, base=1.9), "keep"),
+    ],
+)
+def test_ceilings_grow_in_a_graph_as_in_eager(backend, per_channel, fmt, zero):
+    """Sixty steps of weights that must become many times larger: codes, offsets, units and what is reported; then what
+    a graph decodes, without another one."""
+    model, other = wide(per_channel, fmt), wide(per_channel, fmt)
+    optimizer, eager = (Madam(m.parameters(), lr=0.15, zero=zero) for m in (model, other))
+    optimizer.make_state(for_graph=True)
+    x = torch.randn(5, 12)
+    step, forward = (torch.compile(f, fullgraph=True, backend=backend) for f in (optimizer.step, model))
+    forward(x)
+    grown = []
+    for i in range(60):
+        torch.manual_seed(i)
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            p.grad = torch.randn(p.shape) - 0.5
+            q.grad = p.grad.clone()
+        with torch.compiler.set_stance("default" if i == 0 else "fail_on_recompile"):
+            step()
+        eager.step()
+        grown.append(optimizer.step_report().grown)
+        assert optimizer.step_report() == eager.step_report()
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(p.codes, q.codes)
+            assert torch.equal(torch.as_tensor(p.log_offset), torch.as_tensor(q.log_offset))
+            state, expected = optimizer.state[p], eager.state[q]
+            assert state["units"].reshape(-1).tolist() == expected["units"].reshape(-1).tolist()
+            assert state["at"].reshape(-1).tolist() == expected["at"].reshape(-1).tolist()
+    assert [i + 1 for i in range(60) if grown[i]] == [20, 40, 60]
+    with torch.compiler.set_stance("fail_on_recompile"):
+        found = forward(x)
+    expected = torch.compile(decode_model(copy.deepcopy(other)), fullgraph=True, backend=backend)(x)
+    assert torch.equal(found, expected)
+
+
+def test_a_step_cannot_be_compiled_where_a_ceiling_could_not_grow():
+    """Without state, and with a log_offset that is an integer, each by its name; a fixed one needs no tensor."""
+    model = nn.Linear(3, 2)
+    convert_model(model, "lns8f5")
+    model(torch.ones(3)).sum().backward()
+
+    def compiled(**options):
+        optimizer = Madam(model.parameters(), lr=torch.tensor(0.1), **options)
+        return optimizer, torch.compile(optimizer.step, fullgraph=True, backend="aot_eager")
+
+    _, step = compiled()
+    with pytest.raises(Exception, match=r"make_state\(for_graph=True\) before the step is compiled"):
+        step()
+    optimizer, step = compiled()
+    optimizer.make_state()
+    with pytest.raises(Exception, match="a compiled step can raise a ceiling only where the log_offset is a tensor"):
+        step()
+    for options in ({"ceiling": "fixed"}, {"rule": "paper"}):
+        before = model.weight.codes.clone()
+        optimizer, step = compiled(**options)
+        optimizer.make_state()
+        step()
+        assert not torch.equal(model.weight.codes, before)
+
+
+def test_a_weight_that_was_rescaled_between_compiled_steps_goes_on_as_in_eager():
+    models = wide(False, "lns8f5"), wide(False, "lns8f5")
+    optimizers = [Madam(m.parameters(), lr=0.05) for m in models]
+    optimizers[0].make_state(for_graph=True)
+    step = torch.compile(optimizers[0].step, fullgraph=True, backend="aot_eager")
+    for i in range(6):
+        torch.manual_seed(i)
+        for p, q in zip(*(m.parameters() for m in models), strict=True):
+            p.grad = torch.randn(p.shape)
+            q.grad = p.grad.clone()
+            if i == 3:
+                for w in (p, q):
+                    w.rescale_(w.log_offset + 37)
+        step()
+        optimizers[1].step()
+    for p, q in zip(*(m.parameters() for m in models), strict=True):
+        assert p.log_offset == q.log_offset
+        assert torch.equal(p.codes, q.codes)
+
+
+def test_a_weight_for_graphs_is_read_copied_and_saved_as_one_with_one_integer(tmp_path):
+    model, other = wide(False, "lns8f5"), wide(False, "lns8f5")
+    Madam(model.parameters()).make_state(for_graph=True)
+    weight, plain = model[0].weight, other[0].weight
+    assert weight.log_offset == plain.log_offset
+    assert repr(weight) == repr(plain)
+    assert torch.equal(weight.to_float(), plain.to_float())
+    assert weight.to_lns().log_offset == plain.to_lns().log_offset
+    save_model(tmp_path / "a.safetensors", model)
+    save_model(tmp_path / "b.safetensors", other)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    with torch.no_grad():
+        plain.rescale_(plain.log_offset + 9)
+        weight.copy_(plain)
+        assert weight.log_offset == plain.log_offset
+        assert weight.scale.high > weight.log_offset
+        weight.rescale_(weight.log_offset + 3)
+        plain.copy_(weight)
+    assert plain.log_offset == weight.log_offset
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other[0].weight.to_float(), model[0].weight.to_float())
+    assert load_model(tmp_path / "b.safetensors", model)[0].weight is weight
+
+
+def test_a_view_from_before_the_scale_was_a_tensor_is_refused():
+    """It would not learn of ceilings that grow."""
+    weight = wide(False, "lns8f5")[0].weight
+    view = weight.detach()
+    weight.scale_for_graph_()
+    assert torch.equal(weight.detach().to_float(), weight.to_float())
+    with pytest.raises(RuntimeError, match="taken before the weight's log_offset became a tensor"):
+        view.to_float()
+
+
+def test_a_ceiling_stays_at_the_bound_of_what_a_graph_decodes():
+    """Beyond it a graph would decode wrongly; the room is made anew by make_state."""
+    weight = wide(False, "lns8f4")[0].weight
+    weight.scale_for_graph_(doublings=1)
+    optimizer = Madam([weight], lr=0.15)
+    optimizer.make_state()
+    before = weight.log_offset
+    step = torch.compile(optimizer.step, fullgraph=True, backend="aot_eager")
+    for i in range(60):
+        torch.manual_seed(i)
+        weight.grad = torch.randn(weight.shape) - 0.5
+        step()
+    assert weight.log_offset == before + 16 == weight.scale.high
+    optimizer.make_state(for_graph=True)
+    for _ in range(20):
+        step()
+    assert weight.log_offset > before + 16
+
+
 def test_resume_is_bit_identical_compiled_and_through_a_file(tmp_path):
-    """Ten compiled steps are five, saved as a weight file and an optimizer's state, and five in a new compilation."""
+    """Six compiled steps are three, saved as a weight file and an optimizer's state, and three in a new compilation."""
 
     def steps(model, optimizer, n):
+        optimizer.make_state(for_graph=True)
         loss, step = (torch.compile(f, fullgraph=True, backend="aot_eager") for f in (loss_of(model), optimizer.step))
         for _ in range(n):
             optimizer.zero_grad()
@@ -183,8 +334,8 @@ def test_what_a_compiled_step_cannot_do_is_refused_or_moves_nothing():
     with pytest.raises(Exception, match="non_finite='raise' looks at the gradients"):
         torch.compile(raising.step, fullgraph=True, backend="aot_eager")()
     lr = torch.tensor(0.1)
-    optimizer = Madam(model.parameters(), lr=lr)
-    optimizer.make_state()
+    optimizer = Madam(model.parameters(), lr=lr, weight_decay=0.1)
+    optimizer.make_state(for_graph=True)
     step = torch.compile(optimizer.step, fullgraph=True, backend="aot_eager")
     for bad in (-1.0, float("nan"), float("inf")):
         lr.fill_(bad)

@@ -53,19 +53,28 @@ def test_every_code_decodes_and_encodes_as_by_the_kernels(device, monkeypatch, r
     assert torch.equal(again.codes.cpu(), LNSWeight.from_float(expected, fmt, log_offset=log_offset).codes)
 
 
-OPTIONS = [
-    {},
-    {"momentum": 0.9, "weight_decay": 0.1, "rounding": "stochastic_value", "zero": "leave"},
-    {"second_moment": "float32", "momentum": 0.5, "rounding": "nearest", "lr": 0.5},
-]
+OPTIONS = {
+    "default": {},
+    "all": {"momentum": 0.9, "weight_decay": 0.1, "zero": "keep", "crossover": 0.5, "cap": 0.05},
+    "float32": {"second_moment": "float32", "momentum": 0.5, "lr": 0.5},
+    "paper": {"rule": "paper"},
+    "paper, all": {
+        "rule": "paper", "momentum": 0.9, "weight_decay": 0.1, "rounding": "stochastic_value", "zero": "leave",
+    },
+    "paper, float32": {
+        "rule": "paper", "second_moment": "float32", "momentum": 0.5, "rounding": "nearest", "lr": 0.5,
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=["default", "all", "float32"])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("fmt", ["lns8f5", "lns12f6"])
-def test_madam_s_steps_are_those_of_the_kernel(device, monkeypatch, request, options, fmt):
+def test_madam_s_steps_are_those_of_the_kernel(device, monkeypatch, request, options, fmt, per_channel):
+    """Gradients that grow past the exponent of the moments, and a few that are not finite."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(30, 20), nn.Linear(20, 7, bias=False))
-    convert_model(model, fmt)
+    convert_model(model, fmt, per_channel=per_channel)
     there = copy.deepcopy(model).to(device)
     optimizers = Madam(there.parameters(), **options), Madam(model.parameters(), **options)
     gradients = [[torch.randn(p.shape) * 10.0**step for p in model.parameters()] for step in range(5)]
@@ -84,10 +93,37 @@ def test_madam_s_steps_are_those_of_the_kernel(device, monkeypatch, request, opt
             assert torch.equal(torch.as_tensor(optimizers[0].state[p][name]).cpu(), torch.as_tensor(value)), name
 
 
-def test_sparse_rows_step_as_by_the_kernel(device, monkeypatch, request):
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("zero", ["learn", "keep"])
+def test_ceilings_follow_as_by_the_kernel(device, monkeypatch, request, per_channel, zero):
+    """Weights that must become many times larger: scales grow at steps 20, 40 and 60, and units with them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 6), nn.Linear(6, 3))
+    convert_model(model, "lns8f4", per_channel=per_channel)
+    there = copy.deepcopy(model).to(device)
+    grown = []
+    for own in (there, model):
+        if own is model:
+            by_kernels(monkeypatch, request)
+        optimizer = Madam(own.parameters(), lr=0.15, zero=zero)
+        for step in range(60):
+            torch.manual_seed(step)
+            for p in own.parameters():
+                p.grad = (torch.randn(p.shape) - 0.5).to(p.device)
+            optimizer.step()
+            grown.append(optimizer.step_report().grown)
+    assert grown[:60] == grown[60:]
+    assert [step + 1 for step in range(60) if grown[step]] == [20, 40, 60]
+    for p, q in zip(there.parameters(), model.parameters(), strict=True):
+        assert torch.equal(p.codes.cpu(), q.codes)
+        assert torch.equal(torch.as_tensor(p.log_offset).cpu(), torch.as_tensor(q.log_offset))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_sparse_rows_step_as_by_the_kernel(device, monkeypatch, request, per_channel):
     torch.manual_seed(0)
     model = nn.Embedding(20, 6, sparse=True)
-    convert_model(model, "lns8f5")
+    convert_model(model, "lns8f5", per_channel=per_channel)
     there = copy.deepcopy(model).to(device)
     for own in (there, model):
         if own is model:
@@ -130,9 +166,8 @@ def test_a_square_root_is_rounded_correctly(where):
     codes = torch.full((5000,), 64, dtype=torch.uint8)
     moment = torch.linspace(0.01, 3.0, 5000).square()
     arrays = codes.numpy().copy(), gradient.numpy(), moment.numpy().copy()
-    madam_step(*arrays, fmt, lr=0.7, step=3, rounding="nearest")
-    stepped = update_twin.madam_step(
-        *(t.to(where) for t in (codes, gradient, moment)), fmt, lr=0.7, step=3, rounding="nearest"
-    )
+    options = {"lr": 0.7, "step": 3, "rule": "paper", "rounding": "nearest"}
+    madam_step(*arrays, fmt, **options)
+    stepped = update_twin.madam_step(*(t.to(where) for t in (codes, gradient, moment)), fmt, **options)
     assert torch.equal(stepped.codes.cpu(), torch.from_numpy(arrays[0]))
     assert torch.equal(stepped.second_moment.cpu(), torch.from_numpy(arrays[1 + 1]))

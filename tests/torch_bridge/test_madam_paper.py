@@ -90,7 +90,7 @@ def test_every_code_after_each_of_two_hundred_steps_is_the_paper_s(bits, base_lr
     p = model.weight
     ladder, random = ladder_of(p, base_lr), np.random.default_rng(bits)
     start = ladder.k.copy()
-    optimizer = Madam([p], lr=lr, rounding="nearest", second_moment="float32", beta=BETA, g_bound=G_BOUND)
+    optimizer = Madam([p], lr=lr, rule="paper", rounding="nearest", second_moment="float32", beta=BETA, g_bound=G_BOUND)
     ended = set()
     for _ in range(STEPS):
         g = gradient_for(ladder, lr, random)

@@ -85,6 +85,8 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     """
     if not is_on_cpu(codes):
         return codes_twin.decode(codes, fmt, scale, dtype)
+    if scale.offsets is not None and scale.offsets.numel() == 1:
+        scale = Scale(int(scale.offsets), int(scale.offsets))
     order = memory_order(codes)
     dense = codes.permute(order)
     if not dense.is_contiguous():

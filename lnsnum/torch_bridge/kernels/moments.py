@@ -1,12 +1,18 @@
-"""Madam's state in one byte a weight: the second moment and the momentum as LNS codes with two fraction bits.
+"""Madam's state in one byte a weight: the second moment and the momentum as floats of eight bits.
 
-    second moment   code 0 is zero, code c is 2^((c - 128) / 4 + 2 exponent)           unsigned: 64 octaves
-    momentum        code 0 is zero, code c is 2^((c - 64) / 4 + exponent), c < 128     and its negative, c + 128
+    second moment   6 exponent bits e, 2 mantissa bits j:    2^(e - 32) (1 + j / 4) 4^exponent     unsigned: 64 octaves
+    momentum        a sign, 5 exponent bits, 2 mantissa:     2^(e - 16) (1 + j / 4) 2^exponent     and code 0 is zero
 
-`exponent` is one integer for each parameter, fixed at its first nonzero gradient so that the greatest |g| / 2^exponent
-is in [2^7, 2^8): what is stored is then the moment of g / 2^exponent. Both are rounded on the value axis,
-stochastically, for a moment must not be inflated: up with probability (x - low) * (1 / (high - low)), in float32, of
-which the upper 24 of the random bits decide. (The momentum is a tensor of `lns8f2` whose log_offset is 4 exponent.)
+which is Mitchell's piecewise linear logarithm with two fraction bits. A float32 has the same layout with longer fields,
+so loading is a shift, and rounding the addition of random bits below the two kept ones before a shift: between
+neighbours the bits of a float are linear in its value, so what is stored is right on average, exactly (a moment must
+not be inflated). Below the smallest number the probability of becoming it is the quotient of the two.
+
+`exponent` is one integer for each parameter: the first nonzero gradient puts its greatest |g| / 2^exponent into
+[2^7, 2^8), and what is stored is the moment of g / 2^exponent. After a step in which one reached 2^12 the exponent is
+raised to that again, and all codes go down by as many octaves: by an integer subtraction.
+
+Source: Mitchell, Computer multiplication and division using binary logarithms, IRE Trans. EC-11 (1962).
 """
 
 from __future__ import annotations
@@ -18,47 +24,93 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.kernels.compiling import kernel
+from lnsnum.torch_bridge.kernels.random_words import moment_word, momentum_word, upper24
 
-MOMENT_BIAS = 128
-MOMENTUM_BIAS = 64
+MOMENT_BIAS = 32
+MOMENTUM_BIAS = 16
 MOMENT_HEADROOM = 7
+MOMENT_LIMIT = 12
 NO_EXPONENT = -1000
 EXPONENT_BOUND = 120
 
-RANDOM_SHIFT = np.uint32(8)
 RANDOM_UNIT = np.float32(2.0**24)
 
-MANTISSAS = np.array([2.0 ** (j / 4) for j in range(5)]).astype(np.float32)
-"""2^(j/4), the grid within an octave."""
 
-MOMENT_TABLE = np.array([0.0] + [2.0 ** ((c - MOMENT_BIAS) / 4) for c in range(1, 256)]).astype(np.float32)
+def _values(count: int, bias: int) -> NDArray[np.float32]:
+    values = [0.0] + [2.0 ** ((c >> 2) - bias) * (1 + (c & 3) / 4) for c in range(1, count)]
+    return np.array(values, np.float32)
+
+
+MOMENT_TABLE = _values(256, MOMENT_BIAS)
 """The value of each second-moment code at exponent 0."""
 
-_MAGNITUDES = np.array([0.0] + [2.0 ** ((c - MOMENTUM_BIAS) / 4) for c in range(1, 128)]).astype(np.float32)
-
-MOMENTUM_TABLE = np.concatenate([_MAGNITUDES, -_MAGNITUDES])
+MOMENTUM_TABLE = np.concatenate([_values(128, MOMENTUM_BIAS), -_values(128, MOMENTUM_BIAS)])
 """The value of each momentum code at exponent 0. (128, which would be -0, does not occur.)"""
+
+PER_SMALLEST = (1.0 / np.array([MOMENT_TABLE[1], MOMENTUM_TABLE[1]], np.float64)).astype(np.float32)
+"""1 / (the smallest nonzero moment), and momentum."""
+
+_FIELD = np.int32(21)  # a float32 has 21 bits below its two upper mantissa bits
+_MOMENT_ZERO, _MOMENTUM_ZERO = (np.int32((127 - bias) << 23) for bias in (MOMENT_BIAS, MOMENTUM_BIAS))
+_BELOW = np.int32((1 << 21) - 1)
 
 
 @kernel
+def greatest_gradient(gradient):  # type: ignore[no-untyped-def]
+    """The greatest finite |gradient|, as the bits of a float32: as integers they are in the same order."""
+    greatest = np.int32(0)
+    bits = gradient.view(np.int32)
+    for i in range(bits.size):
+        size = np.int32(bits[i] & np.int32(0x7FFFFFFF))
+        greatest = max(greatest, size if size < np.int32(0x7F800000) else np.int32(0))
+    return greatest
+
+
 def first_exponent(gradient: NDArray[np.float32]) -> int:
-    """The exponent of moments whose first gradient is this one; NO_EXPONENT where no element is finite and nonzero."""
-    greatest = np.float32(0.0)
-    for g in gradient:
-        size = abs(g)
-        if size > greatest and size < np.float32(np.inf):
-            greatest = size
-    if greatest == np.float32(0.0):
+    """The exponent of moments whose first gradient is this one; NO_EXPONENT where no element is finite and nonzero.
+
+    >>> first_exponent(np.array([0.0, -3.0, np.inf], np.float32))
+    -6
+    """
+    greatest = float(np.int32(greatest_gradient(gradient)).view(np.float32))
+    if greatest == 0.0:
         return NO_EXPONENT
     exponent = math.frexp(greatest)[1] - 1 - MOMENT_HEADROOM
     return min(max(exponent, -EXPONENT_BOUND), EXPONENT_BOUND)
+
+
+def octaves_to_raise(greatest: int, exponent: int) -> int:
+    """By how much the exponent is raised after a step whose greatest |gradient| has these bits: 0 below the limit.
+
+    >>> bits = int(np.float32(2.0**12).view(np.int32))
+    >>> octaves_to_raise(bits, 0), octaves_to_raise(bits, 1)
+    (5, 0)
+    """
+    octave = max(greatest >> 23, 1) - 127 - exponent  # subnormals are below every limit
+    if octave < MOMENT_LIMIT:
+        return 0
+    return min(octave - MOMENT_HEADROOM, EXPONENT_BOUND - exponent)
+
+
+def lower_moment(moment: NDArray[np.uint8], octaves: int) -> None:
+    """Let the codes of the second moment stand for the same values at an exponent that is `octaves` greater; what is
+    below the smallest number becomes that."""
+    np.copyto(moment, np.where(moment > 0, np.maximum(moment.astype(np.int32) - 8 * octaves, 1), 0).astype(np.uint8))
+
+
+def lower_momentum(momentum: NDArray[np.uint8], octaves: int) -> None:
+    """The same for the momentum, of which what is below the smallest number becomes zero."""
+    size = (momentum & 127).astype(np.int32) - 4 * octaves
+    np.copyto(momentum, np.where(size > 0, size + (momentum & 128), 0).astype(np.uint8))
 
 
 @kernel
 def load_moment(moment: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
     """The values of second-moment codes at exponent 0: those of `MOMENT_TABLE`."""
     for i in range(moment.size):
-        out[i] = _value(np.int32(moment[i]), np.int32(MOMENT_BIAS))
+        code = np.int32(moment[i])
+        x = np.int32(np.int32(code << _FIELD) + _MOMENT_ZERO).view(np.float32)
+        out[i] = x if code > np.int32(0) else np.float32(0.0)
 
 
 @kernel
@@ -66,74 +118,41 @@ def load_momentum(momentum: NDArray[np.uint8], scale: Any, out: NDArray[np.float
     """The values of momentum codes, those of `MOMENTUM_TABLE`, times `scale`."""
     for i in range(momentum.size):
         code = np.int32(momentum[i])
-        x = np.float32(_value(np.int32(code & np.int32(127)), np.int32(MOMENTUM_BIAS)) * scale)
+        size = np.int32(code & np.int32(127))
+        x = np.int32(np.int32(size << _FIELD) + _MOMENTUM_ZERO).view(np.float32)
+        x = np.float32(x * scale) if size > np.int32(0) else np.float32(0.0)
         out[i] = -x if code > np.int32(127) else x
 
 
 @kernel
-def store_moment(v, gradient, random, moment):  # type: ignore[no-untyped-def]
+def store_moment(v, gradient, words, moment):  # type: ignore[no-untyped-def]
     """Round the second moment to codes where the gradient was finite."""
     for i in range(moment.size):
-        code = _round(np.float32(v[i]), random[i], np.int32(MOMENT_BIAS), PER_SMALLEST[0], np.int32(255))
-        moment[i] = code if abs(gradient[i]) < np.float32(np.inf) else moment[i]
+        code = _round(np.float32(v[i]), moment_word(words[i]), _MOMENT_ZERO, PER_SMALLEST[0], np.int32(255))
+        moment[i] = code if abs(gradient[i]) < np.float32(np.inf) else np.int32(moment[i])
 
 
 @kernel
-def store_momentum(u, gradient, random, scale, momentum):  # type: ignore[no-untyped-def]
+def store_momentum(u, gradient, words, scale, momentum):  # type: ignore[no-untyped-def]
     """Round the momentum times `scale` to signed codes where the gradient was finite."""
     for i in range(momentum.size):
         scaled = np.float32(u[i] * scale)
         size = np.float32(abs(scaled))
-        code = _round(size, random[i], np.int32(MOMENTUM_BIAS), PER_SMALLEST[1], np.int32(127))
+        code = _round(size, momentum_word(words[i]), _MOMENTUM_ZERO, PER_SMALLEST[1], np.int32(127))
         code = np.int32(code + np.int32(128)) if scaled < np.float32(0.0) and code > np.int32(0) else code
-        momentum[i] = code if abs(gradient[i]) < np.float32(np.inf) else momentum[i]
-
-
-INVERSE_GAPS = (1.0 / (MANTISSAS[1:] - MANTISSAS[:-1]).astype(np.float64)).astype(np.float32)
-"""1 / (the distance of neighbours in the grid): positions between two codes are products, which are faster."""
-
-PER_SMALLEST = (1.0 / np.array([MOMENT_TABLE[1], _MAGNITUDES[1]], np.float64)).astype(np.float32)
-"""1 / (the smallest nonzero moment), and momentum."""
-
-_M1, _M2, _M3 = (np.int32(bits & 0x7FFFFF) for bits in MANTISSAS[1:4].view(np.int32))
-_M12, _M23 = np.int32(_M2 - _M1), np.int32(_M3 - _M2)
-_G0, _G1, _G2, _G3 = (np.int32(bits) for bits in INVERSE_GAPS.view(np.int32))
-_G01, _G12, _G23 = np.int32(_G1 - _G0), np.int32(_G2 - _G1), np.int32(_G3 - _G2)
-_ONE = np.int32(0x3F800000)
-_EXPONENT = np.int32(23)
+        momentum[i] = code if abs(gradient[i]) < np.float32(np.inf) else np.int32(momentum[i])
 
 
 @kernel
-def _value(code, bias):  # type: ignore[no-untyped-def]
-    """2^((code - bias) / 4) as a float32, 0 for code 0.
-
-    From integers, as is the code in `_round`: sums of bits where a table would be four loads an element. Each sum is
-    brought back to int32; Numba's are int64, and vectors of those half as long.
-    """
-    j = np.int32(code & np.int32(3))
-    mantissa = np.int32(_M1 * np.int32(j > np.int32(0)))
-    mantissa = np.int32(mantissa + np.int32(_M12 * np.int32(j > np.int32(1))))
-    mantissa = np.int32(mantissa + np.int32(_M23 * np.int32(j > np.int32(2))))
-    exponent = np.int32(np.int32(code >> np.int32(2)) + np.int32(127 - np.int32(bias >> np.int32(2))))
-    x = np.int32(np.int32(exponent << _EXPONENT) | mantissa).view(np.float32)
-    return x if code > np.int32(0) else np.float32(0.0)
-
-
-@kernel
-def _round(x, random, bias, per_smallest, greatest):  # type: ignore[no-untyped-def]
+def _round(x, word, zero, per_smallest, greatest):  # type: ignore[no-untyped-def]
     """The code of a nonnegative float32, rounded stochastically on the value axis."""
     bits = np.float32(x).view(np.int32)
-    mantissa = np.int32(bits & np.int32(0x7FFFFF))
-    from1, from2, from3 = np.int32(mantissa >= _M1), np.int32(mantissa >= _M2), np.int32(mantissa >= _M3)
-    low = np.int32(np.int32(_ONE + np.int32(_M1 * from1)) + np.int32(_M12 * from2))
-    low = np.int32(low + np.int32(_M23 * from3)).view(np.float32)
-    per_gap = np.int32(np.int32(_G0 + np.int32(_G01 * from1)) + np.int32(_G12 * from2))
-    per_gap = np.int32(per_gap + np.int32(_G23 * from3)).view(np.float32)
-    position = np.float32(np.float32(np.int32(mantissa | _ONE).view(np.float32) - low) * per_gap)
-    octave = np.int32(np.int32(bits >> _EXPONENT) - np.int32(127))
-    code = np.int32(np.int32(np.int32(octave << np.int32(2)) + bias) + np.int32(np.int32(from1 + from2) + from3))
-    underflow = code < np.int32(1)
-    position = np.float32(x * per_smallest) if underflow else position
-    code = np.int32(0) if underflow else code
-    up = np.int32(random >> RANDOM_SHIFT) < np.int32(position * RANDOM_UNIT)
-    return min(np.int32(code + np.int32(up)), greatest)
+    above = np.int32(bits - zero)  # of a float below 2^-bias it is negative, and never less than -2^30
+    random = np.int32(np.int32(word >> np.int32(11)) & _BELOW)
+    # The greatest sum stays below 2^31: x is finite, so its bits are at most 0x7F800000, and zero is over 2^29.
+    code = np.int32(np.int32(above + random) >> _FIELD)
+    is_small = above < np.int32(1 << 21)
+    by_chance = np.int32(
+        upper24(word) < np.int32(np.float32(min(np.float32(x * per_smallest), np.float32(1.0)) * RANDOM_UNIT))
+    )
+    return min(by_chance if is_small else code, greatest)

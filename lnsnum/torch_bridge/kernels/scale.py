@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from lnsnum import exact
-from lnsnum.format import LNSFormat, check_log_offset
+from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, check_log_offset
 
 LogOffset = int | torch.Tensor
 """A scale in code steps: an integer, or an integer tensor that broadcasts to the codes."""
@@ -47,9 +47,20 @@ class Span:
     warned: bool = False
     """Whether a write that does not fit has been told of since."""
 
+    room: int = 0
+    """How far above the greatest log_offset `high` was put, for graphs, whose tables must not change; 0 without one."""
+
     def set(self, low: int, high: int) -> None:
-        """Another scale, of which nothing has been told yet."""
+        """Another scale, of which nothing has been told yet; where graphs have room, the bounds stay while they hold."""
+        if self.room and self.low <= low and high <= self.high:
+            low, high = self.low, self.high
+        elif self.room:
+            high = min(high + self.room, MAX_LOG_OFFSET)
         self.low, self.high, self.changes, self.warned = low, high, self.changes + 1, False
+
+    def make_room(self, low: int, high: int, room: int) -> None:
+        """Bounds of a scale that a graph can raise by `room`."""
+        self.low, self.high, self.changes, self.room = low, min(high + room, MAX_LOG_OFFSET), self.changes + 1, room
 
 
 def check_offset(log_offset: object, shape: torch.Size) -> Scale:

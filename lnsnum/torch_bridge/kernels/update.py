@@ -1,19 +1,15 @@
 """Madam's step on integers: the update of LNS weights as a function of arrays.
 
-The paper's step, w <- w exp(-lr clamp(g_hat) sign(w)), moves log|w| by -lr clamp(g_hat) sign(w), so in code steps
-
     v      <-  beta v + (1 - beta) g^2                                         the second moment
     u      <-  momentum u + (1 - momentum) g                                   the momentum; without it, u = g
     g_hat   =  clamp(u_hat / sqrt(v_hat), -g_bound, g_bound)                   both corrected for their bias
-    m      <-  clip(m - round(rate g_hat sign(w) + pull), 1, m_max),           rate = lr 2^F / ln(base)
+    codes  <-  the rule's move by rate g_hat                                   an integer added to the magnitude
 
-an integer addition on the stored magnitude; pull = rate weight_decay, decoupled weight decay as a constant pull of the
-codes (w <- w exp(-lr weight_decay)). NaN stays, and so does zero, or under zero="leave" it becomes the smallest
-magnitude against its gradient. All arithmetic is float32, one IEEE operation after the other as written, so that
-`lnsnum.torch_bridge.kernels.update_twin` agrees to the bit; the random bits are Philox's, one word for each element and
-step, of which the upper 24 count. Gradients enter as clamp(g / 2^exponent, -2^60, 2^60), and where v is then below
-2^-126, g_hat is 0 (so 0 / 0 moves nothing). A step is at most 2^30 codes. A gradient that is not finite changes nothing
-of its element.
+The rule is `hypentropy` (the default: rate = lr kappa) or `paper` (rate = lr 2^F / ln(base)); each has a module that
+says what it does. All arithmetic is float32, one IEEE operation after the other as written, so that
+`lnsnum.torch_bridge.kernels.update_twin` agrees to the bit; the random words are those of `random_words`, one for each
+element and step, of which the upper 24 bits count. Gradients enter as clamp(g / 2^exponent, -2^60, 2^60), and where v
+is then below 2^-126, g_hat is 0 (so 0 / 0 moves nothing). A gradient that is not finite changes nothing of its element.
 
 Source: Bernstein et al., Learning compositional functions via multiplicative weight updates, NeurIPS 2020, Algorithm 1;
 decoupled weight decay: Loshchilov, Hutter, ICLR 2019.
@@ -22,60 +18,85 @@ decoupled weight decay: Loshchilov, Hutter, ICLR 2019.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernels.compiling import kernel
-from lnsnum.kernels.rounding import RANDOM_BLOCKS, fill_random_words
 from lnsnum.kernels.threads import in_chunks
-from lnsnum.torch_bridge.kernels.moments import (
-    RANDOM_SHIFT,
-    RANDOM_UNIT,
-    load_moment,
-    load_momentum,
-    store_moment,
-    store_momentum,
-)
+from lnsnum.torch_bridge.kernels import grid, hypentropy, paper
+from lnsnum.torch_bridge.kernels.moments import load_moment, load_momentum, store_moment, store_momentum
+from lnsnum.torch_bridge.kernels.random_words import Draw, draw_keys, fill_words
 from lnsnum.torch_bridge.kernels.threads import torch_team
 
+Rule = Literal["hypentropy", "paper"]
+"""How a weight moves: through zero, by about lr |w| where it is large and lr r where it is small; or by a factor."""
+
 StepRounding = Literal["stochastic_log", "stochastic_value", "nearest"]
-"""How the real number of code steps is rounded: so that the logarithm of the weight is right on average, so that the
-weight is, or to nearest, ties to an even number of steps."""
+"""How the paper's real number of code steps is rounded: so that the logarithm of the weight is right on average, so
+that the weight is, or to nearest, ties to an even number of steps."""
 
-Zero = Literal["keep", "leave", "raise"]
-"""What becomes of a weight that is zero: it stays; it leaves zero at the first nonzero g_hat, as the smallest magnitude
-against the gradient; or the optimizer refuses it. (The step itself takes "raise" as "keep".)"""
+Zero = Literal["learn", "keep", "leave", "raise"]
+"""What becomes of a weight that is zero. It learns (hypentropy); it stays; it leaves zero at the first nonzero g_hat,
+as the smallest magnitude against the gradient (paper); or the optimizer refuses it. (The step itself takes "raise" as
+the rule's default.)"""
 
-_NEAREST, _LOG, _VALUE = 0, 1, 2
-_MODES = {"nearest": _NEAREST, "stochastic_log": _LOG, "stochastic_value": _VALUE}
+ZEROS: dict[Rule, tuple[Zero, ...]] = {"hypentropy": ("learn", "keep", "raise"), "paper": ("keep", "leave", "raise")}
+"""What each rule can do with zeros, its default first."""
 
 _CHUNK = 1024
 _PARALLEL = 1 << 17
 _LEAST_NORMAL = np.float32(2.0**-126)
 _GREATEST_GRADIENT = np.float32(2.0**60)
-_GREATEST_STEP = np.float32(2.0**30)
-_NO_TABLE = np.empty(0, np.float32)
-
-MOMENT_FACTOR, MOMENTUM_FACTOR = 0x9E3779B1, 0x85EBCA77
-"""An element has one random word R in a step. Its code takes R, its second moment R times the first of these odd
-numbers modulo 2^32, its momentum R times the second. Each is uniform, and small multiples of two of them are far from
-each other: none below 2^14 come within 2^14."""
+GREATEST_BOUND = 2.0**27  # times the greatest rate a finite float32: one that is not is no finite gradient's
+_INFINITY = np.int32(0x7F800000)
+_SIZE = np.int32(0x7FFFFFFF)
 
 
-class StepCounts(NamedTuple):
-    """What one step did to one array of codes."""
+class Choices(NamedTuple):
+    """What a step does, beside the numbers: the rule, how the paper's rounds, and what becomes of zeros."""
 
-    moved: int
-    at_ceiling: int
-    at_floor: int
-    not_finite: int
+    rule: Rule = "hypentropy"
+    rounding: StepRounding = "stochastic_log"
+    zero: Zero = "learn"
 
-    def __add__(self, other: tuple[int, ...]) -> StepCounts:  # type: ignore[override]
-        return StepCounts(*(a + b for a, b in zip(self, other, strict=True)))
+    @classmethod
+    def of(cls, rule: Rule, rounding: StepRounding | None, zero: Zero | None) -> Choices:
+        """The choices, with the rule's defaults for None.
+
+        Raises:
+            ValueError: for an unknown one, and for one that the other rule takes.
+        """
+        check_choice("rule", rule, Rule)
+        if rounding is not None:
+            check_choice("rounding", rounding, StepRounding)
+            if rule != "paper":
+                raise ValueError(f"rounding={rounding!r} is for rule='paper': the {rule} rule has its own")
+        if zero is not None:
+            check_choice("zero", zero, Zero)
+            if zero not in ZEROS[rule]:
+                allowed = ", ".join(map(repr, ZEROS[rule]))
+                raise ValueError(f"zero={zero!r} is not for rule={rule!r}, which takes {allowed}")
+        return cls(rule, rounding or get_args(StepRounding)[0], zero or ZEROS[rule][0])
+
+
+class StepNumbers(NamedTuple):
+    """The numbers of a step, as given: floats; of the twin, 0-dim tensors too."""
+
+    lr: Any
+    kappa: Any
+    """What lr is multiplied by for this parameter: min(1, cap / r) of the hypentropy rule."""
+    exponent: Any
+    """The scale of one-byte moments."""
+    beta_product: Any
+    """The product of beta over the steps so far, this one included."""
+    momentum_product: Any
+    g_bound: float
+    beta: float
+    momentum: float
+    weight_decay: float
 
 
 class StepScalars(NamedTuple):
@@ -97,37 +118,49 @@ class StepScalars(NamedTuple):
     """Its inverse."""
     g_bound: Any
     rate: Any
-    """lr 2^F / ln(base), at most 2^100."""
-    pull: Any
-    """rate weight_decay, at most 2^30."""
+    """lr kappa of the hypentropy rule, lr 2^F / ln(base) of the paper's; at most 2^100."""
+    decay: Any
+    """lr weight_decay, or the paper's pull, rate weight_decay; at most 2^30."""
 
 
-@lru_cache(maxsize=256)
-def up_coefficients(fmt: LNSFormat) -> NDArray[np.float32]:
-    """The coefficients of (b^f - 1) / (b - 1) as a polynomial in f, from that of f on; b is the factor of one step.
+class Grid(NamedTuple):
+    """A format as the kernels take it, see `lnsnum.torch_bridge.kernels.grid`."""
 
-    It is the probability of rounding up a growth by a fraction f of a step, unbiased in the value; cut where the terms
-    fall below 2^-30.
+    inverses: NDArray[np.float32]
+    octave: np.float32
+    up: NDArray[np.float32]
+    few: tuple[np.float32, ...]
+    greatest: np.int32
 
-    >>> from lnsnum import lns8f5
-    >>> [f"{c:.4f}" for c in up_coefficients(lns8f5)[:3]]
-    ['0.9892', '0.0107', '0.0001']
-    """
-    log_step = math.log(fmt.base) / (1 << fmt.fraction_bits)
-    term, terms, k = log_step / math.expm1(log_step), [], 1
-    while term > 2.0**-30 or k <= log_step:
-        terms.append(term)
-        k += 1
-        term *= log_step / k
-    return np.array(terms, np.float32)
+    @classmethod
+    def of(cls, fmt: LNSFormat) -> Grid:
+        """That of a format."""
+        polynomials = grid.up_coefficients(fmt), grid.few_coefficients(fmt)
+        return cls(grid.inverses(fmt), grid.octave(fmt), *polynomials, np.int32(fmt.max_magnitude))
+
+
+class StepCounts(NamedTuple):
+    """What one step did to one array of codes."""
+
+    moved: int
+    at_ceiling: int
+    at_floor: int
+    zeros: int
+    sign_changes: int
+    not_finite: int
+
+    def __add__(self, other: tuple[int, ...]) -> StepCounts:  # type: ignore[override]
+        return StepCounts(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 @kernel
 def _advance(gradient, scalars, has_momentum, v, u, drive):  # type: ignore[no-untyped-def]
-    """v and u become the new moments, `drive` rate g_hat; returns how many gradients were not finite."""
-    not_finite = np.int32(0)
+    """v and u become the new moments, `drive` rate g_hat (NaN where the gradient is not finite); returns how many
+    gradients were not finite, and the bits of the greatest finite |gradient|."""
+    not_finite, greatest = np.int32(0), np.int32(0)
     for i in range(gradient.size):
-        finite = abs(gradient[i]) < np.float32(np.inf)
+        size = np.int32(np.float32(gradient[i]).view(np.int32) & _SIZE)
+        finite = size < _INFINITY
         g = np.float32(gradient[i] * scalars.gradient_scale) if finite else np.float32(0.0)
         g = min(max(g, -_GREATEST_GRADIENT), _GREATEST_GRADIENT)
         new = np.float32(scalars.beta * v[i]) + np.float32(scalars.rest * np.float32(g * g))
@@ -137,100 +170,13 @@ def _advance(gradient, scalars, has_momentum, v, u, drive):  # type: ignore[no-u
             g = np.float32(u[i] * scalars.momentum_correction)
         g_hat = np.float32(g / np.float32(math.sqrt(corrected)))
         g_hat = min(max(g_hat, -scalars.g_bound), scalars.g_bound)
-        moves = finite and new >= _LEAST_NORMAL
-        drive[i] = np.float32(g_hat * scalars.rate) if moves else np.float32(0.0)
+        moves = new >= _LEAST_NORMAL
+        g_hat = g_hat if moves else np.float32(0.0)
+        drive[i] = np.float32(g_hat * scalars.rate) if finite else np.float32(np.nan)
         v[i] = new if finite else v[i]
         not_finite = np.int32(not_finite + np.int32(not finite))
-    return not_finite
-
-
-@kernel
-def _shrink(code, gradient, drive, pull, greatest):  # type: ignore[no-untyped-def]
-    """By how many code steps the magnitude is to shrink, as a real number; (its size, its whole part, the rest)."""
-    along = -drive if np.int32(code) > greatest else drive
-    shrink = np.float32(along + pull) if abs(gradient) < np.float32(np.inf) else np.float32(0.0)
-    size = min(np.float32(abs(shrink)), _GREATEST_STEP)
-    whole = np.int32(size)
-    return shrink, whole, np.float32(size - np.float32(whole))
-
-
-@kernel
-def _signed(shrink, whole, more):  # type: ignore[no-untyped-def]
-    steps = np.int32(whole + np.int32(more))
-    return steps if shrink > np.float32(0.0) else np.int32(np.int32(0) - steps)
-
-
-@kernel
-def _round_to_nearest(codes, gradient, drive, pull, greatest, steps):  # type: ignore[no-untyped-def]
-    """`steps` becomes the whole number of code steps by which each magnitude shrinks (grows, where it is negative)."""
-    one = np.int32(1)
-    for i in range(codes.size):
-        shrink, whole, part = _shrink(codes[i], gradient[i], drive[i], pull, greatest)
-        more = part > np.float32(0.5) or (part == np.float32(0.5) and np.int32(whole & one) == one)
-        steps[i] = _signed(shrink, whole, more)
-
-
-@kernel
-def _round_by_log(codes, gradient, drive, pull, greatest, random, steps):  # type: ignore[no-untyped-def]
-    """The same, up with the probability of the fraction."""
-    for i in range(codes.size):
-        shrink, whole, part = _shrink(codes[i], gradient[i], drive[i], pull, greatest)
-        more = np.int32(random[i] >> RANDOM_SHIFT) < np.int32(part * RANDOM_UNIT)
-        steps[i] = _signed(shrink, whole, more)
-
-
-@kernel
-def _round_by_value(codes, gradient, drive, pull, greatest, up, random, p, steps):  # type: ignore[no-untyped-def]
-    """The same, up with the probability p that is unbiased in the value: (b^part - 1) / (b - 1) to grow by a part of a
-    step, to shrink by it 1 - (b^(1 - part) - 1) / (b - 1).
-
-    Coefficient by coefficient over all elements, so that each is a loop of vectors.
-    """
-    one = np.float32(1.0)
-    for i in range(codes.size):
-        p[i] = np.float32(0.0)
-    for k in range(up.size):
-        coefficient = up[up.size - 1 - k]
-        for i in range(codes.size):
-            shrink, whole, part = _shrink(codes[i], gradient[i], drive[i], pull, greatest)
-            f = np.float32(one - part) if shrink > np.float32(0.0) else part
-            p[i] = np.float32(np.float32(p[i] + coefficient) * f)
-    for i in range(codes.size):
-        shrink, whole, part = _shrink(codes[i], gradient[i], drive[i], pull, greatest)
-        share = np.float32(one - p[i]) if shrink > np.float32(0.0) else p[i]
-        share = share if part > np.float32(0.0) else np.float32(0.0)
-        more = np.int32(random[i] >> RANDOM_SHIFT) < np.int32(share * RANDOM_UNIT)
-        steps[i] = _signed(shrink, whole, more)
-
-
-@kernel
-def _move(codes, steps, greatest):  # type: ignore[no-untyped-def]
-    """m <- clip(m - steps, 1, m_max) where m > 0; returns how many moved, and how many are at either end."""
-    zero, one = np.int32(0), np.int32(1)
-    moved, at_ceiling, at_floor = zero, zero, zero
-    for i in range(codes.size):
-        code = np.int32(codes[i])
-        m = np.int32(code & greatest)
-        by = max(min(steps[i], greatest), np.int32(zero - greatest))
-        new = min(max(np.int32(m - by), one), greatest)
-        new = new if m > zero else m
-        moved = np.int32(moved + np.int32(new != m))
-        at_ceiling = np.int32(at_ceiling + np.int32(new == greatest))
-        at_floor = np.int32(at_floor + np.int32(new == one))
-        codes[i] = np.int32(code + np.int32(new - m))
-    return moved, at_ceiling, at_floor
-
-
-@kernel
-def _leave_zero(codes, drive, greatest):  # type: ignore[no-untyped-def]
-    """Zeros with a drive become the smallest magnitude against it; returns how many did."""
-    left = np.int32(0)
-    for i in range(codes.size):
-        leaves = codes[i] == 0 and drive[i] != np.float32(0.0)
-        smallest = np.int32(greatest + np.int32(2)) if drive[i] > np.float32(0.0) else np.int32(1)
-        codes[i] = smallest if leaves else np.int32(codes[i])
-        left = np.int32(left + np.int32(leaves))
-    return left
+        greatest = max(greatest, size if finite else np.int32(0))
+    return not_finite, greatest
 
 
 @kernel
@@ -240,72 +186,74 @@ def _copy(values, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _multiply_words(random, factor, out):  # type: ignore[no-untyped-def]
-    """out = random * factor, modulo 2^32."""
-    for i in range(random.size):
-        out[i] = (np.uint64(random[i]) * np.uint64(factor)) & np.uint64(0xFFFFFFFF)
-
-
-@kernel
 def _step(  # type: ignore[no-untyped-def]
-    codes, gradient, moment, momentum, scalars, mode, up, leave, max_magnitude, seed, stream, step, start,
+    codes, gradient, moment, momentum, scalars, by_paper, mode, zero, grid, units, inner, draw, start,
 ):  # fmt: skip
-    """One step, in place, in chunks that stay in the first cache; each loop is one that the compiler can vectorize."""
-    random, other_random = np.empty(_CHUNK, np.uint32), np.empty(_CHUNK, np.uint32)
-    words, steps = np.empty((4, RANDOM_BLOCKS), np.uint32), np.empty(_CHUNK, np.int32)
+    """One step, in place, in chunks that stay in the first cache; each loop is one that the compiler can vectorize.
+
+    `zero` is 0 for the rule's default, else 1: "leave" of the paper's, "keep" of hypentropy.
+    """
+    words, steps = np.empty(_CHUNK, np.int32), np.empty(_CHUNK, np.int32)
     v, u = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
-    drive, p = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
-    greatest, coded, has_momentum = np.int32(max_magnitude), moment.itemsize == 1, momentum.size > 0
-    moved, at_ceiling, at_floor, not_finite = 0, 0, 0, 0
+    drive, p, inverse = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
+    coded, has_momentum = moment.itemsize == 1, momentum.size > 0
+    moved, at_ceiling, at_floor, zeros, flips, not_finite = 0, 0, 0, 0, 0, 0
+    greatest = np.int32(0)
+    keys = draw_keys(draw.seed, draw.stream, draw.step)
+    if not by_paper and units.size == 1:
+        hypentropy.fill_units(units, inner, start, p)
     for begin in range(0, codes.size, _CHUNK):
         end = min(begin + _CHUNK, codes.size)
         n = end - begin
         g, part, own = gradient[begin:end], codes[begin:end], moment[begin:end]
-        if mode != _NEAREST or coded or has_momentum:
-            fill_random_words(random[:n], start + begin, seed, stream, step, words)
+        if not by_paper or mode != paper.NEAREST or coded or has_momentum:
+            fill_words(words[:n], start + begin, keys[0], keys[1])
         if coded:
             load_moment(own, v)
         else:
             _copy(own, v)
         if has_momentum:
             load_momentum(momentum[begin:end], scalars.momentum_load, u)
-        not_finite += _advance(g, scalars, has_momentum, v, u, drive)
-        if mode == _NEAREST:
-            _round_to_nearest(part, g, drive, scalars.pull, greatest, steps)
-        elif mode == _LOG:
-            _round_by_log(part, g, drive, scalars.pull, greatest, random, steps)
+        bad, size = _advance(g, scalars, has_momentum, v, u, drive)
+        not_finite, greatest = not_finite + bad, max(greatest, size)
+        if by_paper:
+            counts = paper.move(part, drive, scalars.decay, mode, grid.up, words, zero != 0, grid.greatest, steps, p)
         else:
-            _round_by_value(part, g, drive, scalars.pull, greatest, up, random, p, steps)
-        counts = _move(part, steps, greatest)
-        left = _leave_zero(part, drive, greatest) if leave else 0
-        moved, at_ceiling, at_floor = moved + counts[0] + left, at_ceiling + counts[1], at_floor + counts[2] + left
+            if units.size > 1:
+                hypentropy.fill_units(units, inner, start + begin, p[:n])
+            hypentropy.fill_inverses(part, grid.inverses, grid.greatest, inverse)
+            counts = hypentropy.move(
+                part, drive, p, inverse, scalars.decay, words, grid.octave, grid.few, zero != 0, grid.greatest
+            )
+        moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
+        zeros, flips = zeros + counts[3], flips + counts[4]
         if coded:
-            _multiply_words(random, MOMENT_FACTOR, other_random)
-            store_moment(v, g, other_random, own)
+            store_moment(v, g, words, own)
         else:
             _copy(v[:n], own)
         if has_momentum:
-            _multiply_words(random, MOMENTUM_FACTOR, other_random)
-            store_momentum(u, g, other_random, scalars.momentum_store, momentum[begin:end])
-    return moved, at_ceiling, at_floor, not_finite
+            store_momentum(u, g, words, scalars.momentum_store, momentum[begin:end])
+    return moved, at_ceiling, at_floor, zeros, flips, not_finite, greatest
 
 
 @kernel
 def _step_rows(  # type: ignore[no-untyped-def]
-    codes, gradient, moment, momentum, scalars, mode, up, leave, max_magnitude, seed, stream, step, rows,
+    codes, gradient, moment, momentum, scalars, by_paper, mode, zero, grid, units, inner, draw, rows,
 ):  # fmt: skip
-    """`_step` on some rows of a parameter, which draw the random bits that they would draw within the whole."""
-    moved, at_ceiling, at_floor, not_finite = 0, 0, 0, 0
+    """`_step` on some rows of a parameter, which draw the random words that they would draw within the whole."""
+    moved, at_ceiling, at_floor, zeros, flips, not_finite = 0, 0, 0, 0, 0, 0
+    greatest = np.int32(0)
     width = codes.size // max(rows.size, 1)
     for r in range(rows.size):
         row = slice(r * width, (r + 1) * width)
         counts = _step(
-            codes[row], gradient[row], moment[row], momentum[row], scalars, mode, up, leave, max_magnitude,
-            seed, stream, step, rows[r] * width,
+            codes[row], gradient[row], moment[row], momentum[row], scalars, by_paper, mode, zero, grid, units, inner,
+            draw, rows[r] * width,
         )  # fmt: skip
         moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
-        not_finite += counts[3]
-    return moved, at_ceiling, at_floor, not_finite
+        zeros, flips, not_finite = zeros + counts[3], flips + counts[4], not_finite + counts[5]
+        greatest = max(greatest, counts[6])
+    return moved, at_ceiling, at_floor, zeros, flips, not_finite, greatest
 
 
 def madam_step(
@@ -316,6 +264,9 @@ def madam_step(
     *,
     lr: float,
     step: int,
+    unit: float | NDArray[np.float32] = 1.0,
+    inner: int = 1,
+    kappa: float = 1.0,
     momentum_codes: NDArray[np.uint8] | None = None,
     exponent: int = 0,
     g_bound: float = 10.0,
@@ -324,8 +275,9 @@ def madam_step(
     weight_decay: float = 0.0,
     beta_product: float | None = None,
     momentum_product: float | None = None,
-    rounding: StepRounding = "stochastic_log",
-    zero: Zero = "keep",
+    rule: Rule = "hypentropy",
+    rounding: StepRounding | None = None,
+    zero: Zero | None = None,
     seed: int = 0,
     stream: int = 0,
     start: int = 0,
@@ -337,38 +289,51 @@ def madam_step(
         codes: fmt.dtype, contiguous; updated.
         gradient: float32, of the same size. An element that is not finite changes nothing.
         second_moment: uint8 codes (see `lnsnum.torch_bridge.kernels.moments`) or float32 values, of the same size;
-        updated.
-        lr: the paper's learning rate: the natural logarithm of the factor of a step at g_hat = 1.
-        step: the number of this step, from 1; the random bits take it.
+            updated.
+        lr: the learning rate: the relative change of a large weight in a step at g_hat = 1.
+        step: the number of this step, from 1; the random words take it.
+        unit: crossover * r in units of the floor, where the hypentropy rule passes from multiplying to adding; an array
+            of float32 where channels have scales of their own.
+        inner: how many elements in a row have one unit: element i has unit[i // inner % unit.size].
+        kappa: what lr is multiplied by, beside the weight decay; hypentropy.
         momentum_codes: uint8, of the same size; updated. None: no momentum.
         exponent: the scale of one-byte moments.
-        g_bound, beta, momentum: clamp of the normalized gradient, decay of the second moment and of the momentum.
-        weight_decay: the pull, in units of lr.
+        g_bound, beta, momentum: clamp of the normalized gradient (2^27 at most), decay of the second moment and of the
+            momentum.
+        weight_decay: the decay, in units of lr.
         beta_product, momentum_product: the product of beta and of momentum over the steps so far, this one included,
             which the bias corrections take; by default beta^step and momentum^step.
-        rounding: of the code steps.
-        zero: what becomes of weights that are zero.
-        seed, stream, start: what the random bits are drawn by; `start` is the index of the first element within the
+        rule: see `Rule`.
+        rounding: of the paper's code steps; by default "stochastic_log".
+        zero: what becomes of weights that are zero; by default "learn" (hypentropy) or "keep" (paper).
+        seed, stream, start: what the random words are drawn by; `start` is the index of the first element within the
             whole parameter, so that a shard draws what the whole would.
         rows: where the arrays are rows of a parameter, the index of each of them within it (instead of `start`).
 
     Raises:
         TypeError: where an array is of another dtype.
-        ValueError: where the arrays differ in size or are not contiguous, or an argument is out of range.
+        ValueError: where the arrays differ in size or are not contiguous, an argument is out of range, or the format is
+            none for the rule (`hypentropy.check_format`).
 
     Returns:
-        How many elements moved, are at the greatest and at the smallest magnitude, and had a gradient not finite.
+        How many elements moved, are at the greatest and at the smallest magnitude, are zero, changed from one sign to
+        the other, and had a gradient not finite.
 
     >>> from lnsnum import lns8f3
     >>> codes, v = np.array([64, 192, 0], np.uint8), np.zeros(3, np.float32)
-    >>> madam_step(codes, np.array([1, 1, 1], np.float32), v, lns8f3, lr=0.2, step=1, rounding="nearest")
-    StepCounts(moved=2, at_ceiling=0, at_floor=0, not_finite=0)
+    >>> madam_step(codes, np.array([1, 1, 1], np.float32), v, lns8f3, lr=0.2, step=1, rule="paper", rounding="nearest")
+    StepCounts(moved=2, at_ceiling=0, at_floor=0, zeros=1, sign_changes=0, not_finite=0)
     >>> codes.tolist()  # 0.2 * 8 / ln 2 = 2.3 steps: one shrinks, one grows, zero stays
     [62, 194, 0]
+    >>> codes, v = np.array([64, 192, 0], np.uint8), np.zeros(3, np.float32)
+    >>> madam_step(codes, np.array([1, 1, 1], np.float32), v, lns8f3, lr=0.5, step=1, unit=8.0).moved
+    3
+    >>> codes.tolist()  # zero goes to -4, 16 steps above the floor
+    [56, 197, 145]
     """
-    check_choice("rounding", rounding, StepRounding)
-    check_choice("zero", zero, Zero)
-    for name, value, high in (("lr", lr, math.inf), ("beta", beta, 1.0), ("momentum", momentum, 1.0)):
+    choices = Choices.of(rule, rounding, zero)
+    limits = ("lr", lr, math.inf), ("kappa", kappa, math.inf), ("beta", beta, 1.0), ("momentum", momentum, 1.0)
+    for name, value, high in limits:
         if not 0.0 <= value < high:
             raise ValueError(f"{name}={value} is out of range: at least 0, less than {high}")
     if not (0.0 <= weight_decay < math.inf and g_bound > 0.0 and step >= 1):
@@ -390,63 +355,43 @@ def madam_step(
         raise ValueError(f"momentum={momentum} needs momentum_codes")
     if rows is not None and (rows.size == 0 or codes.size % rows.size) and codes.size:
         raise ValueError(f"{codes.size} elements are not {rows.size} rows of one length")
-    scalars = step_scalars(
-        fmt,
+    units = np.atleast_1d(np.asarray(unit, np.float32))
+    if units.ndim != 1 or units.size == 0 or not bool(((units >= 0) & (units < np.inf)).all()) or inner < 1:
+        raise ValueError(f"unit={unit}, inner={inner}: give one unit, or one for each channel, from 0 on; inner from 1")
+    numbers = StepNumbers(
         lr=lr,
-        coded=second_moment.dtype == np.uint8,
+        kappa=kappa,
         exponent=exponent,
+        beta_product=beta**step if beta_product is None else beta_product,
+        momentum_product=momentum**step if momentum_product is None else momentum_product,
         g_bound=g_bound,
         beta=beta,
         momentum=momentum,
         weight_decay=weight_decay,
-        beta_product=beta**step if beta_product is None else beta_product,
-        momentum_product=momentum**step if momentum_product is None else momentum_product,
     )
-    return apply_step(
-        codes,
-        gradient,
-        second_moment,
-        momentum_codes,
-        fmt,
-        scalars,
-        rounding=rounding,
-        zero=zero,
-        seed=seed,
-        stream=stream,
-        step=step,
-        start=start,
-        rows=rows,
-    )
+    scalars = step_scalars(fmt, rule, numbers, coded=second_moment.dtype == np.uint8)
+    arrays = codes, gradient, second_moment, momentum_codes
+    return apply_step(*arrays, fmt, scalars, choices, units, inner, Draw(seed, stream, step), start=start, rows=rows)[0]
 
 
-def step_scalars(
-    fmt: LNSFormat,
-    *,
-    lr: float,
-    coded: bool,
-    exponent: int,
-    g_bound: float,
-    beta: float,
-    momentum: float,
-    weight_decay: float,
-    beta_product: float,
-    momentum_product: float,
-) -> StepScalars:
+def step_scalars(fmt: LNSFormat, rule: Rule, numbers: StepNumbers, *, coded: bool) -> StepScalars:
     """The scalars of a step: float64 arithmetic, each rounded once to float32."""
-    rate = lr * (1 << fmt.fraction_bits) / math.log(fmt.base)
+    n = numbers
+    rate = n.lr * n.kappa if rule == "hypentropy" else n.lr * (1 << fmt.fraction_bits) / math.log(fmt.base)
+    decay = (n.lr if rule == "hypentropy" else rate) * n.weight_decay
     values = (
-        2.0**-exponent if coded else 1.0,
-        beta,
-        1.0 - beta,
-        1.0 / (1.0 - beta_product),
-        momentum,
-        1.0 - momentum,
-        1.0 / (1.0 - momentum_product),
-        1.0 if coded else 2.0**exponent,
-        1.0 if coded else 2.0**-exponent,
-        g_bound,
+        2.0**-n.exponent if coded else 1.0,
+        n.beta,
+        1.0 - n.beta,
+        1.0 / (1.0 - n.beta_product),
+        n.momentum,
+        1.0 - n.momentum,
+        1.0 / (1.0 - n.momentum_product),
+        1.0 if coded else 2.0**n.exponent,
+        1.0 if coded else 2.0**-n.exponent,
+        min(n.g_bound, GREATEST_BOUND),
         min(rate, 2.0**100),
-        min(rate * weight_decay, 2.0**30),
+        min(decay, 2.0**30),
     )
     return StepScalars(*map(np.float32, values))
 
@@ -458,35 +403,37 @@ def apply_step(
     momentum_codes: NDArray[np.uint8] | None,
     fmt: LNSFormat,
     scalars: StepScalars,
+    choices: Choices,
+    units: NDArray[np.float32],
+    inner: int,
+    draw: Draw,
     *,
-    rounding: StepRounding,
-    zero: Zero,
-    seed: int,
-    stream: int,
-    step: int,
     start: int = 0,
     rows: NDArray[np.int64] | None = None,
-) -> StepCounts:
-    """`madam_step` with its scalars made and its arguments known to be good, on as many threads as torch uses."""
-    mode = _MODES[rounding]
-    up = up_coefficients(fmt) if mode == _VALUE else _NO_TABLE
+) -> tuple[StepCounts, int]:
+    """`madam_step` with its scalars made and its arguments known to be good, on as many threads as torch uses; also the
+    bits of the greatest finite |gradient|."""
     arrays = [codes, gradient, second_moment, np.empty(0, np.uint8) if momentum_codes is None else momentum_codes]
     flat = [array.reshape(-1) for array in arrays]
-    rule = scalars, mode, up, zero == "leave", fmt.max_magnitude, seed, stream, step
+    if choices.rule == "hypentropy":
+        hypentropy.check_format(fmt)
+    by_paper, zero = choices.rule == "paper", int(choices.zero in ("leave", "keep" if choices.rule != "paper" else ""))
+    rest = scalars, by_paper, paper.MODES[choices.rounding], zero, Grid.of(fmt), units, inner, draw
     threads = torch_team()
 
-    def run(begin: int, end: int) -> tuple[int, int, int, int]:
+    def run(begin: int, end: int) -> tuple[int, ...]:
         parts = (array[begin:end] for array in flat)
-        return _step(*parts, *rule, start + begin)  # type: ignore[no-any-return]
+        return _step(*parts, *rest, start + begin)  # type: ignore[no-any-return]
 
-    def run_rows(begin: int, end: int) -> tuple[int, int, int, int]:
+    def run_rows(begin: int, end: int) -> tuple[int, ...]:
         assert rows is not None
         parts = (array[begin * width : end * width] for array in flat)
-        return _step_rows(*parts, *rule, rows[begin:end])  # type: ignore[no-any-return]
+        return _step_rows(*parts, *rest, rows[begin:end])  # type: ignore[no-any-return]
 
     if rows is None:
         counts = in_chunks(run, codes.size, _PARALLEL, threads=threads)
     else:
         width = codes.size // max(rows.size, 1)
         counts = in_chunks(run_rows, rows.size, _PARALLEL // max(width, 1) + 1, alignment=1, threads=threads)
-    return sum((StepCounts(*c) for c in counts), StepCounts(0, 0, 0, 0))
+    total = sum((StepCounts(*c[:6]) for c in counts), StepCounts(0, 0, 0, 0, 0, 0))
+    return total, max((int(c[6]) for c in counts), default=0)

@@ -1,0 +1,170 @@
+"""Ceilings that follow: a scale at whose greatest magnitude too many codes are grows by whole code steps.
+
+    m  <-  m - G  where m > G,  else [u < X[m] / c];   log_offset <- log_offset + G;       c = base^(G / 2^F) >= 2
+
+Every number is what it was, but for those below the new floor, which are right on average. What decides is counted: the
+histogram of the codes of a scale, integers, so it is the same in any order and for any sharding.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnsnum import exact
+from lnsnum.format import LNSFormat
+from lnsnum.kernels.compiling import kernel
+from lnsnum.torch_bridge.kernels import grid
+from lnsnum.torch_bridge.kernels.moments import RANDOM_UNIT
+from lnsnum.torch_bridge.kernels.random_words import Draw, draw_keys, fill_words, upper24
+
+EVERY = 20
+"""A ceiling is looked at after each 20th step of a parameter."""
+
+SHARE = 50
+"""It grows where more than a 50th of the codes are there, and at least two."""
+
+
+class Blocks(NamedTuple):
+    """Where the codes of a scale are: element i has the scale i // inner % scales."""
+
+    scales: int
+    inner: int
+
+
+@kernel
+def _count(codes, greatest, inner, histograms):  # type: ignore[no-untyped-def]
+    count = histograms.shape[0]
+    for i in range(codes.size):
+        histograms[(i // inner) % count, np.int64(codes[i]) & greatest] += 1
+
+
+def histograms(codes: NDArray[Any], fmt: LNSFormat, blocks: Blocks) -> NDArray[np.int64]:
+    """How many codes of each scale have each magnitude, (scales, m_max + 1); NaN counts as zero.
+
+    >>> from lnsnum import lns4f1
+    >>> histograms(np.array([7, 15, 0, 9], np.uint8), lns4f1, Blocks(1, 1)).tolist()
+    [[1, 1, 0, 0, 0, 0, 0, 2]]
+    """
+    magnitudes = codes.reshape(-1)
+    if blocks.scales == 1:
+        counted = np.bincount(magnitudes & fmt.dtype.type(fmt.max_magnitude), minlength=fmt.max_magnitude + 1)
+        return counted.astype(np.int64)[None]
+    out = np.zeros((blocks.scales, fmt.max_magnitude + 1), np.int64)
+    _count(magnitudes, np.int64(fmt.max_magnitude), blocks.inner, out)
+    return out
+
+
+def root_mean_squares(histogram: NDArray[np.int64], fmt: LNSFormat) -> NDArray[np.float64]:
+    """The RMS of the codes of each scale, in units of its floor; 0 of none.
+
+    The sums are exactly rounded (`math.fsum`), so they do not depend on any order.
+    """
+    with np.errstate(over="ignore"):  # of formats that span more than float64's range
+        squares = np.square(grid.magnitudes(fmt))
+    sums = [math.fsum(counts[counts > 0] * squares[counts > 0]) for counts in histogram]
+    means: NDArray[np.float64] = np.array(sums) / np.maximum(histogram.sum(1), 1)
+    return np.sqrt(means)
+
+
+def floors(offsets: NDArray[np.int64], fmt: LNSFormat) -> NDArray[np.float64]:
+    """The magnitude of m = 1 at each log_offset, to the nearest float64.
+
+    >>> from lnsnum import lns8f5
+    >>> floors(np.array([63]), lns8f5).tolist()
+    [1.0]
+    """
+    n = [1 - fmt.bias + int(offset) for offset in offsets]
+    return np.array([exact.nearest_float64(fmt.base, k, fmt.fraction_bits) for k in n])
+
+
+class Growing(NamedTuple):
+    """What becomes of scales, by their histograms."""
+
+    grows: NDArray[np.bool_]
+    blocked: NDArray[np.bool_]
+    """Too many are at the ceiling, and the floor would rise beyond half of the RMS."""
+
+
+ONE = 1 << 20
+"""The mean square (2 c)^2 at which the new floor is half of the RMS, in the integers that decide."""
+
+
+@lru_cache(maxsize=64)
+def square_shares(fmt: LNSFormat) -> NDArray[np.int64]:
+    """(X[m] / 2 c)^2 in units of 1 / ONE, at most 64: summed as integers, which no order of the codes changes.
+
+    Where X[m_max] is cut, more than a 50th of the codes there are enough for any scale to grow.
+
+    >>> from lnsnum import lns8f3
+    >>> square_shares(lns8f3)[[0, 1, 9, 17, 127]] / ONE
+    array([0.000e+00, 6.250e-02, 2.500e-01, 1.000e+00, 6.400e+01])
+    """
+    shares = np.square(np.minimum(grid.magnitudes(fmt) / (2.0 * factor(fmt)), 8.0))
+    whole: NDArray[np.int64] = np.rint(shares * ONE).astype(np.int64)
+    return whole
+
+
+def decide(histogram: NDArray[np.int64], fmt: LNSFormat) -> Growing:
+    """Which scales grow: by integers alone, so that the twin in torch's operations decides alike."""
+    at_ceiling, sizes = histogram[:, -1], histogram.sum(1)
+    wants = (at_ceiling >= 2) & (SHARE * at_ceiling > sizes)
+    fits = histogram @ square_shares(fmt) >= sizes * ONE
+    return Growing(wants & fits, wants & ~fits)
+
+
+def factor(fmt: LNSFormat) -> float:
+    """c = base^(G / 2^F)."""
+    return exact.nearest_float64(fmt.base, grid.doubling(fmt), fmt.fraction_bits)
+
+
+@lru_cache(maxsize=64)
+def shares(fmt: LNSFormat) -> NDArray[np.float32]:
+    """X[m] / c for m from 0 to G (to m_max, where that is less): the probability of the new floor."""
+    low = grid.magnitudes(fmt)[: grid.doubling(fmt) + 1]
+    return (low / factor(fmt)).astype(np.float32)
+
+
+@kernel
+def _grow(codes, grows, inner, steps, shares, keep, greatest, key0, key1):  # type: ignore[no-untyped-def]
+    words = np.empty(1024, np.int32)
+    for begin in range(0, codes.size, 1024):
+        end = min(begin + 1024, codes.size)
+        fill_words(words[: end - begin], begin, key0, key1)
+        for i in range(begin, end):
+            code = np.int32(codes[i])
+            m = np.int32(code & greatest)
+            if m == 0 or not grows[(i // inner) % grows.size]:
+                continue
+            sign = np.int32(code - m)
+            if m > steps:
+                codes[i] = np.int32(code - steps)
+                continue
+            share = shares[m]
+            if keep:  # unbiased between the floor and its negative
+                share = np.float32(np.float32(0.5) + np.float32(np.float32(0.5) * share))
+            chosen = upper24(words[i - begin]) < np.int32(share * RANDOM_UNIT)
+            if keep and not chosen:
+                codes[i] = np.int32(np.int32(np.int32(greatest + np.int32(1)) - sign) + np.int32(1))
+            else:
+                codes[i] = np.int32(sign + np.int32(1)) if chosen else np.int32(0)
+
+
+def grow(
+    codes: NDArray[Any], fmt: LNSFormat, grows: NDArray[np.bool_], blocks: Blocks, draw: Draw, *, keep: bool = False
+) -> None:
+    """Move the codes of the scales that grow down by G, in place; `keep`: none becomes zero.
+
+    >>> from lnsnum import lns8f3
+    >>> codes = np.array([127, 200, 3, 0, 128], np.uint8)
+    >>> grow(codes, lns8f3, np.array([True]), Blocks(1, 1), Draw(0, 0, 1))
+    >>> codes[[0, 1, 3, 4]].tolist()  # eight steps down, and what has none
+    [119, 192, 0, 128]
+    """
+    keys = draw_keys(draw.seed, draw.stream, draw.step)
+    steps, greatest = np.int32(min(grid.doubling(fmt), fmt.max_magnitude)), np.int32(fmt.max_magnitude)
+    _grow(codes.reshape(-1), grows, blocks.inner, steps, shares(fmt), keep, greatest, keys[2], keys[3])

@@ -1,0 +1,137 @@
+"""Ceilings that follow, in torch operations: the twin of `ceiling`, on any device and inside of torch.compile.
+
+    grows  =  enough codes are at the ceiling, and the floor stays below half of the RMS             sums of integers
+    m      <-  m - G  where a scale grows and m > G,  else [u < X[m] / c]
+
+In a graph every step looks, and what it finds counts where the number of the step is a multiple of `ceiling.EVERY`.
+Scales are tensors there, shaped as the log_offsets of an LNSWeight: of as many dimensions as the codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lnsnum import __version__
+from lnsnum.format import LNSFormat
+from lnsnum.torch_bridge.kernels import ceiling, grid
+from lnsnum.torch_bridge.kernels.codes_twin import as_codes, tensors_of
+from lnsnum.torch_bridge.kernels.moments import RANDOM_UNIT
+from lnsnum.torch_bridge.kernels.random_words import Draw
+from lnsnum.torch_bridge.kernels.random_words_twin import draw_keys, indices, upper24, words_of
+
+_UNIT = float(RANDOM_UNIT)
+
+
+class Followed(NamedTuple):
+    """What a step makes of the scales of a parameter."""
+
+    codes: torch.Tensor
+    offsets: torch.Tensor
+    units: torch.Tensor
+    grown: torch.Tensor
+    """How many grew: 0-dim, int64, on the CPU."""
+
+
+def decide(codes: torch.Tensor, fmt: LNSFormat, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which scales grow, and which should and cannot, as `ceiling.decide`: in the shape of the scales.
+
+    >>> from lnsnum import lns8f3
+    >>> codes = torch.tensor([[127, 255, 90], [127, 3, 0]], dtype=torch.uint8)
+    >>> decide(codes, lns8f3, torch.Size([2, 1]))[0].tolist()
+    [[True], [False]]
+    """
+    m = codes.to(torch.int32) & fmt.max_magnitude
+    (shares,) = tensors_of(codes, _square_shares, fmt)
+    merged = [d for d in range(codes.ndim) if len(shape) == 0 or shape[d] == 1]
+
+    def total(of_codes: torch.Tensor) -> torch.Tensor:
+        wide = of_codes.to(torch.int64)
+        return (wide.sum(merged, keepdim=True) if merged else wide).reshape(shape)
+
+    size = codes.numel() // max(shape.numel(), 1)
+    at_ceiling = total(m == fmt.max_magnitude)
+    wants = (at_ceiling >= 2) & (ceiling.SHARE * at_ceiling > size)
+    fits = total(shares[m]) >= size * ceiling.ONE
+    return wants & fits, wants & ~fits
+
+
+def grow(codes: torch.Tensor, fmt: LNSFormat, grows: torch.Tensor, draw: Draw, *, keep: bool = False) -> torch.Tensor:
+    """The codes where the scales that grow (bool, broadcasts to the codes) have moved down by G, as `ceiling.grow`."""
+    words = words_of(indices(codes.shape, device=codes.device), *draw_keys(draw)[2:])
+    steps = min(grid.doubling(fmt), fmt.max_magnitude)
+    code = codes.to(torch.int32) & ((1 << fmt.bits) - 1)
+    m = code & fmt.max_magnitude
+    sign = code - m
+    (shares,) = tensors_of(codes, _shares, fmt)
+    share = shares[m.clamp(max=steps)]
+    if keep:  # unbiased between the floor and its negative
+        share = 0.5 + 0.5 * share
+    chosen = upper24(words) < (share * _UNIT).to(torch.int32)
+    low = torch.where(chosen, sign + 1, fmt.sign_bit - sign + 1 if keep else 0)
+    moved = torch.where(m > steps, code - steps, low)
+    return as_codes(torch.where(grows & (m > 0), moved, code), fmt)
+
+
+def raised(offsets: torch.Tensor, units: torch.Tensor, fmt: LNSFormat, grows: torch.Tensor) -> list[torch.Tensor]:
+    """log_offsets, and units in terms of their floors, of scales of which some grow."""
+    factors = torch.where(grows.to(units.device), ceiling.factor(fmt), torch.ones_like(units))
+    return [offsets + grows.to(offsets.dtype) * grid.doubling(fmt), units / factors]
+
+
+def follow(
+    codes: torch.Tensor,
+    offsets: torch.Tensor,
+    units: torch.Tensor,
+    fmt: LNSFormat,
+    high: int,
+    draw: Draw,
+    *,
+    keep: bool,
+) -> Followed:
+    """What follows a step in a graph, out of place.
+
+    Args:
+        codes: as the step left them.
+        offsets: int32, on the device of the codes, of as many dimensions.
+        units: float64, in the shape of the offsets, on the CPU.
+        fmt: the format.
+        high: the greatest log_offset for which the graph can decode.
+        draw: its step is a tensor.
+        keep: no code becomes zero.
+    """
+    numbers: Any = fmt.bits, fmt.fraction_bits, fmt.base, high, draw.seed, draw.stream, keep, __version__
+    run = torch.ops.lnsnum.follow_ceiling if torch.compiler.is_dynamo_compiling() else _follow
+    return Followed(*run(codes, offsets, units, draw.step, *numbers))
+
+
+def _follow(
+    codes: torch.Tensor, offsets: torch.Tensor, units: torch.Tensor, step: torch.Tensor, bits: int, fraction_bits: int,
+    base: float, high: int, seed: int, stream: int, keep: bool, version: str,
+) -> list[torch.Tensor]:  # fmt: skip
+    """`follow` with the numbers of the format, which is what an operator takes."""
+    fmt = LNSFormat(bits, fraction_bits, base=base)
+    grows, _ = decide(codes, fmt, offsets.shape)
+    due = (step % ceiling.EVERY == 0).to(codes.device)
+    grows = grows & due & (offsets <= high - grid.doubling(fmt))
+    moved = grow(codes, fmt, grows, Draw(seed, stream, step), keep=keep)
+    return [moved, *raised(offsets, units, fmt, grows), grows.sum().to("cpu")]
+
+
+_OPERATORS = torch.library.Library("lnsnum", "FRAGMENT")
+_OPERATORS.define(
+    "follow_ceiling(Tensor codes, Tensor offsets, Tensor units, Tensor step, int bits, int fraction_bits, float base, "
+    "int high, int seed, int stream, bool keep, str version) -> Tensor[]"
+)
+_OPERATORS.impl("follow_ceiling", _follow, "CompositeImplicitAutograd")
+
+
+def _square_shares(fmt: LNSFormat) -> tuple[NDArray[np.int64]]:
+    return (ceiling.square_shares(fmt),)
+
+
+def _shares(fmt: LNSFormat) -> tuple[NDArray[np.float32]]:
+    return (ceiling.shares(fmt),)

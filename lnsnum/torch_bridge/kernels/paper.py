@@ -1,0 +1,132 @@
+"""The paper's rule on codes: an addition to the logarithm of the weight, whose sign and whose zero stay.
+
+    m  <-  clip(m - round(rate g_hat sign(w) + pull), 1, m_max),
+    rate = lr 2^F / ln(base),   pull = rate weight_decay
+
+All arithmetic is float32, one IEEE operation after the other as written. A step is at most 2^30 codes.
+
+Source: Bernstein et al., Learning compositional functions via multiplicative weight updates, NeurIPS 2020, Algorithm 1;
+decoupled weight decay: Loshchilov, Hutter, ICLR 2019.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lnsnum.kernels.compiling import kernel
+from lnsnum.torch_bridge.kernels.moments import RANDOM_UNIT
+from lnsnum.torch_bridge.kernels.random_words import upper24
+
+NEAREST, LOG, VALUE = 0, 1, 2
+MODES = {"nearest": NEAREST, "stochastic_log": LOG, "stochastic_value": VALUE}
+
+_GREATEST_STEP = np.float32(2.0**30)
+
+
+@kernel
+def move(codes, drive, pull, mode, up, words, leave, greatest, steps, p):  # type: ignore[no-untyped-def]
+    """Move the codes; returns how many moved, are at the ceiling, at the floor and zero, and that no sign changed.
+
+    Args: `drive` is rate g_hat, NaN where the gradient is not finite; `up` the polynomial P of the format, for VALUE;
+    `leave`: zeros with a drive become the
+        smallest magnitude against it; `steps` (int32) and `p` (float32) are memory for what comes between.
+    """
+    if mode == NEAREST:
+        _round_to_nearest(codes, drive, pull, greatest, steps)
+    elif mode == LOG:
+        _round_by_log(codes, drive, pull, greatest, words, steps)
+    else:
+        _round_by_value(codes, drive, pull, greatest, up, words, p, steps)
+    moved, at_ceiling, at_floor, zeros = _move(codes, steps, greatest)
+    left = _leave_zero(codes, drive, greatest) if leave else 0
+    return moved + left, at_ceiling, at_floor + left, zeros - left, 0
+
+
+@kernel
+def _shrink(code, drive, pull, greatest):  # type: ignore[no-untyped-def]
+    """By how many code steps the magnitude is to shrink, as a real number; (its size, its whole part, the rest)."""
+    along = -drive if np.int32(code) > greatest else drive
+    shrink = np.float32(along + pull) if abs(drive) < np.float32(np.inf) else np.float32(0.0)
+    size = min(np.float32(abs(shrink)), _GREATEST_STEP)
+    whole = np.int32(size)
+    return shrink, whole, np.float32(size - np.float32(whole))
+
+
+@kernel
+def _signed(shrink, whole, more):  # type: ignore[no-untyped-def]
+    steps = np.int32(whole + np.int32(more))
+    return steps if shrink > np.float32(0.0) else np.int32(np.int32(0) - steps)
+
+
+@kernel
+def _round_to_nearest(codes, drive, pull, greatest, steps):  # type: ignore[no-untyped-def]
+    """`steps` becomes the whole number of code steps by which each magnitude shrinks (grows, where it is negative)."""
+    one = np.int32(1)
+    for i in range(codes.size):
+        shrink, whole, part = _shrink(codes[i], drive[i], pull, greatest)
+        more = part > np.float32(0.5) or (part == np.float32(0.5) and np.int32(whole & one) == one)
+        steps[i] = _signed(shrink, whole, more)
+
+
+@kernel
+def _round_by_log(codes, drive, pull, greatest, words, steps):  # type: ignore[no-untyped-def]
+    """The same, up with the probability of the fraction."""
+    for i in range(codes.size):
+        shrink, whole, part = _shrink(codes[i], drive[i], pull, greatest)
+        more = upper24(words[i]) < np.int32(part * RANDOM_UNIT)
+        steps[i] = _signed(shrink, whole, more)
+
+
+@kernel
+def _round_by_value(codes, drive, pull, greatest, up, words, p, steps):  # type: ignore[no-untyped-def]
+    """The same, up with the probability p that is unbiased in the value: (b^part - 1) / (b - 1) to grow by a part of a
+    step, to shrink by it 1 - (b^(1 - part) - 1) / (b - 1).
+
+    Coefficient by coefficient over all elements, so that each is a loop of vectors.
+    """
+    one = np.float32(1.0)
+    for i in range(codes.size):
+        p[i] = np.float32(0.0)
+    for k in range(up.size):
+        coefficient = up[up.size - 1 - k]
+        for i in range(codes.size):
+            shrink, whole, part = _shrink(codes[i], drive[i], pull, greatest)
+            f = np.float32(one - part) if shrink > np.float32(0.0) else part
+            p[i] = np.float32(np.float32(p[i] + coefficient) * f)
+    for i in range(codes.size):
+        shrink, whole, part = _shrink(codes[i], drive[i], pull, greatest)
+        share = np.float32(one - p[i]) if shrink > np.float32(0.0) else p[i]
+        share = share if part > np.float32(0.0) else np.float32(0.0)
+        more = upper24(words[i]) < np.int32(share * RANDOM_UNIT)
+        steps[i] = _signed(shrink, whole, more)
+
+
+@kernel
+def _move(codes, steps, greatest):  # type: ignore[no-untyped-def]
+    """m <- clip(m - steps, 1, m_max) where m > 0; returns how many moved, are at the ceiling, the floor, and zero."""
+    zero, one = np.int32(0), np.int32(1)
+    moved, at_ceiling, at_floor, zeros = zero, zero, zero, zero
+    for i in range(codes.size):
+        code = np.int32(codes[i])
+        m = np.int32(code & greatest)
+        by = max(min(steps[i], greatest), np.int32(zero - greatest))
+        new = min(max(np.int32(m - by), one), greatest)
+        new = new if m > zero else m
+        moved = np.int32(moved + np.int32(new != m))
+        at_ceiling = np.int32(at_ceiling + np.int32(new == greatest))
+        at_floor = np.int32(at_floor + np.int32(new == one))
+        zeros = np.int32(zeros + np.int32(code == zero))
+        codes[i] = np.int32(code + np.int32(new - m))
+    return moved, at_ceiling, at_floor, zeros
+
+
+@kernel
+def _leave_zero(codes, drive, greatest):  # type: ignore[no-untyped-def]
+    """Zeros with a drive become the smallest magnitude against it; returns how many did."""
+    left = np.int32(0)
+    for i in range(codes.size):
+        leaves = codes[i] == 0 and abs(drive[i]) > np.float32(0.0)
+        smallest = np.int32(greatest + np.int32(2)) if drive[i] > np.float32(0.0) else np.int32(1)
+        codes[i] = smallest if leaves else np.int32(codes[i])
+        left = np.int32(left + np.int32(leaves))
+    return left

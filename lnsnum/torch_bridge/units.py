@@ -1,0 +1,126 @@
+"""The unit of a weight's steps: its RMS at the optimizer's first step, from the histogram of its codes.
+
+    r  =  sqrt(sum over the codes of (X[m] floor)^2 / n),        unit of a scale  =  r / its floor
+
+One number r for each tensor; in units of each scale's floor it is what kernels take. The histogram holds integers, so r
+is the same in any order and for any sharding of the codes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lnsnum import exact
+from lnsnum.torch_bridge.kernels import ceiling
+from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels.scale import std_of_zeros
+from lnsnum.torch_bridge.weight import LNSWeight
+
+State = dict[str, Any]
+
+
+def unit_state(p: LNSWeight) -> State:
+    """r, the units of the scales and the log_offsets `at` which these hold; of what has no codes yet, 1 and its scale.
+
+    r is in float64; where it leaves that range, at the far ends of log_offset, kappa is 0 or 1 and the units still
+    hold, for they come from the histogram and differences of log_offset alone.
+    """
+    offsets = _offsets(p)
+    shape = offsets.shape
+    flat = offsets.reshape(-1).to("cpu", torch.int64).numpy()
+    histogram = None if p.is_meta else histograms_of(p)
+    top = int(flat.max()) if flat.size else 0
+    down = _powers(p, flat - top)  # floors in units of the greatest floor
+    if histogram is None:
+        units = np.ones(flat.size)
+    else:
+        own = ceiling.root_mean_squares(histogram, p.fmt) * down
+        sizes = histogram.sum(1)
+        mean = math.fsum(own * own * sizes) / max(int(sizes.sum()), 1)
+        units = math.sqrt(mean) / down if mean > 0.0 else std_of_zeros(p.shape) / ceiling.floors(flat, p.fmt)
+    floor = exact.nearest_float64(p.fmt.base, 1 - p.fmt.bias + top, p.fmt.fraction_bits)
+    r = float(units[int(flat.argmax())]) * floor if flat.size else 1.0
+    return {
+        "r": torch.tensor(r, dtype=torch.float64),
+        "units": torch.from_numpy(np.minimum(units, 1e30)).reshape(shape),
+        "at": torch.from_numpy(flat.astype(np.int32)).reshape(shape),
+    }
+
+
+def refresh_units(p: LNSWeight, state: State) -> None:
+    """The units at the log_offsets of now, which may have been changed: the weight was rescaled, or its scales grew."""
+    at, offsets = state["at"], _offsets(p)
+    if torch.compiler.is_compiling():
+        _refresh_in_graph(p, state, offsets.to(at.device))
+        return
+    if at.shape == offsets.shape and torch.equal(at, offsets.to(at.device, at.dtype)):
+        return
+    now = offsets.reshape(-1).to("cpu", torch.int64).numpy()
+    r_at, unit = at.reshape(-1)[:1].long(), float(state["units"].reshape(-1)[0])
+    state["units"] = torch.from_numpy(np.minimum(unit * _powers(p, int(r_at[0]) - now), 1e30)).reshape(offsets.shape)
+    state["at"] = offsets.detach().to("cpu", torch.int32).clone()
+
+
+def _refresh_in_graph(p: LNSWeight, state: State, offsets: torch.Tensor) -> None:
+    """The same in tensor operations, in place. What was rescaled gets its powers from the device's library, and is
+    right but for the last bits of float64."""
+    if state["at"].shape != offsets.shape:
+        raise ValueError(
+            "the state is of a weight whose log_offset was no tensor: call optimizer.make_state(for_graph=True) before "
+            "the step is compiled"
+        )
+    down = (state["at"] - offsets).to(torch.float64)
+    powers = torch.exp2(down * (math.log2(p.fmt.base) / (1 << p.fmt.fraction_bits)))
+    units = torch.where(down == 0, state["units"], (state["units"] * powers).clamp(max=1e30))
+    state["units"].copy_(units)
+    state["at"].copy_(offsets)
+
+
+def per_scale(values: torch.Tensor, p: LNSWeight) -> torch.Tensor:
+    """Values of the scales, shaped as the log_offsets, one for each block of `blocks_of`."""
+    first, last = _varying(p)
+    if first == last:
+        return values.reshape(-1)
+    shape = [1] * first + list(p.shape[first:last]) + [1] * (p.ndim - last)
+    return values.expand(shape).reshape(-1).contiguous()
+
+
+def blocks_of(p: LNSWeight) -> ceiling.Blocks:
+    """Where the codes of each scale are, by their logical index."""
+    first, last = _varying(p)
+    return ceiling.Blocks(math.prod(p.shape[first:last]), math.prod(p.shape[last:]))
+
+
+def histograms_of(p: LNSWeight) -> NDArray[np.int64]:
+    """How many codes of each scale have each magnitude, in the order of the log_offsets."""
+    codes = bridge.as_numpy(p.codes.detach().cpu().contiguous(), p.fmt.dtype)
+    counted = ceiling.histograms(codes, p.fmt, blocks_of(p))
+    first, last = _varying(p)
+    if first == last:
+        return counted
+    blocks = counted.reshape(*p.shape[first:last], -1)
+    offsets = _offsets(p)
+    merged = tuple(d - first for d in range(first, last) if offsets.shape[d] == 1)  # one scale along them
+    return blocks.sum(merged, keepdims=True).reshape(offsets.numel(), -1)  # type: ignore[no-any-return]
+
+
+def _offsets(p: LNSWeight) -> torch.Tensor:
+    scale = p.scale
+    return torch.tensor(scale.low, dtype=torch.int32) if scale.offsets is None else scale.offsets
+
+
+def _varying(p: LNSWeight) -> tuple[int, int]:
+    """The dimensions, from the first to before the last, between which log_offsets differ; equal where none does."""
+    offsets = _offsets(p)
+    varying = [d for d in range(offsets.ndim) if offsets.shape[d] > 1]
+    return (varying[0], varying[-1] + 1) if varying else (p.ndim, p.ndim)
+
+
+def _powers(p: LNSWeight, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """base^(steps / 2^F), each to the nearest float64."""
+    return np.array([exact.nearest_float64(p.fmt.base, int(n), p.fmt.fraction_bits) for n in steps.tolist()])
