@@ -214,7 +214,9 @@ def loaded(value, **arguments):
 
 @pytest.mark.parametrize("weights_only", [True, False])
 @pytest.mark.parametrize(
-    "map_location", [None, "cpu", torch.device("cpu"), {"cpu": "cpu"}, lambda storage, place: storage], ids=str
+    "map_location",
+    [None, "cpu", torch.device("cpu"), {"cpu": "cpu"}, lambda storage, place: storage],
+    ids=["none", "name", "device", "mapping", "function"],
 )
 @pytest.mark.parametrize("log_offset", [-40, torch.arange(6)[:, None]], ids=["whole", "channels"])
 def test_a_state_is_loaded_wherever_it_is_to_go(map_location, weights_only, log_offset):
