@@ -51,7 +51,7 @@ class Span:
     """How far above the greatest log_offset `high` was put, for graphs, whose tables must not change; 0 without one."""
 
     def set(self, low: int, high: int) -> None:
-        """Another scale, of which nothing has been told yet; where graphs have room, its bounds stay while they hold."""
+        """Another scale, of which nothing has been told yet; where graphs have room, bounds that hold stay."""
         if self.room and self.low <= low and high <= self.high:
             low, high = self.low, self.high
         elif self.room:
