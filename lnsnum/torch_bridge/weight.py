@@ -23,7 +23,7 @@ from torch.utils.hooks import warn_if_has_hooks
 
 import lnsnum
 from lnsnum.encoding import fit_log_offset
-from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow, check_log_offset
+from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow
 from lnsnum.kernels.codes import check_format
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge.carrying import Belongings, belongings, hand_over
@@ -445,8 +445,8 @@ class LNSWeight(FloatDoors):
     def __reduce_ex__(self, protocol: Any) -> Any:
         """By `_rebuild`, from codes that torch stores as any tensor; hooks stay behind, as torch warns."""
         warn_if_has_hooks(self)
-        span = [self._span.low, self._span.high, self._span.changes]
-        parts = self.codes, self.fmt, span, self._offsets, self.dtype, self._taken_at
+        offsets = self.scale.offsets  # refused here where they are stale, rather than where they are loaded
+        parts = self.codes, self.fmt, self._span.numbers, offsets, self.dtype, self._taken_at
         is_parameter = isinstance(self, torch.nn.Parameter)
         return _rebuild, (*parts, self.requires_grad, is_parameter, belongings(self).attributes)
 
@@ -515,7 +515,7 @@ def _wrap(
 def _rebuild(
     codes: torch.Tensor,
     fmt: LNSFormat,
-    span: list[int],
+    numbers: list[int],
     offsets: torch.Tensor | None,
     dtype: torch.dtype,
     taken_at: int | None,
@@ -525,14 +525,14 @@ def _rebuild(
 ) -> LNSWeight:
     """The weight of a pickle: whatever it holds, the kernels get codes of the format, as from every other door."""
     LNSWeight(codes, fmt, 0, dtype)
-    low, high = (check_log_offset(number) for number in span[:2])
+    span = Span.on(numbers)
     if offsets is not None and is_real(offsets) and not offsets.is_shared():  # another process may have changed those
         own = check_offset(offsets, codes.shape)
-        if own.low < low or own.high > high:
+        if own.low < span.low or own.high > span.high:
             raise ValueError(
-                f"log_offsets {own.low} to {own.high} are outside of the range told of them, {low} to {high}"
+                f"log_offsets {own.low} to {own.high} are outside of the range told of them, {span.low} to {span.high}"
             )
-    weight = _wrap(codes, fmt, Span(low, high, span[2]), offsets, dtype, taken_at)
+    weight = _wrap(codes, fmt, span, offsets, dtype, taken_at)
     if is_parameter:
         weight = torch.nn.Parameter(weight, requires_grad)  # type: ignore[assignment]
     hand_over(Belongings(attributes, None, None), weight)

@@ -278,8 +278,7 @@ def _reads(kind: type, written: list[Weight], args: tuple[Any, ...], kwargs: dic
     """Whether what is written to stands among the arguments a second time, as itself or as a view."""
     found: list[Weight] = []
     _map(kind, found.append, (args, kwargs))
-    spans = [weight._span for weight in found]
-    return any(sum(span is weight._span for span in spans) > 1 for weight in written)
+    return any(sum(one._span.is_that_of(weight._span) for one in found) > 1 for weight in written)
 
 
 @lru_cache(maxsize=1024)

@@ -319,7 +319,7 @@ def different(model: nn.Module, what: str) -> None:
         if what == "a code":
             model[2].weight.codes[1, 2] ^= 1
         elif what == "a scale":
-            model[2].weight._set_span(model[2].weight.log_offset - 1, model[2].weight.log_offset - 1)
+            model[2].weight._span.set(model[2].weight.log_offset - 1, model[2].weight.log_offset - 1)
         elif what == "a channel's scale":
             model[2].weight.scale.offsets[1] += 1
         elif what == "a format":

@@ -89,18 +89,71 @@ def test_a_file_is_mapped_into_memory(tmp_path, per_channel):
     assert torch.equal(fresh["0.weight"].codes, model[0].weight.codes)
 
 
-def test_shared_parts_stay_shared_in_a_file():
-    weight = a_weight()
+LOADED = {
+    "weights_only": lambda state: torch.load(saved(state), weights_only=True),
+    "torch.save": lambda state: torch.load(saved(state), weights_only=False),
+    "pickle": lambda state: pickle.loads(pickle.dumps(state)),
+}
+
+
+def saved(state):
     file = io.BytesIO()
-    torch.save({"whole": weight, "row": weight[2], "turned": weight.t()}, file)
+    torch.save(state, file)
     file.seek(0)
-    loaded = torch.load(file)
+    return file
+
+
+@pytest.mark.parametrize("way", ["weights_only", "torch.save"])
+def test_shared_parts_stay_shared_in_a_file(way):
+    weight = a_weight()
+    loaded = LOADED[way]({"whole": weight, "row": weight[2], "turned": weight.t()})
     assert torch.equal(loaded["row"].to_float(), weight[2].to_float())
     loaded["whole"].rescale_(-20)
     assert loaded["row"].log_offset == loaded["turned"].log_offset == -20
     assert torch.equal(loaded["row"].to_float(), loaded["whole"].to_float()[2])
     with pytest.raises(RuntimeError, match="rescale_ of a part"):
         loaded["row"].rescale_(3)
+
+
+@pytest.mark.parametrize("way", LOADED)
+def test_the_scale_is_loaded_as_it_was(way):
+    """With what graphs need, and what tells that a view's copied offsets are stale; a copy has its own."""
+    for_graphs, channels = a_weight(), a_weight(log_offset=torch.arange(6)[:, None])
+    for_graphs.scale_for_graph_(2)
+    merged = channels.view(5, 6)
+    loaded = LOADED[way]({"graphs": for_graphs, "channels": channels, "merged": merged})
+    assert loaded["graphs"].log_offset == for_graphs.log_offset
+    assert loaded["graphs"].scale[:2] == for_graphs.scale[:2]
+    assert torch.equal(loaded["channels"].log_offset, channels.log_offset)
+    assert torch.equal(loaded["merged"].to_float(), merged.to_float())
+    loaded["channels"].rescale_(torch.arange(1, 7)[:, None])
+    with pytest.raises(RuntimeError, match="this view merged channels"):
+        _ = loaded["merged"].scale
+    with pytest.raises(RuntimeError, match="this view merged channels"):
+        LOADED[way](loaded["merged"])
+    loaded["graphs"].rescale_(5)
+    assert for_graphs.log_offset == a_weight().log_offset
+
+
+@pytest.mark.parametrize(
+    ("scale", "error"),
+    [
+        (None, "is a list of four integers, not None"),
+        ([], "is a list of four integers"),
+        ([0, 0, 0], "it was written by another version"),
+        ([0, 0.0, 0, 0], "is a list of four integers"),
+        ([0, 0, True, 0], "is a list of four integers"),
+        ([1, 0, 0, 0], r"\[1, 0, 0, 0\] is no scale of a pickled LNSWeight"),
+        ([0, 0, -1, 0], "is no scale of a pickled LNSWeight"),
+        ([0, 0, 0, -1], "is no scale of a pickled LNSWeight"),
+        ([0, 1 << 40, 0, 0], "log_offset"),
+    ],
+    ids=str,
+)
+def test_a_pickle_cannot_bring_a_scale_that_is_none(scale, error):
+    rebuild, (codes, fmt, _, *rest) = a_weight().__reduce_ex__(2)
+    with pytest.raises(ValueError, match=error):
+        rebuild(codes, fmt, scale, *rest)
 
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])

@@ -9,8 +9,7 @@ RMS: they get the scale of the numbers that could stand there, of `std_of_zeros`
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -36,19 +35,65 @@ class Scale(NamedTuple):
     """int32, of as many dimensions as the codes, to which it broadcasts: one log_offset for each channel."""
 
 
-@dataclass
 class Span:
-    """What all aliases of the same codes share: the least and the greatest log_offset."""
+    """What all aliases of the same codes share: the least and the greatest log_offset.
 
-    low: int
-    high: int
-    changes: int = 0
-    """How often they changed, which makes copies of the channels' offsets stale."""
-    warned: bool = False
-    """Whether a write that does not fit has been told of since."""
+    Its numbers are those of one list, which is what is pickled: what shared it shares it again where it is loaded, and
+    a list of integers is known to every reader of pickles.
 
-    room: int = 0
-    """How far above the greatest log_offset `high` was put, for graphs, whose tables must not change; 0 without one."""
+    Attributes:
+        numbers: that list: low, high, changes, room.
+        warned: whether a write that does not fit has been told of since the last change.
+    """
+
+    def __init__(self, low: int, high: int, *, room: int = 0) -> None:
+        self.numbers = [low, high, 0, room]
+        self.warned = False
+
+    @classmethod
+    def on(cls, numbers: Any) -> Span:
+        """That of a pickle, on the very list that it holds.
+
+        Raises:
+            TypeError, ValueError: where it holds something else, or bounds that are none.
+        """
+        if not isinstance(numbers, list) or len(numbers) != 4 or not all(type(number) is int for number in numbers):
+            raise ValueError(
+                f"the scale of a pickled LNSWeight is a list of four integers, not {numbers!r:.60}: it was written by "
+                "another version, or is damaged"
+            )
+        low, high = (check_log_offset(number) for number in numbers[:2])
+        if low > high or min(numbers[2:]) < 0:
+            raise ValueError(
+                f"{numbers} is no scale of a pickled LNSWeight: low to high, and changes and room of 0 or more"
+            )
+        span = cls(low, high)
+        span.numbers = numbers
+        return span
+
+    @property
+    def low(self) -> int:
+        """The least log_offset."""
+        return self.numbers[0]
+
+    @property
+    def high(self) -> int:
+        """The greatest."""
+        return self.numbers[1]
+
+    @property
+    def changes(self) -> int:
+        """How often they changed, which makes copies of the channels' offsets stale."""
+        return self.numbers[2]
+
+    @property
+    def room(self) -> int:
+        """How far above the greatest log_offset `high` was put, for graphs, whose tables must not change; or 0."""
+        return self.numbers[3]
+
+    def is_that_of(self, other: Span) -> bool:
+        """Whether both are of the same codes, loaded or copied as they may be."""
+        return self.numbers is other.numbers
 
     def set(self, low: int, high: int) -> None:
         """Another scale, of which nothing has been told yet; where graphs have room, bounds that hold stay."""
@@ -56,11 +101,15 @@ class Span:
             low, high = self.low, self.high
         elif self.room:
             high = min(high + self.room, MAX_LOG_OFFSET)
-        self.low, self.high, self.changes, self.warned = low, high, self.changes + 1, False
+        self._change(low, high, self.room)
 
     def make_room(self, low: int, high: int, room: int) -> None:
         """Bounds of a scale that a graph can raise by `room`."""
-        self.low, self.high, self.changes, self.room = low, min(high + room, MAX_LOG_OFFSET), self.changes + 1, room
+        self._change(low, min(high + room, MAX_LOG_OFFSET), room)
+
+    def _change(self, low: int, high: int, room: int) -> None:
+        self.numbers[:] = low, high, self.changes + 1, room
+        self.warned = False
 
 
 def check_offset(log_offset: object, shape: torch.Size) -> Scale:
