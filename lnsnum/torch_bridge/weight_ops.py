@@ -3,7 +3,7 @@
     a view or a copy of elements      the same one of the codes
     another float type or device      the codes stay what they are
     shapes only (zeros_like, ...)     a plain tensor, nothing is decoded
-    memory for a copy (empty_like)    a weight of zeros, at the same scale
+    memory for a copy (empty_like)    a weight of zeros, at the same scale; new_empty is that on a named device alone
     a write                           decode, run, encode again, rounded stochastically (`lnsnum.torch_bridge.writing`)
     a collective, a change of memory  refused
     anything else                     decode the weights, run, let the floats go
@@ -180,8 +180,12 @@ def _empty_like(func: Any, weight: Weight, *, dtype: torch.dtype | None = None, 
 
 
 def _new_empty(func: Any, weight: Weight, size: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """The same, where the shape is the weight's; `new_empty_strided` gives the strides too."""
-    if tuple(size) != tuple(weight.shape):
+    """Memory to compute in is plain: `nn.init.orthogonal_` draws into it, and decomposes what must not be rounded.
+
+    But memory of the weight's shape on a device that is named is for a copy, as of asynchronous checkpoints: a weight
+    of zeros, as of empty_like. `new_empty_strided` gives the strides too.
+    """
+    if kwargs.get("device") is None or tuple(size) != tuple(weight.shape):
         return _plain_like(func, weight, size, *args, **kwargs)
     dtype = kwargs.pop("dtype", None)
     if dtype is not None and dtype not in FLOAT_NAMES:

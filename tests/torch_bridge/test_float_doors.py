@@ -159,10 +159,10 @@ def test_bytes_are_those_of_the_codes(fmt):
         torch.empty_like,
         lambda w: torch.empty_like(w, memory_format=torch.contiguous_format),
         lambda w: torch.empty_like(w, device="cpu", requires_grad=True).detach(),
-        lambda w: w.new_empty(w.shape),
-        lambda w: w.new_empty(*w.shape),
+        lambda w: w.new_empty(w.shape, device="cpu"),
+        lambda w: w.new_empty(*w.shape, device="cpu"),
         lambda w: w.new_empty(w.shape, device="cpu", dtype=w.dtype),
-        lambda w: w.new_empty_strided(w.shape, w.stride()),
+        lambda w: w.new_empty_strided(w.shape, w.stride(), device="cpu"),
     ],
 )
 def test_memory_for_a_copy_is_a_weight_of_zeros_and_takes_the_codes(twin, log_offset):
@@ -182,11 +182,15 @@ def test_memory_for_a_copy_is_a_weight_of_zeros_and_takes_the_codes(twin, log_of
 def test_other_memory_is_plain():
     weight = a_weight()
     for made in (
+        weight.new_empty(weight.shape),
+        weight.new_empty(weight.shape, dtype=torch.float64),
+        weight.new_empty_strided(weight.shape, weight.stride()),
         weight.new_empty((5, 6)),
+        weight.new_empty((5, 6), device="cpu"),
         weight.new_empty(()),
         weight.new_empty_strided((2, 3), (3, 1)),
         torch.empty_like(weight, dtype=torch.uint8),
-        weight.new_empty((6, 5), dtype=torch.int64),
+        weight.new_empty((6, 5), dtype=torch.int64, device="cpu"),
     ):
         assert type(made) is torch.Tensor
     assert torch.empty_like(weight, dtype=torch.float64).dtype == torch.float64
