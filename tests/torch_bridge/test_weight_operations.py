@@ -253,11 +253,13 @@ def is_next_to(weight: LNSWeight, floats: torch.Tensor) -> bool:
     offsets = weight.log_offset
     offsets = offsets.numpy() if isinstance(offsets, torch.Tensor) else offsets
     codes, x = weight.codes.contiguous().numpy(), floats.detach().contiguous().numpy()
-    is_dust = np.abs(x) < 1e-12 * np.abs(x).max(initial=0.0)  # of LAPACK's, whose sign depends on the memory it got
+    speck = 1e-12 * np.abs(x).max(initial=0.0)
+    is_dust = np.abs(x) < speck  # of LAPACK's: its sign, and whether it is zero, depend on the memory that it got
+    specks = (-speck, speck) if x[is_dust].any() else ()  # zeros among nothing but zeros are to stay what they are
     near = [
         lnsnum.encode(numbers, lns8f5, rounding=side, log_offset=offsets)
         for side in ("down", "up", "nearest")
-        for numbers in (x, np.where(is_dust, -x, x))
+        for numbers in (x, *(np.where(is_dust, other, x) for other in (-x, *specks)))
     ]
     return weight.shape == floats.shape and bool(np.any([codes == c for c in near], axis=0).all())
 

@@ -378,7 +378,7 @@ KEEPING = {
     "into a part": lambda w: w[1].copy_(LNSWeight(torch.full((5,), 90).byte(), lns8f5, 300)),
     "set item": lambda w: w.__setitem__((slice(1, 3), 2), 1e20),
     "init of a part": lambda w: nn.init.normal_(w[:2], std=1e8),
-    "data of a part": lambda w: setattr(w[1:], "data", torch.full((5, 5), 1e9)),
+    "data of a part": lambda w: setattr(w[1:], "data", torch.full((5, 5), 1e9, dtype=w.dtype)),
     "out= of a part": lambda w: torch.mul(torch.ones(5, dtype=torch.float64), 1e9, out=w[1]),
     "out= of itself": lambda w: torch.mul(w, 1e9, out=w),
     "out= of its own view": lambda w: torch.mul(w.view(6, 5), 1e9, out=w),
