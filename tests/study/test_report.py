@@ -420,7 +420,7 @@ def test_ablations(tmp_path):
     del runs["up", paper(zeros="leave"), 0]
     [table] = tables_of(tmp_path, runs, "ablations")
     lines = texts(table)
-    assert lines["default"] == {"up": "99.00", "down": "3.000"}
+    assert lines["paper's rule"] == {"up": "99.00", "down": "3.000"}
     assert lines["rounding nearest"] == {"up": "-0.50", "down": "+0.500"}  # the intervals are ± 2.78 * 0.816
     assert lines["momentum 0.9"] == {"up": "+0.00", "down": "-10.000*"}
     assert lines["p_scale 6"]["up"] == "diverged"
@@ -515,8 +515,8 @@ def test_tables_and_problems_are_chosen(run):
 
 
 def test_problems_with_no_run_of_a_part_are_left_out(run):
-    """The default's first seeds belong to all parts: they begin none but the one that has a run of its own."""
-    only_bits = {("up", paper("lns4f1"), 0): 90.0, ("up", LNS, 0): 98.0}
+    """The paper's rule's first seeds belong to all parts: they begin none but the one that has a run of its own."""
+    only_bits = {("up", paper("lns4f1"), 0): 90.0, ("up", paper(), 0): 98.0}
     code, out, _ = run(only_bits, "--json")
     assert code == 0
     assert [table["table"] for table in json.loads(out)["tables"]] == ["bits", "memory", "budget"]

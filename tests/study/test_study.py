@@ -287,8 +287,13 @@ def test_a_run_in_words():
 def test_rows_and_rates_are_what_a_problem_has():
     toy, gan, long = ToyProblem(), problems.PROBLEMS["gan"], problems.PROBLEMS["cifar10-resnet"]
     assert plan.rows_of(toy) == list(plan.ROWS)
-    assert [row.inertia for row in plan.rows_of(gan)] == [0.0] * 6  # as the authors of the paper have it there
-    assert [row.label for row in plan.rows_of(long)] == ["lns8f5 madam", "float32 sgd", "float32 adam"]
+    assert [row.inertia for row in plan.rows_of(gan)] == [0.0] * 7  # as the authors of the paper have it there
+    assert [row.label for row in plan.rows_of(long)] == [
+        "lns8f5 madam",
+        "lns8f5 madam (paper)",
+        "float32 sgd",
+        "float32 adam",
+    ]
     assert plan.row_rates(plan.ROWS[0], long) == [0.0001, 0.001, 0.01, 0.05, 0.1, 1.0]
     assert plan.row_rates(plan.ROWS[-1], toy) == [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
     assert plan.ladder_runs(long) == [(0.01, "constant")]
@@ -457,7 +462,7 @@ def test_an_estimate_from_the_journal():
         return replace(RECORD, recipe=recipe, seconds=seconds, score=score, failure=failure)
 
     records = [
-        done(Recipe(), 1.5), done(Recipe("lns8f3"), 2.5), done(Recipe("lns8f3", lr=1.0), 1.0, None),
+        done(plan.paper(), 1.5), done(plan.paper("lns8f3"), 2.5), done(plan.paper("lns8f3", lr=1.0), 1.0, None),
         done(Recipe("float32", "sgd", lr=0.1), 4.0), done(Recipe("float32", "sgd", lr=1.0), 0.5, None),
         replace(RECORD, problem="other", seconds=1000.0),
     ]  # fmt: skip
@@ -470,7 +475,7 @@ def test_an_estimate_from_the_journal():
     assert first[:5] == ("without-tuning", "toy", 30, len(foreseen), 5)
     assert first.seconds == pytest.approx(seconds)
     assert second == ("ablations", "toy", 30, 36, 1, pytest.approx(70.0))
-    shared = 2  # the default recipe with seeds 1 and 2
+    shared = 2  # the paper's rule with seeds 1 and 2
     assert found[1:] == (len(foreseen) + 36 - 3, 5, pytest.approx(seconds + 70 - 2.0 * shared))
 
 

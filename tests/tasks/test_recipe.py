@@ -36,7 +36,7 @@ BAD = {
     "rule": ({"rule": "sgd"}, "rule='sgd' is none of 'hypentropy', 'paper'"),
     "ceiling": ({"ceiling": "open"}, "ceiling='open' is none of 'follow', 'fixed'"),
     "rounding of the paper's": ({"rounding": "nearest"}, "rounding='nearest' is for rule='paper'"),
-    "zeros of the paper's": ({"zeros": "leave"}, "zero='leave' is not for rule='hypentropy'"),
+    "zeros of the paper's": ({"zeros": "leave"}, "zeros='leave' is for rule='paper'"),
     "second moment": ({"second_moment": "lns4"}, "second_moment='lns4' is none of "),
 }
 

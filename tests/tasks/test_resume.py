@@ -82,7 +82,8 @@ def check_same(first, second):
 RECIPES = [
     Recipe(),
     Recipe(momentum=0.5, schedule="cosine"),
-    Recipe("lns8f3", second_moment="float32", parameters="matrices", zeros="leave"),
+    Recipe("lns8f3", second_moment="float32", parameters="matrices"),
+    Recipe("lns8f3", second_moment="float32", parameters="matrices", rule="paper", zeros="leave"),
     Recipe("float32"),
     Recipe("lns16f10", "adam"),
     Recipe("float32", "sgd", schedule="constant"),
