@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from lnsnum.files.atomic import shown
+from lnsnum.files.system_errors import is_sentence
 from lnsnum.tasks import TaskError
 
 _WORDS = {
@@ -68,7 +69,7 @@ def in_words(error: OSError | ImportError | MemoryError | RecursionError) -> str
 
 
 def _of_file(error: OSError) -> str:
-    if error.errno is None:
+    if error.errno is None or is_sentence(error):
         return str(error)
     what = _WORDS.get(error.errno) or error.strerror or os.strerror(error.errno)
     named = [shown(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]

@@ -48,7 +48,7 @@ DEFAULT_LR = 0.05
 
 @dataclass(frozen=True)
 class StepReport:
-    """What the last step did to the LNS weights."""
+    """What the last step did to the LNS weights: where it left the codes, before scales grew in it."""
 
     weights: int
     moved: float
@@ -355,7 +355,7 @@ class Madam(Optimizer):
         Raises:
             ValueError: where the state is of other parameters than these; nothing is loaded then.
         """
-        if not {"state", "param_groups"} <= state_dict.keys():
+        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= state_dict.keys():
             raise ValueError("this is no optimizer's state: it has no 'state' and 'param_groups'")
         for group in state_dict["param_groups"]:
             lacking = sorted(_HYPERPARAMETERS - group.keys())
@@ -490,6 +490,10 @@ def _check_gradient(p: torch.Tensor, group: dict[str, Any], state: dict[str, Any
             raise FloatingPointError(f"{bad} elements of a gradient of shape {tuple(p.shape)} are NaN or infinite")
 
 
+_NUMBERS_OF_STATE = (CODE_STATE | FLOAT_STATE) - {"second_moment", "stream"}
+_SHAPES_OF_STATE = {"counts": (COUNTS,)}
+
+
 def _check_state(place: int, p: torch.Tensor, state: dict[str, Any]) -> None:
     is_codes = isinstance(p, LNSWeight)
     moment, own = state.get("second_moment"), "an LNSWeight" if is_codes else "a float parameter"
@@ -500,8 +504,18 @@ def _check_state(place: int, p: torch.Tensor, state: dict[str, Any]) -> None:
     lacking = sorted((CODE_STATE if is_codes else FLOAT_STATE) - state.keys())
     if lacking:
         raise ValueError(f"the state of parameter {place} lacks {lacking[0]!r}")
+    for name in sorted(_NUMBERS_OF_STATE & state.keys()):
+        value, shape = state[name], _SHAPES_OF_STATE.get(name, ())
+        if not isinstance(value, torch.Tensor) or (name not in ("units", "at") and value.shape != shape):
+            raise ValueError(f"the state of parameter {place} has a {name!r} that no step of Madam left there")
+    if is_codes and (type(state["stream"]) is not int or state["units"].shape != state["at"].shape):
+        raise ValueError(f"the state of parameter {place} has a 'stream' or 'units' that no step of Madam left there")
     momentum = state.get("momentum", moment)
-    if momentum.shape != p.shape or (is_codes and "momentum" in state and momentum.dtype != torch.uint8):
+    if (
+        not isinstance(momentum, torch.Tensor)
+        or momentum.shape != p.shape
+        or (is_codes and "momentum" in state and momentum.dtype != torch.uint8)
+    ):
         raise ValueError(f"the state of parameter {place} has a momentum that is not that of such a parameter")
     allowed = (torch.uint8, torch.float32) if is_codes else (torch.float32, torch.float64)
     if moment.dtype not in allowed:

@@ -119,10 +119,9 @@ def convert_model(
             values are exact in the format and another keeps them so. Or a mapping from name patterns, as of formats;
             3 where none matches.
         zeros: "keep" keeps them: they learn like other weights, and nothing but zeros get the scale of numbers
-        re-drawn.
-            Madam's rule="paper" cannot move them: for it "redraw" takes normally distributed numbers instead, of
-            standard deviation `zero_std` or less: the parameter's own RMS, if that is not 0, and 1 / sqrt(fan_in) for
-            matrices of nothing but zeros. The padding row of an embedding is always kept.
+            re-drawn. Madam's rule="paper" cannot move them: for it "redraw" takes normally distributed numbers
+            instead, of standard deviation `zero_std` or less: the parameter's own RMS, if that is not 0, and
+            1 / sqrt(fan_in) for matrices of nothing but zeros. The padding row of an embedding is always kept.
         zero_std: see `zeros`.
         seed: of the numbers re-drawn.
 

@@ -228,8 +228,11 @@ def _memory(tensor: torch.Tensor) -> NDArray[Any]:
 
 
 def _follow_ceiling(p: LNSWeight, state: State, group: dict[str, Any], choices: Choices) -> tuple[Any, bool]:
-    """Let the scales grow at whose ceiling too many codes are; (how many did, whether one could not)."""
-    if int(state["step"]) % ceiling.EVERY:
+    """Let the scales grow at whose ceiling too many codes are; (how many did, whether one could not).
+
+    Codes in shared memory keep their one scale, since the other processes would not learn of another.
+    """
+    if int(state["step"]) % ceiling.EVERY or not p.may_set_scale_of_all():
         return 0, False
     growing = ceiling.decide(histograms_of(p), p.fmt)
     if growing.grows.any():

@@ -84,7 +84,7 @@ def _refresh_in_graph(p: LNSWeight, state: State, offsets: torch.Tensor) -> None
 def per_scale(values: torch.Tensor, p: LNSWeight) -> torch.Tensor:
     """Values of the scales, shaped as the log_offsets, one for each block of `blocks_of`."""
     first, last = _varying(p)
-    if first == last:
+    if first == last or not p.numel():
         return values.reshape(-1)
     shape = [1] * first + list(p.shape[first:last]) + [1] * (p.ndim - last)
     return values.expand(shape).reshape(-1).contiguous()
@@ -98,6 +98,8 @@ def blocks_of(p: LNSWeight) -> ceiling.Blocks:
 
 def histograms_of(p: LNSWeight) -> NDArray[np.int64]:
     """How many codes of each scale have each magnitude, in the order of the log_offsets."""
+    if not p.numel():
+        return np.zeros((_offsets(p).numel(), p.fmt.max_magnitude + 1), np.int64)
     codes = bridge.as_numpy(p.codes.detach().cpu().contiguous(), p.fmt.dtype)
     counted = ceiling.histograms(codes, p.fmt, blocks_of(p))
     first, last = _varying(p)

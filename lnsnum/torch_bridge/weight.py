@@ -248,13 +248,14 @@ class LNSWeight(FloatDoors):
         return _wrap(codes, self.fmt, span, offsets, dtype or self.dtype)
 
     def take_scale(self, source: LNSWeight) -> bool:
-        """Take another weight's log_offset; False where only a part of a weight is here, and they differ.
+        """Take another weight's log_offset; False where only a part of a weight is here, or codes of other processes
+        that would not learn of it, and they differ.
 
         Raises:
             ValueError: where the other has one for each channel, and there is one here (or of another shape).
         """
         own, other = self.scale, source.scale
-        if not self.is_whole():
+        if not self.is_whole() or self._is_kept_by_processes():
             if own.offsets is None or other.offsets is None:
                 return own.offsets is other.offsets and own.low == other.low
             return torch.equal(own.offsets, other.offsets)
@@ -294,7 +295,8 @@ class LNSWeight(FloatDoors):
             m  <-  clip(m + old log_offset - new log_offset, 1, m_max)        where m > 0
 
         An addition of integers: exact but for what saturates at either end. Beside this, a weight's scale changes when
-        all of it is written anew (`copy_`, `normal_`, `fill_`), or multiplied by a number.
+        all of it is written anew (`copy_`, `normal_`, `fill_`) or multiplied by a number, and when Madam raises a
+        ceiling.
 
         Args:
             log_offset: the new scale, an integer or as many as there are. By default the least at which the greatest
@@ -303,13 +305,19 @@ class LNSWeight(FloatDoors):
 
         Raises:
             TypeError, ValueError: for a log_offset of another kind or shape than the weight's.
-            RuntimeError: of a view of a part of a weight, whose other elements have the same scale.
+            RuntimeError: of a view of a part of a weight, whose other elements have the same scale, and of codes in
+                shared memory, whose other processes have it.
         """
         if not 0.0 < p_scale < math.inf:
             raise ValueError(f"p_scale={p_scale} is out of range: finite and greater than 0")
         if not self.is_whole():
             raise RuntimeError(
                 "rescale_ of a part of a weight would leave the rest at another scale: rescale the whole"
+            )
+        if self._is_kept_by_processes():
+            raise RuntimeError(
+                "rescale_ of codes in shared memory would leave other processes at the old scale: rescale before "
+                "share_memory_()"
             )
         old = self.scale
         if log_offset is None:

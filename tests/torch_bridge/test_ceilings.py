@@ -160,6 +160,20 @@ def test_each_channel_has_its_own_ceiling():
     torch.testing.assert_close(units, r / floor, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_codes_in_shared_memory_keep_a_scale_that_the_others_would_not_learn_of(per_channel):
+    """Another process has the codes and a log_offset of its own; those of channels are shared, and grow."""
+    p = weight([[127] * 100], log_offset=torch.tensor([[0]], dtype=torch.int32) if per_channel else 0)
+    p.share_memory_()
+    other = LNSWeight(p.codes, p.fmt, 0)  # what a process keeps that has the same memory
+    optimizer = Madam([p], lr=0.3)
+    for _ in range(40):
+        p.grad = -torch.ones(1, 100)
+        optimizer.step()
+    assert (int(p.log_offset) > 0) == per_channel
+    assert torch.equal(p.to_float(), other.to_float()) != per_channel
+
+
 def test_views_learn_of_a_scale_that_grew():
     p = weight([127] * 10 + [100] * 90)
     view, optimizer = p.detach()[:10], Madam([p], lr=0.0)
@@ -172,6 +186,18 @@ def test_views_learn_of_a_scale_that_grew():
 
 
 # ---------------------------------------------------------------------------------------------------------------- units
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"), [((3, 0), (3, 1)), ((3, 0, 4), (3, 1, 4)), ((0, 5), (1, 5)), ((0, 5), (1, 1))]
+)
+def test_weights_without_elements_that_have_channels_step(shape, channels):
+    p = nn.Parameter(LNSWeight(torch.zeros(shape, dtype=torch.uint8), lns8f5, torch.zeros(channels, dtype=torch.int32)))
+    optimizer = Madam([p])
+    for _ in range(21):
+        p.grad = torch.zeros(shape)
+        optimizer.step()
+    assert optimizer.step_report().weights == 0
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)

@@ -27,6 +27,7 @@ from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, first_exponent
 from lnsnum.torch_bridge.kernels.random_words import Draw
 from lnsnum.torch_bridge.kernels.update import StepCounts, madam_step
 from lnsnum.torch_bridge.madam import DEFAULT_LR
+from lnsnum.torch_bridge.step import CODE_STATE
 
 torch.set_num_threads(1)
 
@@ -1122,6 +1123,20 @@ def test_a_state_that_lacks_something_is_refused(key):
         Madam(model.parameters()).load_state_dict(state)
     with pytest.raises(ValueError, match=r"this is no optimizer's state"):
         optimizer.load_state_dict({})
+
+
+@pytest.mark.parametrize("value", [None, torch.zeros(7)], ids=["none", "seven"])
+@pytest.mark.parametrize("key", [*sorted(CODE_STATE), "momentum"])
+def test_a_state_that_holds_something_else_is_refused_when_it_is_loaded(key, value):
+    model = nn.Linear(8, 4)
+    convert_model(model, "lns8f5")
+    optimizer = Madam(model.parameters(), momentum=0.9)
+    model(torch.ones(2, 8)).sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    state["state"][0] = {**state["state"][0], key: value}
+    with pytest.raises(ValueError, match=r"the state of parameter 0"):
+        Madam(model.parameters()).load_state_dict(state)
 
 
 UNCOMPILED = """

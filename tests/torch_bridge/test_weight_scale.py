@@ -523,6 +523,19 @@ def test_floats_written_into_shared_memory_keep_the_one_scale():
     assert float((weight.to_float() - expected).norm() / expected.norm()) < 0.2
 
 
+def test_codes_written_into_shared_memory_are_encoded_at_the_one_scale():
+    weight = a_weight().share_memory_()
+    other = LNSWeight(weight.codes, weight.fmt, weight.log_offset, weight.dtype)  # what another process has
+    source = a_weight(log_offset=-80)
+    weight.copy_(source)
+    assert weight.log_offset == -40
+    assert torch.equal(weight.to_float(), other.to_float())
+    assert float((weight.to_float() - source.to_float()).norm() / source.to_float().norm()) < 0.2
+    with pytest.raises(RuntimeError, match="shared memory"):
+        weight.rescale_(7)
+    assert weight.log_offset == -40
+
+
 def test_channels_in_shared_memory_share_their_scales():
     weight = a_weight(log_offset=CHANNELS).share_memory_()
     weight.fill_(1e9)

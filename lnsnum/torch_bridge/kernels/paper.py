@@ -28,8 +28,8 @@ def move(codes, drive, pull, mode, up, words, leave, greatest, steps, p):  # typ
     """Move the codes; returns how many moved, are at the ceiling, at the floor and zero, and that no sign changed.
 
     Args: `drive` is rate g_hat, NaN where the gradient is not finite; `up` the polynomial P of the format, for VALUE;
-    `leave`: zeros with a drive become the
-        smallest magnitude against it; `steps` (int32) and `p` (float32) are memory for what comes between.
+    `leave`: zeros with a drive become the smallest magnitude against it; `steps` (int32) and `p` (float32) are memory
+    for what comes between.
     """
     if mode == NEAREST:
         _round_to_nearest(codes, drive, pull, greatest, steps)
