@@ -420,7 +420,7 @@ class LNSTensor(ScaledCodes):
         if isinstance(to, str) and to.startswith("lns"):
             to = LNSFormat.parse(to)
         if isinstance(to, LNSFormat):
-            codes, log_offset = rescale(self.codes, self.fmt, log_offset=self.log_offset, out_format=to, **options)
+            codes, log_offset = elementwise.call(rescale, [self], {**options, "out_format": to})
             return self._of(codes, to, log_offset)
         name = to if to == "bfloat16" else np.dtype(to).name
         if name not in FLOAT_TYPES or options:

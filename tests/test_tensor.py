@@ -866,3 +866,10 @@ def test_repr_of_many_elements_is_short():
 def test_repr_of_a_wide_format_has_values():
     text = "LNSTensor.from_float([1.00000000e+00, 2.93873709e-39], 'lns32f23')"
     assert repr(LNSTensor.from_codes([1 << 30, 5], lns32f23)) == text
+
+
+@pytest.mark.parametrize("name", ["log_offset", "a_log_offset", "b_format"])
+def test_astype_takes_no_scale_of_its_operand(name):
+    x = LNSTensor.from_float([1.0, 2.0], "lns8f3")
+    with pytest.raises(TypeError, match=f"{name} is no option of tensors: each carries its own format and scale"):
+        x.astype("lns16f10", **{name: 3})

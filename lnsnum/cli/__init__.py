@@ -9,12 +9,11 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
 
 from lnsnum.cli.app import CommandError, app, errors, printable
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.signals import Stopped, stopping
-from lnsnum.tasks.troubles import in_words
+from lnsnum.tasks.troubles import causes, in_words
 from lnsnum.weight_file import WeightFileError
 
 # isort: off
@@ -47,7 +46,7 @@ def _run() -> None:
         finally:
             _flush()
     except SystemExit as ending:  # typer's, which ends with 1 where the reader of our output has gone
-        for cause in _causes(ending):
+        for cause in causes(ending):
             if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
                 sys.exit(CLOSED_PIPE)
             if isinstance(cause, Stopped):
@@ -59,14 +58,6 @@ def _run() -> None:
     except (OSError, ImportError, MemoryError, RecursionError) as error:
         errors.print(f"error: {printable(in_words(error))}")
         sys.exit(2)
-
-
-def _causes(ending: BaseException) -> Iterator[BaseException]:
-    """The exceptions that one follows from, the last first."""
-    error = ending.__cause__ or ending.__context__
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _flush() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lnsnum import __version__
+from lnsnum.tasks.troubles import in_words
 
 try:
     import typer
@@ -166,13 +167,20 @@ def check_writable(option: str, path: Path) -> None:
         raise CommandError(f"{option} {path} cannot be written")
 
 
+@contextlib.contextmanager
+def naming_lack(option: str) -> Iterator[None]:
+    """Raise CommandError where a library is missing that an option needs, or one that it needs itself."""
+    try:
+        yield
+    except ImportError as error:
+        raise CommandError(f"{option}: {in_words(error)}") from error
+
+
 def check_plot(path: Path) -> None:
     """Raise CommandError where no picture can be put at this path."""
     check_writable("--plot", path)
-    try:
+    with naming_lack("--plot"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
-    except ImportError as error:
-        raise CommandError("--plot needs matplotlib: pip install 'lnsnum[plot]'") from error
     known = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise CommandError(f"--plot {path}: the ending is none of {', '.join(sorted(known))}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lnsnum.cli.app import CommandError, app, console, print_json
+from lnsnum.cli.app import CommandError, app, console, naming_lack, print_json
 from lnsnum.files.atomic import shown
 
 if TYPE_CHECKING:
@@ -50,10 +50,8 @@ def report(
 
 
 def _check_plots(folder: Path) -> None:
-    try:
+    with naming_lack("--plots"):
         import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise CommandError("--plots needs matplotlib: pip install 'lnsnum[plot]'") from error
     if folder.exists() and not folder.is_dir():
         raise CommandError(f"--plots {shown(folder)} is no folder")
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ from lnsnum.files.layout import (
     refuse,
 )
 from lnsnum.files.packing import pack, packed_bytes, spare_bits, unpack
+from lnsnum.files.system_errors import FOLDER, what_else
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import check_codes, check_unmasked, outside_of
 from lnsnum.tensor import LNSTensor
@@ -338,7 +339,6 @@ def check_unchanged(path: StrPath, descriptor: int, opened: tuple[int, ...]) -> 
 
 def check_regular(path: StrPath) -> None:
     """Refuse folders, pipes and their like; what is not there passes."""
-    if os.path.isdir(path):
-        raise WeightFileError(f"{shown(path)} is a folder, not a weight file")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise WeightFileError(f"{shown(path)} is no regular file")
+    what = what_else(path)
+    if what is not None:
+        raise WeightFileError(f"{shown(path)} {what}{', not a weight file' if what == FOLDER else ''}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 _SENTENCES = {
     errno.ENOENT: "there is no such file",
@@ -33,6 +34,30 @@ def is_sentence(error: OSError) -> bool:
     return error.strerror is None
 
 
+def what_is_wrong(error: OSError) -> str:
+    """What an error tells in our words, to go on from a file's name; one that is a sentence stays as it is."""
+    if is_sentence(error):
+        return str(error)
+    return _SENTENCES.get(error.errno or 0) or f"the system refuses it: {error.strerror}"
+
+
+FOLDER = "is a folder"
+
+
+def what_else(path: str | os.PathLike[str]) -> str | None:
+    """What a path leads to where it is no regular file: a folder, or a pipe or device, whose reading may never end.
+
+    None of a regular file, and of what is not there or cannot be looked at: whoever opens that will say so.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # ValueError: of a NUL
+        return None
+    if stat.S_ISREG(mode):
+        return None
+    return FOLDER if stat.S_ISDIR(mode) else "is no regular file"
+
+
 def in_a_sentence(error: OSError, path: str, *, folder: str | None = None) -> OSError:
     """The same error, told in a sentence about a file.
 
@@ -44,9 +69,8 @@ def in_a_sentence(error: OSError, path: str, *, folder: str | None = None) -> OS
     >>> str(in_a_sentence(FileNotFoundError(2, "No such file or directory"), "w.npz"))
     'w.npz: there is no such file'
     """
-    code = error.errno or 0
-    what = _SENTENCES.get(code) or f"the system refuses it: {error.strerror}"
-    if code == errno.ENOENT and folder is not None and not os.path.isdir(folder):
+    what = what_is_wrong(error)
+    if error.errno == errno.ENOENT and folder is not None and not os.path.isdir(folder):
         what = f"there is no folder {folder}: make it first"
     told = type(error)(f"{path}: {what}")
     told.errno = error.errno

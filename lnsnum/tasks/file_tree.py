@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from lnsnum.files.system_errors import what_is_wrong
 from lnsnum.tasks import TaskError
 
 Limits = Callable[[str], int]
@@ -76,7 +77,7 @@ class FileTree(ABC):
         except TaskError:
             raise
         except OSError as error:
-            self.refuse(place, f"cannot be read: {error.strerror or error}")
+            self.refuse(place, f"cannot be read: {what_is_wrong(error)}")
         except Exception as error:  # whatever zipfile and its decompressors trip over
             self.refuse(place, f"is damaged: {reason(error)}")
         if len(data) > limit:
@@ -112,7 +113,7 @@ class _Disk(FileTree):
                 files = sorted(entry.name for entry in entries if self.limits(entry.name) and entry.is_file())
                 folders = sorted(entry.name for entry in entries if entry.is_dir())
             except OSError as error:
-                self.refuse(place, f"cannot be listed: {error.strerror}")
+                self.refuse(place, f"cannot be listed: {what_is_wrong(error)}")
             self._known[place] = files, folders
         return self._known[place]
 
@@ -231,7 +232,7 @@ def open_tree(path: Path, limits: Limits) -> Iterator[FileTree | None]:
         try:
             tree = _archive(path, limits, stack.enter_context(open(path, "rb")), stack)
         except OSError as error:
-            raise TaskError(f"{path}: it cannot be read: {error.strerror or error}") from error
+            raise TaskError(f"{path}: it cannot be read: {what_is_wrong(error)}") from error
         yield tree
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lnsnum.files.system_errors import what_is_wrong
 from lnsnum.tasks import TaskError, cifar_batches, idx_files, image_file, image_folder
 from lnsnum.tasks.file_tree import FileTree, open_tree
 from lnsnum.tasks.images import ImageSet
@@ -54,7 +55,7 @@ def _check_path(path: Path) -> None:
     try:
         is_folder, is_file, exists = path.is_dir(), path.is_file(), path.exists()
     except OSError as error:
-        raise TaskError(f"{path}: it cannot be looked at: {error.strerror}") from error
+        raise TaskError(f"{path}: {what_is_wrong(error)}") from error
     if not exists:
         raise TaskError(f"{path}: there is no such file or folder: give {KNOWN}")
     if not is_folder and not is_file:

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from lnsnum.files.atomic import shown
-from lnsnum.files.system_errors import is_sentence
+from lnsnum.files.system_errors import what_else, what_is_wrong
 from lnsnum.tasks import TaskError
-
-_WORDS = {
-    errno.ENOENT: "there is no such file or folder",
-    errno.EISDIR: "it is a folder, where a file is needed",
-    errno.ENOTDIR: "a part of this path is a file, where a folder is needed",
-    errno.EACCES: "permission denied: its mode, or that of its folder, does not let you",
-    errno.EPERM: "permission denied: the system does not let you change it",
-    errno.EROFS: "it is on a file system that is read-only",
-    errno.ENOSPC: "the disk is full: make room, or write elsewhere",
-    errno.EDQUOT: "your share of the disk is used up: make room, or write elsewhere",
-    errno.EFBIG: "it would be larger than the system lets a file become",
-    errno.ENAMETOOLONG: "the name is longer than the file system takes",
-    errno.ELOOP: "its links lead in a circle",
-    errno.EIO: "the disk failed, or the network that it is on",
-    errno.EMFILE: "too many files are open: raise the limit by ulimit -n",
-}
 
 EXTRAS = {
     "torch": "tasks",
@@ -44,16 +27,9 @@ EXTRAS = {
 
 
 def check_regular(path: Path, wanted: str) -> None:
-    """Raise TaskError where a path leads to a folder, or to a pipe or device, whose reading may never end.
-
-    What is not there, or cannot be looked at, passes: whoever opens it will say so.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return
-    if not stat.S_ISREG(mode):
-        what = "is a folder" if stat.S_ISDIR(mode) else "is no regular file"
+    """Raise TaskError where a path leads to anything else that is there."""
+    what = what_else(path)
+    if what is not None:
         raise TaskError(f"{shown(path)} {what}: give {wanted}")
 
 
@@ -69,15 +45,24 @@ def in_words(error: OSError | ImportError | MemoryError | RecursionError) -> str
 
 
 def _of_file(error: OSError) -> str:
-    if error.errno is None or is_sentence(error):
-        return str(error)
-    what = _WORDS.get(error.errno) or error.strerror or os.strerror(error.errno)
     named = [shown(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-    return f"{' to '.join(named)}: {what}" if named else what
+    return ": ".join(filter(None, (" to ".join(named), what_is_wrong(error))))
 
 
 def _of_library(error: ImportError) -> str:
-    root = (error.name or "").split(".")[0]
-    if not isinstance(error, ModuleNotFoundError) or root not in EXTRAS:
+    """What to install, also where a library tells in its own words that it lacks another one."""
+    if "lnsnum[" in str(error):  # a sentence of ours, which says it
         return str(error)
-    return f"this needs {root}, which is not installed: pip install 'lnsnum[{EXTRAS[root]}]'"
+    for cause in (error, *causes(error)):
+        root = (cause.name or "").split(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
+        if root in EXTRAS:
+            return f"this needs {root}, which is not installed: pip install 'lnsnum[{EXTRAS[root]}]'"
+    return str(error)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions that one follows from, the last first."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -534,6 +534,8 @@ def _rebuild(
     """The weight of a pickle: whatever it holds, the kernels get codes of the format, as from every other door."""
     LNSWeight(codes, fmt, 0, dtype)
     span = Span.on(numbers)
+    if offsets is None and span.low != span.high and not span.room:  # with room it is a view that its scale refuses
+        raise ValueError(f"a weight without a tensor of log_offsets has one, not {span.low} to {span.high}")
     if offsets is not None and is_real(offsets) and not offsets.is_shared():  # another process may have changed those
         own = check_offset(offsets, codes.shape)
         if own.low < span.low or own.high > span.high:

@@ -419,7 +419,7 @@ BAD_DATA = {
         "generation", lambda path: two_classes(path, *[(12, 12)] * 5),
         "image folder data: images of 12 x 12 pixels; squares of 8, 16, 32, ... are needed",
     ),
-    "missing text": ("characters", lambda path: None, "data: there is no such file or folder"),
+    "missing text": ("characters", lambda path: None, "data: there is no such file"),
     "empty text": ("characters", lambda path: path.touch(), "data is empty: there is nothing to learn from"),
     "no UTF-8": (
         "words", lambda path: path.write_bytes(b"\xff\xfea\0"),
@@ -434,7 +434,7 @@ BAD_DATA = {
         "data: 64 characters in its test part, more than 64 are needed",
     ),
     "folder for a text": ("words", lambda path: path.mkdir(), "data is a folder: give a plain text file"),
-    "missing image": ("regression", lambda path: None, "data: there is no such file or folder"),
+    "missing image": ("regression", lambda path: None, "data: there is no such file"),
     "image too small": (
         "regression", lambda path: Image.new("L", (127, 128)).save(path, "PNG"),
         "data is of 127 x 128 pixels: at least 128 x 128 are needed",
@@ -475,7 +475,7 @@ def test_bad_input_to_evaluate(command, tmp_path):
     options = {"lnsnum.task": "words", "lnsnum.run": json.dumps({"options": {"network": "cnn"}})}
     save_weights(tmp_path / "options", {}, metadata=options)
     for name, sentence in {
-        "nothing": "nothing: there is no such file or folder",
+        "nothing": "nothing: there is no such file",
         "empty": "empty is damaged or no safetensors file",
         "cut": "cut is damaged or no safetensors file",
         "foreign": "a safetensors file, but no LNS weight file",

@@ -285,8 +285,8 @@ def test_on_a_full_disk_the_network_is_kept_elsewhere(command, tmp_path, monkeyp
     with full_disk(tmp_path / "disk", 16):
         said = command("train", "--steps", 2, "--out", "disk/w.safetensors", "--save-every", 1, code=2)
         assert names("disk") == []
-    trouble = "disk/w.safetensors: the disk is full: make room, or write elsewhere"
-    assert "step 1 is not saved, and training goes on: disk/w-resume.safetensors: the disk is full" in said
+    trouble = "disk/w.safetensors: no space is left on its disk: make room, or give a path on another"
+    assert "step 1 is not saved, and training goes on: disk/w-resume.safetensors: no space is left on its disk" in said
     (kept,) = tmp_path.glob("lnsnum-*/w.safetensors")
     assert f"error: {trouble}; the network is in {kept}" in said
     assert "test accuracy" in said
@@ -311,7 +311,8 @@ def test_a_folder_that_goes_while_it_trains(command, tmp_path, monkeypatch):
     after_step(monkeypatch, 2, lambda: Path("there").rmdir())
     said = command("train", "--steps", 2, "--out", "there/w.safetensors", code=2)
     (kept,) = tmp_path.glob("temporary/lnsnum-*/w.safetensors")
-    assert f"error: there/w.safetensors: there is no such file or folder; the network is in {kept}" in said
+    trouble = f"there/w.safetensors: there is no folder {tmp_path / 'there'}: make it first"
+    assert f"error: {trouble}; the network is in {kept}" in said
 
 
 def test_a_folder_that_takes_the_place_of_the_file(command, monkeypatch):
@@ -342,8 +343,8 @@ def test_a_conversion_on_a_full_disk_leaves_the_old_file(command, tmp_path):
     with full_disk(tmp_path / "disk", 16):
         (tmp_path / "disk" / OUT).write_text("older")
         said = command("convert", "f", f"disk/{OUT}", "--format", "lns8f5", code=2)
-        assert said == f"error: disk/{OUT}: the disk is full: make room, or write elsewhere"
+        assert said == f"error: disk/{OUT}: no space is left on its disk: make room, or give a path on another"
         assert (names("disk"), Path("disk", OUT).read_text()) == ([OUT], "older")
         said = command("export", "--to", "readmemh", "--tables", "lns8f5", "--out", "disk/x", code=2)
-        assert said == "error: disk/x: the disk is full: make room, or write elsewhere"
+        assert said == "error: disk/x: no space is left on its disk: make room, or give a path on another"
         assert names("disk") == [OUT]

@@ -584,4 +584,5 @@ def test_plots_that_cannot_be(run, monkeypatch, tmp_path):
     assert (code, err.endswith("is no folder")) == (2, True)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, _, err = run(whole_study(), "--plots", tmp_path)
-    assert (code, err) == (2, "error: --plots needs matplotlib: pip install 'lnsnum[plot]'")
+    sentence = "--plots: this needs matplotlib, which is not installed: pip install 'lnsnum[plot]'"
+    assert (code, err) == (2, f"error: {sentence}")

@@ -224,11 +224,11 @@ def test_a_record_after_a_torn_one_is_a_line_of_its_own(tmp_path, room, can_cut)
     with Journal(path) as journal:
         journal.append(RECORD)
         journal._file = torn = Torn(journal._file, room, can_cut)
-        with pytest.raises(OSError, match="full"):
+        with pytest.raises(OSError, match=r"j\.jsonl: no space is left on its disk: make room"):
             journal.append(RECORD_2)
         assert path.read_bytes() == LINE + (b"" if can_cut else LINE_2[:room])
         if not can_cut:  # it cannot be taken back: nothing is put behind it
-            with pytest.raises(OSError, match="lost"):
+            with pytest.raises(OSError, match=r"j\.jsonl: its disk failed"):
                 journal.append(RECORD_2)
         torn.room, torn.can_cut = None, True
         journal.append(RECORD_2)
@@ -590,8 +590,8 @@ def test_what_the_journal_cannot_take_is_kept_elsewhere(study, tmp_path, monkeyp
     code, out, err = study("--part", "bits", "--jobs", 1)
     assert (code, out) == (2, "")
     assert err.endswith(
-        "error: study.jsonl: the disk is full: make room, or write elsewhere; the run that was done last is a line of "
-        "study-rescued.jsonl: append it to study.jsonl, which has all the others"
+        "error: study.jsonl: no space is left on its disk: make room, or give a path on another; the run that was done "
+        "last is a line of study-rescued.jsonl: append it to study.jsonl, which has all the others"
     )
     assert len(read_journal(tmp_path / "study.jsonl")) == 2
     monkeypatch.setattr(Journal, "append", append)

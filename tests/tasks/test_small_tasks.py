@@ -124,7 +124,7 @@ def test_images_that_are_refused(tmp_path, monkeypatch):
         "small.png": "small.png is of 200 x 127 pixels: at least 128 x 128 are needed",
         "text.png": "text.png cannot be decoded as an image",
         "cut.png": "cut.png cannot be decoded: ",
-        "nothing.png": "nothing.png: there is no such file or folder",
+        "nothing.png": "nothing.png: there is no such file",
         ".": ". is a folder: give an image",
     }.items():
         with pytest.raises(TaskError) as refused:

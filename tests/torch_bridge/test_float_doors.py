@@ -236,6 +236,19 @@ def test_a_state_is_loaded_wherever_it_is_to_go(map_location, weights_only, log_
     assert all(weight.is_meta and weight.codes.is_meta for weight in on_meta.values())
 
 
+@pytest.mark.parametrize("weights_only", [True, False])
+@pytest.mark.parametrize("log_offset", [-40, torch.arange(6)[:, None]], ids=["whole", "channels"])
+def test_a_scale_that_a_graph_can_raise_is_saved_with_its_room(weights_only, log_offset):
+    weight = nn.Parameter(a_weight(log_offset=log_offset))
+    weight.scale_for_graph_()
+    found = loaded(weight, weights_only=weights_only)
+    assert type(found.log_offset) is type(weight.log_offset)  # one is still read as one integer
+    for each in (weight, found):
+        nn.init.constant_(each, 2.0**100)  # beyond the bounds, which have room again
+    assert found.scale[:2] == weight.scale[:2]
+    assert torch.equal(torch.as_tensor(found.log_offset), torch.as_tensor(weight.log_offset))
+
+
 def test_attributes_of_parameters_are_saved():
     weight = nn.Parameter(a_weight())
     weight._no_weight_decay = True
