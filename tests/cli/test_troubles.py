@@ -3,6 +3,7 @@
 And whatever a name has in it, a terminal shows it and does not obey.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from safetensors.numpy import save_file
 
 from lnsnum import LNSTensor, lns8f5
 from lnsnum.cli.app import _Console, printable
+from lnsnum.files.atomic import naming
 from lnsnum.tasks.classification import Classification
 from lnsnum.tasks.digits import load_digits
 from lnsnum.tasks.troubles import EXTRAS, in_words
@@ -294,6 +296,29 @@ def test_a_missing_library_is_named_with_its_extra(command, tmp_path, library):
 def test_other_errors_of_import_are_told_as_they_are():
     assert in_words(ImportError("images need Pillow")) == "images need Pillow"
     assert in_words(ModuleNotFoundError("No module named 'x'", name="x")) == "No module named 'x'"
+
+
+def test_a_library_that_lacks_another_is_told_by_what_is_missing():
+    """SymPy, which torch needs, has words of its own for that; ours stay as they are."""
+    for told, sentence in {
+        "SymPy now depends on mpmath": "this needs mpmath, which is not installed: pip install 'lnsnum[reference]'",
+        "x needs y: pip install 'lnsnum[plot]'": "x needs y: pip install 'lnsnum[plot]'",
+    }.items():
+        error = ImportError(told)
+        error.__context__ = ModuleNotFoundError("No module named 'mpmath'", name="mpmath")
+        assert in_words(error) == sentence
+
+
+@pytest.mark.parametrize("code", [*errno.errorcode, 99_999], ids=str)
+def test_an_error_of_the_system_says_the_same_from_wherever_it_comes(code):
+    """As the system raised it, or as the sentence that the file made of it: with the path, and once."""
+    error = OSError(code, os.strerror(code), "some/w")
+    told = in_words(error)
+    assert told.startswith("some/w: ")
+    assert "Errno" not in told
+    with pytest.raises(OSError, match="some/w") as named, naming("some/w"):
+        raise error
+    assert (in_words(named.value), named.value.errno) == (told, code)
 
 
 # ------------------------------------------------------------------------------------------------ what a terminal obeys
