@@ -432,11 +432,9 @@ def _check_parameters(group: dict[str, Any]) -> None:
     for i, p in enumerate(group["params"]):
         if p.dtype not in FLOAT_NAMES:
             raise TypeError(f"parameter {i} of the group is of {p.dtype}: Madam takes real floating-point parameters")
-        if not isinstance(p, LNSWeight):
-            continue
-        if not p.is_whole():
+        if isinstance(p, LNSWeight) and not p.is_whole():
             raise ValueError(f"parameter {i} of the group is a view of a part of a weight: give the whole")
-        if group["zero"] == "raise" and p.telemetry().zeros:
+        if group["zero"] == "raise" and not p.is_meta and bool((p.detach() == 0).any()):
             raise ValueError(
                 f"parameter {i} of the group has zeros, which zero='raise' refuses: the rule hypentropy lets them "
                 "learn, convert_model(zeros='redraw') re-draws them, zero='keep' keeps them"

@@ -209,6 +209,8 @@ def test_zeros_are_refused_when_asked_to():
         optimizer.add_param_group({"params": [model.weight]})
     assert len(optimizer.param_groups) == 1
     optimizer.add_param_group({"params": [model.weight], "zero": "keep"})
+    with pytest.raises(ValueError, match="parameter 0 of the group has zeros"):
+        Madam([nn.Parameter(torch.tensor([1.0, 0.0]))], zero="raise")
     model = network(None)
     convert_model(model, lns8f5, zeros="redraw")
     run(model, Madam(model.parameters(), zero="raise"), 1, 1)
