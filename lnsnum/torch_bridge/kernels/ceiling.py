@@ -66,6 +66,7 @@ def root_mean_squares(histogram: NDArray[np.int64], fmt: LNSFormat) -> NDArray[n
     """
     with np.errstate(over="ignore"):  # of formats that span more than float64's range
         squares = np.square(grid.magnitudes(fmt))
+    # without empty magnitudes, whose square may be infinite: 0 times that is NaN
     sums = [math.fsum(counts[counts > 0] * squares[counts > 0]) for counts in histogram]
     means: NDArray[np.float64] = np.array(sums) / np.maximum(histogram.sum(1), 1)
     return np.sqrt(means)
@@ -78,6 +79,7 @@ def floors(offsets: NDArray[np.int64], fmt: LNSFormat) -> NDArray[np.float64]:
     >>> floors(np.array([63]), lns8f5).tolist()
     [1.0]
     """
+    # the exact rule, not base ** (k / 2^F), which differs in the last bit between libraries
     n = [1 - fmt.bias + int(offset) for offset in offsets]
     return np.array([exact.nearest_float64(fmt.base, k, fmt.fraction_bits) for k in n])
 
@@ -104,6 +106,7 @@ def square_shares(fmt: LNSFormat) -> NDArray[np.int64]:
     >>> square_shares(lns8f3)[[0, 1, 9, 17, 127]] / ONE
     array([0.000e+00, 6.250e-02, 2.500e-01, 1.000e+00, 6.400e+01])
     """
+    # at 8 cut before it is squared, so that it is finite in every format, and n of them fit an int64 for n up to 2^37
     shares = np.square(np.minimum(grid.magnitudes(fmt) / (2.0 * factor(fmt)), 8.0))
     whole: NDArray[np.int64] = np.rint(shares * ONE).astype(np.int64)
     return whole
@@ -113,6 +116,7 @@ def decide(histogram: NDArray[np.int64], fmt: LNSFormat) -> Growing:
     """Which scales grow: by integers alone, so that the twin in torch's operations decides alike."""
     at_ceiling, sizes = histogram[:, -1], histogram.sum(1)
     wants = (at_ceiling >= 2) & (SHARE * at_ceiling > sizes)
+    # mean >= ONE without the division: exact
     fits = histogram @ square_shares(fmt) >= sizes * ONE
     return Growing(wants & fits, wants & ~fits)
 
@@ -131,6 +135,8 @@ def shares(fmt: LNSFormat) -> NDArray[np.float32]:
 
 @kernel
 def _grow(codes, grows, inner, steps, shares, keep, greatest, key0, key1):  # type: ignore[no-untyped-def]
+    # as many words as stay in the first cache, instead of those of all codes. What follows branches and makes no
+    # vectors: it runs in a step out of many, where a scale grows.
     words = np.empty(1024, np.int32)
     for begin in range(0, codes.size, 1024):
         end = min(begin + 1024, codes.size)
@@ -138,9 +144,11 @@ def _grow(codes, grows, inner, steps, shares, keep, greatest, key0, key1):  # ty
         for i in range(begin, end):
             code = np.int32(codes[i])
             m = np.int32(code & greatest)
+            # m = 0 is zero and NaN, which have no scale
             if m == 0 or not grows[(i // inner) % grows.size]:
                 continue
             sign = np.int32(code - m)
+            # the whole code less G: as m stays above 0, nothing is borrowed from the sign's bit
             if m > steps:
                 codes[i] = np.int32(code - steps)
                 continue
@@ -148,6 +156,7 @@ def _grow(codes, grows, inner, steps, shares, keep, greatest, key0, key1):  # ty
             if keep:  # unbiased between the floor and its negative
                 share = np.float32(np.float32(0.5) + np.float32(np.float32(0.5) * share))
             chosen = upper24(words[i - begin]) < np.int32(share * RANDOM_UNIT)
+            # the floor of the other sign: (m_max + 1) - sign is the sign's bit where there was none, else 0
             if keep and not chosen:
                 codes[i] = np.int32(np.int32(np.int32(greatest + np.int32(1)) - sign) + np.int32(1))
             else:
@@ -166,5 +175,6 @@ def grow(
     [119, 192, 0, 128]
     """
     keys = draw_keys(draw.seed, draw.stream, draw.step)
+    # a format that spans less than G has all of its codes drawn
     steps, greatest = np.int32(min(grid.doubling(fmt), fmt.max_magnitude)), np.int32(fmt.max_magnitude)
     _grow(codes.reshape(-1), grows, blocks.inner, steps, shares(fmt), keep, greatest, keys[2], keys[3])

@@ -46,14 +46,17 @@ def decide(codes: torch.Tensor, fmt: LNSFormat, shape: torch.Size) -> tuple[torc
     """
     m = codes.to(torch.int32) & fmt.max_magnitude
     (shares,) = tensors_of(codes, _square_shares, fmt)
+    # the dimensions over which a scale is one: all, of one scale without dimensions
     merged = [d for d in range(codes.ndim) if len(shape) == 0 or shape[d] == 1]
 
     def total(of_codes: torch.Tensor) -> torch.Tensor:
+        # sums of int64, as the histogram of the kernel: exact in any order
         wide = of_codes.to(torch.int64)
         return (wide.sum(merged, keepdim=True) if merged else wide).reshape(shape)
 
     size = codes.numel() // max(shape.numel(), 1)
     at_ceiling = total(m == fmt.max_magnitude)
+    # products in the place of quotients: integers alone decide
     wants = (at_ceiling >= 2) & (ceiling.SHARE * at_ceiling > size)
     fits = total(shares[m]) >= size * ceiling.ONE
     return wants & fits, wants & ~fits
@@ -61,23 +64,29 @@ def decide(codes: torch.Tensor, fmt: LNSFormat, shape: torch.Size) -> tuple[torc
 
 def grow(codes: torch.Tensor, fmt: LNSFormat, grows: torch.Tensor, draw: Draw, *, keep: bool = False) -> torch.Tensor:
     """The codes where the scales that grow (bool, broadcasts to the codes) have moved down by G, as `ceiling.grow`."""
+    # the other two keys: the step itself has drawn by the first
     words = words_of(indices(codes.shape, device=codes.device), *draw_keys(draw)[2:])
+    # a format that spans less than G has all of its codes drawn
     steps = min(grid.doubling(fmt), fmt.max_magnitude)
     code = codes.to(torch.int32) & ((1 << fmt.bits) - 1)
     m = code & fmt.max_magnitude
     sign = code - m
     (shares,) = tensors_of(codes, _shares, fmt)
+    # codes above take no share: the clamp keeps their index within the table
     share = shares[m.clamp(max=steps)]
     if keep:  # unbiased between the floor and its negative
         share = 0.5 + 0.5 * share
     chosen = upper24(words) < (share * _UNIT).to(torch.int32)
+    # with keep, not the floor is the floor of the other sign
     low = torch.where(chosen, sign + 1, fmt.sign_bit - sign + 1 if keep else 0)
     moved = torch.where(m > steps, code - steps, low)
+    # m = 0 is zero and NaN, which have no scale
     return as_codes(torch.where(grows & (m > 0), moved, code), fmt)
 
 
 def raised(offsets: torch.Tensor, units: torch.Tensor, fmt: LNSFormat, grows: torch.Tensor) -> list[torch.Tensor]:
     """log_offsets, and units in terms of their floors, of scales of which some grow."""
+    # a tensor as divisor: a number may become a product with its inverse
     factors = torch.where(grows.to(units.device), ceiling.factor(fmt), torch.ones_like(units))
     return [offsets + grows.to(offsets.dtype) * grid.doubling(fmt), units / factors]
 
@@ -116,6 +125,7 @@ def _follow(
     fmt = LNSFormat(bits, fraction_bits, base=base)
     grows, _ = decide(codes, fmt, offsets.shape)
     due = (step % ceiling.EVERY == 0).to(codes.device)
+    # the graph's tables end at `high`: there a ceiling stays
     grows = grows & due & (offsets <= high - grid.doubling(fmt))
     moved = grow(codes, fmt, grows, Draw(seed, stream, step), keep=keep)
     return [moved, *raised(offsets, units, fmt, grows), grows.sum().to("cpu")]

@@ -25,6 +25,7 @@ from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, FLOAT_NAMES, PAT
 from lnsnum.torch_bridge.kernels.scale import Scale
 from lnsnum.torch_bridge.kernels.threads import torch_team
 
+# Elements that are worth a thread of their own.
 _PARALLEL = 1 << 18
 
 
@@ -85,13 +86,16 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     """
     if not is_on_cpu(codes):
         return codes_twin.decode(codes, fmt, scale, dtype)
+    # one channel is one scale: a table of all codes serves it
     if scale.offsets is not None and scale.offsets.numel() == 1:
         scale = Scale(int(scale.offsets), int(scale.offsets))
+    # in the order of memory, whatever the order of dimensions: channels_last is dense too, and needs no copy
     order = memory_order(codes)
     dense = codes.permute(order)
     if not dense.is_contiguous():
         return decode(codes.contiguous(), fmt, scale, dtype)
     floats = torch.empty_strided(codes.shape, codes.stride(), dtype=dtype, device="cpu")
+    # bit patterns are gathered, not floats: NumPy has no bfloat16, and a NaN keeps its bits
     name = FLOAT_NAMES[dtype]
     bits = floats.permute(order).view(PATTERN_DTYPES[dtype.itemsize])
     patterns = as_numpy(_flat(bits), FLOAT_TYPES[name].pattern)
@@ -111,7 +115,9 @@ def _decode_channels(
     if words.size == 0:
         return
     shape = offsets.shape
+    # expanded dimensions have stride 0, those of one element vary over nothing
     varying = [d for d, stride in enumerate(offsets.stride()) if stride != 0 and shape[d] > 1]
+    # (outer, channels, inner): where offsets vary over several dimensions, each element is a channel
     blocks = (1, words.size, 1)
     if not varying:
         offsets, blocks = offsets.reshape(-1)[:1], (1, 1, words.size)
@@ -121,8 +127,10 @@ def _decode_channels(
         blocks = (math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :]))
     first, last = codes_twin.table_range(fmt, scale.low, scale.high, name)
     (table,) = codes_twin.signed_patterns(fmt, first, last, name)
+    # E - first = m + place, with E = m + log_offset - bias: one sum for each element finds its entry
     places = as_numpy(offsets.reshape(-1).contiguous()).astype(np.int64) - (fmt.bias + first)
     codes, out = words.reshape(blocks), patterns.view(table.dtype).reshape(blocks)
+    # a channel's own table of 2^bits entries pays where it has as many elements
     by_table = fmt.bits <= 8 and blocks[0] * blocks[2] >= 1 << fmt.bits
 
     def run(begin: int, end: int) -> None:
@@ -130,6 +138,7 @@ def _decode_channels(
         rule = table, fmt.max_magnitude, last - first + 1, by_table
         _gather_channels(codes[:, part], places[part], *rule, out[:, part])
 
+    # channels that make _PARALLEL elements; a chunk may begin at any channel
     least = max(_PARALLEL * blocks[1] // words.size, 1)
     in_chunks(run, blocks[1], least, alignment=1, threads=torch_team())
 
@@ -141,6 +150,7 @@ def _gather_channels(codes, places, table, max_magnitude, count, by_table, out):
     """
     own = np.empty(2 * max_magnitude + 2, table.dtype)
     for c in range(codes.shape[1]):
+        # the test is outside of the loops, so that the inner ones are single look-ups
         if by_table:
             for code in range(own.size):
                 own[code] = table[_place(code, places[c], max_magnitude, count)]
@@ -157,6 +167,7 @@ def _gather_channels(codes, places, table, max_magnitude, count, by_table, out):
 def _place(code, place, max_magnitude, count):  # type: ignore[no-untyped-def]
     m = code & max_magnitude
     negative = np.int64(code > max_magnitude)
+    # all E beyond the table's ends decode as the ends do, see `codes_twin.table_range`
     return min(max(m + place, np.int64(0)), count - 1) + count * negative if m > 0 else 2 * count + negative
 
 
@@ -178,9 +189,11 @@ def encode(
     modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
     if not is_on_cpu(x):
         return codes_twin.encode(x, fmt, scale, random_bits=random_bits, **modes)
+    # DLPack refuses a tensor that requires its gradient
     contiguous = x.detach().contiguous()
     name = FLOAT_NAMES[x.dtype]
     floats = as_numpy(contiguous.view(torch.int16), np.uint16) if name == "bfloat16" else as_numpy(contiguous)
+    # torch has few operations on uint32: the bits come as int32, and are read as unsigned here
     words = None if random_bits is None else as_numpy(random_bits.contiguous(), np.uint32)
     if scale.offsets is not None:
         offsets = as_numpy(scale.offsets.contiguous())
@@ -203,6 +216,7 @@ def encode_at_random(x: torch.Tensor, fmt: LNSFormat, scale: Scale, *, underflow
     """`encode` with stochastic_value rounding by torch's default generator: that of the device, or a seed from it."""
     modes: dict[str, Any] = {"rounding": "stochastic_value", "underflow": underflow}
     if is_on_cpu(x):
+        # one draw from the generator, and the words are made on the way, without an array of them
         return encode(x, fmt, scale, seed=int(torch.randint(1 << 62, ())), **modes)
     bits = torch.randint(-(1 << 31), 1 << 31, x.shape, dtype=torch.int32, device=x.device)
     return encode(x, fmt, scale, random_bits=bits, **modes)

@@ -65,6 +65,7 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     """
     check_width(fmt)
     numbers = fmt.bits, fmt.fraction_bits, fmt.base, scale.low, scale.high
+    # Dynamo must not look into the making of tables; an eager call needs no operator, and is spared its price
     run = torch.ops.lnsnum.decode if torch.compiler.is_dynamo_compiling() else _decode
     return run(codes, *numbers, scale.offsets, dtype, __version__)
 
@@ -77,12 +78,15 @@ def _decode(
     fmt = LNSFormat(bits, fraction_bits, base=base)
     if offsets is None:
         (table,) = tensors_of(codes, _decode_patterns, fmt, low, FLOAT_NAMES[dtype])
+        # int16 has the sign's bit of 16-bit codes as its own: the mask makes the index unsigned again
         return table.view(dtype)[codes.to(torch.int64) & ((1 << fmt.bits) - 1)]
     code = codes.to(torch.int32) & ((1 << fmt.bits) - 1)
     first, last = table_range(fmt, low, high, FLOAT_NAMES[dtype])
     (table,) = tensors_of(codes, signed_patterns, fmt, first, last, FLOAT_NAMES[dtype])
+    # code is masked, so the shift leaves 0 or 1
     m, negative = code & fmt.max_magnitude, code >> (fmt.bits - 1)
     count = last - first + 1
+    # clamped in int64, beyond what int32 holds: at these ends m + start is at the table's or beyond for every m
     start = (offsets.to(torch.int64) - (fmt.bias + first)).clamp(-fmt.max_magnitude, count).to(torch.int32)
     place = (m + start).clamp(0, count - 1)
     return table.view(dtype)[torch.where(m == 0, 2 * count + negative, place + count * negative)]
@@ -142,14 +146,17 @@ def _encode(
     fmt = LNSFormat(bits, fraction_bits, base=base)
     a, negative, name = _magnitude(x)
     infinity = core.FLOAT_TYPES[name].infinity
+    # one E more than codes have: what reaches its threshold is beyond the greatest
     first, last = table_range(fmt, low, high + 1, name)
     lowest: Any = low - fmt.max_log if offsets is None else offsets.to(torch.int64) - fmt.max_log
+    # E of the smallest code, or the table's end where that is beyond all floats
     bottom = min(max(lowest, first), last) if isinstance(lowest, int) else lowest.clamp(first, last)
     floor, half, significand, exponent = tensors_of(x, _edges, fmt, first, last, name)
     smallest = floor[bottom - first]
 
     def search(side: str) -> torch.Tensor:
         (table,) = (floor,) if side == "floor" else tensors_of(x, _thresholds, fmt, first, last, name, side)
+        # how many thresholds |x| has reached, in integers: patterns of one sign are in the order of the floats
         return torch.searchsorted(table, a, right=True) + (first - 1)
 
     doubt = None
@@ -158,34 +165,44 @@ def _encode(
         log = search(for_positive)
         if for_positive != for_negative:
             log = torch.where(negative, search(for_negative), log)
+        # below the smallest code the value decides, not the axis: from its half on to nearest, never toward zero, by
+        # the sign in the directed modes
         below: Any = a >= half[bottom - first] if rounding == "nearest" else torch.zeros_like(negative)
         if rounding in ("up", "down"):
             below = negative if rounding == "down" else ~negative
     else:
         assert random_bits is not None
+        # unsigned again, and exact in float64
         share = (random_bits.expand(x.shape).to(torch.int64) & 0xFFFFFFFF).to(torch.float64) * 2.0**-32
         log = search("floor")
+        # zeros are below the first threshold; what is read for them does not count
         at = (log - first).clamp(min=0)
         ratio, error = _ratio(a, name, significand[at], exponent[at]), probability_error(fmt, rounding)
         p = torch.log(ratio) / _log_step(fmt) if rounding == "stochastic_log" else (ratio - 1.0) / _step_minus_one(fmt)
+        # written so that NaN, of a comparison that fails, is in doubt
         open_ = ~((share - p).abs() > error)
         log = log + (share < p)
         if rounding == "stochastic_log":
             below, open_below = a >= half[bottom - first], torch.zeros_like(negative)
         else:
             p = _ratio(a, name, significand[bottom - first], exponent[bottom - first])
+            # p is more than 0, also where float64 has no such number: a share of 0 is always below it
             below = (share == 0.0) | (share < p)
             open_below = (share > 0.0) & ~((share - p).abs() > 4 * _RATIO_ERROR)
+        # zeros, infinities and NaN draw nothing, nor does what saturates below
         doubt = torch.where(a < smallest, open_below, open_) & (a > 0) & (a < infinity)
         doubt = doubt & (a >= smallest) if underflow == "saturate" else doubt
 
     m = log - lowest + 1
     beyond = fmt.max_magnitude if overflow == "saturate" else -1
+    # -1 stands for NaN until the end; this order, since each line overrules those before it
     m = torch.where((m > fmt.max_magnitude) | (a == infinity), beyond, m)
     m = torch.where(a < smallest, 1 if underflow == "saturate" else below.to(torch.int64), m)
     m = torch.where(a > infinity, -1, torch.where(a == 0, 0, m))
+    # zero takes no sign, whose bit alone is NaN
     code = torch.where(m < 0, fmt.nan_code, torch.where(negative & (m > 0), m + fmt.sign_bit, m))
     out = as_codes(code, fmt)
+    # a traced graph cannot look: the answer of float64 stands, see `probability_error`
     if doubt is None or not is_real(x):
         return out
     assert random_bits is not None
@@ -244,6 +261,7 @@ def _step_minus_one(fmt: LNSFormat) -> float:
 
 def is_real(x: torch.Tensor) -> bool:
     """Whether the elements of x can be looked at, and tables be kept: not while a graph is traced."""
+    # a FakeTensor is a subclass, and no elements are behind it
     return type(x) in (torch.Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling() and not x.is_meta
 
 
@@ -260,6 +278,7 @@ def tensors_of(
 
 @lru_cache(maxsize=64)
 def _kept(device: torch.device, make: Callable[..., tuple[NDArray[Any], ...]], *key: Any) -> tuple[torch.Tensor, ...]:
+    # a tensor made in inference mode stays one of it, and autograd refuses to save it later
     with torch.inference_mode(False):
         return tuple(torch.from_numpy(array).to(device) for array in make(*key))
 
@@ -277,11 +296,13 @@ def as_codes(code: torch.Tensor, fmt: LNSFormat) -> torch.Tensor:
 def _magnitude(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, str]:
     """|x| as bit patterns of float32 or float64, contiguous; where x is negative; the name of that type."""
     if x.dtype == torch.bfloat16:
+        # a bfloat16 is the upper half of a float32
         bits = x.view(torch.int16).to(torch.int32) << 16
     else:
         wide = x.to(torch.float32) if x.dtype == torch.float16 else x
         bits = wide.view(PATTERN_DTYPES[wide.dtype.itemsize])
     bits = bits.contiguous()
+    # without the sign's bit; as a signed integer the pattern is negative where that is set
     return bits & torch.iinfo(bits.dtype).max, bits < 0, "float64" if x.dtype == torch.float64 else "float32"
 
 
@@ -290,8 +311,10 @@ def _ratio(a: torch.Tensor, name: str, significand: torch.Tensor, exponent: torc
     kind = core.FLOAT_TYPES[name]
     mantissa = (a & ((1 << kind.mantissa_bits) - 1)).to(torch.int64)
     biased = (a >> kind.mantissa_bits).to(torch.int64)
+    # normal numbers have a leading bit that is not stored; subnormal ones have the exponent of the least normal
     whole = torch.where(biased > 0, mantissa | (1 << kind.mantissa_bits), mantissa).to(torch.float64)
     twos = biased.clamp(min=1) - (kind.max_exponent + kind.mantissa_bits) - exponent
+    # beyond these the quotient is 0 or infinite; in two halves, as one double holds no such power of two
     twos = twos.clamp(-1900, 1900)
     first = twos >> 1
     return whole / significand * power_of_two(first) * power_of_two(twos - first)
@@ -299,6 +322,7 @@ def _ratio(a: torch.Tensor, name: str, significand: torch.Tensor, exponent: torc
 
 def power_of_two(n: torch.Tensor) -> torch.Tensor:
     """2^n, -1022 <= n <= 1023, exactly."""
+    # the exponent's field of a double alone: exp2 is not exact in every library
     return ((n + 1023) << 52).view(torch.float64)
 
 
@@ -328,11 +352,13 @@ def _decode_patterns(fmt: LNSFormat, log_offset: int, name: str) -> tuple[NDArra
 def signed_patterns(fmt: LNSFormat, first: int, last: int, name: str) -> tuple[NDArray[Any]]:
     """The floats of the magnitudes with E from `first` to `last`, their negatives, then 0 and NaN."""
     count = last - first + 1
+    # decode tables of a format that spans as many E as one can, or as are wanted, one behind the other
     wide = LNSFormat(min(max(fmt.bits, count.bit_length() + 1), 16), fmt.fraction_bits, base=fmt.base)
     tables = [
         decoding.decode_table(wide, start + wide.max_log, name)
         for start in range(first, last + 1, wide.max_magnitude)
     ]  # fmt: skip
+    # without 0 and NaN, which stand once at the end
     positive = np.concatenate([table[1 : wide.sign_bit] for table in tables])[:count]
     negative = np.concatenate([table[wide.sign_bit + 1 :] for table in tables])[:count]
     return (_signed(np.concatenate([positive, negative, tables[0][[0, wide.nan_code]]])),)
@@ -343,6 +369,7 @@ def _edges(fmt: LNSFormat, first: int, last: int, name: str) -> tuple[NDArray[An
     """For E from `first` to `last`: the least pattern not below base^(E / 2^F), and not below its half; then the number
     itself, as a double and an exponent of two."""
     s, e = _powers(fmt.base, fmt.fraction_bits, np.arange(first, last + 1))
+    # from 1 to 2, rounded once to 53 bits
     significand = s.astype(np.float64) * 2.0**-63
     strict = np.zeros(s.shape, np.bool_)
     return _ceil(s, e, strict, name), _ceil(s, e - 1, strict, name), significand, e
@@ -352,11 +379,14 @@ def _edges(fmt: LNSFormat, first: int, last: int, name: str) -> tuple[NDArray[An
 def _thresholds(fmt: LNSFormat, first: int, last: int, name: str, side: str) -> tuple[NDArray[Any]]:
     """For E from `first` to `last`: the least pattern that is rounded to E or beyond, to that side on the log axis."""
     logs = np.arange(first, last + 1)
+    # rounded up to E is what is above E - 1; to nearest, what is above the middle, 2 E - 1 on an axis twice as fine,
+    # and at it where E is even
     if side == "ceil":
         return (_ceil(*_powers(fmt.base, fmt.fraction_bits, logs - 1), np.ones(logs.shape, np.bool_), name),)
     return (_ceil(*_powers(fmt.base, fmt.fraction_bits + 1, 2 * logs - 1), logs & 1 == 1, name),)
 
 
+# Up to so many, integers of Python do, without a kernel that would have to be compiled or loaded.
 _FEW = 1 << 14
 
 
@@ -372,10 +402,14 @@ def _ceil(s: NDArray[Any], e: NDArray[Any], strict: NDArray[np.bool_], name: str
     """The pattern, a signed integer, of the least float that is not below s 2^(e - 63); above it where `strict`."""
     kind = core.FLOAT_TYPES[name]
     above = e - (1 - kind.max_exponent)
+    # below the normal numbers the mantissa has a bit less for each exponent less
     drop = np.minimum(63 - kind.mantissa_bits - np.minimum(above, 0), 64).astype(np.uint64)
     one = np.uint64(1)
+    # in two shifts: one by 64 is not defined for a uint64
     kept = s >> (drop - one) >> one
     cut = kept << (drop - one) << one != s
+    # the leading bit of a normal number adds 1 to the field of the exponent, which starts at 1; and rounding up may
+    # carry into it, which is right, as patterns are in the order of the floats
     pattern = (np.clip(above, 0, 2 * kind.max_exponent) << kind.mantissa_bits) + kept.astype(np.int64) + (cut | strict)
     pattern = np.where(e > kind.max_exponent, kind.infinity, np.minimum(pattern, kind.infinity))
     return pattern.astype(f"i{kind.bits // 8}")

@@ -21,6 +21,7 @@ from lnsnum.format import MAX_LOG_OFFSET, LNSFormat
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, fit_scale, in_channels
 
+# Elements of a part: what is made of them, arrays of eight bytes each, takes little memory then.
 _BLOCK = 1 << 16
 _SAMPLE = 32
 """Elements of a channel that are looked at first: of floats that were never codes, hardly any are needed."""
@@ -61,6 +62,7 @@ def choose_scale(floats: torch.Tensor, fmt: LNSFormat, p_scale: float = 3.0, *, 
         ValueError: where one would be larger than 2^30 in size.
     """
     of = None if own is None else own.offsets
+    # 0 in the place of what is not finite, which would be all of the RMS
     finite = torch.where(torch.isfinite(floats), floats.to(torch.float64), 0.0)
     fitting = fit_scale(finite, fmt, p_scale, of=of)
     windows = exact_windows(in_channels(floats, of), fmt)
@@ -69,6 +71,7 @@ def choose_scale(floats: torch.Tensor, fmt: LNSFormat, p_scale: float = 3.0, *, 
     chosen = windows.nearest(torch.as_tensor(fitting, device=floats.device).reshape(-1).to(torch.int64), fmt)
     if own is not None:
         had = torch.tensor([own.low], device=floats.device) if of is None else of.reshape(-1).to(torch.int64)
+        # codes that lose nothing where they are stay there, so that writing what was read changes no code
         kept = windows.exact & ~windows.constant & (windows.low <= had) & (had <= windows.high)
         chosen = torch.where(kept, had, chosen)
     return int(chosen) if of is None else chosen.to(torch.int32).reshape(of.shape)
@@ -87,6 +90,7 @@ def exact_windows(rows: torch.Tensor, fmt: LNSFormat) -> Windows:
     sample = rows[:, :_SAMPLE]
     low, high, exact = _exact_at(sample, fmt)
     _, _, varies = _extremes(sample)
+    # of floats that were never codes the sample says so, as a rule, and the whole is not read again
     if bool((exact | ~varies).any()):  # a sample of one number, or of zeros, decides nothing
         low, high, exact = _exact_at(rows, fmt)
     return Windows(low, high, exact, high - low == fmt.max_magnitude - 1, _are_clipped(rows, exact))
@@ -95,13 +99,18 @@ def exact_windows(rows: torch.Tensor, fmt: LNSFormat) -> Windows:
 def _exact_at(rows: torch.Tensor, fmt: LNSFormat) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Both ends of the windows, and whether they hold: a float64 logarithm finds E, if there is one."""
     greatest, least, varies = _extremes(rows)
+    # 1 stands for what has no whole logarithm; `some` leaves it out again
     some = (greatest > 0) & torch.isfinite(greatest) & varies
     low, high = _nearest_log(torch.where(some, greatest, 1.0), fmt), _nearest_log(torch.where(some, least, 1.0), fmt)
+    # the greatest at the top code gives the least scale, the smallest at the bottom code the greatest
     low, high = low - fmt.max_log, high + fmt.max_log
     exact = some & (low <= high) & (low >= -MAX_LOG_OFFSET) & (high <= MAX_LOG_OFFSET)
     if bool(exact.any()):
+        # rows that have no window take an offset of one that has: what they decode to does not count, and the table
+        # grows with the distance between the least and the greatest
         at = torch.where(exact, low, low[exact].amin()).to(torch.int32)[:, None]
         for own, part in _blocks(rows):
+            # a row that a part before has ruled out is not looked at again
             if bool(exact[own].any()):
                 exact[own] &= _survives(part, fmt, at[own]).all(1)
     return low, high, exact
@@ -124,6 +133,7 @@ def _extremes(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
 
 def _magnitude(x: torch.Tensor) -> torch.Tensor:
     """|x|, and 0 for NaN."""
+    # infinities stay: they tell that a row was no codes
     return x.detach().nan_to_num(0.0, math.inf, -math.inf).abs()
 
 
@@ -157,6 +167,7 @@ def _survives(floats: torch.Tensor, fmt: LNSFormat, offsets: torch.Tensor) -> to
     """Which elements are what the code next to them decodes to; signs have no part in it."""
     magnitude = _magnitude(floats)
     inside = (magnitude > 0) & torch.isfinite(magnitude)
+    # the inverse of decoding, m = E - log_offset + bias; a sign would be the same on both sides
     m = _nearest_log(torch.where(inside, magnitude, 1.0), fmt) - offsets + fmt.bias
     codes = m.clamp(1, fmt.max_magnitude).to(bridge.code_dtype(fmt))
     low, high = (int(extreme) for extreme in offsets.aminmax())
@@ -166,4 +177,5 @@ def _survives(floats: torch.Tensor, fmt: LNSFormat, offsets: torch.Tensor) -> to
 
 def _tells_codes(fmt: LNSFormat, dtype: torch.dtype) -> bool:
     """Whether lying on the grid tells anything: there are several floats of that type for each code."""
+    # floats have 1 / eps numbers in an octave, codes 2^F / log2(base): four to one, or more
     return 4 << fmt.fraction_bits <= math.log2(fmt.base) / torch.finfo(dtype).eps

@@ -26,8 +26,10 @@ def magnitudes(fmt: LNSFormat) -> NDArray[np.float64]:
     """
     steps = np.arange(fmt.max_magnitude)
     if fmt.base == 2.0:  # the octaves are alike
+        # so one is computed exactly, and powers of two make the others without an error; a short format ends within it
         count = 1 << fmt.fraction_bits
         octave = np.array([exact.nearest_float64(2.0, n, fmt.fraction_bits) for n in range(min(count, steps.size))])
+        # of formats that span more than float64's range
         with np.errstate(over="ignore"):
             x = np.ldexp(octave[steps % count], steps // count)
     else:
@@ -39,6 +41,8 @@ def magnitudes(fmt: LNSFormat) -> NDArray[np.float64]:
 def inverses(fmt: LNSFormat) -> NDArray[np.float32]:
     """1 / X[m] by float64, rounded to float32 (2^-126 where it would be less); 1 for m = 0."""
     x = magnitudes(fmt)
+    # no subnormal numbers, which some devices flush to zero, and no 0, by which the kernel would divide; 1 for zero, as
+    # zero is reckoned from the floor
     return np.maximum(1.0 / np.maximum(x, 1.0), 2.0**-126).astype(np.float32)
 
 
@@ -61,7 +65,9 @@ def up_coefficients(fmt: LNSFormat) -> NDArray[np.float32]:
     ['0.9892', '0.0107', '0.0001']
     """
     log_step = math.log(fmt.base) / (1 << fmt.fraction_bits)
+    # (b^f - 1) / (b - 1) = sum of l^k f^k / k! / (b - 1), l = ln b
     term, terms, k = log_step / math.expm1(log_step), [], 1
+    # the terms grow as long as k <= l: of a great step the first ones may be small, and not the last that count
     while term > 2.0**-30 or k <= log_step:
         terms.append(term)
         k += 1
@@ -77,6 +83,7 @@ TERMS = 8
 def few_coefficients(fmt: LNSFormat) -> tuple[np.float32, ...]:
     """The first eight of `up_coefficients`, as a tuple: a kernel's loop over elements has no loop in it then."""
     terms = up_coefficients(fmt)[:TERMS].tolist()
+    # zeros behind the last keep one shape, and one compiled kernel, for every format
     return tuple(np.float32(c) for c in (*terms, *[0.0] * (TERMS - len(terms))))
 
 

@@ -112,6 +112,7 @@ def probability_error(fmt: LNSFormat, reach: float = 1.0) -> float:
     ulp = 2.0**-24
     step = math.log(fmt.base) / (1 << fmt.fraction_bits)
     octave = math.log(2.0) / step
+    # b / (b - 1), the latter by expm1: of a small step the difference would have few bits
     steep = math.exp(step) / math.expm1(step)
     sums = (fmt.max_magnitude + 1) / 2 * (1 if fmt.base == 2.0 else 5)
     position = octave / 2 * (LOG2_ERROR + ulp) + (1 + sums) * ulp
@@ -122,9 +123,11 @@ def probability_error(fmt: LNSFormat, reach: float = 1.0) -> float:
 def fill_units(units, inner, start, out):  # type: ignore[no-untyped-def]
     """The unit of each element from the `start`-th on: `units` are those of channels, of `inner` elements each in a
     row, over and over."""
+    # a run of equal units at a time: one division for each run, where `(i // inner) %` would be one for each element
     i = 0
     while i < out.size:
         at = start + i
+        # the first run may begin within a channel, where a chunk or a shard does
         count = min(out.size - i, inner - at % inner) if units.size > 1 else out.size
         unit = units[(at // inner) % units.size]
         for j in range(i, i + count):
@@ -137,6 +140,7 @@ def fill_inverses(codes, inverses, greatest, out):  # type: ignore[no-untyped-de
     """1 / X[m] of each element. A loop of its own: beside a store to the codes the look-up would keep all of `move`
     from becoming vectors, for the compiler must then fear that the table changes."""
     for i in range(codes.size):
+        # as unsigned numbers: of a signed index Numba tests each time whether it is negative, to count from the end
         out[i] = inverses[np.uint32(codes[i]) & np.uint32(greatest)]
 
 
@@ -147,6 +151,8 @@ def move(codes, drive, unit, inverse, decay, words, octave, up, keep, greatest):
     Args: `drive` is rate g_hat, NaN where the gradient is not finite; `unit` and `inverse` (1 / X) are those of each
     element; `octave`, `up`: K and P of the format; `keep`: zeros stay, and no other weight becomes zero.
     """
+    # Numba widens every sum, product, shift and mask of int32 to int64, which would halve the lanes of a vector: each
+    # is cut back where it is made, and constants are int32 too. m_max + 1 is the sign's bit, and by itself NaN.
     zero, one, nan = np.int32(0), np.int32(1), np.int32(greatest + np.int32(1))
     f0, f1, half = np.float32(0.0), np.float32(1.0), np.float32(0.5)
     moved, at_ceiling, at_floor, zeros, flips = zero, zero, zero, zero, zero
@@ -155,25 +161,36 @@ def move(codes, drive, unit, inverse, decay, words, octave, up, keep, greatest):
         m = np.int32(code & greatest)
         is_some = m > zero
         negative = code > greatest
+        # bounded for units beyond those of weights that the format holds: the square, at most 2^126, is finite
         ratio = min(np.float32(unit[i] * inverse[i]), _GREATEST_RATIO)
+        # [m > 0]: zero is reckoned from the floor, whose 1 / X is its entry in the table too: its t is y itself
         whole = f1 if is_some else f0
         c = np.float32(math.sqrt(np.float32(whole + np.float32(ratio * ratio))))
         along = np.float32(drive[i] * c)
+        # t is y over the signed weight s X: h enters with the sign -s, and t < 0 where the weight changes its sign
         d = np.float32((along if negative else -along) - np.float32(decay * whole))
         t = np.float32(whole + d)
+        # |t| = 2^e (1 + z) by its bits, as a library's log2 has other last bits on other machines. Less those of
+        # 1/sqrt(2), the exponent's field changes there instead of at 1, and an arithmetic shift rounds down: e is right
+        # below 1 too. The bits of 0 read as 2^-127, those of infinity as 2^128: the one is told, the other clipped,
+        # below.
         bits = np.int32(t.view(np.int32) & _SIZE)
         e = np.int32(np.int32(bits - _SQRT_HALF) >> _EXPONENT)
         z = np.float32(np.int32(bits - np.int32(e << _EXPONENT)).view(np.float32) - f1)
+        # of a negative t, z is |t| - 1 and not d, and of zero t is d itself: those keep the z of the bits
         z = d if e == zero and t > f0 and is_some else z  # t was rounded, d is not: small steps keep all their bits
         # Both polynomials in pairs of terms: one after the other, each operation would wait for the one before.
         zz = np.float32(z * z)
         q0 = np.float32(np.float32(_Q0 + np.float32(_Q1 * z)) + np.float32(np.float32(_Q2 + np.float32(_Q3 * z)) * zz))
         q4 = np.float32(np.float32(_Q4 + np.float32(_Q5 * z)) + np.float32(np.float32(_Q6 + np.float32(_Q7 * z)) * zz))
         q = np.float32(q0 + np.float32(q4 * np.float32(zz * zz)))
+        # each by K, as the twin has it: with base 2 K is a power of two, and neither product by it rounds
         position = np.float32(np.float32(np.float32(e) * octave) + np.float32(np.float32(q * z) * octave))
+        # so that it fits an int32, and its sum with m: with a base next to 1, K e may be beyond that
         position = min(max(position, -_FARTHEST), _FARTHEST)
         steps = np.int32(position)  # toward zero; math.floor would go by way of 64 bits
         steps = np.int32(steps - np.int32(np.float32(steps) > position))
+        # exact, but for positions from -1/2 to 0, whose f has fewer bits below: off by 2^-25 at most
         f = np.float32(position - np.float32(steps))
         ff = np.float32(f * f)
         p0 = np.float32(
@@ -185,12 +202,16 @@ def move(codes, drive, unit, inverse, decay, words, octave, up, keep, greatest):
         share = np.float32(np.float32(p0 + np.float32(p4 * np.float32(ff * ff))) * f)
         low = np.int32(max(m, one) + steps)
         is_below = low < one or t == f0
+        # |y| = |t| X[m], by 1 / X, which has been looked up. Lanes that do not take it may hold anything: bounded by 1,
+        # as the product by 2^24 is to fit an int32.
         y = min(np.float32(np.float32(abs(t)) / inverse[i]), f1)
         flips_sign = t < f0
         if keep:  # unbiased between the floor and its negative
             y = np.float32(half + np.float32(half * (-y if flips_sign else y)))
         share = y if is_below else share
+        # [u < share] of integers: the product by 2^24 is exact, and cut, which costs the probability less than 2^-24
         up_by = np.int32(upper24(words[i]) < np.int32(share * RANDOM_UNIT))
+        # both cases are computed and one is chosen, here as everywhere in this loop: a branch would end the vectors
         new = np.int32((zero if is_below else low) + up_by)
         if keep:
             flips_sign = (up_by == zero) if is_below else flips_sign
@@ -204,6 +225,7 @@ def move(codes, drive, unit, inverse, decay, words, octave, up, keep, greatest):
         new_code = np.int32(new + (nan if is_negative else zero))
         new_code = code if stays else new_code
         codes[i] = new_code
+        # sums of one chunk fit an int32, so the counters have lanes as wide as the rest
         moved = np.int32(moved + np.int32(new_code != code))
         at_ceiling = np.int32(at_ceiling + np.int32(new == greatest))
         at_floor = np.int32(at_floor + np.int32(new == one))

@@ -44,26 +44,32 @@ def move(
         words: int64.
         keep: zeros stay, and no other weight becomes zero.
     """
+    # written so that NaN, of which every comparison fails, stays
     stays = (code == fmt.nan_code) | ~(drive.abs() < torch.inf)
     m, negative = code & fmt.max_magnitude, code > fmt.max_magnitude
     is_some = m > 0
     (inverses,) = tensors_of(code, _inverses, fmt)
     inverse = inverses[m]
+    # order and bounds are the kernel's, which says why
     ratio = (unit * inverse).clamp(max=hypentropy.GREATEST_RATIO)
     whole = is_some.to(torch.float32)
     c = root(whole + ratio * ratio)
+    # 0 for what is thrown away in the end: a conversion of NaN to int32 would be undefined
     along = torch.where(stays, 0.0, drive) * c
     d = torch.where(negative, along, -along) - decay * whole
     t = whole + d
     position = _position(t, d, (t > 0.0) & is_some, float(grid.octave(fmt)))
+    # floor by way of int32, as the kernel has it, whose lanes it is for
     steps = position.to(torch.int32)  # toward zero
     steps = steps - (steps.to(torch.float32) > position).to(torch.int32)
     low = m.clamp(min=1) + steps
     is_below, flips = (low < 1) | (t == 0.0), t < 0.0
+    # a tensor by a tensor: the kernel divides too
     y = (t.abs() / inverse).clamp(max=1.0)
     if keep:  # unbiased between the floor and its negative
         y = 0.5 + 0.5 * torch.where(flips, -y, y)
     share = torch.where(is_below, y, _share(position - steps.to(torch.float32), fmt))
+    # between integers; the product by a power of two is exact, and what is below 2^-24 is cut on both sides alike
     up_by = upper24(words) < (share * _UNIT).to(torch.int32)
     new = torch.where(is_below, 0, low) + up_by
     if keep:
@@ -71,6 +77,7 @@ def move(
         new = torch.where(is_some, new.clamp(min=1), 0)
     new = torch.where(stays, m, new.clamp(max=fmt.max_magnitude))
     flips = flips & ~stays
+    # zero takes no sign
     out = torch.where((negative != flips) & (new > 0), new + fmt.sign_bit, new)
     out = torch.where(stays, code, out)
     return out, [out != code, new == fmt.max_magnitude, new == 1, out == 0, flips & is_some & (new > 0)]
@@ -90,6 +97,7 @@ def _position(t: torch.Tensor, d: torch.Tensor, is_near: torch.Tensor, octave: f
     """K log2|t|; t = 1 + d, where it `is_near` and within the octave of 1, by d, which was not rounded to t's bits."""
     bits = t.view(torch.int32) & 0x7FFFFFFF
     e = (bits - hypentropy.SQRT_HALF) >> 23
+    # 2^e is taken off the exponent's field; the shift of a signed integer rounds down, so e may be negative
     z = (bits - (e << 23)).view(torch.float32) - 1.0
     z = torch.where((e == 0) & is_near, d, z)
     position = e.to(torch.float32) * octave + (_polynomial(_LOG2, z) * z) * octave

@@ -28,8 +28,11 @@ from lnsnum.torch_bridge.kernels.random_words import moment_word, momentum_word,
 
 MOMENT_BIAS = 32
 MOMENTUM_BIAS = 16
+# |g| / 2^exponent of the first gradients is below 2^(HEADROOM + 1), and so their squares below 2^16 of 2^32; from
+# 2^LIMIT on the exponent follows.
 MOMENT_HEADROOM = 7
 MOMENT_LIMIT = 12
+# Before the first nonzero gradient: beyond any exponent that there can be.
 NO_EXPONENT = -1000
 EXPONENT_BOUND = 120
 
@@ -51,6 +54,7 @@ PER_SMALLEST = (1.0 / np.array([MOMENT_TABLE[1], MOMENTUM_TABLE[1]], np.float64)
 """1 / (the smallest nonzero moment), and momentum."""
 
 _FIELD = np.int32(21)  # a float32 has 21 bits below its two upper mantissa bits
+# The bits of 2^-bias, for which code 0 would stand if it were not zero.
 _MOMENT_ZERO, _MOMENTUM_ZERO = (np.int32((127 - bias) << 23) for bias in (MOMENT_BIAS, MOMENTUM_BIAS))
 _BELOW = np.int32((1 << 21) - 1)
 
@@ -61,6 +65,7 @@ def greatest_gradient(gradient):  # type: ignore[no-untyped-def]
     greatest = np.int32(0)
     bits = gradient.view(np.int32)
     for i in range(bits.size):
+        # a maximum of integers is the same in any order, so the compiler makes vectors of it; of floats it may not
         size = np.int32(bits[i] & np.int32(0x7FFFFFFF))
         greatest = max(greatest, size if size < np.int32(0x7F800000) else np.int32(0))
     return greatest
@@ -95,11 +100,13 @@ def octaves_to_raise(greatest: int, exponent: int) -> int:
 def lower_moment(moment: NDArray[np.uint8], octaves: int) -> None:
     """Let the codes of the second moment stand for the same values at an exponent that is `octaves` greater; what is
     below the smallest number becomes that."""
+    # an octave of the gradient is two of v, of four codes each; in int32, as a byte would wrap around
     np.copyto(moment, np.where(moment > 0, np.maximum(moment.astype(np.int32) - 8 * octaves, 1), 0).astype(np.uint8))
 
 
 def lower_momentum(momentum: NDArray[np.uint8], octaves: int) -> None:
     """The same for the momentum, of which what is below the smallest number becomes zero."""
+    # four codes an octave; the sign, bit 7, is put back
     size = (momentum & 127).astype(np.int32) - 4 * octaves
     np.copyto(momentum, np.where(size > 0, size + (momentum & 128), 0).astype(np.uint8))
 
@@ -108,6 +115,8 @@ def lower_momentum(momentum: NDArray[np.uint8], octaves: int) -> None:
 def load_moment(moment: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
     """The values of second-moment codes at exponent 0: those of `MOMENT_TABLE`."""
     for i in range(moment.size):
+        # a shift and a sum in the place of the table, loads from which do not become vectors; cut to int32, as Numba
+        # widens both to int64 and the view is of 32 bits
         code = np.int32(moment[i])
         x = np.int32(np.int32(code << _FIELD) + _MOMENT_ZERO).view(np.float32)
         out[i] = x if code > np.int32(0) else np.float32(0.0)
@@ -120,6 +129,7 @@ def load_momentum(momentum: NDArray[np.uint8], scale: Any, out: NDArray[np.float
         code = np.int32(momentum[i])
         size = np.int32(code & np.int32(127))
         x = np.int32(np.int32(size << _FIELD) + _MOMENTUM_ZERO).view(np.float32)
+        # the scale is a power of two: nothing is rounded
         x = np.float32(x * scale) if size > np.int32(0) else np.float32(0.0)
         out[i] = -x if code > np.int32(127) else x
 
@@ -129,6 +139,7 @@ def store_moment(v, gradient, words, moment):  # type: ignore[no-untyped-def]
     """Round the second moment to codes where the gradient was finite."""
     for i in range(moment.size):
         code = _round(np.float32(v[i]), moment_word(words[i]), _MOMENT_ZERO, PER_SMALLEST[0], np.int32(255))
+        # a comparison that NaN fails; the old code is written again, as a store on a condition would be a branch
         moment[i] = code if abs(gradient[i]) < np.float32(np.inf) else np.int32(moment[i])
 
 
@@ -148,10 +159,13 @@ def _round(x, word, zero, per_smallest, greatest):  # type: ignore[no-untyped-de
     """The code of a nonnegative float32, rounded stochastically on the value axis."""
     bits = np.float32(x).view(np.int32)
     above = np.int32(bits - zero)  # of a float below 2^-bias it is negative, and never less than -2^30
+    # int32 shifts copy the sign: masked off
     random = np.int32(np.int32(word >> np.int32(11)) & _BELOW)
     # The greatest sum stays below 2^31: x is finite, so its bits are at most 0x7F800000, and zero is over 2^29.
     code = np.int32(np.int32(above + random) >> _FIELD)
+    # less than code 1: 2^21 above the bits of 2^-bias, as code 0 stands for 0
     is_small = above < np.int32(1 << 21)
+    # computed in every lane, also where `code` is taken: the bound by 1 keeps the number in int32
     by_chance = np.int32(
         upper24(word) < np.int32(np.float32(min(np.float32(x * per_smallest), np.float32(1.0)) * RANDOM_UNIT))
     )

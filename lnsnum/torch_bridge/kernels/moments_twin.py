@@ -16,6 +16,7 @@ from lnsnum.torch_bridge.kernels.random_words_twin import moment_words, momentum
 _FIELD = 21
 _BELOW = (1 << _FIELD) - 1
 _MOMENT_ZERO, _MOMENTUM_ZERO = ((127 - bias) << 23 for bias in (moments.MOMENT_BIAS, moments.MOMENTUM_BIAS))
+# Rounded to float32 there; as Python's numbers they are that exactly.
 _PER_SMALLEST = [float(inverse) for inverse in moments.PER_SMALLEST]
 _UNIT = float(moments.RANDOM_UNIT)
 _SIZE, _INFINITY = 0x7FFFFFFF, 0x7F800000
@@ -26,6 +27,7 @@ def greatest_gradient(gradient: torch.Tensor) -> torch.Tensor:
     size = gradient.reshape(-1).view(torch.int32) & _SIZE
     if size.numel() == 0:
         return torch.zeros((), dtype=torch.int32, device=gradient.device)
+    # as integers, which are in the order of the floats: a maximum in any order is the same
     return torch.where(size < _INFINITY, size, 0).amax()
 
 
@@ -56,16 +58,20 @@ def raise_exponent(state: list[torch.Tensor], exponent: torch.Tensor, greatest: 
     """
     octave = (greatest.to(exponent.device) >> 23).clamp(min=1) - 127 - exponent
     octaves = torch.minimum(octave - moments.MOMENT_HEADROOM, moments.EXPONENT_BOUND - exponent)
+    # 0 octaves in the place of a branch, which a graph has not
     octaves = torch.where((exponent == moments.NO_EXPONENT) | (octave < moments.MOMENT_LIMIT), 0, octaves)
+    # nearly every step: nothing is written then
     if is_real(octaves) and int(octaves) == 0:
         return
     exponent.add_(octaves)
     for codes, lower in zip(state, (_lower_moment, _lower_momentum), strict=False):
         if codes.dtype == torch.uint8:
+            # in int32, as a difference of bytes would wrap around
             codes.copy_(lower(codes.to(torch.int32), octaves.to(codes.device)).to(torch.uint8))
 
 
 def _lower_moment(code: torch.Tensor, octaves: torch.Tensor) -> torch.Tensor:
+    # two octaves of v for one of g, four codes in each
     return torch.where(code > 0, (code - 8 * octaves).clamp(min=1), 0)
 
 
@@ -77,6 +83,7 @@ def _lower_momentum(code: torch.Tensor, octaves: torch.Tensor) -> torch.Tensor:
 def load_moment(codes: torch.Tensor) -> torch.Tensor:
     """The values of second-moment codes at exponent 0."""
     code = codes.to(torch.int32)
+    # code 0 has the bits of 2^-bias, and stands for 0
     return torch.where(code > 0, ((code << _FIELD) + _MOMENT_ZERO).view(torch.float32), 0.0)
 
 
@@ -105,5 +112,6 @@ def _round(x: torch.Tensor, words: torch.Tensor, zero: int, per_smallest: float,
     above = x.view(torch.int32) - zero
     # No sum leaves int32: the bits of x are at most 0x7F800000, and zero is over 2^29.
     code = (above + ((words >> 11).to(torch.int32) & _BELOW)) >> _FIELD
+    # below code 1; the bound is for the others, whose product would leave int32
     by_chance = upper24(words) < ((x * per_smallest).clamp(max=1.0) * _UNIT).to(torch.int32)
     return torch.where(above < 1 << _FIELD, by_chance.to(torch.int32), code).clamp(max=greatest)

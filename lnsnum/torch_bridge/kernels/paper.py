@@ -45,8 +45,11 @@ def move(codes, drive, pull, mode, up, words, leave, greatest, steps, p):  # typ
 @kernel
 def _shrink(code, drive, pull, greatest):  # type: ignore[no-untyped-def]
     """By how many code steps the magnitude is to shrink, as a real number; (its size, its whole part, the rest)."""
+    # drive sign(w)
     along = -drive if np.int32(code) > greatest else drive
+    # NaN fails the comparison: the decay, too, leaves an element without a finite gradient
     shrink = np.float32(along + pull) if abs(drive) < np.float32(np.inf) else np.float32(0.0)
+    # before the conversion, which has no result beyond int32; `whole` is cut toward zero, so `part` is exact
     size = min(np.float32(abs(shrink)), _GREATEST_STEP)
     whole = np.int32(size)
     return shrink, whole, np.float32(size - np.float32(whole))
@@ -54,7 +57,9 @@ def _shrink(code, drive, pull, greatest):  # type: ignore[no-untyped-def]
 
 @kernel
 def _signed(shrink, whole, more):  # type: ignore[no-untyped-def]
+    # by size and sign, so that growing and shrinking are rounded alike
     steps = np.int32(whole + np.int32(more))
+    # 0 - steps cut to int32: Numba's minus of an int32 is an int64, and the lanes would be half as many
     return steps if shrink > np.float32(0.0) else np.int32(np.int32(0) - steps)
 
 
@@ -64,6 +69,7 @@ def _round_to_nearest(codes, drive, pull, greatest, steps):  # type: ignore[no-u
     one = np.int32(1)
     for i in range(codes.size):
         shrink, whole, part = _shrink(codes[i], drive[i], pull, greatest)
+        # a tie goes up where that makes the number of steps even
         more = part > np.float32(0.5) or (part == np.float32(0.5) and np.int32(whole & one) == one)
         steps[i] = _signed(shrink, whole, more)
 
@@ -73,6 +79,7 @@ def _round_by_log(codes, drive, pull, greatest, words, steps):  # type: ignore[n
     """The same, up with the probability of the fraction."""
     for i in range(codes.size):
         shrink, whole, part = _shrink(codes[i], drive[i], pull, greatest)
+        # between integers: the product by 2^24 is exact, what is below 2^-24 is cut
         more = upper24(words[i]) < np.int32(part * RANDOM_UNIT)
         steps[i] = _signed(shrink, whole, more)
 
@@ -87,6 +94,9 @@ def _round_by_value(codes, drive, pull, greatest, up, words, p, steps):  # type:
     one = np.float32(1.0)
     for i in range(codes.size):
         p[i] = np.float32(0.0)
+    # Horner, from the highest term; P has no constant one, so the factor f comes last. A loop, since `up` is as long as
+    # the format needs: this rule takes code steps of more than an octave. The step is made anew in each, which needs no
+    # memory for its parts.
     for k in range(up.size):
         coefficient = up[up.size - 1 - k]
         for i in range(codes.size):
@@ -96,6 +106,7 @@ def _round_by_value(codes, drive, pull, greatest, up, words, p, steps):  # type:
     for i in range(codes.size):
         shrink, whole, part = _shrink(codes[i], drive[i], pull, greatest)
         share = np.float32(one - p[i]) if shrink > np.float32(0.0) else p[i]
+        # a shrink by whole codes has f = 1: 1 - P(1) is 0 but for roundings, of which none may move it by one more
         share = share if part > np.float32(0.0) else np.float32(0.0)
         more = upper24(words[i]) < np.int32(share * RANDOM_UNIT)
         steps[i] = _signed(shrink, whole, more)
@@ -116,6 +127,7 @@ def _move(codes, steps, greatest):  # type: ignore[no-untyped-def]
         at_ceiling = np.int32(at_ceiling + np.int32(new == greatest))
         at_floor = np.int32(at_floor + np.int32(new == one))
         zeros = np.int32(zeros + np.int32(code == zero))
+        # the sign's bit is not touched: m and `new` are both from 1 to m_max, or equal
         codes[i] = np.int32(code + np.int32(new - m))
     return moved, at_ceiling, at_floor, zeros
 
@@ -126,6 +138,7 @@ def _leave_zero(codes, drive, greatest):  # type: ignore[no-untyped-def]
     left = np.int32(0)
     for i in range(codes.size):
         leaves = codes[i] == 0 and abs(drive[i]) > np.float32(0.0)
+        # the floor with a sign is m_max + 1, the sign's bit, and 1; a drive of NaN is not greater than 0
         smallest = np.int32(greatest + np.int32(2)) if drive[i] > np.float32(0.0) else np.int32(1)
         codes[i] = smallest if leaves else np.int32(codes[i])
         left = np.int32(left + np.int32(leaves))

@@ -35,6 +35,7 @@ def move(
         words: int64; not of "nearest".
         leave: zeros with a drive become the smallest magnitude against it.
     """
+    # NaN fails it, too: what has no finite gradient is not decayed either
     is_finite = drive.abs() < torch.inf
     shrink = torch.where(is_finite, torch.where(code > fmt.max_magnitude, -drive, drive) + pull, 0.0)
     steps = _round(shrink, fmt, rounding, words).clamp(-fmt.max_magnitude, fmt.max_magnitude)
@@ -43,6 +44,7 @@ def move(
     out = code + (new - m)
     moved, is_zero = new != m, code == 0
     if leave:
+        # no NaN is greater than 0
         leaves = is_zero & (drive.abs() > 0.0)
         out = torch.where(leaves, torch.where(drive > 0.0, fmt.sign_bit + 1, 1), out)
         moved, new, is_zero = moved | leaves, torch.where(leaves, 1, new), is_zero & ~leaves
@@ -51,6 +53,7 @@ def move(
 
 def _round(shrink: torch.Tensor, fmt: LNSFormat, rounding: str, words: torch.Tensor | None) -> torch.Tensor:
     """The whole number of code steps by which each magnitude shrinks, int32."""
+    # before the conversion, which has no result beyond int32
     size = shrink.abs().clamp(max=_GREATEST_STEP)
     whole = size.to(torch.int32)
     part = size - whole.to(torch.float32)
@@ -68,6 +71,8 @@ def _share(part: torch.Tensor, shrinks: torch.Tensor, fmt: LNSFormat) -> torch.T
     """With which probability a fraction of a step becomes a whole one, unbiased in the value."""
     f = torch.where(shrinks, 1.0 - part, part)
     p = torch.zeros_like(part)
+    # Horner in the kernel's order, whose bits these are: no constant term, so the factor comes last
     for coefficient in reversed(grid.up_coefficients(fmt).tolist()):
         p = (p + coefficient) * f
+    # 1 - P(1) is 0 but for roundings: a shrink by whole codes takes no share of another
     return torch.where(part > 0.0, torch.where(shrinks, 1.0 - p, p), 0.0)

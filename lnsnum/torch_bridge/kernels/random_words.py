@@ -53,7 +53,7 @@ def signed(word: int) -> np.int32:
     return np.int32(word - (1 << 32) if word >> 31 else word)
 
 
-# Products of int32 keep their lower 32 bits, as those of uint32 do; Numba would widen unsigned ones to 64.
+# Products of int32 keep their lower 32 bits, as those of uint32 do. Numba widens both to 64: each result is cut back.
 _LOW, _HIGH, _FIRST, _SECOND = map(signed, (LOW_FACTOR, HIGH_FACTOR, FIRST_FACTOR, SECOND_FACTOR))
 _MOMENT, _MOMENTUM = signed(MOMENT_FACTOR), signed(MOMENTUM_FACTOR)
 _LOW16, _LOW17, _LOW24 = np.int32(0xFFFF), np.int32(0x1FFFF), np.int32(0xFFFFFF)
@@ -62,6 +62,7 @@ _LOW16, _LOW17, _LOW24 = np.int32(0xFFFF), np.int32(0x1FFFF), np.int32(0xFFFFFF)
 @kernel
 def draw_keys(seed, stream, step):  # type: ignore[no-untyped-def]
     """The four key words of a step, int32: two for the step itself, two for a scale that grows in it."""
+    # four words are one block of Philox
     words = np.empty(4, np.uint32)
     fill_random_words(words, KEY_INDEX, seed, stream, step, np.empty((4, RANDOM_BLOCKS), np.uint32))
     return words.view(np.int32)
@@ -72,13 +73,17 @@ def fill_words(out, start, key0, key1):  # type: ignore[no-untyped-def]
     """Write the words of the elements `start`, `start + 1`, ... as int32."""
     done = 0
     while done < out.size:
+        # int64 here, once for each stretch; within it the index is an int32 and all is modulo 2^32
         first = start + done
         count = min(out.size - done, 4294967296 - (first & 4294967295))  # up to where the upper word changes
         low, high = np.int64(first & 4294967295), np.int64(first >> 32)
+        # (low + i) LOW = low LOW + i LOW modulo 2^32: what does not depend on i is taken out of the loop
         begin = np.int32(np.int32(np.int32(low) * _LOW) + np.int32(key0 + np.int32(np.int32(high) * _HIGH)))
         for i in range(count):
+            # each operation is cut to int32, since Numba widens them all: a vector has half as many lanes of 64 bits
             x = np.int32(begin + np.int32(np.int32(i) * _LOW))
             x = np.int32(x ^ np.int32(np.int32(x >> np.int32(16)) & _LOW16))  # int32 shifts copy the sign: masked off
+            # the second key between the products, not before them: see above
             x = np.int32(np.int32(x * _FIRST) ^ key1)
             x = np.int32(x ^ np.int32(np.int32(x >> np.int32(15)) & _LOW17))
             x = np.int32(x * _SECOND)
@@ -89,6 +94,7 @@ def fill_words(out, start, key0, key1):  # type: ignore[no-untyped-def]
 @kernel
 def upper24(word):  # type: ignore[no-untyped-def]
     """The upper 24 bits, which decide: from 0 to 2^24 - 1."""
+    # the mask drops the copies of the sign that an int32's shift brings in. 24 bits, as a float32 holds them exactly.
     return np.int32(np.int32(word >> np.int32(8)) & _LOW24)
 
 

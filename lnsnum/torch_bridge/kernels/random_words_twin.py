@@ -29,6 +29,7 @@ Word = Any
 """A tensor of words, int64, or a Python number."""
 
 _LOW = 0xFFFFFFFF
+# Factors from here on are taken less 2^32, which is the same modulo 2^32.
 _HALF = 1 << 31
 
 
@@ -41,6 +42,7 @@ def draw_keys(draw: Draw) -> tuple[Word, ...]:
     step = draw.step
     if isinstance(step, torch.Tensor) and not is_real(step):
         return torch.ops.lnsnum.draw_keys(step.to("cpu"), draw.seed, draw.stream).unbind()  # type: ignore[no-any-return]
+    # the kernel's int32 keys as words from 0 on
     return tuple(int(key) & _LOW for key in random_words.draw_keys(draw.seed, draw.stream, int(step)))
 
 
@@ -67,13 +69,16 @@ def indices(
     if rows is None:
         return torch.arange(start, start + n, dtype=torch.int64, device=device).view(shape)
     width = n // max(rows.numel(), 1)
+    # as if the rows were still within the whole parameter: they draw what they would draw there
     first = rows.to(device, torch.int64)[:, None] * width
     return (first + torch.arange(width, dtype=torch.int64, device=device)).view(shape)
 
 
 def words_of(index: torch.Tensor, key0: Word, key1: Word) -> torch.Tensor:
     """The words of the elements with these indices, under two of the keys."""
+    # three words are less than 2^34: one mask at the end is enough
     x = (_times(index & _LOW, LOW_FACTOR) + _times(index >> 32, HIGH_FACTOR) + _on(key0, index)) & _LOW
+    # no mask behind the shifts: words are not negative in int64, so nothing but zeros comes in
     x = x ^ (x >> 16)
     x = _times(x, FIRST_FACTOR) ^ _on(key1, index)
     x = x ^ (x >> 15)
@@ -83,6 +88,7 @@ def words_of(index: torch.Tensor, key0: Word, key1: Word) -> torch.Tensor:
 
 def upper24(words: torch.Tensor) -> torch.Tensor:
     """The upper 24 bits, which decide, int32."""
+    # 24 bits fit an int32 whatever the word
     return (words >> 8).to(torch.int32)
 
 
@@ -102,4 +108,5 @@ def _on(key: Word, like: torch.Tensor) -> Word:
 
 def _times(words: torch.Tensor, factor: int) -> torch.Tensor:
     """Words times a factor modulo 2^32."""
+    # the mask of a negative product is its residue too, as int64 is two's complement
     return (words * (factor - (1 << 32) if factor >= _HALF else factor)) & _LOW

@@ -57,6 +57,7 @@ class Span:
         Raises:
             TypeError, ValueError: where it holds something else, or bounds that are none.
         """
+        # by type, not isinstance: a bool is an int too
         if not isinstance(numbers, list) or len(numbers) != 4 or not all(type(number) is int for number in numbers):
             raise ValueError(
                 f"the scale of a pickled LNSWeight is a list of four integers, not {numbers!r:.60}: it was written by "
@@ -68,6 +69,7 @@ class Span:
                 f"{numbers} is no scale of a pickled LNSWeight: low to high, and changes and room of 0 or more"
             )
         span = cls(low, high)
+        # the very list: who else was pickled with it has it too, and sees the next change
         span.numbers = numbers
         return span
 
@@ -97,6 +99,7 @@ class Span:
 
     def set(self, low: int, high: int) -> None:
         """Another scale, of which nothing has been told yet; where graphs have room, bounds that hold stay."""
+        # bounds are the graphs' tables: as long as the scale is within them, they need not be compiled again
         if self.room and self.low <= low and high <= self.high:
             low, high = self.low, self.high
         elif self.room:
@@ -108,6 +111,7 @@ class Span:
         self._change(low, min(high + room, MAX_LOG_OFFSET), room)
 
     def _change(self, low: int, high: int, room: int) -> None:
+        # into the list, which all aliases share, and not another in its place
         self.numbers[:] = low, high, self.changes + 1, room
         self.warned = False
 
@@ -124,9 +128,11 @@ def check_offset(log_offset: object, shape: torch.Size) -> Scale:
         return Scale(offset, offset)
     if log_offset.dtype.is_floating_point or log_offset.dtype.is_complex or log_offset.dtype == torch.bool:
         raise TypeError(f"log_offset is a tensor of {log_offset.dtype}: give integers, whole code steps")
+    # one number in a tensor is one for all, and kept as an integer
     if log_offset.ndim == 0:
         return check_offset(int(log_offset), shape)
     try:
+        # to the codes' own shape: what would broaden the codes is refused
         fits = torch.broadcast_shapes(log_offset.shape, shape) == shape
     except RuntimeError:
         fits = False
@@ -135,6 +141,8 @@ def check_offset(log_offset: object, shape: torch.Size) -> Scale:
             f"log_offset of shape {tuple(log_offset.shape)} does not broadcast to the codes' shape {tuple(shape)}"
         )
     low, high = (check_log_offset(int(extreme)) for extreme in log_offset.aminmax())
+    # as many dimensions as the codes, so that views of these can view their scales alike; a copy, as the caller's
+    # tensor may change later
     padded = log_offset.detach().reshape((1,) * (len(shape) - log_offset.ndim) + log_offset.shape)
     return Scale(low, high, padded.to(torch.int32).clone(memory_format=torch.contiguous_format))
 
@@ -158,13 +166,16 @@ def fit_scale(w: torch.Tensor, fmt: LNSFormat, p_scale: float = 3.0, *, of: torc
     Raises:
         ValueError: where it would be larger than 2^30 in size.
     """
+    # an RMS of 0 is one of zeros alone
     whole = root_mean_square(w) or (std_of_zeros(w.shape) if w.numel() else 0.0)
     if of is None:
         return fit_to_rms(whole, fmt, p_scale)
     channels = in_channels(w, of)
     greatest = channels.abs().amax(1, keepdim=True) if channels.numel() else channels.new_zeros(of.numel(), 1)
+    # in units of each channel's greatest, as `root_mean_square`: no square overflows, nor do all of them vanish
     unit = torch.where(greatest > 0, greatest, 1.0)
     means = ((channels / unit).square().sum(1) / max(channels.shape[1], 1)).sqrt() * greatest[:, 0]
+    # a channel of zeros says nothing of itself: the whole stands for it
     fitting = [fit_to_rms(rms or whole, fmt, p_scale) for rms in means.tolist()]
     return torch.tensor(fitting, dtype=torch.int32, device=w.device).reshape(of.shape)
 
@@ -175,11 +186,13 @@ def in_channels(x: torch.Tensor, of: torch.Tensor | None) -> torch.Tensor:
         return x.reshape(1, -1)
     varying = [d for d in range(x.ndim) if of.shape[d] > 1]
     rest = [d for d in range(x.ndim) if of.shape[d] == 1]
+    # channels first, in the order of their offsets, whichever dimensions they are
     return x.permute(varying + rest).reshape(of.numel(), x.numel() // of.numel())
 
 
 def root_mean_square(x: torch.Tensor) -> float:
     """sqrt(mean(x^2)) of a float64 tensor, scaled so that no square leaves the range; 0 of an empty one."""
+    # the greatest becomes 1, so the mean of the squares is from 1 / n to 1
     scale = float(x.abs().max()) if x.numel() else 0.0
     return scale * float((x / scale).square().mean().sqrt()) if scale else 0.0
 
@@ -194,4 +207,5 @@ def fit_to_rms(rms: float, fmt: LNSFormat, p_scale: float = 3.0) -> int:
     top = p_scale * rms
     if top == 0.0:
         return 0
+    # by exact comparison of integers: a logarithm near a whole step would be rounded to either side, by the library
     return check_log_offset(exact.ceil_log(*exact.split_float(top), fmt.base, fmt.fraction_bits) - fmt.max_log)

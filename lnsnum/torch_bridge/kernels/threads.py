@@ -21,6 +21,7 @@ import torch
 from lnsnum.kernels.threads import Team, pool
 
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+# A list, since the callback of the fork can append to it without a `global`.
 _forked: list[bool] = []
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _forked.append(True))
@@ -29,6 +30,7 @@ if hasattr(os, "register_at_fork"):
 def torch_team() -> Team:
     """As many threads as torch uses, its own where that is possible."""
     size = torch.get_num_threads()
+    # one thread needs no region; a forked process has the library's memory, and none of its threads
     parallel = None if size == 1 or _forked else _gnu_openmp()
     if parallel is None:
         return pool.team(size)

@@ -46,9 +46,14 @@ the rule's default.)"""
 ZEROS: dict[Rule, tuple[Zero, ...]] = {"hypentropy": ("learn", "keep", "raise"), "paper": ("keep", "leave", "raise")}
 """What each rule can do with zeros, its default first."""
 
+# A rule uses at most six of the seven arrays of a chunk: 24 KB, and 4 KB of the gradient, which stay in the first cache
+# from one loop to the next.
 _CHUNK = 1024
+# Elements that are worth a thread of their own: some tenths of a millisecond.
 _PARALLEL = 1 << 17
+# The least number that no device flushes to zero.
 _LEAST_NORMAL = np.float32(2.0**-126)
+# Its square, and so v, is finite with room for the bias correction.
 _GREATEST_GRADIENT = np.float32(2.0**60)
 GREATEST_BOUND = 2.0**27  # times the greatest rate a finite float32: one that is not is no finite gradient's
 _INFINITY = np.int32(0x7F800000)
@@ -157,21 +162,32 @@ class StepCounts(NamedTuple):
 def _advance(gradient, scalars, has_momentum, v, u, drive):  # type: ignore[no-untyped-def]
     """v and u become the new moments, `drive` rate g_hat (NaN where the gradient is not finite); returns how many
     gradients were not finite, and the bits of the greatest finite |gradient|."""
+    # int32 and float32 alone, each result cut to its type: Numba widens int32 to int64, which would halve the lanes
     not_finite, greatest = np.int32(0), np.int32(0)
     for i in range(gradient.size):
+        # |g| as the integer of its bits: of one sign floats are ordered as these, infinity and NaN last. So one
+        # comparison finds both, and the greatest is a maximum of integers, which a compiler may take in any order, as
+        # vectors do.
         size = np.int32(np.float32(gradient[i]).view(np.int32) & _SIZE)
         finite = size < _INFINITY
+        # 0 in the place of what is not finite: what is computed with it is a number, and is thrown away below
         g = np.float32(gradient[i] * scalars.gradient_scale) if finite else np.float32(0.0)
+        # the product may be infinite: it is clamped like what is too large
         g = min(max(g, -_GREATEST_GRADIENT), _GREATEST_GRADIENT)
         new = np.float32(scalars.beta * v[i]) + np.float32(scalars.rest * np.float32(g * g))
+        # no divisor is 0: where this bound counts, v is less still, and `moves` makes g_hat 0
         corrected = max(np.float32(new * scalars.correction), _LEAST_NORMAL)
         if has_momentum:
             u[i] = np.float32(scalars.momentum * u[i]) + np.float32(scalars.momentum_rest * g)
             g = np.float32(u[i] * scalars.momentum_correction)
+        # a root and a quotient, each correctly rounded: approximations of 1 / sqrt differ between processors
         g_hat = np.float32(g / np.float32(math.sqrt(corrected)))
         g_hat = min(max(g_hat, -scalars.g_bound), scalars.g_bound)
         moves = new >= _LEAST_NORMAL
+        # chosen, not branched to: the loop stays one of vectors
         g_hat = g_hat if moves else np.float32(0.0)
+        # NaN is the mark for the rules, so that they need no second array. u has moved, by g = 0: `store_momentum`
+        # leaves its code, as v is left here.
         drive[i] = np.float32(g_hat * scalars.rate) if finite else np.float32(np.nan)
         v[i] = new if finite else v[i]
         not_finite = np.int32(not_finite + np.int32(not finite))
@@ -197,15 +213,18 @@ def _step(  # type: ignore[no-untyped-def]
     v, u = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
     drive, p, inverse = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
     coded, has_momentum = moment.itemsize == 1, momentum.size > 0
+    # int64: a chunk's counts are int32, those of an array need not fit one
     moved, at_ceiling, at_floor, zeros, flips, not_finite = 0, 0, 0, 0, 0, 0
     greatest = np.int32(0)
     keys = draw_keys(draw.seed, draw.stream, draw.step)
+    # the hypentropy rule leaves p as it is, so one unit is written once; the paper's rule has p for memory
     if not by_paper and units.size == 1:
         hypentropy.fill_units(units, inner, start, p)
     for begin in range(0, codes.size, _CHUNK):
         end = min(begin + _CHUNK, codes.size)
         n = end - begin
         g, part, own = gradient[begin:end], codes[begin:end], moment[begin:end]
+        # nothing is drawn where nothing is rounded at random
         if not by_paper or mode != paper.NEAREST or coded or has_momentum:
             fill_words(words[:n], start + begin, keys[0], keys[1])
         if coded:
@@ -221,6 +240,7 @@ def _step(  # type: ignore[no-untyped-def]
         else:
             if units.size > 1:
                 hypentropy.fill_units(units, inner, start + begin, p[:n])
+            # a loop of its own, see there
             hypentropy.fill_inverses(part, grid.inverses, grid.greatest, inverse)
             counts = hypentropy.move(
                 part, drive, p, inverse, scalars.decay, words, grid.octave, grid.few, zero != 0, grid.greatest
@@ -228,6 +248,7 @@ def _step(  # type: ignore[no-untyped-def]
         moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
         zeros, flips = zeros + counts[3], flips + counts[4]
         if coded:
+            # what is kept is rounded; what moved the codes was not
             store_moment(v, g, words, own)
         else:
             _copy(v[:n], own)
@@ -369,6 +390,7 @@ def madam_step(
         momentum=momentum,
         weight_decay=weight_decay,
     )
+    # float32 moments need no scale of the gradients: the exponent is that of the momentum's codes alone then
     scalars = step_scalars(fmt, rule, numbers, coded=second_moment.dtype == np.uint8)
     arrays = codes, gradient, second_moment, momentum_codes
     return apply_step(*arrays, fmt, scalars, choices, units, inner, Draw(seed, stream, step), start=start, rows=rows)[0]
@@ -377,11 +399,13 @@ def madam_step(
 def step_scalars(fmt: LNSFormat, rule: Rule, numbers: StepNumbers, *, coded: bool) -> StepScalars:
     """The scalars of a step: float64 arithmetic, each rounded once to float32."""
     n = numbers
+    # in float64, in this order, so that the twin's tensors of float64 round to the same float32
     rate = n.lr * n.kappa if rule == "hypentropy" else n.lr * (1 << fmt.fraction_bits) / math.log(fmt.base)
     decay = (n.lr if rule == "hypentropy" else rate) * n.weight_decay
     values = (
         2.0**-n.exponent if coded else 1.0,
         n.beta,
+        # before beta is rounded: 1 - float32(0.999) may be off by up to 2^-15 in relation
         1.0 - n.beta,
         1.0 / (1.0 - n.beta_product),
         n.momentum,
@@ -389,10 +413,13 @@ def step_scalars(fmt: LNSFormat, rule: Rule, numbers: StepNumbers, *, coded: boo
         1.0 / (1.0 - n.momentum_product),
         1.0 if coded else 2.0**n.exponent,
         1.0 if coded else 2.0**-n.exponent,
+        # times the next it is at most 2^127: an infinite drive would pass for that of a gradient that is not finite
         min(n.g_bound, GREATEST_BOUND),
         min(rate, 2.0**100),
+        # no step of the paper's rule is longer
         min(decay, 2.0**30),
     )
+    # a float64 beside float32 would make the kernel's arithmetic float64
     return StepScalars(*map(np.float32, values))
 
 
@@ -414,9 +441,11 @@ def apply_step(
     """`madam_step` with its scalars made and its arguments known to be good, on as many threads as torch uses; also the
     bits of the greatest finite |gradient|."""
     arrays = [codes, gradient, second_moment, np.empty(0, np.uint8) if momentum_codes is None else momentum_codes]
+    # views, as all are contiguous: what is written to them is written to the arrays
     flat = [array.reshape(-1) for array in arrays]
     if choices.rule == "hypentropy":
         hypentropy.check_format(fmt)
+    # numbers for the kernel, which would have to unpack and compare strings
     by_paper, zero = choices.rule == "paper", int(choices.zero in ("leave", "keep" if choices.rule != "paper" else ""))
     rest = scalars, by_paper, paper.MODES[choices.rounding], zero, Grid.of(fmt), units, inner, draw
     threads = torch_team()
@@ -434,6 +463,7 @@ def apply_step(
         counts = in_chunks(run, codes.size, _PARALLEL, threads=threads)
     else:
         width = codes.size // max(rows.size, 1)
+        # _PARALLEL elements or more, from any row on: at multiples of 4096 rows, a few wide ones would be one chunk
         counts = in_chunks(run_rows, rows.size, _PARALLEL // max(width, 1) + 1, alignment=1, threads=threads)
     total = sum((StepCounts(*c[:6]) for c in counts), StepCounts(0, 0, 0, 0, 0, 0))
     return total, max((int(c[6]) for c in counts), default=0)

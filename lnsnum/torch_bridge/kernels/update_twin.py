@@ -67,19 +67,23 @@ def step_scalars(fmt: LNSFormat, rule: Rule, numbers: StepNumbers, *, coded: boo
     n = numbers
 
     def double(x: torch.Tensor | float) -> torch.Tensor:
+        # float64 throughout, as Python's floats are, so that tensors and numbers come to the same float32
         return x.to(torch.float64) if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64)
 
     lr = double(n.lr)
     lr = torch.where((lr >= 0.0) & (lr < math.inf), lr, 0.0)
     steps = lr * (1 << fmt.fraction_bits)
+    # the divisor is a tensor: division by a number may become a product with its inverse, of other last bits
     rate = lr * double(n.kappa) if rule == "hypentropy" else steps / torch.full_like(steps, math.log(fmt.base))
     decay = (lr if rule == "hypentropy" else rate) * n.weight_decay
     one = torch.ones((), dtype=torch.float64)
     is_tensor = isinstance(n.exponent, torch.Tensor)
+    # by the exponent's field: pow is not exact in every library
     power = power_of_two(n.exponent.to(torch.int64)) if is_tensor else double(2.0**n.exponent)
     values = (
         1.0 / power if coded else one,
         double(n.beta),
+        # before beta is rounded, as in the kernel's scalars
         double(1.0 - n.beta),
         1.0 / (1.0 - double(n.beta_product)),
         double(n.momentum),
@@ -91,6 +95,7 @@ def step_scalars(fmt: LNSFormat, rule: Rule, numbers: StepNumbers, *, coded: boo
         rate.clamp(max=2.0**100),
         decay.clamp(max=2.0**30),
     )
+    # rounded once, here
     return StepScalars(*(value.to(torch.float32) for value in values))
 
 
@@ -151,12 +156,14 @@ def madam_step(
         isinstance(given, torch.Tensor) for given in (lr, kappa, exponent, *products)
     )
     numbers = StepNumbers(lr, kappa, exponent, products[0], products[1], g_bound, beta, momentum, weight_decay)
+    # numbers alone take the kernel's own way, without 0-dim tensors
     scalars = (step_scalars if traced else update.step_scalars)(
         fmt, choices.rule, numbers, coded=second_moment.dtype == torch.uint8
     )
     units = torch.as_tensor(unit, dtype=torch.float32, device=codes.device)
     if units.ndim:
         at = indices(codes.shape, start=start, rows=rows, device=codes.device)
+        # an element's own, where the kernel fills runs of equal ones
         units = units[at // inner % units.numel()]
     arrays = codes, gradient, second_moment, momentum_codes, rows, units
     return _run(*arrays, fmt, scalars, choices, Draw(seed, stream, step), start)
@@ -181,6 +188,7 @@ def apply_step(
     `units` are float32 and broadcast to the codes; with `rows`, to the parameter whose rows these are.
     """
     units = units.to(codes.device)
+    # a unit for each row goes with the rows; one for all has nothing to choose from
     if rows is not None and units.ndim and units.shape[0] != 1:
         units = units[rows]
     return _run(codes, gradient, second_moment, momentum_codes, rows, units, fmt, scalars, choices, draw, start)
@@ -225,6 +233,7 @@ def _run(
     arrays: Any = codes, gradient, second_moment, momentum_codes, rows, units
     numbers: Any = fmt.bits, fmt.fraction_bits, fmt.base, *choices, draw.seed, draw.stream, start
     if torch.compiler.is_dynamo_compiling():
+        # the operator takes tensors in these places, and nothing else: numbers are made into them
         tensors = [s if isinstance(s, torch.Tensor) else torch.tensor(s, dtype=torch.float32) for s in scalars]
         step = draw.step if isinstance(draw.step, torch.Tensor) else torch.tensor(draw.step, dtype=torch.int64)
         out = torch.ops.lnsnum.madam_step(*arrays, *numbers, step, tensors, __version__)
@@ -247,12 +256,17 @@ def _step(
         hypentropy.check_format(fmt)
     by = StepScalars(*(_scalar(scalar, codes) for scalar in scalars))
     index = indices(codes.shape, start=start, rows=rows, device=codes.device)
+    # the first two keys; the others are for scales that grow
     words = words_of(index, *draw_keys(Draw(seed, stream, step))[:2])
 
+    # by the bits, as the kernel has it: NaN and infinity are the greatest of them
     finite = (gradient.view(torch.int32) & _SIZE) < _INFINITY
+    # 0 for what is thrown away in the end; clamped, as the product may be infinite and the square is to be finite
     g = torch.where(finite, gradient * by.gradient_scale, 0.0).clamp(-_GREATEST_GRADIENT, _GREATEST_GRADIENT)
     v = load_moment(second_moment) if second_moment.dtype == torch.uint8 else second_moment
+    # each operation by itself and in the kernel's order: addcmul and lerp may fuse two of them
     new = by.beta * v + by.rest * (g * g)
+    # the bound keeps 0 from being a divisor; what it changed is set to 0 below
     per_v = root((new * by.correction).clamp(min=_LEAST_NORMAL))
     u = None
     if momentum is not None:
@@ -260,16 +274,20 @@ def _step(
         g = u * by.momentum_correction
     g_hat = (g / per_v).clamp(-by.g_bound, by.g_bound)
     drive = torch.where(new >= _LEAST_NORMAL, g_hat, 0.0) * by.rate
+    # the mark by which the rules leave an element as it is
     drive = torch.where(finite, drive, torch.nan)
 
+    # int16 brings its sign along: masked, codes are from 0 on
     code = codes.to(torch.int32) & ((1 << fmt.bits) - 1)
     if rule == "paper":
         moved, counted = paper_twin.move(code, drive, by.decay, fmt, rounding, words, leave=zero == "leave")
     else:
         moved, counted = hypentropy_twin.move(code, drive, units, by.decay, fmt, words, keep=zero == "keep")
+    # still tensors: nobody waits for the device here
     counts = torch.stack([what.sum() for what in (*counted, ~finite)])
 
     if second_moment.dtype == torch.uint8:
+        # what is kept is rounded; g_hat took v before
         new = moment_codes(new, words).to(torch.uint8)
     out = [as_codes(moved, fmt), torch.where(finite, new, second_moment), counts, greatest_gradient(gradient)]
     if momentum is not None and u is not None:
@@ -289,5 +307,6 @@ _OPERATORS.impl("madam_step", _step, "CompositeImplicitAutograd")
 def _scalar(scalar: Any, codes: torch.Tensor) -> Any:
     """A scalar as operations on the device of the codes take it: a Python number, or what is traced, a tensor there."""
     if not isinstance(scalar, torch.Tensor) or (scalar.device.type == "cpu" and is_real(scalar)):
+        # a float32 as a Python number is exact, and joins float32 tensors without making them wider
         return float(scalar)
     return scalar.to(codes.device)
