@@ -178,7 +178,7 @@ def test_float_madam_steps_as_lnsnum_s_does_on_floats():
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(1000, generator=generator)
     parameter = torch.nn.Parameter(w.clone())
-    theirs, ours = rivals.FloatMadam(w, lr=0.05), Madam([parameter], lr=0.05)
+    theirs, ours = rivals.FloatMadam(w, lr=0.05), Madam([parameter], lr=0.05, rule="paper")
     for _ in range(20):
         gradient = torch.randn(1000, generator=generator)
         theirs.step(gradient)

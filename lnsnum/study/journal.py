@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from lnsnum.files.atomic import flush_to_disk, naming, shown
+from lnsnum.files.atomic import flush_to_disk, naming, shown, target_of
 from lnsnum.study.plan import Run
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.recipe import Recipe
@@ -110,6 +110,7 @@ class Journal:
         if path.suffix == PACKED:
             raise TaskError(f"{shown(path)} is packed: it can be read, not continued; unpack it with xz -d first")
         check_regular(path, "another --out")
+        target_of(path)  # not what a program has open, such as /dev/stdout in a file
         with contextlib.ExitStack() as undo, naming(path, writing=True):
             is_new = not path.exists()
             self._file = open(path, "a+b", buffering=0)  # noqa: SIM115  (close() closes it)

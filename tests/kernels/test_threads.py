@@ -207,7 +207,7 @@ def stepped(size: int, **arguments) -> tuple[bytes, bytes, bytes, tuple]:
     codes, moment, momentum = (index * k % 251 for k in (1, 3, 5))
     codes, moment, momentum = codes.astype(np.uint8), moment.astype(np.uint8), (momentum % 128).astype(np.uint8)
     gradient = np.sin(index).astype(np.float32)
-    arguments = {"lr": 0.05, "step": 2, "momentum": 0.9, "rounding": "stochastic_value", "zero": "leave", **arguments}
+    arguments = {"lr": 0.05, "step": 2, "momentum": 0.9, "unit": 5.0, **arguments}
     counts = madam_step(codes, gradient, moment, lns8f5, momentum_codes=momentum, **arguments)
     return codes.tobytes(), moment.tobytes(), momentum.tobytes(), counts
 

@@ -103,8 +103,8 @@ def square_shares(fmt: LNSFormat) -> NDArray[np.int64]:
     Where X[m_max] is cut, more than a 50th of the codes there are enough for any scale to grow.
 
     >>> from lnsnum import lns8f3
-    >>> square_shares(lns8f3)[[0, 1, 9, 17, 127]] / ONE
-    array([0.000e+00, 6.250e-02, 2.500e-01, 1.000e+00, 6.400e+01])
+    >>> (square_shares(lns8f3)[[0, 1, 9, 17, 127]] / ONE).tolist()
+    [0.0, 0.0625, 0.25, 1.0, 64.0]
     """
     # at 8 cut before it is squared, so that it is finite in every format, and n of them fit an int64 for n up to 2^37
     shares = np.square(np.minimum(grid.magnitudes(fmt) / (2.0 * factor(fmt)), 8.0))
