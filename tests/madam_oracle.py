@@ -11,7 +11,6 @@ import madam_reference as reference
 import numpy as np
 
 from lnsnum.torch_bridge.kernels import grid
-from lnsnum.torch_bridge.kernels.hypentropy import LOG2
 from lnsnum.torch_bridge.kernels.update import StepCounts
 
 F32 = np.float32
@@ -69,20 +68,23 @@ def code_of(x, table, words):
 # ------------------------------------------------------------------------------------------------------------ the rules
 
 
-def eight_terms(c, x):
-    """A polynomial of eight terms, in pairs."""
-    xx = x * x
-    low = (c[0] + c[1] * x) + (c[2] + c[3] * x) * xx
-    high = (c[4] + c[5] * x) + (c[6] + c[7] * x) * xx
-    return low + high * (xx * xx)
+def bent(fmt, v):
+    """W at u = v + 1/2: four terms, and others where there are."""
+    few, more = grid.bend_coefficients(fmt)
+    w = few[0] + v * (few[1] + v * (few[2] + few[3] * v))
+    if more is None:
+        return w
+    vv = v * v
+    pairs = (more[0] + more[1] * v) + (more[2] + more[3] * v) * vv + more[4] * (vv * vv)
+    return w + pairs * (vv * vv)
 
 
 def hypentropy(codes, drive, unit, decay, words, fmt, keep):
     """The magnitudes and signs (whether negative) after a move by the hypentropy rule; `drive` is finite."""
     m = codes.astype(np.int64) & fmt.max_magnitude
     negative = codes > fmt.max_magnitude
-    inverse, one = grid.inverses(fmt)[m], (m > 0).astype(F32)
-    ratio = np.minimum(unit * inverse, F32(2.0**63))
+    inverse, one = np.where(m > 0, grid.inverses(fmt)[m], F32(1.0)), (m > 0).astype(F32)
+    ratio = np.minimum(unit, F32(2.0**63)) * inverse
     along = drive * np.sqrt(one + ratio * ratio)
     d = np.where(negative, along, -along) - decay * one
     t = one + d
@@ -91,24 +93,20 @@ def hypentropy(codes, drive, unit, decay, words, fmt, keep):
     e = np.where(np.isinf(t), 128, np.where(upper, e, e - 1))
     z = np.where(np.isinf(t), F32(0.0), np.where(upper, half, F32(2.0) * half) - F32(1.0))
     z = np.where((e == 0) & (t > 0) & (m > 0), d, z)
-    octave = grid.octave(fmt)
-    position = e.astype(F32) * octave + (eight_terms(LOG2, z) * z) * octave
-    position = np.clip(position, F32(-(2.0**30)), F32(2.0**30))
-    steps = np.floor(position)
-    f = position - steps
-    low = np.maximum(m, 1) + steps.astype(np.int64)
-    below = (low < 1) | (t == 0)
-    y = np.minimum(np.abs(t) / inverse, F32(1.0))
-    crossed = t < 0
+    s = z / (z + F32(2.0))
+    log = grid.log_coefficients(fmt)
+    position = e.astype(F32) * grid.octave(fmt) + (log[0] + s * s * (log[1] + log[2] * (s * s))) * s
+    signed = words.astype(np.uint32).view(np.int32)
+    v = ((signed >> 8) | 1).astype(F32) * F32(2.0**-24)
+    total = position + bent(fmt, v)
+    assert total.dtype == F32
+    low = np.maximum(np.maximum(m, 1) + np.floor(total).astype(np.int64), 1)
+    below, crossed = np.abs(t) < inverse, t < 0
     if keep:
-        y = F32(0.5) + F32(0.5) * np.where(crossed, -y, y)
-    share = np.where(below, y, eight_terms(grid.few_coefficients(fmt), f) * f)
-    assert share.dtype == F32
-    up = words >> 8 < threshold24(share)
-    new = np.where(below, 0, low) + up
-    if keep:
-        crossed = np.where(below, ~up, crossed)
-        new = np.where(m > 0, np.maximum(new, 1), 0)
+        crossed = np.where(below, ~((v + v) * inverse < t), crossed)
+        new = np.where(m > 0, np.where(below, 1, low), 0)
+    else:
+        new = np.where(below, (v + F32(0.5)) * inverse < np.abs(t), low)
     return np.minimum(new, fmt.max_magnitude), negative != crossed
 
 

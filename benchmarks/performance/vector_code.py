@@ -103,12 +103,11 @@ def kernels() -> dict[str, Callable[[], str]]:
         ),
         "Philox, four words": lambda: compiled(rounding.philox, 0, 1, 2, 3, words, words + 1, words + 2, words + 3),
         "Madam: moment to float": lambda: compiled(moments.load_moment, moment, v),
-        "Madam: moments, g_hat": lambda: compiled(update._advance, x, scalars, False, v, u, drive),
+        "Madam: moments, g_hat": lambda: compiled(update._advance, x, scalars, v, None, drive),
         "Madam: random words": lambda: compiled(random_words.fill_words, drawn, 0, greatest, greatest),
-        "Madam: 1 / X": lambda: compiled(hypentropy.fill_inverses, codes, grid.inverses, greatest, u),
-        "Madam: move": lambda: compiled(
-            hypentropy.move, codes, drive, v, u, one, drawn, grid.octave, grid.few, False, greatest
-        ),
+        "Madam: 1 / X": lambda: compiled(hypentropy.fill_inverses, codes, grid.inverses, u),
+        "Madam: move": lambda: compiled(hypentropy.move, codes, drive, v, u, one, drawn, grid, None),
+        "Madam: counts": lambda: compiled(update.count_codes, codes, codes.copy(), greatest),
         "Madam: moment to code": lambda: compiled(moments.store_moment, v, x, drawn, moment),
         "paper's Madam: round": lambda: compiled(paper._round_by_log, codes, drive, one, greatest, drawn, steps),
         "paper's Madam: move": lambda: compiled(paper._move, codes, steps, greatest),

@@ -6,7 +6,9 @@ X[0] = 0,   X[m] = base^((m - 1) / 2^F),        K = 2^F log_base(2)  code steps 
 from __future__ import annotations
 
 import math
+import operator
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,11 +41,19 @@ def magnitudes(fmt: LNSFormat) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def inverses(fmt: LNSFormat) -> NDArray[np.float32]:
-    """1 / X[m] by float64, rounded to float32 (2^-126 where it would be less); 1 for m = 0."""
+    """1 / X[m] of each code by float64, rounded to float32 (2^-126 where it would be less); 1 of zero, NaN of NaN.
+
+    >>> from lnsnum import lns8f3
+    >>> inverses(lns8f3)[[0, 1, 9, 128, 137]].tolist()
+    [1.0, 1.0, 0.5, nan, 0.5]
+    """
     x = magnitudes(fmt)
-    # no subnormal numbers, which some devices flush to zero, and no 0, by which the kernel would divide; 1 for zero, as
-    # zero is reckoned from the floor
-    return np.maximum(1.0 / np.maximum(x, 1.0), 2.0**-126).astype(np.float32)
+    # no subnormal numbers, which some devices flush to zero, and no 0; 1 for zero, as zero is reckoned from the floor
+    positive = np.maximum(1.0 / np.maximum(x, 1.0), 2.0**-126).astype(np.float32)
+    # of all codes, as a look-up by the code needs no mask
+    both = np.concatenate([positive, positive])
+    both[fmt.nan_code] = np.nan
+    return both
 
 
 @lru_cache(maxsize=64)
@@ -75,16 +85,74 @@ def up_coefficients(fmt: LNSFormat) -> NDArray[np.float32]:
     return np.array(terms, np.float32)
 
 
-TERMS = 8
-"""Of P, as far as a code step is an octave or less: what is cut is below 2^-22."""
+LOG = tuple(np.float32(float.fromhex(c)) for c in ("0x1.71547ap+1", "0x1.ec5548p-1", "0x1.310a2cp-1"))
+"""log2((1 + s) / (1 - s)) / s as a polynomial in s^2, of least relative error to s = 0.172: 2 / ln 2 atanh(s) / s."""
 
 
-@lru_cache(maxsize=256)
-def few_coefficients(fmt: LNSFormat) -> tuple[np.float32, ...]:
-    """The first eight of `up_coefficients`, as a tuple: a kernel's loop over elements has no loop in it then."""
-    terms = up_coefficients(fmt)[:TERMS].tolist()
-    # zeros behind the last keep one shape, and one compiled kernel, for every format
-    return tuple(np.float32(c) for c in (*terms, *[0.0] * (TERMS - len(terms))))
+@lru_cache(maxsize=64)
+def log_coefficients(fmt: LNSFormat) -> tuple[np.float32, ...]:
+    """`LOG` in code steps: times K."""
+    k = float(octave(fmt))
+    return tuple(np.float32(float(c) * k) for c in LOG)
+
+
+FEW, MORE = 4, 5
+"""Terms of W, and how many more where the code steps are coarse."""
+
+INSIDE = 2.0**-22
+"""W stays as far from 0 and 1: more than its roundings."""
+
+
+@lru_cache(maxsize=64)
+def _bend(fmt: LNSFormat) -> list[float]:
+    """W as a series of Chebyshev polynomials T_k in 2 v. With l = ln b and beta = tanh(l / 4),
+
+    ln(1 + u (b - 1)), u = v + 1/2, is ln |1 + beta e^(i t)|^2 - 2 ln(1 - beta) where 2 v = cos t, so
+
+        W  =  (ln(1 + beta) + sum over k from 1 of (-beta)^k / k T_k(2 v)) / (ln(1 + beta) - ln(1 - beta))
+    """
+    root = exact.nearest_float64(fmt.base, 1, fmt.fraction_bits + 1)  # of b
+    beta = (root - 1.0) / (root + 1.0)
+    # beta is at most 0.172; sums and products alone, so that every machine has the same bits
+    powers = [power / k for k, power in enumerate(accumulate([-beta] * 30, operator.mul), 1)]
+    log_up, log_down = -math.fsum(powers), -math.fsum(map(abs, powers))
+    return [log_up / (log_up - log_down), *(p / (log_up - log_down) for p in powers)]
+
+
+@lru_cache(maxsize=64)
+def bend_coefficients(fmt: LNSFormat) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...] | None]:
+    """W(u) = 1 - log_b(1 + u (b - 1)), b the factor of a step, as a polynomial in v = u - 1/2: its first four terms,
+    and the others, None where four are enough.
+
+    Drawn in at either end by what is cut and INSIDE, so that no rounding of it is 0 or less, or 1.
+
+    >>> from lnsnum import lns8f5, LNSFormat
+    >>> [f"{c:.5f}" for c in bend_coefficients(lns8f5)[0]], bend_coefficients(lns8f5)[1] is None
+    (['0.49729', '-0.99998', '0.01083', '-0.00016'], True)
+    >>> len(bend_coefficients(LNSFormat(8, 1))[1])
+    5
+    """
+    count = FEW if _needs_few(fmt) else FEW + MORE
+    in_2v = np.polynomial.chebyshev.cheb2poly(_bend(fmt)[:count])
+    in_2v[0] -= 0.5
+    in_2v *= 1.0 - 2.0 * (INSIDE + _cut(fmt, count))
+    in_2v[0] += 0.5
+    coefficients = [np.float32(c * 2.0**k) for k, c in enumerate(in_2v.tolist())]
+    return tuple(coefficients[:FEW]), None if count == FEW else tuple(coefficients[FEW:])
+
+
+@lru_cache(maxsize=64)
+def bend_error(fmt: LNSFormat) -> float:
+    """Bound of the difference between the polynomial and W."""
+    return INSIDE + 2.0 * _cut(fmt, FEW if _needs_few(fmt) else FEW + MORE)
+
+
+def _needs_few(fmt: LNSFormat) -> bool:
+    return _cut(fmt, FEW) < 2.0**-17
+
+
+def _cut(fmt: LNSFormat, count: int) -> float:
+    return math.fsum(map(abs, _bend(fmt)[count:]))
 
 
 def doubling(fmt: LNSFormat) -> int:

@@ -15,12 +15,7 @@ from numpy.typing import NDArray
 from lnsnum.format import LNSFormat
 from lnsnum.torch_bridge.kernels import grid, hypentropy
 from lnsnum.torch_bridge.kernels.codes_twin import tensors_of
-from lnsnum.torch_bridge.kernels.moments import RANDOM_UNIT
-from lnsnum.torch_bridge.kernels.random_words_twin import upper24
-
-_LOG2 = [float(coefficient) for coefficient in hypentropy.LOG2]
-_FARTHEST = 2.0**30
-_UNIT = float(RANDOM_UNIT)
+from lnsnum.torch_bridge.kernels.random_words_twin import centred
 
 
 def move(
@@ -49,38 +44,29 @@ def move(
     m, negative = code & fmt.max_magnitude, code > fmt.max_magnitude
     is_some = m > 0
     (inverses,) = tensors_of(code, _inverses, fmt)
-    inverse = inverses[m]
+    inverse = inverses[code]
     # order and bounds are the kernel's, which says why
-    ratio = (unit * inverse).clamp(max=hypentropy.GREATEST_RATIO)
+    ratio = unit.clamp(max=hypentropy.GREATEST_UNIT) * inverse
     whole = is_some.to(torch.float32)
-    c = root(whole + ratio * ratio)
-    # 0 for what is thrown away in the end: a conversion of NaN to int32 would be undefined
-    along = torch.where(stays, 0.0, drive) * c
+    along = drive * root(whole + ratio * ratio)
     d = torch.where(negative, along, -along) - decay * whole
-    t = whole + d
-    position = _position(t, d, (t > 0.0) & is_some, float(grid.octave(fmt)))
-    # floor by way of int32, as the kernel has it, whose lanes it is for
-    steps = position.to(torch.int32)  # toward zero
-    steps = steps - (steps.to(torch.float32) > position).to(torch.int32)
-    low = m.clamp(min=1) + steps
-    is_below, flips = (low < 1) | (t == 0.0), t < 0.0
-    # a tensor by a tensor: the kernel divides too
-    y = (t.abs() / inverse).clamp(max=1.0)
+    t = torch.where(stays, 1.0, whole + d)
+    # floor before int32, as the kernel has it
+    steps = torch.floor(_position(t, d, (t > 0.0) & is_some, fmt) + _bent(fmt, centred(words)))
+    low = (m.clamp(min=1) + steps.to(torch.int32)).clamp(min=1)
+    is_below, flips = t.abs() < inverse, t < 0.0
+    v = centred(words)
     if keep:  # unbiased between the floor and its negative
-        y = 0.5 + 0.5 * torch.where(flips, -y, y)
-    share = torch.where(is_below, y, _share(position - steps.to(torch.float32), fmt))
-    # between integers; the product by a power of two is exact, and what is below 2^-24 is cut on both sides alike
-    up_by = upper24(words) < (share * _UNIT).to(torch.int32)
-    new = torch.where(is_below, 0, low) + up_by
-    if keep:
-        flips = torch.where(is_below, ~up_by, flips)
-        new = torch.where(is_some, new.clamp(min=1), 0)
+        flips = torch.where(is_below, (v + v) * inverse >= t, flips)
+        new = torch.where(is_some, torch.where(is_below, 1, low), 0)
+    else:
+        new = torch.where(is_below, ((v + 0.5) * inverse < t.abs()).to(torch.int32), low)
     new = torch.where(stays, m, new.clamp(max=fmt.max_magnitude))
-    flips = flips & ~stays
     # zero takes no sign
     out = torch.where((negative != flips) & (new > 0), new + fmt.sign_bit, new)
     out = torch.where(stays, code, out)
-    return out, [out != code, new == fmt.max_magnitude, new == 1, out == 0, flips & is_some & (new > 0)]
+    crossed = (negative != (out > fmt.max_magnitude)) & is_some & (new > 0)
+    return out, [out != code, new == fmt.max_magnitude, new == 1, out == 0, crossed]
 
 
 def root(x: torch.Tensor) -> torch.Tensor:
@@ -93,25 +79,26 @@ def _inverses(fmt: LNSFormat) -> tuple[NDArray[np.float32]]:
     return (grid.inverses(fmt),)
 
 
-def _position(t: torch.Tensor, d: torch.Tensor, is_near: torch.Tensor, octave: float) -> torch.Tensor:
+def _position(t: torch.Tensor, d: torch.Tensor, is_near: torch.Tensor, fmt: LNSFormat) -> torch.Tensor:
     """K log2|t|; t = 1 + d, where it `is_near` and within the octave of 1, by d, which was not rounded to t's bits."""
     bits = t.view(torch.int32) & 0x7FFFFFFF
     e = (bits - hypentropy.SQRT_HALF) >> 23
     # 2^e is taken off the exponent's field; the shift of a signed integer rounds down, so e may be negative
     z = (bits - (e << 23)).view(torch.float32) - 1.0
     z = torch.where((e == 0) & is_near, d, z)
-    position = e.to(torch.float32) * octave + (_polynomial(_LOG2, z) * z) * octave
-    return position.clamp(-_FARTHEST, _FARTHEST)
+    s = z / (z + 2.0)
+    ss = s * s
+    c = [float(coefficient) for coefficient in grid.log_coefficients(fmt)]
+    return e.to(torch.float32) * float(grid.octave(fmt)) + (c[0] + ss * (c[1] + c[2] * ss)) * s
 
 
-def _share(f: torch.Tensor, fmt: LNSFormat) -> torch.Tensor:
-    """P(f)."""
-    return _polynomial([float(c) for c in grid.few_coefficients(fmt)], f) * f
-
-
-def _polynomial(c: list[float], x: torch.Tensor) -> torch.Tensor:
-    """Eight coefficients, in pairs of terms."""
-    xx = x * x
-    low = (c[0] + c[1] * x) + (c[2] + c[3] * x) * xx
-    high = (c[4] + c[5] * x) + (c[6] + c[7] * x) * xx
-    return low + high * (xx * xx)
+def _bent(fmt: LNSFormat, v: torch.Tensor) -> torch.Tensor:
+    """W at u = v + 1/2."""
+    few, more = grid.bend_coefficients(fmt)
+    c = [float(coefficient) for coefficient in (*few, *(more or ()))]
+    w = c[0] + v * (c[1] + v * (c[2] + c[3] * v))
+    if more is None:
+        return w
+    vv = v * v
+    rest = ((c[4] + c[5] * v) + (c[6] + c[7] * v) * vv) + c[8] * (vv * vv)
+    return w + rest * (vv * vv)

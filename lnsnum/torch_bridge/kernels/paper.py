@@ -25,7 +25,7 @@ _GREATEST_STEP = np.float32(2.0**30)
 
 @kernel
 def move(codes, drive, pull, mode, up, words, leave, greatest, steps, p):  # type: ignore[no-untyped-def]
-    """Move the codes; returns how many moved, are at the ceiling, at the floor and zero, and that no sign changed.
+    """Move the codes.
 
     Args: `drive` is rate g_hat, NaN where the gradient is not finite; `up` the polynomial P of the format, for VALUE;
     `leave`: zeros with a drive become the smallest magnitude against it; `steps` (int32) and `p` (float32) are memory
@@ -37,9 +37,9 @@ def move(codes, drive, pull, mode, up, words, leave, greatest, steps, p):  # typ
         _round_by_log(codes, drive, pull, greatest, words, steps)
     else:
         _round_by_value(codes, drive, pull, greatest, up, words, p, steps)
-    moved, at_ceiling, at_floor, zeros = _move(codes, steps, greatest)
-    left = _leave_zero(codes, drive, greatest) if leave else 0
-    return moved + left, at_ceiling, at_floor + left, zeros - left, 0
+    _move(codes, steps, greatest)
+    if leave:
+        _leave_zero(codes, drive, greatest)
 
 
 @kernel
@@ -114,32 +114,23 @@ def _round_by_value(codes, drive, pull, greatest, up, words, p, steps):  # type:
 
 @kernel
 def _move(codes, steps, greatest):  # type: ignore[no-untyped-def]
-    """m <- clip(m - steps, 1, m_max) where m > 0; returns how many moved, are at the ceiling, the floor, and zero."""
+    """m <- clip(m - steps, 1, m_max) where m > 0."""
     zero, one = np.int32(0), np.int32(1)
-    moved, at_ceiling, at_floor, zeros = zero, zero, zero, zero
     for i in range(codes.size):
         code = np.int32(codes[i])
         m = np.int32(code & greatest)
         by = max(min(steps[i], greatest), np.int32(zero - greatest))
         new = min(max(np.int32(m - by), one), greatest)
         new = new if m > zero else m
-        moved = np.int32(moved + np.int32(new != m))
-        at_ceiling = np.int32(at_ceiling + np.int32(new == greatest))
-        at_floor = np.int32(at_floor + np.int32(new == one))
-        zeros = np.int32(zeros + np.int32(code == zero))
         # the sign's bit is not touched: m and `new` are both from 1 to m_max, or equal
         codes[i] = np.int32(code + np.int32(new - m))
-    return moved, at_ceiling, at_floor, zeros
 
 
 @kernel
 def _leave_zero(codes, drive, greatest):  # type: ignore[no-untyped-def]
-    """Zeros with a drive become the smallest magnitude against it; returns how many did."""
-    left = np.int32(0)
+    """Zeros with a drive become the smallest magnitude against it."""
     for i in range(codes.size):
         leaves = codes[i] == 0 and abs(drive[i]) > np.float32(0.0)
         # the floor with a sign is m_max + 1, the sign's bit, and 1; a drive of NaN is not greater than 0
         smallest = np.int32(greatest + np.int32(2)) if drive[i] > np.float32(0.0) else np.int32(1)
         codes[i] = smallest if leaves else np.int32(codes[i])
-        left = np.int32(left + np.int32(leaves))
-    return left

@@ -56,6 +56,7 @@ def signed(word: int) -> np.int32:
 # Products of int32 keep their lower 32 bits, as those of uint32 do. Numba widens both to 64: each result is cut back.
 _LOW, _HIGH, _FIRST, _SECOND = map(signed, (LOW_FACTOR, HIGH_FACTOR, FIRST_FACTOR, SECOND_FACTOR))
 _MOMENT, _MOMENTUM = signed(MOMENT_FACTOR), signed(MOMENTUM_FACTOR)
+_UNIT24 = np.float32(2.0**-24)
 _LOW16, _LOW17, _LOW24 = np.int32(0xFFFF), np.int32(0x1FFFF), np.int32(0xFFFFFF)
 
 
@@ -79,6 +80,9 @@ def fill_words(out, start, key0, key1):  # type: ignore[no-untyped-def]
         low, high = np.int64(first & 4294967295), np.int64(first >> 32)
         # (low + i) LOW = low LOW + i LOW modulo 2^32: what does not depend on i is taken out of the loop
         begin = np.int32(np.int32(np.int32(low) * _LOW) + np.int32(key0 + np.int32(np.int32(high) * _HIGH)))
+        # a slice, as an index that is a sum might be negative for all that Numba knows, and counted from the end: each
+        # word would be stored by an address of its own
+        part = out[done : done + count]
         for i in range(count):
             # each operation is cut to int32, since Numba widens them all: a vector has half as many lanes of 64 bits
             x = np.int32(begin + np.int32(np.int32(i) * _LOW))
@@ -87,7 +91,7 @@ def fill_words(out, start, key0, key1):  # type: ignore[no-untyped-def]
             x = np.int32(np.int32(x * _FIRST) ^ key1)
             x = np.int32(x ^ np.int32(np.int32(x >> np.int32(15)) & _LOW17))
             x = np.int32(x * _SECOND)
-            out[done + i] = np.int32(x ^ np.int32(np.int32(x >> np.int32(16)) & _LOW16))
+            part[i] = np.int32(x ^ np.int32(np.int32(x >> np.int32(16)) & _LOW16))
         done += count
 
 
@@ -96,6 +100,13 @@ def upper24(word):  # type: ignore[no-untyped-def]
     """The upper 24 bits, which decide: from 0 to 2^24 - 1."""
     # the mask drops the copies of the sign that an int32's shift brings in. 24 bits, as a float32 holds them exactly.
     return np.int32(np.int32(word >> np.int32(8)) & _LOW24)
+
+
+@kernel
+def centred(word):  # type: ignore[no-untyped-def]
+    """u - 1/2 as a float32: the upper 24 bits as a signed number, the last of them set, over 2^24."""
+    # odd, so u is never 0, 1 nor 1/2, and as many lie on either side of each multiple of 2^-23; exact, with u too
+    return np.float32(np.float32(np.int32(np.int32(word >> np.int32(8)) | np.int32(1))) * _UNIT24)
 
 
 @kernel

@@ -92,6 +92,12 @@ def upper24(words: torch.Tensor) -> torch.Tensor:
     return (words >> 8).to(torch.int32)
 
 
+def centred(words: torch.Tensor) -> torch.Tensor:
+    """u - 1/2 as float32, see `random_words.centred`."""
+    # up and down again as int64: the arithmetic shift copies the word's upper bit, as that of an int32 does
+    return (((words << 32) >> 40) | 1).to(torch.float32) * 2.0**-24
+
+
 def moment_words(words: torch.Tensor) -> torch.Tensor:
     """The words of the second moments."""
     return _times(words, MOMENT_FACTOR)

@@ -133,15 +133,17 @@ class Grid(NamedTuple):
 
     inverses: NDArray[np.float32]
     octave: np.float32
-    up: NDArray[np.float32]
+    log: tuple[np.float32, ...]
     few: tuple[np.float32, ...]
+    more: tuple[np.float32, ...] | None
+    up: NDArray[np.float32]
     greatest: np.int32
 
     @classmethod
     def of(cls, fmt: LNSFormat) -> Grid:
         """That of a format."""
-        polynomials = grid.up_coefficients(fmt), grid.few_coefficients(fmt)
-        return cls(grid.inverses(fmt), grid.octave(fmt), *polynomials, np.int32(fmt.max_magnitude))
+        logs = grid.octave(fmt), grid.log_coefficients(fmt), *grid.bend_coefficients(fmt)
+        return cls(grid.inverses(fmt), *logs, grid.up_coefficients(fmt), np.int32(fmt.max_magnitude))
 
 
 class StepCounts(NamedTuple):
@@ -159,9 +161,9 @@ class StepCounts(NamedTuple):
 
 
 @kernel
-def _advance(gradient, scalars, has_momentum, v, u, drive):  # type: ignore[no-untyped-def]
-    """v and u become the new moments, `drive` rate g_hat (NaN where the gradient is not finite); returns how many
-    gradients were not finite, and the bits of the greatest finite |gradient|."""
+def _advance(gradient, scalars, v, u, drive):  # type: ignore[no-untyped-def]
+    """v and u (None without momentum) become the new moments, `drive` rate g_hat (NaN where a gradient is not finite);
+    returns how many gradients were not finite, and the bits of the greatest finite |gradient|."""
     # int32 and float32 alone, each result cut to its type: Numba widens int32 to int64, which would halve the lanes
     not_finite, greatest = np.int32(0), np.int32(0)
     for i in range(gradient.size):
@@ -177,7 +179,7 @@ def _advance(gradient, scalars, has_momentum, v, u, drive):  # type: ignore[no-u
         new = np.float32(scalars.beta * v[i]) + np.float32(scalars.rest * np.float32(g * g))
         # no divisor is 0: where this bound counts, v is less still, and `moves` makes g_hat 0
         corrected = max(np.float32(new * scalars.correction), _LEAST_NORMAL)
-        if has_momentum:
+        if u is not None:
             u[i] = np.float32(scalars.momentum * u[i]) + np.float32(scalars.momentum_rest * g)
             g = np.float32(u[i] * scalars.momentum_correction)
         # a root and a quotient, each correctly rounded: approximations of 1 / sqrt differ between processors
@@ -202,49 +204,88 @@ def _copy(values, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def count_codes(old, new, greatest):  # type: ignore[no-untyped-def]
+    """How many codes moved, are at the ceiling, at the floor and zero, and changed their signs, of a chunk."""
+    # int16, as a chunk is shorter than 2^15, and a loop of its own, all as narrow as the codes: a vector has four times
+    # as many lanes of bytes as of the numbers of a move
+    kind = old.dtype.type
+    top, one, zero = kind(greatest), kind(1), kind(0)
+    moved, at_ceiling, at_floor, zeros, flips = np.int16(0), np.int16(0), np.int16(0), np.int16(0), np.int16(0)
+    for i in range(new.size):
+        m, before = kind(new[i] & top), kind(old[i] & top)
+        moved = np.int16(moved + np.int16(new[i] != old[i]))
+        at_ceiling = np.int16(at_ceiling + np.int16(m == top))
+        at_floor = np.int16(at_floor + np.int16(m == one))
+        zeros = np.int16(zeros + np.int16(new[i] == zero))
+        crossed = kind(new[i] ^ old[i]) > top and m > zero and before > zero
+        flips = np.int16(flips + np.int16(crossed))
+    return moved, at_ceiling, at_floor, zeros, flips
+
+
+@kernel
+def _floats_for(momentum):  # type: ignore[no-untyped-def]
+    """Memory for a chunk's momentum, where there is one."""
+    if momentum is None:
+        return None
+    return np.empty(_CHUNK, np.float32)
+
+
+@kernel
+def _part(array, part):  # type: ignore[no-untyped-def]
+    """A part of an array, where there is one."""
+    if array is None:
+        return None
+    return array[part]
+
+
+@kernel
 def _step(  # type: ignore[no-untyped-def]
-    codes, gradient, moment, momentum, scalars, by_paper, mode, zero, grid, units, inner, draw, start,
+    codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, start,
 ):  # fmt: skip
     """One step, in place, in chunks that stay in the first cache; each loop is one that the compiler can vectorize.
 
-    `zero` is 0 for the rule's default, else 1: "leave" of the paper's, "keep" of hypentropy.
+    What is None is no branch but another kernel: `mode`, the paper's rounding, for the other rule, whose `zero` is None
+    where zeros learn and a number where they are kept (of the paper's rule it is whether they leave), and `momentum`.
     """
-    words, steps = np.empty(_CHUNK, np.int32), np.empty(_CHUNK, np.int32)
-    v, u = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
-    drive, p, inverse = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
-    coded, has_momentum = moment.itemsize == 1, momentum.size > 0
-    # int64: a chunk's counts are int32, those of an array need not fit one
+    words, old = np.empty(_CHUNK, np.int32), np.empty(_CHUNK, codes.dtype)
+    v, drive = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
+    u = _floats_for(momentum)
+    # unit and 1 / X of the one rule, fraction and steps of the other
+    p, inverse, steps = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int32)
+    coded = moment.itemsize == 1
+    # nothing is drawn where nothing is rounded at random
+    draws = mode is None or mode != paper.NEAREST or coded or momentum is not None
+    # int64: a chunk's counts are int16, those of an array need not fit one
     moved, at_ceiling, at_floor, zeros, flips, not_finite = 0, 0, 0, 0, 0, 0
     greatest = np.int32(0)
     keys = draw_keys(draw.seed, draw.stream, draw.step)
-    # the hypentropy rule leaves p as it is, so one unit is written once; the paper's rule has p for memory
-    if not by_paper and units.size == 1:
+    # one unit is written once
+    if mode is None and units.size == 1:
         hypentropy.fill_units(units, inner, start, p)
     for begin in range(0, codes.size, _CHUNK):
         end = min(begin + _CHUNK, codes.size)
         n = end - begin
         g, part, own = gradient[begin:end], codes[begin:end], moment[begin:end]
-        # nothing is drawn where nothing is rounded at random
-        if not by_paper or mode != paper.NEAREST or coded or has_momentum:
+        if draws:
             fill_words(words[:n], start + begin, keys[0], keys[1])
         if coded:
             load_moment(own, v)
         else:
             _copy(own, v)
-        if has_momentum:
+        if momentum is not None:
             load_momentum(momentum[begin:end], scalars.momentum_load, u)
-        bad, size = _advance(g, scalars, has_momentum, v, u, drive)
+        bad, size = _advance(g, scalars, v, u, drive)
         not_finite, greatest = not_finite + bad, max(greatest, size)
-        if by_paper:
-            counts = paper.move(part, drive, scalars.decay, mode, grid.up, words, zero != 0, grid.greatest, steps, p)
-        else:
+        _copy(part, old)
+        if mode is None:
             if units.size > 1:
                 hypentropy.fill_units(units, inner, start + begin, p[:n])
             # a loop of its own, see there
-            hypentropy.fill_inverses(part, grid.inverses, grid.greatest, inverse)
-            counts = hypentropy.move(
-                part, drive, p, inverse, scalars.decay, words, grid.octave, grid.few, zero != 0, grid.greatest
-            )
+            hypentropy.fill_inverses(part, grid.inverses, inverse)
+            hypentropy.move(part, drive, p, inverse, scalars.decay, words, grid, zero)
+        else:
+            paper.move(part, drive, scalars.decay, mode, grid.up, words, zero, grid.greatest, steps, p)
+        counts = count_codes(old, part, grid.greatest)
         moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
         zeros, flips = zeros + counts[3], flips + counts[4]
         if coded:
@@ -252,14 +293,14 @@ def _step(  # type: ignore[no-untyped-def]
             store_moment(v, g, words, own)
         else:
             _copy(v[:n], own)
-        if has_momentum:
+        if momentum is not None:
             store_momentum(u, g, words, scalars.momentum_store, momentum[begin:end])
     return moved, at_ceiling, at_floor, zeros, flips, not_finite, greatest
 
 
 @kernel
 def _step_rows(  # type: ignore[no-untyped-def]
-    codes, gradient, moment, momentum, scalars, by_paper, mode, zero, grid, units, inner, draw, rows,
+    codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, rows,
 ):  # fmt: skip
     """`_step` on some rows of a parameter, which draw the random words that they would draw within the whole."""
     moved, at_ceiling, at_floor, zeros, flips, not_finite = 0, 0, 0, 0, 0, 0
@@ -268,8 +309,8 @@ def _step_rows(  # type: ignore[no-untyped-def]
     for r in range(rows.size):
         row = slice(r * width, (r + 1) * width)
         counts = _step(
-            codes[row], gradient[row], moment[row], momentum[row], scalars, by_paper, mode, zero, grid, units, inner,
-            draw, rows[r] * width,
+            codes[row], gradient[row], moment[row], _part(momentum, row), scalars, mode, zero, grid, units, inner, draw,
+            rows[r] * width,
         )  # fmt: skip
         moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
         zeros, flips, not_finite = zeros + counts[3], flips + counts[4], not_finite + counts[5]
@@ -440,23 +481,26 @@ def apply_step(
 ) -> tuple[StepCounts, int]:
     """`madam_step` with its scalars made and its arguments known to be good, on as many threads as torch uses; also the
     bits of the greatest finite |gradient|."""
-    arrays = [codes, gradient, second_moment, np.empty(0, np.uint8) if momentum_codes is None else momentum_codes]
+    arrays = [codes, gradient, second_moment, momentum_codes]
     # views, as all are contiguous: what is written to them is written to the arrays
-    flat = [array.reshape(-1) for array in arrays]
+    flat = [None if array is None else array.reshape(-1) for array in arrays]
+    # numbers for the kernel, which would have to unpack and compare strings
     if choices.rule == "hypentropy":
         hypentropy.check_format(fmt)
-    # numbers for the kernel, which would have to unpack and compare strings
-    by_paper, zero = choices.rule == "paper", int(choices.zero in ("leave", "keep" if choices.rule != "paper" else ""))
-    rest = scalars, by_paper, paper.MODES[choices.rounding], zero, Grid.of(fmt), units, inner, draw
+        mode, zero = None, 1 if choices.zero == "keep" else None
+        units = np.minimum(units, np.float32(hypentropy.GREATEST_UNIT))
+    else:
+        mode, zero = paper.MODES[choices.rounding], int(choices.zero == "leave")
+    rest = scalars, mode, zero, Grid.of(fmt), units, inner, draw
     threads = torch_team()
 
     def run(begin: int, end: int) -> tuple[int, ...]:
-        parts = (array[begin:end] for array in flat)
+        parts = (None if array is None else array[begin:end] for array in flat)
         return _step(*parts, *rest, start + begin)  # type: ignore[no-any-return]
 
     def run_rows(begin: int, end: int) -> tuple[int, ...]:
         assert rows is not None
-        parts = (array[begin * width : end * width] for array in flat)
+        parts = (None if array is None else array[begin * width : end * width] for array in flat)
         return _step_rows(*parts, *rest, rows[begin:end])  # type: ignore[no-any-return]
 
     if rows is None:

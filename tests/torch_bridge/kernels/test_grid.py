@@ -39,6 +39,9 @@ def test_inverses_are_one_over_them(fmt):
             assert abs(mpmath.mpf(float(found[m])) / exact - 1) <= 2.0**-24 * (1 + 2.0**-20)
         else:
             assert found[m] == 2.0**-126
+    negative = found[fmt.sign_bit :]
+    assert np.isnan(negative[0])
+    np.testing.assert_array_equal(negative[1:], found[1 : fmt.sign_bit])
 
 
 @pytest.mark.parametrize("fmt", [*FORMATS, *WIDE], ids=str)
@@ -53,14 +56,25 @@ def test_the_code_steps_of_an_octave(fmt):
 
 @pytest.mark.parametrize("fmt", [*FORMATS, *WIDE, LNSFormat(3, 0, base=1e6)], ids=str)
 def test_the_terms_of_p_are_those_of_the_exponential(fmt):
-    """l^k / k! / (b - 1): eight of them for the hypentropy rule, with a tail below 2^-22; else all above 2^-30."""
+    """l^k / k! / (b - 1), all above 2^-30."""
     step = mpmath.log(mpmath.mpf(fmt.base)) / (1 << fmt.fraction_bits)
     exact = [step**k / mpmath.factorial(k) / mpmath.expm1(step) for k in range(1, 200)]
     found = grid.up_coefficients(fmt)
     assert all(abs(float(c) / e - 1) < 2.0**-23 for c, e in zip(found.tolist(), exact, strict=False))
     assert sum(exact[found.size :]) < 2.0**-28
-    few = grid.few_coefficients(fmt)
-    assert len(few) == grid.TERMS
-    assert [*few, *found[8:]] == [*found, *[0.0] * (8 - found.size)]
-    if fmt.codes_per_octave >= 1:
-        assert sum(exact[8:]) < 2.0**-22
+
+
+@pytest.mark.parametrize("fmt", [*FORMATS, *WIDE, LNSFormat(8, 1), LNSFormat(8, 6)], ids=str)
+def test_the_bent_number_is_the_inverse_of_the_probability(fmt):
+    """W = 1 - log_b(1 + u (b - 1)), to its stated error and that of coefficients in float32, below 2^-16 for steps of
+    up to an octave."""
+    step = mpmath.log(mpmath.mpf(fmt.base)) / (1 << fmt.fraction_bits)
+    few, more = grid.bend_coefficients(fmt)
+    terms = [mpmath.mpf(float(c)) for c in (*few, *(more or ()))]
+    assert len(terms) in (grid.FEW, grid.FEW + grid.MORE)
+    if fmt.codes_per_octave < 1:
+        return  # the rule refuses it
+    assert grid.bend_error(fmt) < 2.0**-16
+    for u in np.linspace(0.0, 1.0, 41).tolist():
+        exact = 1 - mpmath.log1p(u * mpmath.expm1(step)) / step
+        assert abs(mpmath.polyval(terms[::-1], u - 0.5) - exact) <= grid.bend_error(fmt) + 2.0**-24

@@ -6,11 +6,13 @@ that independent uniform words exceed once in FALSE_ALARM; there are about 300 o
 
 import itertools
 import math
+from fractions import Fraction
 
 import madam_reference as reference
 import numba
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -20,12 +22,15 @@ from lnsnum.torch_bridge.kernels.random_words import (
     LOW_FACTOR,
     MOMENT_FACTOR,
     MOMENTUM_FACTOR,
+    centred,
     draw_keys,
     fill_words,
     moment_word,
     momentum_word,
+    signed,
     upper24,
 )
+from lnsnum.torch_bridge.kernels.random_words_twin import centred as centred_twin
 
 jit = not numba.config.DISABLE_JIT
 
@@ -108,6 +113,17 @@ def test_the_three_uses_are_products_of_one_word(word):
         uses = {"moment": moment_word(signed), "momentum": momentum_word(signed)}
     for which, own in uses.items():
         assert int(np.int32(own).view(np.uint32)) == reference.use(word, which)
+
+
+@pytest.mark.parametrize("word", [0, 1, 0xFF, 0x100, 0x1FF, 0x7FFFFFFF, 0x80000000, 0xFFFFFEFF, 0xFFFFFFFF, 123456789])
+def test_the_centred_number_is_exact_and_odd(word):
+    """(upper 24 bits, signed, the last set) / 2^24, the same in torch's operations; u = that and 1/2 is exact too."""
+    bits = (word >> 8) - ((1 << 24) if word >> 31 else 0) | 1
+    with np.errstate(all="ignore"):
+        found = np.float32(centred(signed(word)))
+    assert Fraction(float(found)) == Fraction(bits, 1 << 24)
+    assert Fraction(float(found + np.float32(0.5))) == Fraction(bits, 1 << 24) + Fraction(1, 2)
+    assert float(centred_twin(torch.tensor([word]))) == float(found)
 
 
 def test_the_map_of_indices_to_words_is_one_to_one():
