@@ -31,9 +31,10 @@ proofs                 scanning conversions operations judgement
 testing                laws law_suite
 -                      strategies
 torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling
+torch_bridge.kernels   update_list
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin
-torch_bridge           surroundings carrying float_doors writing weight_ops weight weight_only units step float_step
-torch_bridge           placing model madam checkpoint .
+torch_bridge           surroundings carrying float_doors writing weight_ops weight weight_only units step launch
+torch_bridge           float_step placing model madam checkpoint .
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation

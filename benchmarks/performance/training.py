@@ -76,6 +76,49 @@ def optimizers() -> Case:
     )
 
 
+class Tensors:
+    """The weights of a transformer of 12 layers, 64 wide: 148 tensors; each side has weights of its own."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        width, layers = 64, [nn.Embedding(256, 64), nn.Embedding(64, 64), nn.LayerNorm(64)]
+        for _ in range(12):
+            layers += [nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(width, width)]
+            layers += [nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)]
+        self.model = nn.ModuleList(layers)
+
+    def _with_gradients(self, model: nn.Module) -> list[nn.Parameter]:
+        parameters = list(model.parameters())
+        for p in parameters:
+            p.grad = torch.randn(p.shape)
+        return parameters
+
+    def own(self, momentum: float = 0.0) -> Call:
+        """Our Madam on codes."""
+        model = copy.deepcopy(self.model)
+        convert_model(model, "lns8f5")
+        return Madam(self._with_gradients(model), lr=LR, momentum=momentum).step
+
+    def adam(self) -> Call:
+        """torch's own, fused."""
+        return torch.optim.Adam(self._with_gradients(copy.deepcopy(self.model)), lr=LR, fused=True).step
+
+
+def small_tensors() -> Case:
+    """One step of many small tensors."""
+    count = sum(p.numel() for p in Tensors().model.parameters())
+    return Case(
+        "Madam step lns8f5, 148 small tensors",
+        FUSED_ADAM,
+        {OWN: Tensors.own, "lnsnum, momentum": lambda t: t.own(0.9), FUSED_ADAM: Tensors.adam},
+        lambda size: Tensors(),
+        lambda size: 8 * size,
+        "as of one tensor, and for each tensor what Python looks at: 8 addresses, 9 entries of the state, the gradient",
+        sizes=(count,),
+        unit="weight",
+    )
+
+
 def mlp() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """Two layers 1024 wide, a batch of 256."""
     model = nn.Sequential(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 1024))
@@ -154,5 +197,5 @@ def steps(name: str) -> Case:
 
 
 def cases() -> list[Case]:
-    """The optimizers' case and one for each model."""
-    return [optimizers(), *map(steps, MODELS)]
+    """The optimizers' cases and one for each model."""
+    return [optimizers(), small_tensors(), *map(steps, MODELS)]

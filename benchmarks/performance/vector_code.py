@@ -103,7 +103,7 @@ def kernels() -> dict[str, Callable[[], str]]:
         ),
         "Philox, four words": lambda: compiled(rounding.philox, 0, 1, 2, 3, words, words + 1, words + 2, words + 3),
         "Madam: moment to float": lambda: compiled(moments.load_moment, moment, v),
-        "Madam: moments, g_hat": lambda: compiled(update._advance, x, scalars, v, None, drive),
+        "Madam: moments, g_hat": lambda: compiled(update._advance, x, scalars, None, v, u, drive),
         "Madam: random words": lambda: compiled(random_words.fill_words, drawn, 0, greatest, greatest),
         "Madam: 1 / X": lambda: compiled(hypentropy.fill_inverses, codes, grid.inverses, u),
         "Madam: move": lambda: compiled(hypentropy.move, codes, drive, v, u, one, drawn, grid, None),

@@ -35,6 +35,7 @@ from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
 from lnsnum.torch_bridge.kernels import hypentropy
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.update import Choices, Rule, StepRounding, Zero
+from lnsnum.torch_bridge.launch import Launch
 from lnsnum.torch_bridge.step import CODE_STATE, COUNTS, SecondMoment, code_state, set_momentum, step_codes
 from lnsnum.torch_bridge.surroundings import level_of_the_caller, spread_over_processes
 from lnsnum.torch_bridge.units import refresh_units
@@ -168,6 +169,7 @@ class Madam(Optimizer):
         self._stepped = True  # since the last gradient that arrived where attached
         self._warned: set[int] = set()  # groups whose lr has been warned of
         self._blocked: set[int] = set()  # places of parameters of whose ceiling has been warned
+        self._launches: dict[Any, Launch] = {}  # of groups, and where attached of parameters
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -196,14 +198,20 @@ class Madam(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        launches: dict[int, Launch] = {}
         if not torch.compiler.is_compiling():
-            self._check_step()
+            launches = self._check_step()
         elif any(group["non_finite"] == "raise" for group in self.param_groups):
             raise ValueError("non_finite='raise' looks at the gradients, which a compiled step cannot: take 'skip'")
         stream = 0
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and self._arrived is not None and p in self._attached and self._is_attached():
+        for g, group in enumerate(self.param_groups):
+            launch = launches.get(g)
+            if launch is not None:
+                self._step_launched(launch, group, stream)
+            for place, p in enumerate(group["params"]):
+                if launch is not None and place in launch.places:
+                    pass
+                elif p.grad is not None and self._arrived is not None and p in self._attached and self._is_attached():
                     self._arrived(p)  # it was unfrozen since: from now on it has a hook too
                 elif p.grad is not None:
                     self._step_parameter(p, group, stream)
@@ -226,20 +234,55 @@ class Madam(Optimizer):
                 )
             state.update(_first_state(p, group, stream))
         if isinstance(p, LNSWeight):
-            if step_codes(p, p.grad, state, group) and stream not in self._blocked:
-                self._blocked.add(stream)
-                _warn_of_ceiling(_name_of(p, group, stream), p.fmt)
+            if step_codes(p, p.grad, state, group):
+                self._warn_of_ceiling(p, group, stream)
         else:
             step_floats(p, p.grad, state, group)
 
-    def _check_step(self) -> None:
-        """What a schedule, or the gradients, may have broken is told before anything moves."""
-        for i, group in enumerate(self.param_groups):
+    def _step_launched(self, launch: Launch, group: dict[str, Any], stream: int) -> None:
+        for place in launch.step(group):
+            self._warn_of_ceiling(group["params"][place], group, stream + place)
+
+    def _warn_of_ceiling(self, p: LNSWeight, group: dict[str, Any], stream: int) -> None:
+        """Once for each parameter."""
+        if stream not in self._blocked:
+            self._blocked.add(stream)
+            _warn_of_ceiling(_name_of(p, group, stream), p.fmt)
+
+    def _check_step(self) -> dict[int, Launch]:
+        """Tell what a schedule, or the gradients, may have broken, before anything moves; each group's launch."""
+        launches: dict[int, Launch] = {}
+        for g, group in enumerate(self.param_groups):
             _check_group(group)
-            self._warn_of_lr(i)
-            for p in group["params"]:
-                if p.grad is not None:
+            self._warn_of_lr(g)
+            if self._may_launch(group) and (launch := self._ready_launch(g, group)) is not None:
+                launches[g] = launch
+        for g, group in enumerate(self.param_groups):
+            launched = launches[g].places if g in launches else ()
+            for place, p in enumerate(group["params"]):
+                if p.grad is not None and place not in launched:
                     _check_gradient(p, group, self.state.get(p, {}))
+        first = 0
+        for g, group in enumerate(self.param_groups):
+            members = [(place, first + place) for place in range(len(group["params"]))]
+            if g not in launches and self._may_launch(group):
+                launches[g] = self._new_launch(g, group, members)
+            first += len(members)
+        return launches
+
+    def _may_launch(self, group: dict[str, Any]) -> bool:
+        return Launch.serves(group) and not self._is_attached()
+
+    def _ready_launch(self, key: Any, group: dict[str, Any]) -> Launch | None:
+        """The launch of before, where it holds still."""
+        launch = self._launches.get(key)
+        return launch if launch is not None and launch.ready(group, self.state) else None
+
+    def _new_launch(self, key: Any, group: dict[str, Any], members: list[tuple[int, int]]) -> Launch:
+        launch = self._launches[key] = Launch(group, self.state, members)
+        is_ready = launch.ready(group, self.state)
+        assert is_ready
+        return launch
 
     def _warn_of_lr(self, i: int) -> None:
         """Once for each group, where one step crosses the whole range."""
@@ -304,10 +347,10 @@ class Madam(Optimizer):
             )
         if self._is_attached():
             raise ValueError("this optimizer is attached already: remove() the hooks that attach returned first")
-        places: dict[torch.Tensor, tuple[int, int]] = {}
+        places: dict[torch.Tensor, tuple[int, int, int]] = {}
         for g, group in enumerate(self.param_groups):
-            for p in group["params"]:
-                places[p] = g, len(places)
+            for place, p in enumerate(group["params"]):
+                places[p] = g, place, len(places)
         for name, own in model.named_parameters():
             if own.requires_grad and own not in places:
                 raise ValueError(f"parameter {name!r} of the model is not in this optimizer")
@@ -319,15 +362,22 @@ class Madam(Optimizer):
                     "a parameter took the place of one that this optimizer has, and its hook too: remove() the hooks "
                     "that attach returned, and make the optimizer anew"
                 )
-            g, stream = places[p]
+            g, place, stream = places[p]
             group = self.param_groups[g]  # loading a state makes new ones
             _check_group(group)
-            _check_gradient(p, group, self.state.get(p, {}))
+            launch = self._ready_launch((g, place), group) if Launch.serves(group) else None
+            if launch is None or not launch.places:
+                _check_gradient(p, group, self.state.get(p, {}))
             if self._stepped:
                 for state in self.state.values():
                     _forget_counts(state)
                 self._stepped = False
-            self._step_parameter(p, group, stream)
+            if launch is None and Launch.serves(group):
+                launch = self._new_launch((g, place), group, [(place, stream)])
+            if launch is not None and launch.places:
+                self._step_launched(launch, group, stream - place)
+            else:
+                self._step_parameter(p, group, stream)
             torch.clear_autocast_cache()
             p.grad = None
             if p not in self._hooks:

@@ -43,7 +43,7 @@ gradients not finite."""
 
 _NUMBERS = "g_bound", "beta", "momentum", "weight_decay"
 
-_MOST_UNCODED = 60 - MOMENT_HEADROOM
+MOST_UNCODED = 60 - MOMENT_HEADROOM
 """The greatest exponent of a momentum beside a float32 second moment, whose gradients are clamped at 2^60."""
 
 
@@ -99,11 +99,11 @@ def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[s
     for moment, new in zip(moments, stepped[1:], strict=True):
         write(moment, new, rows)
     if here:
-        _raise_exponent(moments, state, int(greatest))
+        raise_exponent(moments, state, int(greatest))
     else:
         update_twin.raise_exponent(moments, state["exponent"], greatest)
     if follows and not torch.compiler.is_compiling():
-        grown, blocked = _follow_ceiling(p, state, group, choices)
+        grown, blocked = follow_ceiling(p, state, group, choices)
     counts[6] = grown
     state["counts"].copy_(counts)
     return blocked
@@ -187,7 +187,7 @@ def _step_here(
     exponent = int(state["exponent"])
     if exponent == NO_EXPONENT and (coded or momentum):
         exponent = first_exponent(floats.reshape(-1))
-        exponent = exponent if coded else min(exponent, _MOST_UNCODED)
+        exponent = exponent if coded else min(exponent, MOST_UNCODED)
         state["exponent"].fill_(exponent)
     numbers = numbers_of(state, group, 0 if exponent == NO_EXPONENT else exponent)
     scalars = step_scalars(p.fmt, choices.rule, numbers, coded=coded)
@@ -210,7 +210,7 @@ def _step_here(
     return arrays, torch.tensor([codes.size, *steps, 0, not_finite]), greatest
 
 
-def _raise_exponent(moments: list[torch.Tensor], state: State, greatest: int) -> None:
+def raise_exponent(moments: list[torch.Tensor], state: State, greatest: int) -> None:
     """Where gradients outgrow the exponent, it is raised, and the codes go down by as many octaves."""
     exponent = int(state["exponent"])
     octaves = 0 if exponent == NO_EXPONENT else octaves_to_raise(greatest, exponent)
@@ -227,7 +227,7 @@ def _memory(tensor: torch.Tensor) -> NDArray[Any]:
     return bridge.as_numpy(tensor.permute(bridge.memory_order(tensor)))
 
 
-def _follow_ceiling(p: LNSWeight, state: State, group: dict[str, Any], choices: Choices) -> tuple[Any, bool]:
+def follow_ceiling(p: LNSWeight, state: State, group: dict[str, Any], choices: Choices) -> tuple[Any, bool]:
     """Let the scales grow at whose ceiling too many codes are; (how many did, whether one could not).
 
     Codes in shared memory keep their one scale, since the other processes would not learn of another.
@@ -279,7 +279,7 @@ def _step_in_torch(
     coded = moment.dtype == torch.uint8
     if coded or momentum:
         first = update_twin.first_exponent(floats).to(state["exponent"].device)
-        first = first if coded else first.clamp(max=_MOST_UNCODED)
+        first = first if coded else first.clamp(max=MOST_UNCODED)
         state["exponent"].copy_(torch.where(state["exponent"] == NO_EXPONENT, first, state["exponent"]))
     exponent = torch.where(state["exponent"] == NO_EXPONENT, 0, state["exponent"])
     numbers = numbers_of(state, group, exponent, number=lambda x: x)

@@ -58,12 +58,18 @@ def refresh_units(p: LNSWeight, state: State) -> None:
     if torch.compiler.is_compiling():
         _refresh_in_graph(p, state, offsets.to(at.device))
         return
-    if at.shape == offsets.shape and torch.equal(at, offsets.to(at.device, at.dtype)):
+    if units_hold(p, state):
         return
     now = offsets.reshape(-1).to("cpu", torch.int64).numpy()
     r_at, unit = at.reshape(-1)[:1].long(), float(state["units"].reshape(-1)[0])
     state["units"] = torch.from_numpy(np.minimum(unit * _powers(p, int(r_at[0]) - now), 1e30)).reshape(offsets.shape)
     state["at"] = offsets.detach().to("cpu", torch.int32).clone()
+
+
+def units_hold(p: LNSWeight, state: State) -> bool:
+    """Whether the units are those at the log_offsets of now."""
+    at, offsets = state["at"], _offsets(p)
+    return at.shape == offsets.shape and torch.equal(at, offsets.to(at.device, at.dtype))
 
 
 def _refresh_in_graph(p: LNSWeight, state: State, offsets: torch.Tensor) -> None:

@@ -393,6 +393,16 @@ class LNSWeight(FloatDoors):
         ceiling, floor, zeros = (int(histogram[m]) / size for m in (top, 1, 0))
         return Telemetry(self.numel(), ceiling, floor, zeros, nan / size, histogram)
 
+    def scale_mark(self) -> tuple[int | None, ...] | None:
+        """What is another one after each change of the scale; None where a change might not show here: one by another
+        process, or by a graph."""
+        offsets, numbers = self._offsets, self._span.numbers
+        if offsets is None:
+            return (*numbers, None, None)
+        if numbers[3] or self._taken_at is not None or offsets.is_shared():
+            return None
+        return (*numbers, id(offsets), offsets._version)
+
     def is_whole(self) -> bool:
         """Whether all elements of the codes' memory are here, so that the scale is this weight's alone."""
         is_dense = self.codes.permute(bridge.memory_order(self.codes)).is_contiguous()

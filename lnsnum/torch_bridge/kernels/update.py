@@ -21,6 +21,8 @@ import math
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat, check_choice
@@ -50,7 +52,7 @@ ZEROS: dict[Rule, tuple[Zero, ...]] = {"hypentropy": ("learn", "keep", "raise"),
 # from one loop to the next.
 _CHUNK = 1024
 # Elements that are worth a thread of their own: some tenths of a millisecond.
-_PARALLEL = 1 << 17
+PARALLEL = 1 << 17
 # The least number that no device flushes to zero.
 _LEAST_NORMAL = np.float32(2.0**-126)
 # Its square, and so v, is finite with room for the bias correction.
@@ -128,6 +130,36 @@ class StepScalars(NamedTuple):
     """lr weight_decay, or the paper's pull, rate weight_decay; at most 2^30."""
 
 
+SCALARS = len(StepScalars._fields)
+
+
+@kernel
+def fill_scalars(n, codes, log_base, coded, out):  # type: ignore[no-untyped-def]
+    """Write the scalars of a step by `StepNumbers` of floats: float64 arithmetic, each rounded once to float32.
+
+    `codes` and `log_base` are those of `paper_rate`.
+    """
+    # in this order, so that the twin's tensors of float64 round to the same float32
+    by_paper = codes > 0.0
+    rate = n.lr * codes / log_base if by_paper else n.lr * n.kappa
+    decay = (rate if by_paper else n.lr) * n.weight_decay
+    out[0] = math.ldexp(1.0, -n.exponent) if coded else 1.0
+    out[1] = n.beta
+    # before beta is rounded: 1 - float32(0.999) may be off by up to 2^-15 in relation
+    out[2] = 1.0 - n.beta
+    out[3] = 1.0 / (1.0 - n.beta_product)
+    out[4] = n.momentum
+    out[5] = 1.0 - n.momentum
+    out[6] = 1.0 / (1.0 - n.momentum_product)
+    out[7] = 1.0 if coded else math.ldexp(1.0, n.exponent)
+    out[8] = 1.0 if coded else math.ldexp(1.0, -n.exponent)
+    # times the next it is at most 2^127: an infinite drive would pass for that of a gradient that is not finite
+    out[9] = min(n.g_bound, GREATEST_BOUND)
+    out[10] = min(rate, 2.0**100)
+    # no step of the paper's rule is longer
+    out[11] = min(decay, 2.0**30)
+
+
 class Grid(NamedTuple):
     """A format as the kernels take it, see `lnsnum.torch_bridge.kernels.grid`."""
 
@@ -161,8 +193,8 @@ class StepCounts(NamedTuple):
 
 
 @kernel
-def _advance(gradient, scalars, v, u, drive):  # type: ignore[no-untyped-def]
-    """v and u (None without momentum) become the new moments, `drive` rate g_hat (NaN where a gradient is not finite);
+def _advance(gradient, scalars, momentum, v, u, drive):  # type: ignore[no-untyped-def]
+    """v and, where there is a momentum, u become the new ones, `drive` rate g_hat (NaN where a gradient is not finite);
     returns how many gradients were not finite, and the bits of the greatest finite |gradient|."""
     # int32 and float32 alone, each result cut to its type: Numba widens int32 to int64, which would halve the lanes
     not_finite, greatest = np.int32(0), np.int32(0)
@@ -179,7 +211,7 @@ def _advance(gradient, scalars, v, u, drive):  # type: ignore[no-untyped-def]
         new = np.float32(scalars.beta * v[i]) + np.float32(scalars.rest * np.float32(g * g))
         # no divisor is 0: where this bound counts, v is less still, and `moves` makes g_hat 0
         corrected = max(np.float32(new * scalars.correction), _LEAST_NORMAL)
-        if u is not None:
+        if momentum is not None:
             u[i] = np.float32(scalars.momentum * u[i]) + np.float32(scalars.momentum_rest * g)
             g = np.float32(u[i] * scalars.momentum_correction)
         # a root and a quotient, each correctly rounded: approximations of 1 / sqrt differ between processors
@@ -222,34 +254,31 @@ def count_codes(old, new, greatest):  # type: ignore[no-untyped-def]
     return moved, at_ceiling, at_floor, zeros, flips
 
 
-@kernel
-def _floats_for(momentum):  # type: ignore[no-untyped-def]
-    """Memory for a chunk's momentum, where there is one."""
-    if momentum is None:
-        return None
-    return np.empty(_CHUNK, np.float32)
+def _part(array: Any, part: Any) -> Any:
+    """A part of an array; None of None."""
+    return None if array is None else array[part]
+
+
+@overload(_part)
+def _part_in_kernels(array, part):  # type: ignore[no-untyped-def]
+    """By type: for a kernel, what may be None is of a type of its own."""
+    if isinstance(array, types.NoneType):
+        return lambda array, part: None
+    return lambda array, part: array[part]
 
 
 @kernel
-def _part(array, part):  # type: ignore[no-untyped-def]
-    """A part of an array, where there is one."""
-    if array is None:
-        return None
-    return array[part]
-
-
-@kernel
-def _step(  # type: ignore[no-untyped-def]
+def step_part(  # type: ignore[no-untyped-def]
     codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, start,
 ):  # fmt: skip
-    """One step, in place, in chunks that stay in the first cache; each loop is one that the compiler can vectorize.
+    """One step of a part, in place, in chunks that stay in the first cache; each loop is one that the compiler can
+    vectorize. `start` is the index of its first element; returns the counts and the bits of the greatest |gradient|.
 
     What is None is no branch but another kernel: `mode`, the paper's rounding, for the other rule, whose `zero` is None
     where zeros learn and a number where they are kept (of the paper's rule it is whether they leave), and `momentum`.
     """
     words, old = np.empty(_CHUNK, np.int32), np.empty(_CHUNK, codes.dtype)
-    v, drive = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
-    u = _floats_for(momentum)
+    v, u, drive = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
     # unit and 1 / X of the one rule, fraction and steps of the other
     p, inverse, steps = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.int32)
     coded = moment.itemsize == 1
@@ -261,7 +290,7 @@ def _step(  # type: ignore[no-untyped-def]
     keys = draw_keys(draw.seed, draw.stream, draw.step)
     # one unit is written once
     if mode is None and units.size == 1:
-        hypentropy.fill_units(units, inner, start, p)
+        hypentropy.fill_units(units, inner, start, p[: min(codes.size, _CHUNK)])
     for begin in range(0, codes.size, _CHUNK):
         end = min(begin + _CHUNK, codes.size)
         n = end - begin
@@ -274,7 +303,7 @@ def _step(  # type: ignore[no-untyped-def]
             _copy(own, v)
         if momentum is not None:
             load_momentum(momentum[begin:end], scalars.momentum_load, u)
-        bad, size = _advance(g, scalars, v, u, drive)
+        bad, size = _advance(g, scalars, momentum, v, u, drive)
         not_finite, greatest = not_finite + bad, max(greatest, size)
         _copy(part, old)
         if mode is None:
@@ -295,20 +324,20 @@ def _step(  # type: ignore[no-untyped-def]
             _copy(v[:n], own)
         if momentum is not None:
             store_momentum(u, g, words, scalars.momentum_store, momentum[begin:end])
-    return moved, at_ceiling, at_floor, zeros, flips, not_finite, greatest
+    return moved, at_ceiling, at_floor, zeros, flips, not_finite, np.int64(greatest)
 
 
 @kernel
 def _step_rows(  # type: ignore[no-untyped-def]
     codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, rows,
 ):  # fmt: skip
-    """`_step` on some rows of a parameter, which draw the random words that they would draw within the whole."""
+    """`step_part` on some rows of a parameter, which draw the random words that they would draw within the whole."""
     moved, at_ceiling, at_floor, zeros, flips, not_finite = 0, 0, 0, 0, 0, 0
-    greatest = np.int32(0)
+    greatest = 0
     width = codes.size // max(rows.size, 1)
     for r in range(rows.size):
         row = slice(r * width, (r + 1) * width)
-        counts = _step(
+        counts = step_part(
             codes[row], gradient[row], moment[row], _part(momentum, row), scalars, mode, zero, grid, units, inner, draw,
             rows[r] * width,
         )  # fmt: skip
@@ -438,30 +467,24 @@ def madam_step(
 
 
 def step_scalars(fmt: LNSFormat, rule: Rule, numbers: StepNumbers, *, coded: bool) -> StepScalars:
-    """The scalars of a step: float64 arithmetic, each rounded once to float32."""
-    n = numbers
-    # in float64, in this order, so that the twin's tensors of float64 round to the same float32
-    rate = n.lr * n.kappa if rule == "hypentropy" else n.lr * (1 << fmt.fraction_bits) / math.log(fmt.base)
-    decay = (n.lr if rule == "hypentropy" else rate) * n.weight_decay
-    values = (
-        2.0**-n.exponent if coded else 1.0,
-        n.beta,
-        # before beta is rounded: 1 - float32(0.999) may be off by up to 2^-15 in relation
-        1.0 - n.beta,
-        1.0 / (1.0 - n.beta_product),
-        n.momentum,
-        1.0 - n.momentum,
-        1.0 / (1.0 - n.momentum_product),
-        1.0 if coded else 2.0**n.exponent,
-        1.0 if coded else 2.0**-n.exponent,
-        # times the next it is at most 2^127: an infinite drive would pass for that of a gradient that is not finite
-        min(n.g_bound, GREATEST_BOUND),
-        min(rate, 2.0**100),
-        # no step of the paper's rule is longer
-        min(decay, 2.0**30),
-    )
-    # a float64 beside float32 would make the kernel's arithmetic float64
-    return StepScalars(*map(np.float32, values))
+    """The scalars of a step."""
+    out = np.empty(SCALARS, np.float32)
+    floats = StepNumbers(*(int(n) if name == "exponent" else float(n) for name, n in numbers._asdict().items()))
+    fill_scalars(floats, *paper_rate(fmt, rule), coded, out)
+    # elements of an array, which stay float32: a float64 beside them would make the kernel's arithmetic float64
+    return StepScalars(*out)
+
+
+def paper_rate(fmt: LNSFormat, rule: Rule) -> tuple[float, float]:
+    """2^F and ln(base), of whose quotient the paper's rate is lr times; zeros for the other rule."""
+    return (float(1 << fmt.fraction_bits), math.log(fmt.base)) if rule == "paper" else (0.0, 0.0)
+
+
+def modes_of(choices: Choices) -> tuple[int | None, int | None]:
+    """`mode` and `zero` of `step_part`: numbers and None, for a kernel would have to unpack and compare strings."""
+    if choices.rule == "hypentropy":
+        return None, 1 if choices.zero == "keep" else None
+    return paper.MODES[choices.rounding], int(choices.zero == "leave")
 
 
 def apply_step(
@@ -484,19 +507,15 @@ def apply_step(
     arrays = [codes, gradient, second_moment, momentum_codes]
     # views, as all are contiguous: what is written to them is written to the arrays
     flat = [None if array is None else array.reshape(-1) for array in arrays]
-    # numbers for the kernel, which would have to unpack and compare strings
     if choices.rule == "hypentropy":
         hypentropy.check_format(fmt)
-        mode, zero = None, 1 if choices.zero == "keep" else None
         units = np.minimum(units, np.float32(hypentropy.GREATEST_UNIT))
-    else:
-        mode, zero = paper.MODES[choices.rounding], int(choices.zero == "leave")
-    rest = scalars, mode, zero, Grid.of(fmt), units, inner, draw
+    rest = scalars, *modes_of(choices), Grid.of(fmt), units, inner, draw
     threads = torch_team()
 
     def run(begin: int, end: int) -> tuple[int, ...]:
         parts = (None if array is None else array[begin:end] for array in flat)
-        return _step(*parts, *rest, start + begin)  # type: ignore[no-any-return]
+        return step_part(*parts, *rest, start + begin)  # type: ignore[no-any-return]
 
     def run_rows(begin: int, end: int) -> tuple[int, ...]:
         assert rows is not None
@@ -504,10 +523,10 @@ def apply_step(
         return _step_rows(*parts, *rest, rows[begin:end])  # type: ignore[no-any-return]
 
     if rows is None:
-        counts = in_chunks(run, codes.size, _PARALLEL, threads=threads)
+        counts = in_chunks(run, codes.size, PARALLEL, threads=threads)
     else:
         width = codes.size // max(rows.size, 1)
-        # _PARALLEL elements or more, from any row on: at multiples of 4096 rows, a few wide ones would be one chunk
-        counts = in_chunks(run_rows, rows.size, _PARALLEL // max(width, 1) + 1, alignment=1, threads=threads)
+        # PARALLEL elements or more, from any row on: at multiples of 4096 rows, a few wide ones would be one chunk
+        counts = in_chunks(run_rows, rows.size, PARALLEL // max(width, 1) + 1, alignment=1, threads=threads)
     total = sum((StepCounts(*c[:6]) for c in counts), StepCounts(0, 0, 0, 0, 0, 0))
     return total, max((int(c[6]) for c in counts), default=0)

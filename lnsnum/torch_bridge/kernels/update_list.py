@@ -1,0 +1,167 @@
+"""One launch of Madam's step over a list of weights: a table of where their memory is, and the numbers of each.
+
+    begin     each weight's clock: step, products of the decays, and from them its scalars
+    run       `update`'s step, on a stretch of all elements laid end to end
+    end       each weight's counts, and what is left to be done: an exponent to raise, a ceiling to look at
+
+A model has hundreds of small tensors, and a call from Python costs as much as a step of thousands of weights. Here it
+is paid once; what a weight's step is, `update` says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
+
+from lnsnum.kernels.compiling import kernel
+from lnsnum.torch_bridge.kernels import ceiling
+from lnsnum.torch_bridge.kernels.moments import (
+    EXPONENT_BOUND,
+    MOMENT_HEADROOM,
+    MOMENT_LIMIT,
+    NO_EXPONENT,
+    greatest_gradient,
+)
+from lnsnum.torch_bridge.kernels.random_words import Draw
+from lnsnum.torch_bridge.kernels.update import StepNumbers, StepScalars, fill_scalars, step_part
+
+ROW = np.dtype(
+    [
+        # addresses; a gradient of 0 leaves a weight as it is
+        *((name, np.int64) for name in ("codes", "gradient", "moment", "momentum", "units")),
+        # addresses of numbers of its state
+        *((name, np.int64) for name in ("step", "beta_product", "momentum_product", "exponent", "counts")),
+        # its elements, scales, elements in a row of one scale, greatest first exponent, and place in the optimizer
+        *((name, np.int64) for name in ("size", "scales", "inner", "greatest_exponent", "stream")),
+        ("r", np.float64),
+    ]
+)
+"""What is known of a weight between steps."""
+
+PARTIAL = 7
+"""What is counted of a part: `StepCounts`, and the bits of its greatest |gradient|."""
+
+RAISE, LOOK = 1, 2
+"""Left to be done: gradients have outgrown the exponent; many codes are at the ceiling."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(typing_context: Any, address: Any) -> Any:
+    """An address as a pointer."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+def _at(address: Any, size: Any, like: Any) -> Any:
+    """The array of `size` elements at an address, of the dtype of `like`; None like None. For kernels alone."""
+    raise NotImplementedError
+
+
+@overload(_at)
+def _at_in_kernels(address, size, like):  # type: ignore[no-untyped-def]
+    if isinstance(like, types.NoneType):
+        return lambda address, size, like: None
+    return lambda address, size, like: carray(_pointer(np.int64(address)), (size,), like.dtype)
+
+
+@kernel
+def _first_exponent(gradient, most):  # type: ignore[no-untyped-def]
+    greatest = greatest_gradient(gradient)
+    if greatest == 0:
+        return NO_EXPONENT
+    # of a subnormal number it is below the bound
+    return min(max(np.int64(greatest >> 23) - 127 - MOMENT_HEADROOM, -EXPONENT_BOUND), most)
+
+
+@kernel
+def begin(table, lr, cap, g_bound, beta, momentum, weight_decay, codes_in_octave, log_base, likes, scalars):  # type: ignore[no-untyped-def]
+    """Advance the clock of each weight that has a gradient, and write its scalars; see `update.fill_scalars`."""
+    coded = likes[2].itemsize == 1
+    scaled = coded or likes[3] is not None
+    for k in range(table.size):
+        row = table[k]
+        if row.gradient == 0:
+            continue
+        step, exponent = _at(row.step, 1, likes[4]), _at(row.exponent, 1, likes[6])
+        beta_product, momentum_product = _at(row.beta_product, 1, likes[5]), _at(row.momentum_product, 1, likes[5])
+        step[0] += 1
+        beta_product[0] *= beta
+        momentum_product[0] *= momentum
+        if scaled and exponent[0] == NO_EXPONENT:
+            exponent[0] = _first_exponent(_at(row.gradient, row.size, likes[1]), row.greatest_exponent)
+        power = np.int64(exponent[0]) if exponent[0] != NO_EXPONENT else 0
+        kappa = min(1.0, cap / row.r) if row.r > 0 else 1.0
+        numbers = StepNumbers(
+            lr, kappa, power, beta_product[0], momentum_product[0], g_bound, beta, momentum, weight_decay
+        )
+        fill_scalars(numbers, codes_in_octave, log_base, coded, scalars[k])
+
+
+@kernel
+def run(table, firsts, scalars, start, stop, likes, mode, zero, grid, seed, counts):  # type: ignore[no-untyped-def]
+    """Step the elements from `start` to before `stop`, of all weights laid end to end: weight k begins at firsts[k].
+
+    `counts` (weights, PARTIAL) are those of this stretch.
+    """
+    k = np.searchsorted(firsts, start, side="right") - 1
+    while k < table.size and firsts[k] < stop:
+        row, s = table[k], scalars[k]
+        first = firsts[k]
+        low, high = max(start - first, 0), min(stop - first, row.size)
+        if row.gradient != 0 and high > low:
+            by = StepScalars(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11])
+            n = high - low
+            part = step_part(
+                _at(row.codes + low * likes[0].itemsize, n, likes[0]),
+                _at(row.gradient + low * likes[1].itemsize, n, likes[1]),
+                _at(row.moment + low * likes[2].itemsize, n, likes[2]),
+                _at(row.momentum + low, n, likes[3]),
+                by,
+                mode,
+                zero,
+                grid,
+                _at(row.units, row.scales, likes[1]),
+                row.inner,
+                Draw(seed, row.stream, _at(row.step, 1, likes[4])[0]),
+                low,
+            )
+            for i in range(PARTIAL):
+                counts[k, i] = part[i]
+        k += 1
+
+
+@kernel
+def end(table, counts, likes, follows, left):  # type: ignore[no-untyped-def]
+    """Write what each weight's step did to its counts (zeros where there was none), and what is left to do."""
+    for k in range(table.size):
+        row = table[k]
+        left[k] = 0
+        own = _at(row.counts, 8, likes[4])
+        own[0] = row.size if row.gradient != 0 else 0
+        for i in range(5):
+            own[1 + i] = counts[k, i]
+        own[6], own[7] = 0, counts[k, 5]
+        if row.gradient == 0:
+            continue
+        exponent, at_ceiling = np.int64(_at(row.exponent, 1, likes[6])[0]), counts[k, 1]
+        octave = max(np.int64(counts[k, 6] >> 23), np.int64(1)) - 127
+        if exponent != NO_EXPONENT and octave - exponent >= MOMENT_LIMIT:
+            left[k] |= RAISE
+        # of several scales one may have too many where all together have few
+        many = at_ceiling >= 2 and (row.scales > 1 or ceiling.SHARE * at_ceiling > row.size)
+        if follows and many and _at(row.step, 1, likes[4])[0] % ceiling.EVERY == 0:
+            left[k] |= LOOK
+
+
+def likes_of(codes: Any, moment: Any, momentum: Any) -> tuple[NDArray[Any] | None, ...]:
+    """Empty arrays, by which kernels know the dtypes of what is at the addresses: codes, gradient (and units), moment,
+    momentum, integers, floats and the exponent of the state."""
+    dtypes = codes, np.float32, moment, momentum, np.int64, np.float64, np.int32
+    return tuple(None if dtype is None else np.empty(0, dtype) for dtype in dtypes)

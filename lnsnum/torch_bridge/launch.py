@@ -1,0 +1,232 @@
+"""Madam's step of all the weights of a group in one launch.
+
+A `Launch` keeps a table of where codes, moments and numbers of the state are, which the kernels of
+`lnsnum.torch_bridge.kernels.update_list` read. Before each step it looks whether all is where it was, so what a user
+replaces, loads, moves or rescales between two steps is seen; what it cannot take (sparse gradients, other devices,
+graphs, the first step) steps by itself, in `lnsnum.torch_bridge.step`, to the same bits.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lnsnum.kernels.threads import in_chunks
+from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels import hypentropy, update_list
+from lnsnum.torch_bridge.kernels.moments import EXPONENT_BOUND
+from lnsnum.torch_bridge.kernels.threads import torch_team
+from lnsnum.torch_bridge.kernels.update import PARALLEL, SCALARS, Grid, modes_of, paper_rate
+from lnsnum.torch_bridge.step import (
+    MOST_UNCODED,
+    State,
+    choices_of,
+    code_state,
+    follow_ceiling,
+    raise_exponent,
+    set_momentum,
+)
+from lnsnum.torch_bridge.units import blocks_of, per_scale, refresh_units, units_hold
+from lnsnum.torch_bridge.weight import LNSWeight
+
+_NUMBERS = "step", "beta_product", "momentum_product", "exponent", "counts"
+_FIXED = "r", "units", "at"  # these are read when an entry is made
+
+
+class _Entry(NamedTuple):
+    """A weight, and what must be as it was for its row of the table to hold."""
+
+    place: int
+    """In its group."""
+    p: LNSWeight
+    state: State
+    named: Callable[[State], tuple[torch.Tensor, ...]]
+    """Takes the tensors of a state by their names."""
+    own: tuple[torch.Tensor, ...]
+    """What it took."""
+    tensors: tuple[torch.Tensor, ...]
+    """Those whose addresses are in the table, codes first."""
+    addresses: list[int]
+    scale: tuple[int | None, ...] | None
+    units: NDArray[np.float32]
+    """What its row points to."""
+    row: tuple[Any, ...]
+    size: int
+
+    def holds(self, state: State | None) -> bool:
+        """Whether its row is true still."""
+        if state is not self.state or self.p.codes is not self.tensors[0] or self.p.scale_mark() != self.scale:
+            return False
+        try:
+            # by identity: equal tensors are not the same memory
+            is_own = all(map(operator.is_, self.named(state), self.own))
+        except KeyError:
+            return False
+        return is_own and list(map(torch.Tensor.data_ptr, self.tensors)) == self.addresses
+
+
+class Launch:
+    """The weights of one group that step together.
+
+    Args:
+        group: with its parameters.
+        states: the optimizer's.
+        members: those of them that are to be launched if they can, (place in the group, stream) each. The state of one
+            that has a gradient is made.
+
+    Attributes:
+        places: those of the weights that are launched.
+    """
+
+    def __init__(self, group: dict[str, Any], states: dict[Any, State], members: list[tuple[int, int]]) -> None:
+        self._asked = _asked(group)
+        self._others: list[torch.Tensor] = []  # those that may be launched once they have a gradient for a kernel
+        self._entries: list[_Entry] = []
+        for place, stream in members:
+            p = group["params"][place]
+            if not isinstance(p, LNSWeight):
+                continue
+            # of what has no gradient the state stays as it is
+            if not (_has_all(group, p, states.get(p)) if p.grad is None else is_plain(p.grad, p.numel())):
+                self._others.append(p)
+            elif (entry := _entry_of(group, states, p, place, stream)) is not None:
+                self._entries.append(entry)
+        self.places = frozenset(entry.place for entry in self._entries)
+        sizes = [entry.p.numel() for entry in self._entries]
+        self._table = np.zeros(len(sizes), update_list.ROW)
+        for k, entry in enumerate(self._entries):
+            self._table[k] = entry.row
+        self._firsts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self._scalars = np.empty((len(sizes), SCALARS), np.float32)
+        self._left = np.zeros(len(sizes), np.int64)
+        self._held: list[torch.Tensor] = []
+        if sizes:
+            self._fmt = self._entries[0].p.fmt
+            moment = np.uint8 if group["second_moment"] == "byte" else np.float32
+            self._likes = update_list.likes_of(self._fmt.dtype, moment, np.uint8 if group["momentum"] > 0 else None)
+            self._grid = Grid.of(self._fmt)
+
+    @staticmethod
+    def serves(group: dict[str, Any]) -> bool:
+        """Whether a group's weights can be launched: nobody looks at gradients first, and kernels are compiled."""
+        no_mode = torch._C._len_torch_dispatch_stack() == 0
+        return group["non_finite"] == "skip" and no_mode and not numba.config.DISABLE_JIT
+
+    def ready(self, group: dict[str, Any], states: dict[Any, State]) -> bool:
+        """Take the gradients; False where something is no longer as it was, or could be launched by now."""
+        may_join = any(p.grad is not None and is_plain(p.grad, p.numel()) for p in self._others)
+        if may_join or self._asked != _asked(group):
+            return False
+        addresses = []
+        self._held = []
+        for entry in self._entries:
+            if not entry.holds(states.get(entry.p)):
+                return False
+            gradient = entry.p.grad
+            if gradient is None:
+                addresses.append(0)
+            elif is_plain(gradient, entry.size):
+                addresses.append(gradient.data_ptr())
+                self._held.append(gradient)  # its memory must not go before the kernel has read it
+            else:
+                return False
+        self._table["gradient"] = addresses
+        return True
+
+    def step(self, group: dict[str, Any]) -> list[int]:
+        """One step of those that have a gradient; the places of those whose scale should have grown, and could not."""
+        if not self._entries:
+            return []
+        choices, likes, table = choices_of(group), self._likes, self._table
+        numbers = (float(group[name]) for name in ("lr", "cap", "g_bound", "beta", "momentum", "weight_decay"))
+        update_list.begin(table, *numbers, *paper_rate(self._fmt, choices.rule), likes, self._scalars)
+        rest = likes, *modes_of(choices), self._grid, group["seed"]
+
+        def run(start: int, stop: int) -> NDArray[np.int64]:
+            counts = np.zeros((table.size, update_list.PARTIAL), np.int64)
+            update_list.run(table, self._firsts, self._scalars, start, stop, *rest, counts)
+            return counts
+
+        parts = in_chunks(run, int(self._firsts[-1]), PARALLEL, threads=torch_team())
+        counts = parts[0]
+        for part in parts[1:]:
+            counts[:, :-1] += part[:, :-1]
+            np.maximum(counts[:, -1], part[:, -1], out=counts[:, -1])
+        follows = choices.rule == "hypentropy" and group["ceiling"] == "follow"
+        update_list.end(table, counts, likes, follows, self._left)
+        has_stepped = (table["gradient"] != 0).tolist()
+        torch.autograd.graph.increment_version([e.p for e, has in zip(self._entries, has_stepped, strict=True) if has])
+        self._held = []
+        blocked = []
+        for k in np.flatnonzero(self._left).tolist():
+            entry = self._entries[k]
+            if self._left[k] & update_list.RAISE:
+                moments = [entry.state[name] for name in ("second_moment", "momentum") if name in entry.state]
+                raise_exponent(moments, entry.state, int(counts[k, -1]))
+            if self._left[k] & update_list.LOOK:
+                grown, is_blocked = follow_ceiling(entry.p, entry.state, group, choices)
+                entry.state["counts"][6] = grown
+                blocked += [entry.place] if is_blocked else []
+        return blocked
+
+
+def is_plain(gradient: torch.Tensor, size: int) -> bool:
+    """Whether a kernel can read a gradient where it is."""
+    return (
+        type(gradient) is torch.Tensor
+        and gradient.dtype is torch.float32
+        and gradient.layout is torch.strided
+        and gradient.is_cpu
+        and gradient.is_contiguous()
+        and gradient.numel() == size
+        and not gradient.is_neg()
+    )
+
+
+def _asked(group: dict[str, Any]) -> tuple[Any, ...]:
+    """What of a group's options is in the table, or decides which kernel runs."""
+    return group["crossover"], group["momentum"] > 0, group["second_moment"], group["non_finite"]
+
+
+def _has_all(group: dict[str, Any], p: LNSWeight, state: State | None) -> bool:
+    """Whether nothing of a state is to be made, or changed, before its weight steps."""
+    if not state:
+        return False
+    return ("momentum" in state) == (group["momentum"] > 0) and units_hold(p, state)
+
+
+def _entry_of(group: dict[str, Any], states: dict[Any, State], p: LNSWeight, place: int, stream: int) -> _Entry | None:
+    if not bridge.is_on_cpu(p.codes) or not p.codes.is_contiguous() or p.numel() == 0 or p.scale_mark() is None:
+        return None
+    state = states[p]
+    if not state:
+        state.update(code_state(p, group["second_moment"], stream))
+    coded = state["second_moment"].dtype == torch.uint8
+    if coded != (group["second_moment"] == "byte"):
+        return None  # which the optimizer refuses
+    set_momentum(p, torch.uint8, state, group)
+    moments = [state[name] for name in ("second_moment", "momentum") if name in state]
+    if not all(m.is_contiguous() and bridge.is_on_cpu(m) for m in moments):
+        return None
+    refresh_units(p, state)
+    units = (group["crossover"] * bridge.as_numpy(per_scale(state["units"], p))).astype(np.float32)
+    units = np.minimum(units, np.float32(hypentropy.GREATEST_UNIT))
+    numbers = [state[name] for name in _NUMBERS]
+    tensors = (p.codes, *moments, *numbers)
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    codes, moment, *rest = addresses
+    momentum = rest[0] if len(moments) > 1 else 0
+    row = (
+        codes, 0, moment, momentum, units.ctypes.data, *addresses[-len(numbers) :],
+        p.numel(), units.size, blocks_of(p).inner, EXPONENT_BOUND if coded else MOST_UNCODED, state["stream"],
+        float(state["r"]),
+    )  # fmt: skip
+    names = (*_NUMBERS, *_FIXED, "second_moment", *(["momentum"] if len(moments) > 1 else []))
+    named = operator.itemgetter(*names)
+    return _Entry(place, p, state, named, named(state), tensors, addresses, p.scale_mark(), units, row, p.numel())
