@@ -62,7 +62,6 @@ def optimizers() -> Case:
         FUSED_ADAM,
         {
             OWN: Weights.own,
-            "lnsnum, momentum": lambda w: w.own(0.9),
             FUSED_ADAM: Weights.adam,
             "torchao AdamW8bit": lambda w: rivals.adamw8bit(w.parameter()),
             FLOAT_MADAM: lambda w: w.plain(rivals.FloatMadam),
@@ -93,15 +92,29 @@ class Tensors:
             p.grad = torch.randn(p.shape)
         return parameters
 
-    def own(self, momentum: float = 0.0) -> Call:
+    def own(self) -> Call:
         """Our Madam on codes."""
         model = copy.deepcopy(self.model)
         convert_model(model, "lns8f5")
-        return Madam(self._with_gradients(model), lr=LR, momentum=momentum).step
+        return Madam(self._with_gradients(model), lr=LR).step
 
     def adam(self) -> Call:
         """torch's own, fused."""
         return torch.optim.Adam(self._with_gradients(copy.deepcopy(self.model)), lr=LR, fused=True).step
+
+
+def momentum() -> Case:
+    """The same with a momentum, as Adam has one."""
+    return Case(
+        "Madam step lns8f5, momentum",
+        FUSED_ADAM,
+        {OWN: lambda w: w.own(0.9), FUSED_ADAM: Weights.adam},
+        Weights,
+        lambda size: 10 * size,
+        "as without, and a third byte read and written",
+        sizes=(1_024_000, 4_000_000),
+        unit="weight",
+    )
 
 
 def small_tensors() -> Case:
@@ -110,7 +123,7 @@ def small_tensors() -> Case:
     return Case(
         "Madam step lns8f5, 148 small tensors",
         FUSED_ADAM,
-        {OWN: Tensors.own, "lnsnum, momentum": lambda t: t.own(0.9), FUSED_ADAM: Tensors.adam},
+        {OWN: Tensors.own, FUSED_ADAM: Tensors.adam},
         lambda size: Tensors(),
         lambda size: 8 * size,
         "as of one tensor, and for each tensor what Python looks at: 8 addresses, 9 entries of the state, the gradient",
@@ -198,4 +211,4 @@ def steps(name: str) -> Case:
 
 def cases() -> list[Case]:
     """The optimizers' cases and one for each model."""
-    return [optimizers(), small_tensors(), *map(steps, MODELS)]
+    return [optimizers(), momentum(), small_tensors(), *map(steps, MODELS)]

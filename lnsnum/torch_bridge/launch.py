@@ -24,6 +24,7 @@ from lnsnum.torch_bridge.kernels.moments import EXPONENT_BOUND
 from lnsnum.torch_bridge.kernels.threads import torch_team
 from lnsnum.torch_bridge.kernels.update import PARALLEL, SCALARS, Grid, modes_of, paper_rate
 from lnsnum.torch_bridge.step import (
+    COUNTS,
     MOST_UNCODED,
     State,
     choices_of,
@@ -35,8 +36,17 @@ from lnsnum.torch_bridge.step import (
 from lnsnum.torch_bridge.units import blocks_of, per_scale, refresh_units, units_hold
 from lnsnum.torch_bridge.weight import LNSWeight
 
-_NUMBERS = "step", "beta_product", "momentum_product", "exponent", "counts"
-_FIXED = "r", "units", "at"  # these are read when an entry is made
+_NUMBERS = {
+    "step": (torch.int64, 1),
+    "beta_product": (torch.float64, 1),
+    "momentum_product": (torch.float64, 1),
+    "exponent": (torch.int32, 1),
+    "counts": (torch.int64, COUNTS),
+}
+"""What kernels read and write of a state besides its moments, in the order of the table."""
+
+_FIXED = "r", "units", "at"
+"""What is read when an entry is made."""
 
 
 class _Entry(NamedTuple):
@@ -202,31 +212,38 @@ def _has_all(group: dict[str, Any], p: LNSWeight, state: State | None) -> bool:
 
 
 def _entry_of(group: dict[str, Any], states: dict[Any, State], p: LNSWeight, place: int, stream: int) -> _Entry | None:
-    if not bridge.is_on_cpu(p.codes) or not p.codes.is_contiguous() or p.numel() == 0 or p.scale_mark() is None:
+    """The entry of a weight, whose state is made where there is none; None where a kernel cannot work on its memory."""
+    size = p.numel()
+    if not _is_memory_of(p.codes, size, p.codes.dtype) or size == 0 or p.scale_mark() is None:
         return None
     state = states[p]
     if not state:
         state.update(code_state(p, group["second_moment"], stream))
-    coded = state["second_moment"].dtype == torch.uint8
-    if coded != (group["second_moment"] == "byte"):
+    kind = torch.uint8 if group["second_moment"] == "byte" else torch.float32
+    if state["second_moment"].dtype != kind:
         return None  # which the optimizer refuses
     set_momentum(p, torch.uint8, state, group)
-    moments = [state[name] for name in ("second_moment", "momentum") if name in state]
-    if not all(m.is_contiguous() and bridge.is_on_cpu(m) for m in moments):
+    dtypes = {"second_moment": kind, **({"momentum": torch.uint8} if "momentum" in state else {})}
+    # a state that was loaded may have numbers of other dtypes, which a kernel would read wrongly
+    fits = [_is_memory_of(state[name], size, dtype) for name, dtype in dtypes.items()]
+    fits += [_is_memory_of(state[name], count, dtype) for name, (dtype, count) in _NUMBERS.items()]
+    if not all(fits):
         return None
     refresh_units(p, state)
     units = (group["crossover"] * bridge.as_numpy(per_scale(state["units"], p))).astype(np.float32)
     units = np.minimum(units, np.float32(hypentropy.GREATEST_UNIT))
-    numbers = [state[name] for name in _NUMBERS]
-    tensors = (p.codes, *moments, *numbers)
+    tensors = (p.codes, *(state[name] for name in (*dtypes, *_NUMBERS)))
     addresses = [tensor.data_ptr() for tensor in tensors]
-    codes, moment, *rest = addresses
-    momentum = rest[0] if len(moments) > 1 else 0
     row = (
-        codes, 0, moment, momentum, units.ctypes.data, *addresses[-len(numbers) :],
-        p.numel(), units.size, blocks_of(p).inner, EXPONENT_BOUND if coded else MOST_UNCODED, state["stream"],
-        float(state["r"]),
+        addresses[0], 0, addresses[1], addresses[2] if "momentum" in dtypes else 0, units.ctypes.data,
+        *addresses[-len(_NUMBERS) :], size, units.size, blocks_of(p).inner,
+        EXPONENT_BOUND if kind == torch.uint8 else MOST_UNCODED, state["stream"], float(state["r"]),
     )  # fmt: skip
-    names = (*_NUMBERS, *_FIXED, "second_moment", *(["momentum"] if len(moments) > 1 else []))
+    names = [*dtypes, *_NUMBERS, *_FIXED]
     named = operator.itemgetter(*names)
-    return _Entry(place, p, state, named, named(state), tensors, addresses, p.scale_mark(), units, row, p.numel())
+    return _Entry(place, p, state, named, named(state), tensors, addresses, p.scale_mark(), units, row, size)
+
+
+def _is_memory_of(tensor: torch.Tensor, count: int, dtype: torch.dtype) -> bool:
+    """Whether a tensor is so many numbers in a row, of this dtype, where the kernels are."""
+    return bridge.is_on_cpu(tensor) and tensor.dtype is dtype and tensor.numel() == count and tensor.is_contiguous()

@@ -169,6 +169,7 @@ class Madam(Optimizer):
         self._stepped = True  # since the last gradient that arrived where attached
         self._warned: set[int] = set()  # groups whose lr has been warned of
         self._blocked: set[int] = set()  # places of parameters of whose ceiling has been warned
+        self._checked: dict[int, tuple[tuple[Any, ...], float]] = {}  # options of groups, and an lr, that are good
         self._launches: dict[Any, Launch] = {}  # of groups, and where attached of parameters
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -253,8 +254,7 @@ class Madam(Optimizer):
         """Tell what a schedule, or the gradients, may have broken, before anything moves; each group's launch."""
         launches: dict[int, Launch] = {}
         for g, group in enumerate(self.param_groups):
-            _check_group(group)
-            self._warn_of_lr(g)
+            self._check_options(g, group)
             if self._may_launch(group) and (launch := self._ready_launch(g, group)) is not None:
                 launches[g] = launch
         for g, group in enumerate(self.param_groups):
@@ -283,6 +283,15 @@ class Madam(Optimizer):
         is_ready = launch.ready(group, self.state)
         assert is_ready
         return launch
+
+    def _check_options(self, g: int, group: dict[str, Any]) -> None:
+        """Check what is not as it was when it was checked last; a schedule that lowers lr costs nothing then."""
+        others, lr = tuple(group[name] for name in _OTHER_OPTIONS), group["lr"]
+        checked = self._checked.get(g)
+        if checked is None or checked[0] != others or not (type(lr) is float and 0.0 <= lr <= checked[1]):
+            _check_group(group)
+            self._warn_of_lr(g)
+            self._checked[g] = others, lr if type(lr) is float else -1.0
 
     def _warn_of_lr(self, i: int) -> None:
         """Once for each group, where one step crosses the whole range."""
@@ -364,7 +373,7 @@ class Madam(Optimizer):
                 )
             g, place, stream = places[p]
             group = self.param_groups[g]  # loading a state makes new ones
-            _check_group(group)
+            self._check_options(g, group)
             launch = self._ready_launch((g, place), group) if Launch.serves(group) else None
             if launch is None or not launch.places:
                 _check_gradient(p, group, self.state.get(p, {}))
@@ -429,6 +438,7 @@ class Madam(Optimizer):
 
 
 _HYPERPARAMETERS = frozenset(inspect.signature(Madam).parameters) - {"params"}
+_OTHER_OPTIONS = sorted(_HYPERPARAMETERS - {"lr"})
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from lnsnum.torch_bridge.kernels.moments import (
     octaves_to_raise,
 )
 from lnsnum.torch_bridge.kernels.random_words import Draw
-from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers, apply_step, step_scalars
+from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers, apply_step, kappa_of, step_scalars
 from lnsnum.torch_bridge.units import blocks_of, histograms_of, per_scale, refresh_units, unit_state
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -153,7 +153,7 @@ def numbers_of(state: State, group: dict[str, Any], exponent: Any, number: Any =
     """The numbers of a step; `number` makes what changes from step to step a float, or leaves it a tensor."""
     return StepNumbers(
         lr=number(group["lr"]),
-        kappa=_kappa_tensor(state, group) if number is not float else min(1.0, _capped(state, group)),
+        kappa=kappa_of(group["cap"], float(state["r"])) if number is float else _kappa_tensor(state, group),
         exponent=exponent,
         beta_product=number(state["beta_product"]),
         momentum_product=number(state["momentum_product"]),
@@ -164,11 +164,6 @@ def numbers_of(state: State, group: dict[str, Any], exponent: Any, number: Any =
 def _kappa_tensor(state: State, group: dict[str, Any]) -> torch.Tensor:
     r: torch.Tensor = state["r"]
     return (torch.full_like(r, group["cap"]) / r).clamp(max=1.0)  # a number over a tensor would be rounded twice
-
-
-def _capped(state: State, group: dict[str, Any]) -> float:
-    r, cap = float(state["r"]), float(group["cap"])
-    return cap / r if r > 0 else 1.0
 
 
 def _step_here(

@@ -43,7 +43,7 @@ def unit_state(p: LNSWeight) -> State:
         sizes = histogram.sum(1)
         mean = math.fsum(own * own * sizes) / max(int(sizes.sum()), 1)
         units = math.sqrt(mean) / down if mean > 0.0 else std_of_zeros(p.shape) / ceiling.floors(flat, p.fmt)
-    floor = exact.nearest_float64(p.fmt.base, 1 - p.fmt.bias + top, p.fmt.fraction_bits)
+    floor = float(ceiling.floors(np.array([top]), p.fmt)[0])
     r = float(units[int(flat.argmax())]) * floor if flat.size else 1.0
     return {
         "r": torch.tensor(r, dtype=torch.float64),

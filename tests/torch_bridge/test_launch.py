@@ -153,6 +153,20 @@ def replace_entries(step, model, by):
                     state[name] = value.clone()
 
 
+def other_dtypes(step, model, by):
+    """As a state may have them that came from elsewhere."""
+    if step == 11:
+        for state in by.state.values():
+            state["step"] = state["step"].to(torch.int32)
+            state["exponent"] = state["exponent"].to(torch.int64)
+
+
+def other_strides(step, model, by):
+    if step == 11 and model[1].weight in by.state:
+        state = by.state[model[1].weight]
+        state["second_moment"] = state["second_moment"].t().contiguous().t()
+
+
 def move_state(step, model, by):
     """To other memory, under the same tensors."""
     if step == 11:
@@ -198,8 +212,8 @@ def pickled(step, model, by):
 @pytest.mark.parametrize(
     "between",
     [
-        rescale, write_anew, change_options, change_rule, load_own_state, replace_entries, move_state, forget_state,
-        move_codes, other_gradients, freeze, pickled,
+        rescale, write_anew, change_options, change_rule, load_own_state, replace_entries, other_dtypes, other_strides,
+        move_state, forget_state, move_codes, other_gradients, freeze, pickled,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("per_channel", [False, True])

@@ -160,6 +160,12 @@ def fill_scalars(n, codes, log_base, coded, out):  # type: ignore[no-untyped-def
     out[11] = min(decay, 2.0**30)
 
 
+@kernel
+def kappa_of(cap, r):  # type: ignore[no-untyped-def]
+    """min(1, cap / r): what lr is multiplied by for a tensor whose RMS is r."""
+    return min(1.0, cap / r) if r > 0.0 else 1.0
+
+
 class Grid(NamedTuple):
     """A format as the kernels take it, see `lnsnum.torch_bridge.kernels.grid`."""
 

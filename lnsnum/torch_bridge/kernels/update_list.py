@@ -27,7 +27,7 @@ from lnsnum.torch_bridge.kernels.moments import (
     greatest_gradient,
 )
 from lnsnum.torch_bridge.kernels.random_words import Draw
-from lnsnum.torch_bridge.kernels.update import StepNumbers, StepScalars, fill_scalars, step_part
+from lnsnum.torch_bridge.kernels.update import StepNumbers, StepScalars, fill_scalars, kappa_of, step_part
 
 ROW = np.dtype(
     [
@@ -97,9 +97,8 @@ def begin(table, lr, cap, g_bound, beta, momentum, weight_decay, codes_in_octave
         if scaled and exponent[0] == NO_EXPONENT:
             exponent[0] = _first_exponent(_at(row.gradient, row.size, likes[1]), row.greatest_exponent)
         power = np.int64(exponent[0]) if exponent[0] != NO_EXPONENT else 0
-        kappa = min(1.0, cap / row.r) if row.r > 0 else 1.0
         numbers = StepNumbers(
-            lr, kappa, power, beta_product[0], momentum_product[0], g_bound, beta, momentum, weight_decay
+            lr, kappa_of(cap, row.r), power, beta_product[0], momentum_product[0], g_bound, beta, momentum, weight_decay
         )
         fill_scalars(numbers, codes_in_octave, log_base, coded, scalars[k])
 
