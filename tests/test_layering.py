@@ -14,7 +14,7 @@ import lnsnum
 PACKAGE = Path(lnsnum.__file__).parent
 
 HOUSE = """
-kernels                compiling threads
+kernels                compiling threads addresses
 -                      exact format
 kernels                elementary rounding decide thresholds codes vector_encoding scalar_encoding
 -                      encoding decoding gaussian

@@ -145,11 +145,11 @@ class LNSWeight(FloatDoors):
             RuntimeError: of a view that had to copy the offsets of channels, after the weight's were changed, and of
                 one that was taken before `scale_for_graph_`.
         """
-        if self._offsets is None and self._span.room:
+        low, high, changes, room = self._span.numbers
+        if self._offsets is None and room:
             raise RuntimeError("this view was taken before the weight's log_offset became a tensor: take it anew")
-        if self._taken_at is not None and self._taken_at != self._span.changes:
+        if self._taken_at is not None and self._taken_at != changes:
             raise RuntimeError("this view merged channels, and their log_offsets have been changed since: take it anew")
-        low, high = self._span.low, self._span.high
         if self._offsets is not None and is_real(self._offsets) and self._offsets.is_shared():
             low, high = (int(extreme) for extreme in self._offsets.aminmax())  # another process may have changed them
         return Scale(low, high, self._offsets)
@@ -405,8 +405,8 @@ class LNSWeight(FloatDoors):
 
     def is_whole(self) -> bool:
         """Whether all elements of the codes' memory are here, so that the scale is this weight's alone."""
-        is_dense = self.codes.permute(bridge.memory_order(self.codes)).is_contiguous()
-        return self._taken_at is None and is_dense and self.codes.untyped_storage().nbytes() == self.codes.nbytes
+        covers = self.codes.untyped_storage().nbytes() == self.codes.nbytes
+        return self._taken_at is None and covers and bridge.is_dense(self.codes)
 
     def owns_scale(self) -> bool:
         """Whether a write may choose the scale: the whole is written, here and now, not in a traced graph."""
@@ -510,23 +510,22 @@ def _wrap(
     taken_at: int | None = None,
 ) -> LNSWeight:
     """The weight on codes that are known to be good; an inference tensor where they are."""
-    with torch.inference_mode(codes.is_inference()):
-        weight: LNSWeight = torch.Tensor._make_wrapper_subclass(
-            LNSWeight,
-            codes.shape,
-            strides=codes.stride(),
-            storage_offset=codes.storage_offset(),
-            dtype=dtype,
-            device=codes.device,
-            storage_size=codes.untyped_storage().nbytes(),
-        )
+    if codes.is_inference() != torch.is_inference_mode_enabled():
+        with torch.inference_mode(codes.is_inference()):
+            return _wrap(codes, fmt, span, offsets, dtype, taken_at)
+    weight: LNSWeight = torch.Tensor._make_wrapper_subclass(
+        LNSWeight,
+        codes.shape,
+        strides=codes.stride(),
+        storage_offset=codes.storage_offset(),
+        dtype=dtype,
+        device=codes.device,
+        storage_size=codes.untyped_storage().nbytes(),
+    )
     if not torch.compiler.is_compiling():
         torch._C._set_throw_on_mutable_data_ptr(weight)  # what would write to its memory gets an error, no null pointer
-    weight.codes = codes
-    weight.fmt = fmt
-    weight._span = span
-    weight._offsets = offsets
-    weight._taken_at = taken_at
+    # past __setattr__, which is for others: a view is made for each use of a weight
+    weight.__dict__.update(codes=codes, fmt=fmt, _span=span, _offsets=offsets, _taken_at=taken_at)
     return weight
 
 

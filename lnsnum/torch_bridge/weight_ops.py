@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -34,21 +34,56 @@ Weight = Any
 """An LNSWeight. (Its class is made of this module.)"""
 
 
-def dispatch(kind: type, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def dispatch(kind: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation some of whose arguments are weights, of class `kind`."""
     check_surroundings(kind)
+    way = _way_of(func)
+    if way.handler is not None and isinstance(args[0], kind):
+        out = way.handler(func, *args, **kwargs)
+        if way.aliases is None:
+            return out
+        if way.aliases == "a view" and type(out) is kind:
+            # all that torch's function below would do to one view: it is on the memory of what it views
+            torch._functionalize_unsafe_set(out, args[0])
+            return out
+        return return_and_correct_aliasing(func, args, kwargs, out)
+    if way.is_collective:
+        return _refuse_collective(func)
+    if way.writes:
+        return _run_in_place(kind, func, args, kwargs)
+    floats = [argument.to_float() if isinstance(argument, kind) else argument for argument in args]
+    if way.takes_lists:
+        floats = _map(kind, kind.to_float, floats)
+    return func(*floats, **_map(kind, kind.to_float, kwargs)) if kwargs else func(*floats)
+
+
+class _Way(NamedTuple):
+    """How an operation is run: what its schema and the tables below say, looked up once."""
+
+    handler: Callable[..., Any] | None
+    """For a weight as the first argument."""
+    aliases: Literal["a view", "others"] | None
+    """What of the arguments' memory it returns."""
+    is_collective: bool
+    writes: bool
+    takes_lists: bool
+    """Whether tensors can stand in lists among the positional arguments."""
+
+
+@lru_cache(maxsize=1024)
+def _way_of(func: Any) -> _Way:
+    is_collective = func.namespace in _COLLECTIVES
     handler = _HANDLERS.get(func)
-    if handler is None and func.namespace in _COLLECTIVES:
+    if handler is None and is_collective:
         handler = _refuse_collective
     if handler is None and _is_view(func):
         handler = _on_codes
-    if handler is not None and isinstance(args[0], kind):
-        return return_and_correct_aliasing(func, args, kwargs, handler(func, *args, **kwargs))
-    if func.namespace in _COLLECTIVES:
-        return _refuse_collective(func)
-    if _written_arguments(func):
-        return _run_in_place(kind, func, args, kwargs)
-    return func(*_map(kind, kind.to_float, args), **_map(kind, kind.to_float, kwargs))  # type: ignore[attr-defined]
+    schema = func._schema
+    aliases: Literal["a view", "others"] | None = None
+    if any(returned.alias_info is not None for returned in schema.returns):
+        aliases = "a view" if len(schema.returns) == 1 and _is_view(func) else "others"
+    takes_lists = any("Tensor" in str(argument.type) and "List" in str(argument.type) for argument in schema.arguments)
+    return _Way(handler, aliases, is_collective, bool(_written_arguments(func)), takes_lists)
 
 
 def _map(kind: type, function: Callable[[Any], Any], tree: Any) -> Any:
@@ -67,7 +102,7 @@ def _on_codes(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> Any:
     codes = func(weight.codes, *args, **kwargs)
     offsets = weight.scale.offsets
     if offsets is None:
-        return _map(torch.Tensor, weight.like, codes)
+        return weight.like(codes) if isinstance(codes, torch.Tensor) else _map(torch.Tensor, weight.like, codes)
     expanded = offsets.expand(weight.shape)
     try:
         views = func(expanded, *args, **kwargs)
@@ -285,7 +320,6 @@ def _reads(kind: type, written: list[Weight], args: tuple[Any, ...], kwargs: dic
     return any(sum(one._span.is_that_of(weight._span) for one in found) > 1 for weight in written)
 
 
-@lru_cache(maxsize=1024)
 def _is_view(func: Any) -> bool:
     """Whether an operation returns a view of its first argument."""
     returned = [r.alias_info for r in func._schema.returns]

@@ -541,6 +541,7 @@ def test_views_are_views_of_the_codes(name, fmt):
     )
     assert same_bits(view.to_float(), VIEWS[name](weight.to_float()).contiguous())
     assert view._base is weight or name in ("detach", "alias", "flatten", "reshape", "unflatten")
+    assert torch._C._is_alias_of(view, weight)  # what the compiler's functionalization and torch's checks go by
 
 
 @pytest.mark.parametrize("name", ["select", "split sizes", "t", "view", "detach"])

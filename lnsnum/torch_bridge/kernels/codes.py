@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lnsnum import decoding, encoding
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
+from lnsnum.kernels.addresses import array_at
 from lnsnum.kernels.codes import FLOAT_TYPES
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.threads import in_chunks
@@ -25,8 +26,9 @@ from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, FLOAT_NAMES, PAT
 from lnsnum.torch_bridge.kernels.scale import Scale
 from lnsnum.torch_bridge.kernels.threads import torch_team
 
-# Elements that are worth a thread of their own.
+# Elements that are worth a thread of their own; of plain look-ups, which are quick, more.
 _PARALLEL = 1 << 18
+_PARALLEL_LOOK_UPS = 1 << 19
 
 
 def code_dtype(fmt: LNSFormat) -> torch.dtype:
@@ -62,7 +64,7 @@ def is_on_cpu(tensor: torch.Tensor) -> bool:
     """Whether the kernels of the core can work on a tensor's memory: it has some, here, and nothing is being traced."""
     return (
         type(tensor) is torch.Tensor
-        and tensor.device.type == "cpu"
+        and tensor.is_cpu
         and not torch.compiler.is_compiling()
         and torch._C._len_torch_dispatch_stack() == 0  # a mode that traces or counts sees torch's operations alone
     )
@@ -71,6 +73,14 @@ def is_on_cpu(tensor: torch.Tensor) -> bool:
 def memory_order(tensor: torch.Tensor) -> list[int]:
     """The dimensions, those first whose elements are farthest apart in memory."""
     return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether the elements lie side by side, in whatever order of dimensions: channels_last too."""
+    # a matrix and its transpose are told by a look at each use of a weight, the rest by sorting
+    if tensor.is_contiguous() or (tensor.ndim == 2 and tensor.stride() == (1, tensor.shape[0])):
+        return True
+    return tensor.permute(memory_order(tensor)).is_contiguous()
 
 
 def with_strides_of(x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
@@ -90,22 +100,42 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     if scale.offsets is not None and scale.offsets.numel() == 1:
         scale = Scale(int(scale.offsets), int(scale.offsets))
     # in the order of memory, whatever the order of dimensions: channels_last is dense too, and needs no copy
-    order = memory_order(codes)
-    dense = codes.permute(order)
-    if not dense.is_contiguous():
+    if not is_dense(codes):
         return decode(codes.contiguous(), fmt, scale, dtype)
-    floats = torch.empty_strided(codes.shape, codes.stride(), dtype=dtype, device="cpu")
+    floats = torch.empty_like(codes, dtype=dtype)  # which has the strides of what is dense
     # bit patterns are gathered, not floats: NumPy has no bfloat16, and a NaN keeps its bits
     name = FLOAT_NAMES[dtype]
+    if scale.offsets is None:
+        # the kernel takes addresses: arrays there take longer to make than a small weight to decode
+        look_up = _look_up_bytes if codes.itemsize == 1 else _look_up_words
+        size, memory = codes.numel(), (codes.data_ptr(), decoding.decode_table(fmt, scale.low, name), floats.data_ptr())
+        if size < 2 * _PARALLEL_LOOK_UPS:
+            look_up(*memory, 0, size)
+        else:
+            in_chunks(lambda begin, end: look_up(*memory, begin, end), size, _PARALLEL_LOOK_UPS, threads=torch_team())
+        return floats
+    order = memory_order(codes)
     bits = floats.permute(order).view(PATTERN_DTYPES[dtype.itemsize])
     patterns = as_numpy(_flat(bits), FLOAT_TYPES[name].pattern)
-    words = as_numpy(_flat(dense), fmt.dtype)
-    if scale.offsets is None:
-        table = decoding.decode_table(fmt, scale.low, name)
-        decoding.gather(words, table, patterns, threads=torch_team())
-    else:
-        _decode_channels(words, fmt, scale, scale.offsets.expand(codes.shape).permute(order), name, patterns)
+    words = as_numpy(_flat(codes.permute(order)), fmt.dtype)
+    _decode_channels(words, fmt, scale, scale.offsets.expand(codes.shape).permute(order), name, patterns)
     return floats
+
+
+@kernel
+def _look_up_bytes(codes, table, out, begin, end):  # type: ignore[no-untyped-def]
+    _look_up(array_at(codes, end, np.uint8)[begin:], table, array_at(out, end, table.dtype)[begin:])
+
+
+@kernel
+def _look_up_words(codes, table, out, begin, end):  # type: ignore[no-untyped-def]
+    _look_up(array_at(codes, end, np.uint16)[begin:], table, array_at(out, end, table.dtype)[begin:])
+
+
+@kernel
+def _look_up(codes, table, out):  # type: ignore[no-untyped-def]
+    for i in range(codes.size):
+        out[i] = table[codes[i]]
 
 
 def _decode_channels(
