@@ -16,10 +16,10 @@ PACKAGE = Path(lnsnum.__file__).parent
 HOUSE = """
 kernels                compiling threads addresses
 -                      exact format
-kernels                elementary rounding decide thresholds codes vector_encoding scalar_encoding
+kernels                byte_tables elementary rounding decide thresholds codes vector_encoding scalar_encoding
 -                      encoding decoding gaussian
 operations             operation linear real_steps narrow_sums wide_sums sums functions tabulated choosing accumulate
-operations             float_sums reducing weight_only
+operations             float_sums reducing code_products decoded_products weight_only
 -                      conversion arithmetic reduction
 array                  rationals scalars reading storage elementwise ufuncs moves protocol
 -                      tensor
@@ -33,7 +33,7 @@ testing                laws law_suite
 torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling
 torch_bridge.kernels   update_list
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin
-torch_bridge           surroundings carrying float_doors writing weight_ops weight weight_only units step launch
+torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step launch
 torch_bridge           float_step placing model madam checkpoint .
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle
@@ -70,6 +70,8 @@ CORE = ORDER[: ORDER.index("lnsnum.torch_bridge.kernels.threads")]
 
 LIBRARIES = {
     "lnsnum.files.single": {"numpy", "safetensors", "ml_dtypes"},
+    "lnsnum.kernels.byte_tables": {"numpy", "numba", "llvmlite"},  # which Numba brings
+    "lnsnum.operations.code_products": {"numpy", "numba", "llvmlite"},
     **{module: {"mpmath"} for module in ORDER if module.startswith("lnsnum.reference")},
     "lnsnum.testing.laws": {"numpy", "mpmath"},
     "lnsnum.testing.law_suite": {"numpy", "hypothesis"},

@@ -8,7 +8,7 @@ from lnsnum.torch_bridge.checkpoint import load_model, save_model
 from lnsnum.torch_bridge.madam import Madam, StepReport, parameter_groups
 from lnsnum.torch_bridge.model import ConversionReport, ParameterReport, convert_model, decode_model
 from lnsnum.torch_bridge.weight import LNSWeight, Telemetry
-from lnsnum.torch_bridge.weight_only import use_weight_only, weight_only_linear
+from lnsnum.torch_bridge.weight_only import WeightOnlyReport, use_weight_only, weight_only_linear
 
 __all__ = [
     "ConversionReport",
@@ -17,6 +17,7 @@ __all__ = [
     "ParameterReport",
     "StepReport",
     "Telemetry",
+    "WeightOnlyReport",
     "convert_model",
     "decode_model",
     "load_model",

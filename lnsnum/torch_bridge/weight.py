@@ -162,6 +162,17 @@ class LNSWeight(FloatDoors):
             return int(scale.offsets)
         return scale.low if scale.offsets is None else scale.offsets
 
+    @property
+    def weight_only(self) -> bool:
+        """Whether products of a few rows with this weight and its aliases are made of the codes, in an order of their
+        own; see `lnsnum.torch_bridge.use_weight_only`, which sets it for a model.
+        """
+        return self._span.weight_only
+
+    @weight_only.setter
+    def weight_only(self, value: bool) -> None:
+        self._span.weight_only = bool(value)
+
     @classmethod
     def from_float(
         cls,
@@ -245,6 +256,7 @@ class LNSWeight(FloatDoors):
                 torch.zeros_like(offsets, device=codes.device) if no_values else offsets.to(codes.device, copy=True)
             )
         span = Span(scale.low, scale.high, room=self._span.room)
+        span.weight_only = self._span.weight_only
         return _wrap(codes, self.fmt, span, offsets, dtype or self.dtype)
 
     def take_scale(self, source: LNSWeight) -> bool:
@@ -466,7 +478,10 @@ class LNSWeight(FloatDoors):
         offsets = self.scale.offsets  # refused here where they are stale, rather than where they are loaded
         parts = self.codes, self.fmt, self._span.numbers, offsets, self.dtype, self._taken_at
         is_parameter = isinstance(self, torch.nn.Parameter)
-        return _rebuild, (*parts, self.requires_grad, is_parameter, belongings(self).attributes)
+        attributes = belongings(self).attributes
+        if self.weight_only and is_parameter:  # of a model that is pickled, not of its state
+            attributes["weight_only"] = True
+        return _rebuild, (*parts, self.requires_grad, is_parameter, attributes)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         gradient = ", requires_grad=True" if self.requires_grad else ""
@@ -554,6 +569,7 @@ def _rebuild(
     weight = _wrap(codes, fmt, span, offsets, dtype, taken_at)
     if is_parameter:
         weight = torch.nn.Parameter(weight, requires_grad)  # type: ignore[assignment]
+    weight.weight_only = is_parameter and attributes.pop("weight_only", False) is True
     hand_over(Belongings(attributes, None, None), weight)
     return weight.requires_grad_(requires_grad)  # type: ignore[return-value]
 

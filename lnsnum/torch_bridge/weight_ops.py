@@ -6,6 +6,7 @@
     memory for a copy (empty_like)    a weight of zeros, at the same scale; new_empty is that on a named device alone
     a write                           decode, run, encode again, rounded stochastically (`lnsnum.torch_bridge.writing`)
     a collective, a change of memory  refused
+    a product with a few rows         of the codes, where the weight asks for it (`lnsnum.torch_bridge.products`)
     anything else                     decode the weights, run, let the floats go
 
 A collective on the decoded floats would end with wrong weights on all processes, and say nothing.
@@ -25,6 +26,7 @@ from torch.utils._python_dispatch import return_and_correct_aliasing
 from lnsnum.torch_bridge.carrying import Belongings, belongings
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, is_real
+from lnsnum.torch_bridge.products import product_of
 from lnsnum.torch_bridge.surroundings import check_surroundings
 from lnsnum.torch_bridge.writing import multiply, write_anew, write_over
 
@@ -51,6 +53,10 @@ def dispatch(kind: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         return _refuse_collective(func)
     if way.writes:
         return _run_in_place(kind, func, args, kwargs)
+    if way.product is not None:
+        out = way.product(*args, **kwargs)
+        if out is not None:
+            return out
     floats = [argument.to_float() if isinstance(argument, kind) else argument for argument in args]
     if way.takes_lists:
         floats = _map(kind, kind.to_float, floats)
@@ -66,6 +72,8 @@ class _Way(NamedTuple):
     """What of the arguments' memory it returns."""
     is_collective: bool
     writes: bool
+    product: Callable[..., Any] | None
+    """Makes it of codes, for weights that ask for it."""
     takes_lists: bool
     """Whether tensors can stand in lists among the positional arguments."""
 
@@ -83,7 +91,7 @@ def _way_of(func: Any) -> _Way:
     if any(returned.alias_info is not None for returned in schema.returns):
         aliases = "a view" if len(schema.returns) == 1 and _is_view(func) else "others"
     takes_lists = any("Tensor" in str(argument.type) and "List" in str(argument.type) for argument in schema.arguments)
-    return _Way(handler, aliases, is_collective, bool(_written_arguments(func)), takes_lists)
+    return _Way(handler, aliases, is_collective, bool(_written_arguments(func)), product_of(func), takes_lists)
 
 
 def _map(kind: type, function: Callable[[Any], Any], tree: Any) -> Any:

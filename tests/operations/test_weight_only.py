@@ -1,28 +1,23 @@
 """Products with codes as weights, to the bit: against the order of sums that the module's text gives, in plain NumPy.
 
-The oracle decodes by `lnsnum.decode`, multiplies in float32, adds 128 lanes row by row, and halves them. The bound of
-the error is tried against sums in rational numbers.
+The oracle decodes by `lnsnum.decode`, multiplies in float32, and adds as the order says: by rows 128 lanes, halved
+until there is one; by columns the products of blocks of 64, and the blocks. Tests run in registers, where this
+processor can, and as all others do. The bound of the error is tried against sums in rational numbers.
 """
 
-import copy
-import io
 import itertools
-import pickle
 from fractions import Fraction
+from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
-from torch.nn import functional as F
 
 from lnsnum import LNSFormat, decode, encode, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10, lns32f23
+from lnsnum.kernels.byte_tables import has_byte_tables
 from lnsnum.operations import weight_only
 from lnsnum.operations.weight_only import error_bound, weight_only_matmul
-from lnsnum.torch_bridge import LNSWeight, convert_model, decode_model, use_weight_only, weight_only_linear
-from lnsnum.torch_bridge.weight_only import MOST_VECTORS, WeightOnlyLinear
 
 FORMATS = [lns8f5, lns8f3, lns6f2, lns12f6, lns16f10, lns32f23, LNSFormat(7, 2, base=1.7), LNSFormat(3, 0)]
 SIZES = [0, 1, 3, 7, 8, 9, 64, 127, 128, 129, 136, 256, 300, 1000]
@@ -54,10 +49,33 @@ def lanes_then_halves(x, w):
     return lanes[..., 0]
 
 
-def expected(x, codes, fmt, log_offset=0):
+def blocks_in_turn(x, w):
+    """x (B, K) times w (K, N), both float32, in the order of the specification."""
+    total = np.zeros((x.shape[0], w.shape[1]), np.float32)
+    with np.errstate(all="ignore"):
+        for begin in range(0, x.shape[1], 64):
+            block = np.zeros_like(total)
+            for k in range(begin, min(begin + 64, x.shape[1])):
+                block += x[:, k, None] * w[k]
+            total += block
+    return total
+
+
+def expected(x, codes, fmt, log_offset=0, transposed=False):
     w = decode(codes, fmt, "float32", log_offset=log_offset)
-    flat = lanes_then_halves(x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1]), w)
-    return flat.reshape(*x.shape[:-1], codes.shape[0])
+    sums = (blocks_in_turn if transposed else lanes_then_halves)(x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1]), w)
+    return sums.reshape(*x.shape[:-1], sums.shape[-1])
+
+
+@pytest.fixture(params=[True, False], ids=["in registers", "in memory"])
+def path(request, monkeypatch):
+    """Both ways to make numbers of codes."""
+    if request.param and not has_byte_tables():
+        pytest.skip("this processor has no byte tables")
+    monkeypatch.setattr(weight_only, "has_byte_tables", lambda: request.param)
+
+
+both_ways = pytest.mark.usefixtures("path")
 
 
 def drawn(seed, fmt, rows, inner, batch=(2,)):
@@ -68,9 +86,7 @@ def drawn(seed, fmt, rows, inner, batch=(2,)):
     return random.normal(size=(*batch, inner)).astype(np.float32), codes
 
 
-# ------------------------------------------------------------------------------------------------------------ NumPy
-
-
+@both_ways
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
 @pytest.mark.parametrize("inner", SIZES)
 def test_the_bits_are_those_of_the_order(fmt, inner):
@@ -81,12 +97,38 @@ def test_the_bits_are_those_of_the_order(fmt, inner):
         same_bits(found, expected(x, codes, fmt))
 
 
+@both_ways
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
+@pytest.mark.parametrize("columns", [0, 1, 63, 64, 128, 130, 300])
+def test_the_bits_are_those_of_the_order_by_columns(fmt, columns):
+    for inner, batch in ((0, (2,)), (1, ()), (5, (1,)), (64, (2,)), (65, (3,)), (200, (2, 1)), (7, (0,))):
+        x, codes = drawn(columns, fmt, inner, columns, batch)
+        x = np.random.default_rng(columns).normal(size=(*batch, inner)).astype(np.float32)
+        found = weight_only_matmul(x, codes, fmt, transposed=True)
+        assert found.shape == (*batch, columns)
+        same_bits(found, expected(x, codes, fmt, transposed=True))
+
+
+@both_ways
+@pytest.mark.parametrize("fmt", [lns8f5, lns6f2], ids=lambda fmt: fmt.name)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_nan_of_the_codes_reaches_its_sums_and_no_other(fmt, transposed):
+    x, codes = drawn(5, fmt, 200, 300)
+    x = x[:, : len(codes)] if transposed else x
+    random = np.random.default_rng(0)
+    codes[random.integers(0, 200, 12), random.integers(0, 300, 12)] = fmt.nan_code
+    found = weight_only_matmul(x, codes, fmt, transposed=transposed)
+    assert 0 < np.isnan(found).sum() < found.size // 2
+    same_bits(found, expected(x, codes, fmt, transposed=transposed))
+
+
 SHAPES = [(), (1,), (1, 1), ("rows", 1), (1, "inner"), ("inner",), ("rows", "inner")]
 
 
 @pytest.mark.parametrize("fmt", [lns8f5, lns6f2, lns16f10, lns32f23], ids=lambda fmt: fmt.name)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("spread", [0, 5, 3000])
+@both_ways
 def test_offsets(fmt, shape, spread):
     """One, one of each row, column or element; few of them, and more than there are tables for."""
     rows, inner = 6, 40
@@ -95,16 +137,23 @@ def test_offsets(fmt, shape, spread):
     random = np.random.default_rng(1)
     offsets = random.integers(-spread - 1, spread + 1, [sizes[n] for n in shape]).astype(np.int32)
     same_bits(weight_only_matmul(x, codes, fmt, log_offset=offsets), expected(x, codes, fmt, offsets))
+    x = np.ascontiguousarray(x[:, :rows])
+    found = weight_only_matmul(x, codes, fmt, log_offset=offsets, transposed=True)
+    same_bits(found, expected(x, codes, fmt, offsets, transposed=True))
 
 
+@both_ways
 def test_more_scales_than_tables(monkeypatch):
     x, codes = drawn(0, lns8f5, 70, 24)
     offsets = np.arange(-35, 35, dtype=np.int32)[:, None]
     found = weight_only_matmul(x, codes, lns8f5, log_offset=offsets)
     monkeypatch.setattr(weight_only, "_TABLES", 1 << 10)
-    monkeypatch.setattr(weight_only, "_BLOCK", 24 * 32)
+    monkeypatch.setattr(weight_only, "_ELEMENTS", 24 * 32)
     same_bits(weight_only_matmul(x, codes, lns8f5, log_offset=offsets), found)
     same_bits(found, expected(x, codes, lns8f5, offsets))
+    x = np.ones((2, 70), np.float32)
+    found = weight_only_matmul(x, codes, lns8f5, log_offset=offsets, transposed=True)
+    same_bits(found, expected(x, codes, lns8f5, offsets, transposed=True))
 
 
 @settings(max_examples=150)
@@ -119,15 +168,38 @@ def test_any_floats(data):
     code = st.one_of(st.sampled_from([0, fmt.nan_code, 1, fmt.max_magnitude]), st.integers(0, (1 << fmt.bits) - 1))
     flat = data.draw(st.lists(code, min_size=rows * inner, max_size=rows * inner))
     codes = np.array(flat, fmt.dtype).reshape(rows, inner)
-    same_bits(weight_only_matmul(x, codes, fmt), expected(x, codes, fmt))
+    by_rows, by_columns = expected(x, codes, fmt), expected(x, np.ascontiguousarray(codes.T), fmt, transposed=True)
+    for in_registers in {False, has_byte_tables()}:
+        with mock.patch.object(weight_only, "has_byte_tables", lambda in_registers=in_registers: in_registers):
+            same_bits(weight_only_matmul(x, codes, fmt), by_rows)
+            same_bits(weight_only_matmul(x, codes.T, fmt, transposed=True), by_columns)
 
 
+@both_ways
 def test_every_code_times_one():
     for fmt in (lns8f3, lns8f5, lns6f2, lns16f10):
         codes = np.arange(1 << fmt.bits, dtype=fmt.dtype)[:, None]
         same_bits(weight_only_matmul(np.ones(1, np.float32), codes, fmt), decode(codes[:, 0], fmt, "float32"))
+        by_columns = weight_only_matmul(np.ones(1, np.float32), codes.T, fmt, transposed=True)
+        same_bits(by_columns, decode(codes[:, 0], fmt, "float32"))
 
 
+@both_ways
+@pytest.mark.parametrize("appearance", ["bfloat16", "float16"])
+@pytest.mark.parametrize("fmt", [lns8f5, lns6f2, lns16f10], ids=lambda fmt: fmt.name)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_numbers_that_appear_in_a_narrower_type(appearance, fmt, transposed):
+    """Rounded once to it; NaN and what is beyond the type's range too."""
+    every = np.arange(1 << fmt.bits, dtype=fmt.dtype)
+    codes, x = (every[None] if transposed else every[:, None]), np.ones(1, np.float32)
+    for offset in (0, -40, np.full((1, 1), 600, np.int32)):
+        patterns = decode(every, fmt, appearance, log_offset=offset if isinstance(offset, int) else 600)
+        floats = (patterns.astype(np.uint32) << 16).view(np.float32) if appearance == "bfloat16" else patterns
+        found = weight_only.multiply(x, codes, fmt, offset, transposed=transposed, appearance=appearance)
+        same_bits(found, floats.astype(np.float32))
+
+
+@both_ways
 def test_zeros_behind_a_row_take_no_part():
     """NaN, and infinities as the next row's numbers, do not reach the row before; a sum of -0 is +0, as from any +0."""
     x, codes = drawn(3, lns8f5, 4, 12)
@@ -138,14 +210,22 @@ def test_zeros_behind_a_row_take_no_part():
     assert not np.signbit(weight_only_matmul(np.float32([-0.0]), [[64]], lns8f5)).any()
 
 
+@both_ways
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_the_number_of_threads_changes_nothing(threads, monkeypatch):
     monkeypatch.setattr(weight_only, "_PARALLEL", 1)
+    monkeypatch.setattr(weight_only, "_PARALLEL_IN_REGISTERS", 1)
     for inner, rows, fmt in itertools.product((15, 16), (1, 2, 9), (lns8f5, lns32f23)):
         x, codes = drawn(inner, fmt, rows, inner)
         same_bits(weight_only.multiply(x, codes, fmt, 0, threads=threads), expected(x, codes, fmt))
+    for columns, fmt in itertools.product((70, 128, 300, 700), (lns8f5, lns16f10)):
+        x, codes = drawn(columns, fmt, 70, columns)
+        x = x[:, :70]
+        found = weight_only.multiply(x, codes, fmt, 0, transposed=True, threads=threads)
+        same_bits(found, expected(x, codes, fmt, transposed=True))
 
 
+@both_ways
 def test_layouts():
     """Strides of every kind, and bytes that do not begin at a word."""
     x, codes = drawn(0, lns8f5, 16, 32)
@@ -163,6 +243,9 @@ def test_layouts():
     x.setflags(write=False)
     same_bits(weight_only_matmul(x, codes, lns8f5), want)
     same_bits(weight_only_matmul(x, codes.astype(np.int64), lns8f5), want)
+    want = expected(x[:, :16], codes, lns8f5, transposed=True)
+    for other in (codes, np.asfortranarray(codes), np.repeat(codes, 2, axis=1)[:, ::2]):
+        same_bits(weight_only_matmul(x[:, :16], other, lns8f5, transposed=True), want)
 
 
 @pytest.mark.parametrize("inner", [1, 2, 127, 129, 1000, 5000])
@@ -176,11 +259,18 @@ def test_the_bound_of_the_error(inner):
             terms = [Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, row, strict=True)]
             allowed = Fraction(error_bound(inner)) * sum(map(abs, terms)) + Fraction(inner, 1 << 149)
             assert abs(Fraction(float(found)) - sum(terms)) <= allowed
+        by_columns = weight_only_matmul(x, np.ascontiguousarray(codes.T), lns8f5, transposed=True)
+        for found, row in zip(by_columns, w, strict=True):
+            terms = [Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, row, strict=True)]
+            allowed = Fraction(error_bound(inner, transposed=True)) * sum(map(abs, terms)) + Fraction(inner, 1 << 149)
+            assert abs(Fraction(float(found)) - sum(terms)) <= allowed
 
 
 def test_the_bound_counts_the_roundings():
     assert error_bound(1) >= 8 * 2.0**-24
     assert error_bound(4096) < 40 * 2.0**-24 < error_bound(4097 + 128)
+    assert error_bound(1, transposed=True) >= 2.0**-24
+    assert 127 * 2.0**-24 < error_bound(4096, transposed=True) < error_bound(4097, transposed=True) < 129 * 2.0**-24
 
 
 def test_errors():
@@ -197,167 +287,11 @@ def test_errors():
     ):
         with pytest.raises(error, match=message):
             weight_only_matmul(*bad)
+    with pytest.raises(ValueError, match=r"\(2, 4\) and codes of shape \(3, 4\) do not match in K, the first of codes"):
+        weight_only_matmul(x, codes, lns8f5, transposed=True)
+    with pytest.raises(ValueError, match=r"give \(K, N\), a column for each output"):
+        weight_only_matmul(x, codes[0], lns8f5, transposed=True)
     with pytest.raises(ValueError, match=r"log_offset of shape \(2, 1\) does not broadcast"):
         weight_only_matmul(x, codes, lns8f5, log_offset=np.zeros((2, 1), np.int32))
     with pytest.raises(ValueError, match="log_offset"):
         weight_only_matmul(x, codes, lns8f5, log_offset=(1 << 30) + 1)
-
-
-# ------------------------------------------------------------------------------------------------------------ torch
-
-
-def layer(fmt=lns8f5, rows=5, inner=24, per_channel=False, bias=True):
-    torch.manual_seed(0)
-    linear = nn.Linear(inner, rows, bias=bias)
-    convert_model(linear, fmt, per_channel=per_channel)
-    assert isinstance(linear.weight, LNSWeight)
-    return linear.eval()
-
-
-def of_layer(x, linear):
-    """The product by the core, and the bias."""
-    weight = linear.weight.to_lns()
-    out = weight_only_matmul(x.numpy(), weight.codes, weight.fmt, log_offset=weight.log_offset)
-    return out if linear.bias is None else out + floats(linear.bias).numpy()
-
-
-def floats(parameter):
-    return parameter.to_float() if isinstance(parameter, LNSWeight) else parameter.detach()
-
-
-@pytest.mark.parametrize("fmt", [lns8f5, lns6f2, lns12f6, lns16f10], ids=lambda fmt: fmt.name)
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("bias", [None, "LNS", "float"])
-def test_linear_layers(fmt, per_channel, bias, monkeypatch):
-    linear = layer(fmt, per_channel=per_channel, bias=bias is not None)
-    if bias == "float":
-        linear.bias = nn.Parameter(floats(linear.bias) + 0.1)
-    for shape in ((24,), (1, 24), (2, 3, 24), (0, 24), (MOST_VECTORS, 24)):
-        x = torch.randn(shape)
-        with torch.no_grad():
-            found = weight_only_linear(x, linear.weight, linear.bias)
-            assert type(found) is torch.Tensor
-            same_bits(found.numpy(), of_layer(x, linear))
-            torch.testing.assert_close(found, F.linear(x, linear.weight, linear.bias))
-            monkeypatch.setattr(F, "linear", None)  # which is not called
-            weight_only_linear(nn.Parameter(x), linear.weight, linear.bias)
-            monkeypatch.undo()
-
-
-def test_layouts_of_tensors():
-    linear = layer(bias=False)
-    x = torch.randn(4, 24, 2)
-    with torch.no_grad():
-        for vectors in (x[..., 0], x[..., 1], torch.randn(24, 4).T, torch._neg_view(x[..., 0])):
-            same_bits(weight_only_linear(vectors, linear.weight).numpy(), of_layer(vectors.resolve_neg(), linear))
-        weight = layer(rows=24, inner=5).weight.T
-        found = weight_only_linear(x[..., 0], weight.contiguous())
-        same_bits(weight_only_linear(x[..., 0], weight).numpy(), found.numpy())
-
-
-def is_left_to_torch(monkeypatch, call):
-    """The result of `call`, in which the kernels must not run."""
-
-    def never(*arguments, **options):
-        raise AssertionError("the kernels ran")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(weight_only, "multiply", never)
-        return call()
-
-
-def test_what_is_left_to_torch(monkeypatch):
-    linear, x = layer(), torch.randn(3, 24)
-    weight, bias = linear.weight, linear.bias
-    run = weight_only_linear
-    with torch.no_grad():
-        for arguments in (
-            (x.double(), weight.double(), bias.double()),
-            (x, weight.to_float(), bias),
-            (torch.randn(MOST_VECTORS + 1, 24), weight, bias),
-            (x.to("meta"), weight.to("meta"), bias.to("meta")),
-        ):
-            found = is_left_to_torch(monkeypatch, lambda arguments=arguments: run(*arguments))
-            want = F.linear(*arguments)
-            assert found.dtype == want.dtype
-            assert found.is_meta or torch.equal(found, want)
-        with torch.autocast("cpu", torch.bfloat16):
-            found = is_left_to_torch(monkeypatch, lambda: run(x, weight, bias))
-            assert torch.equal(found, F.linear(x, weight, bias))
-            assert found.dtype == torch.bfloat16
-        mapped = is_left_to_torch(monkeypatch, lambda: torch.vmap(lambda row: run(row, weight, bias))(x))
-        torch.testing.assert_close(mapped, F.linear(x, weight, bias))
-        with pytest.raises(RuntimeError, match=r"shapes cannot be multiplied|size mismatch"):
-            is_left_to_torch(monkeypatch, lambda: run(x[:, :5], weight, bias))
-
-
-def test_gradients_are_those_of_torch(monkeypatch):
-    linear, x = layer(), torch.randn(3, 24, requires_grad=True)
-    found = is_left_to_torch(monkeypatch, lambda: weight_only_linear(x, linear.weight, linear.bias))
-    want = F.linear(x, linear.weight, linear.bias)
-    assert torch.equal(found, want)
-    ours, theirs = (torch.autograd.grad(y.square().sum(), [x, *linear.parameters()]) for y in (found, want))
-    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    with torch.autograd.forward_ad.dual_level(), torch.no_grad():
-        is_left_to_torch(monkeypatch, lambda: weight_only_linear(x, linear.weight, linear.bias))
-
-
-def test_nothing_to_differentiate_needs_no_mode(monkeypatch):
-    linear, x = layer().requires_grad_(False), torch.randn(3, 24)
-    same_bits(weight_only_linear(x, linear.weight, linear.bias).numpy(), of_layer(x, linear))
-    with torch.inference_mode():
-        same_bits(weight_only_linear(x, linear.weight, linear.bias).numpy(), of_layer(x, linear))
-
-
-def test_compiled(monkeypatch, fresh):
-    linear, x = layer(), torch.randn(3, 24)
-    compiled = torch.compile(weight_only_linear, backend="eager", fullgraph=True)
-    with torch.no_grad():
-        found = is_left_to_torch(monkeypatch, lambda: compiled(x, linear.weight, linear.bias))
-        assert torch.equal(found, F.linear(x, linear.weight, linear.bias))
-
-
-def model():
-    torch.manual_seed(0)
-    built = nn.Sequential(
-        nn.Linear(24, 16), nn.ReLU(), nn.LayerNorm(16), nn.Sequential(nn.Linear(16, 4)), nn.Linear(4, 2)
-    )
-    convert_model(built[:4], lns8f5)
-    return built.eval()
-
-
-def test_a_whole_model_and_back():
-    built, x = model(), torch.randn(3, 24)
-    state = copy.deepcopy(built.state_dict())
-    with torch.no_grad():
-        plain = built(x)
-        assert use_weight_only(built) == 2
-        assert [type(built[i]) for i in (0, 4)] == [WeightOnlyLinear, nn.Linear]  # the last has no LNS weight
-        assert use_weight_only(built) == 0
-        found = built(x)
-        same_bits(built[0](x).numpy(), of_layer(x, built[0]))
-        torch.testing.assert_close(found, plain)
-        assert built.state_dict().keys() == state.keys()
-        built.load_state_dict(state)
-        for copied in (copy.deepcopy(built), pickle.loads(pickle.dumps(built)), saved_and_loaded(built)):
-            assert type(copied[0]) is WeightOnlyLinear
-            assert torch.equal(copied(x), found)
-        assert use_weight_only(built, on=False) == 2
-        assert type(built[0]) is nn.Linear
-        assert torch.equal(built(x), plain)
-
-
-def saved_and_loaded(built):
-    memory = io.BytesIO()
-    torch.save(built, memory)
-    memory.seek(0)
-    return torch.load(memory, weights_only=False)
-
-
-def test_a_model_that_is_decoded_or_trained_again(monkeypatch):
-    built, x = model(), torch.randn(3, 24)
-    want = built(x)
-    use_weight_only(built)
-    assert torch.equal(is_left_to_torch(monkeypatch, lambda: built(x)), want)
-    decode_model(built)
-    assert torch.equal(is_left_to_torch(monkeypatch, lambda: built(x)), want)

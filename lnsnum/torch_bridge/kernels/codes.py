@@ -9,6 +9,7 @@ operations. They agree to the bit.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from lnsnum import decoding, encoding
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 from lnsnum.kernels.addresses import array_at
+from lnsnum.kernels.byte_tables import decode_bytes, has_byte_tables, planes_of
 from lnsnum.kernels.codes import FLOAT_TYPES
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.threads import in_chunks
@@ -29,6 +31,8 @@ from lnsnum.torch_bridge.kernels.threads import torch_team
 # Elements that are worth a thread of their own; of plain look-ups, which are quick, more.
 _PARALLEL = 1 << 18
 _PARALLEL_LOOK_UPS = 1 << 19
+# Fewer are looked up in memory before the tables are in registers.
+_FEW = 1 << 10
 
 
 def code_dtype(fmt: LNSFormat) -> torch.dtype:
@@ -106,9 +110,14 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     # bit patterns are gathered, not floats: NumPy has no bfloat16, and a NaN keeps its bits
     name = FLOAT_NAMES[dtype]
     if scale.offsets is None:
-        # the kernel takes addresses: arrays there take longer to make than a small weight to decode
+        # kernels take addresses: arrays there take longer to make than a small weight to decode
+        size, table = codes.numel(), decoding.decode_table(fmt, scale.low, name)
+        memory: tuple[Any, ...] = codes.data_ptr(), table, floats.data_ptr()
         look_up = _look_up_bytes if codes.itemsize == 1 else _look_up_words
-        size, memory = codes.numel(), (codes.data_ptr(), decoding.decode_table(fmt, scale.low, name), floats.data_ptr())
+        in_registers = dtype == torch.float32 and codes.itemsize == 1 and size >= _FEW
+        planes = _planes(fmt, scale.low) if in_registers else None
+        if planes is not None:
+            look_up, memory = _look_up_in_registers, (*memory, planes, fmt.nan_code)
         if size < 2 * _PARALLEL_LOOK_UPS:
             look_up(*memory, 0, size)
         else:
@@ -120,6 +129,20 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     words = as_numpy(_flat(codes.permute(order)), fmt.dtype)
     _decode_channels(words, fmt, scale, scale.offsets.expand(codes.shape).permute(order), name, patterns)
     return floats
+
+
+@lru_cache(maxsize=4096)
+def _planes(fmt: LNSFormat, log_offset: int) -> NDArray[np.uint8] | None:
+    """The table of float32 numbers for `_look_up_in_registers`; None where that cannot be had, or gives -0 for 0."""
+    table = decoding.decode_table(fmt, log_offset, "float32")
+    return planes_of(table) if has_byte_tables() and table[1 : fmt.sign_bit].all() else None
+
+
+@kernel
+def _look_up_in_registers(codes, table, out, planes, nan_code, begin, end):  # type: ignore[no-untyped-def]
+    count = (end - begin) // 64
+    decode_bytes(codes + begin, planes.ctypes.data, nan_code, out + 4 * begin, count)
+    _look_up_bytes(codes, table, out, begin + 64 * count, end)
 
 
 @kernel

@@ -36,7 +36,7 @@ class Scale(NamedTuple):
 
 
 class Span:
-    """What all aliases of the same codes share: the least and the greatest log_offset.
+    """What all aliases of the same codes share: the least and the greatest log_offset, and how products are made.
 
     Its numbers are those of one list, which is what is pickled: what shared it shares it again where it is loaded, and
     a list of integers is known to every reader of pickles.
@@ -44,11 +44,12 @@ class Span:
     Attributes:
         numbers: that list: low, high, changes, room.
         warned: whether a write that does not fit has been told of since the last change.
+        weight_only: whether products with the codes are made of them, see `lnsnum.torch_bridge.weight_only`.
     """
 
     def __init__(self, low: int, high: int, *, room: int = 0) -> None:
         self.numbers = [low, high, 0, room]
-        self.warned = False
+        self.warned = self.weight_only = False
 
     @classmethod
     def on(cls, numbers: Any) -> Span:

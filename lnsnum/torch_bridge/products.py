@@ -1,0 +1,169 @@
+"""Products of a few rows with weights that stay codes, in the place of torch's: for weights that ask for it.
+
+    mm, addmm, mv, addmv, bmm, linear, matmul        by `lnsnum.operations.weight_only`
+
+Whatever module multiplies by a weight arrives at one of these operations with the weight or a view of it: a linear
+layer, a head that is tied to an embedding, an expert of a stack. Sums are made by rows where the numbers of a sum lie
+side by side in memory, as in x W^T of `torch.nn.Linear`, else by columns, as in x W of Hugging Face's Conv1D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from lnsnum.operations import weight_only
+from lnsnum.operations.weight_only import Appearance
+from lnsnum.torch_bridge.kernels.codes import as_numpy, is_on_cpu
+from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.kernels.threads import torch_team
+
+aten = torch.ops.aten
+
+Weight = Any
+"""An LNSWeight."""
+
+MOST_VECTORS = 32
+"""So many rows of x at most: at 4096 x 4096, lns8f5, decoding and BLAS catch up between 32 and 64 rows."""
+
+APPEARANCES = torch.float32, torch.bfloat16, torch.float16
+
+
+class Matrix(NamedTuple):
+    """W (K, N) of a weight or a part of it, as x W takes it."""
+
+    codes: torch.Tensor
+    offsets: torch.Tensor | None
+    """As `Scale.offsets`."""
+
+    @classmethod
+    def of(cls, weight: Weight) -> Matrix:
+        """All of a weight with two dimensions."""
+        return cls(weight.codes, weight.scale.offsets)
+
+    @property
+    def mT(self) -> Matrix:  # noqa: N802  (torch's name)
+        """W^T."""
+        return Matrix(self.codes.t(), None if self.offsets is None else self.offsets.t())
+
+
+def multiply(
+    x: torch.Tensor, weight: Weight, matrix: Matrix, bias: torch.Tensor | Weight | None = None
+) -> torch.Tensor | None:
+    """x W + b for x (..., K) and b (N,), of the type that the weight appears as, to which the sum is rounded once,
+    after b was added. None where this is torch's work: for many rows, other types or devices, what is to be
+    differentiated or traced.
+    """
+    codes, offsets = matrix
+    if x.dtype != weight.dtype or x.dtype not in APPEARANCES or codes.ndim != 2 or x.ndim == 0:
+        return None
+    inner, outer = codes.shape
+    if x.shape[-1] != inner or x.numel() > MOST_VECTORS * inner:
+        return None
+    if bias is not None and (bias.dtype != x.dtype or bias.shape != (outer,)):
+        return None
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        return None
+    x = x if type(x) is torch.Tensor else x.detach()
+    if not (is_on_cpu(codes) and is_on_cpu(x)):
+        return None
+    by_rows = codes.t().is_contiguous()
+    if not by_rows and (not codes.is_contiguous() or (offsets is not None and offsets.shape[1] > 1)):
+        return None
+    if by_rows:
+        codes, offsets = matrix.mT
+    scale: Any = weight.scale.low if offsets is None else as_numpy(offsets.contiguous())
+    appearance, dtype = cast(Appearance, FLOAT_NAMES[x.dtype]), x.dtype
+    x = x.to(torch.float32).detach().resolve_neg().contiguous()
+    planes = weight_only.planes_for(weight.fmt, scale, len(codes), appearance)
+    if planes is None:
+        words, numbers = as_numpy(codes, weight.fmt.dtype), as_numpy(x)
+        rest: Any = {"appearance": appearance, "transposed": not by_rows, "threads": torch_team()}
+        product = torch.from_numpy(weight_only.multiply(numbers, words, weight.fmt, scale, **rest))
+    else:
+        # by addresses: arrays take as long to make as a small product
+        product = torch.empty((*x.shape[:-1], outer), dtype=torch.float32)
+        shape = x.numel() // max(inner, 1), outer, inner
+        places = codes.data_ptr(), x.data_ptr(), product.data_ptr()
+        weight_only.multiply_at(*places, shape, planes, transposed=not by_rows, threads=torch_team())
+    if bias is not None:
+        product.add_(bias.to_float() if isinstance(bias, type(weight)) else bias.detach())
+    return product.to(dtype)
+
+
+def linear(x: Any, weight: Weight, bias: Any = None) -> torch.Tensor | None:
+    """x W^T + b for W (N, K)."""
+    return multiply(x, weight, Matrix.of(weight).mT, bias) if weight.ndim == 2 else None
+
+
+def _linear(x: Any, weight: Any, bias: Any = None) -> torch.Tensor | None:
+    return linear(x, weight, bias) if _asks(weight) else None
+
+
+def _mm(x: Any, y: Any) -> torch.Tensor | None:
+    """Of two matrices, or of one and a vector."""
+    if _asks(y):
+        return multiply(x, y, Matrix.of(y)) if y.ndim == 2 else None
+    # W y  =  (y^T W^T)^T
+    product = multiply(y.t(), x, Matrix.of(x).mT) if _asks(x) and x.ndim == 2 and y.ndim <= 2 else None
+    return None if product is None else product.t().contiguous()
+
+
+def _addmm(bias: Any, x: Any, y: Any, *, beta: Any = 1, alpha: Any = 1) -> torch.Tensor | None:
+    return multiply(x, y, Matrix.of(y), bias) if _asks(y) and beta == 1 and alpha == 1 else None
+
+
+def _addmv(bias: Any, x: Any, y: Any, *, beta: Any = 1, alpha: Any = 1) -> torch.Tensor | None:
+    return multiply(y, x, Matrix.of(x).mT, bias) if _asks(x) and beta == 1 and alpha == 1 else None
+
+
+def _bmm(x: Any, stack: Any) -> torch.Tensor | None:
+    """Of two stacks of matrices, the second one of codes."""
+    if not _asks(stack):
+        return None
+    offsets = stack.scale.offsets
+    each = [None] * len(stack) if offsets is None else list(offsets.expand(len(stack), *offsets.shape[1:]))
+    products = []
+    for rows, codes, own in zip(x, stack.codes, each, strict=True):
+        product = multiply(rows, stack, Matrix(codes, own))
+        if product is None:
+            return None
+        products.append(product)
+    return torch.stack(products) if products else None
+
+
+def _decomposed(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """What autograd makes of an operation that is made up of others, and inference_mode does not ask it."""
+    found = None
+    if any(map(_asks, tree_leaves((args, kwargs)))):
+        found = func.decompose(*args, **kwargs)
+    return None if found is NotImplemented else found
+
+
+def product_of(func: Any) -> Callable[..., Any] | None:
+    """What is tried before the weights among an operation's arguments are decoded; None, where it finds that this is to
+    be done.
+    """
+    is_made_up = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    return _PRODUCTS.get(func) or (partial(_decomposed, func) if is_made_up else None)
+
+
+def _asks(weight: Any) -> bool:
+    """Whether a tensor is a weight whose products are to be made of its codes."""
+    span = getattr(weight, "_span", None)
+    return span is not None and span.weight_only
+
+
+_PRODUCTS: dict[Any, Callable[..., torch.Tensor | None]] = {
+    aten.mm.default: _mm,
+    aten.mv.default: _mm,
+    aten.matmul.default: _mm,
+    aten.addmm.default: _addmm,
+    aten.addmv.default: _addmv,
+    aten.bmm.default: _bmm,
+    aten.linear.default: _linear,
+}
