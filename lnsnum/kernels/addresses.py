@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
-__all__ = ["array_at"]
+__all__ = ["array_at", "fetch_add"]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -30,6 +30,28 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(address), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _fetch_add(typing: Any, address: Any, amount: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], arguments[1].type.as_pointer())
+        return builder.atomic_rmw("add", place, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+def fetch_add(address: int, amount: int) -> int:
+    """The int64 at an address, to which `amount` is added at once: each of several threads finds another one."""
+    place = array_at(address, 1, np.int64)
+    found = int(place[0])
+    place[0] += amount
+    return found
+
+
+@overload(fetch_add)
+def _compiled_fetch_add(address, amount):  # type: ignore[no-untyped-def]
+    return lambda address, amount: _fetch_add(address, amount)
+
+
 def array_at(address: int, size: int, dtype: Any) -> NDArray[Any]:
     """The array of `size` elements from an address on; in plain Python too."""
     memory = (ctypes.c_char * (size * np.dtype(dtype).itemsize)).from_address(address)
@@ -37,5 +59,5 @@ def array_at(address: int, size: int, dtype: Any) -> NDArray[Any]:
 
 
 @overload(array_at)
-def _compiled(address, size, dtype):  # type: ignore[no-untyped-def]
+def _compiled_array_at(address, size, dtype):  # type: ignore[no-untyped-def]
     return lambda address, size, dtype: numba.carray(_pointer(address), size, dtype)

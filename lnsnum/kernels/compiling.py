@@ -18,6 +18,8 @@ from typing import Any
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature
 from numba.misc.appdirs import AppDirs
 
 
@@ -33,6 +35,23 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
             _say_once("neither its own folder nor a cache folder of the user's can be written")
     result: Callable[..., Any] = compiled
     return result
+
+
+@lru_cache(maxsize=64)
+def callback(function: Callable[[Any], None]) -> int:
+    """The address of the machine code of `function` of an integer, for threads that run it without Python; compiled and
+    kept as every kernel.
+    """
+    compiled: Any = CFunc(function, normalize_signature("void(int64)"), {}, {"error_model": "numpy"})
+    with contextlib.suppress(RuntimeError):  # no folder to keep it in, which the kernels that it calls have told of
+        compiled._cache = _Cache(function)
+    compiled.compile()
+    _callbacks.append(compiled)
+    return int(compiled.address)
+
+
+_callbacks: list[Any] = []
+"""They hold the machine code whose addresses were given away."""
 
 
 @lru_cache(maxsize=8)

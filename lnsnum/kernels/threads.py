@@ -32,6 +32,9 @@ class Team(NamedTuple):
     size: int
     run: Callable[[Callable[[], None], int], None]
     """run(work, n) calls work on about n of them, the caller's among them, and returns when all calls have ended."""
+    region: Callable[[int, int], None] | None = None
+    """region(function, data) calls machine code at an address with `data` on all of them, without Python; None where
+    they cannot."""
 
 
 class _Pool:

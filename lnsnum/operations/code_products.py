@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from lnsnum.kernels.addresses import array_at
+from lnsnum.kernels.addresses import array_at, fetch_add
 from lnsnum.kernels.byte_tables import (
     BYTE,
     BYTES,
@@ -242,3 +242,32 @@ def columns_at(codes, planes, which, nan_code, x, out, count, outer, inner, begi
     columns_by_planes(
         matrix.reshape(inner, outer), planes, which, nan_code, numbers.reshape(count, inner), sums, begin, end
     )
+
+
+@kernel
+def _take_chunks(job, by_columns):  # type: ignore[no-untyped-def]
+    """`rows_at` or `columns_at`, a chunk after the other that no other thread has taken; the first of a job's twelve
+    numbers is where the next one begins.
+    """
+    numbers = array_at(job, 12, np.int64)
+    codes, which, nan_code, x, out, count, outer, inner, planes, tables, length = numbers[1:12]
+    table = array_at(planes, tables * 512, np.uint8).reshape(tables, 4, 128)
+    tables_of_rows = array_at(which, inner if by_columns else outer, np.int64)
+    begin = fetch_add(job, length)
+    while begin < outer:
+        end = min(begin + length, outer)
+        if by_columns:
+            columns_at(codes, table, tables_of_rows, nan_code, x, out, count, outer, inner, begin, end)
+        else:
+            rows_at(codes, table, tables_of_rows, nan_code, x, out, count, outer, inner, begin, end)
+        begin = fetch_add(job, length)
+
+
+def rows_job(job):  # type: ignore[no-untyped-def]
+    """The product by rows that the numbers of a job tell of, for `lnsnum.kernels.compiling.callback`."""
+    _take_chunks(job, False)
+
+
+def columns_job(job):  # type: ignore[no-untyped-def]
+    """By columns."""
+    _take_chunks(job, True)

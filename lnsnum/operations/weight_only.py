@@ -27,8 +27,9 @@ from lnsnum.decoding import decode, decode_table
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.byte_tables import has_byte_tables, planes_of
 from lnsnum.kernels.codes import WIDEST_TABLE, Codes, LogOffset, check_codes, check_format, check_offsets
-from lnsnum.kernels.threads import Team, in_chunks
-from lnsnum.operations.code_products import BLOCK, LANES, columns_at, rows_at
+from lnsnum.kernels.compiling import callback
+from lnsnum.kernels.threads import PIECES, Team, in_chunks
+from lnsnum.operations.code_products import BLOCK, LANES, columns_at, columns_job, rows_at, rows_job
 from lnsnum.operations.decoded_products import add_columns, rows_by_codes, rows_by_floats, words_of
 
 __all__ = ["error_bound", "weight_only_matmul"]
@@ -42,7 +43,7 @@ _TABLES = 1 << 18
 _ELEMENTS = 1 << 20
 """So many elements at a time `decode` makes."""
 
-_PARALLEL, _PARALLEL_IN_REGISTERS = 1 << 18, 1 << 19
+_PARALLEL, _PARALLEL_IN_REGISTERS = 1 << 18, 1 << 20
 """Elements of W that are worth a thread of their own."""
 
 
@@ -168,11 +169,18 @@ def multiply_at(
     given by their addresses; shape is (B, N, K).
     """
     _, outer, inner = shape
-    at = columns_at if transposed else rows_at
-    run = partial(at, codes, *planes, x, out, *shape)
-    least = max(_PARALLEL_IN_REGISTERS // max(inner, 1), 1)
     # whole sums to a thread: each is made by one, in its own order
-    in_chunks(run, outer, least, alignment=LANES if transposed else 1, threads=threads)
+    least, alignment = max(_PARALLEL_IN_REGISTERS // max(inner, 1), 1), LANES if transposed else 1
+    if isinstance(threads, Team) and threads.region is not None and outer >= 2 * least:
+        count = min(threads.size * PIECES, outer // least)
+        length = -(-outer // (count * alignment)) * alignment
+        tables, which, nan_code = planes
+        places = codes, which.ctypes.data, nan_code, x, out
+        job = np.array([0, *places, *shape, tables.ctypes.data, len(tables), length], np.int64)
+        threads.region(callback(columns_job if transposed else rows_job), job.ctypes.data)
+    else:
+        run = partial(columns_at if transposed else rows_at, codes, *planes, x, out, *shape)
+        in_chunks(run, outer, least, alignment=alignment, threads=threads)
 
 
 def _rows_of_floats(

@@ -1,10 +1,14 @@
 """Arrays at addresses: in machine code and in plain Python the memory that NumPy sees there."""
 
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
 import numpy as np
 import pytest
 
-from lnsnum.kernels.addresses import array_at
-from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.addresses import array_at, fetch_add
+from lnsnum.kernels.compiling import callback, kernel
 
 pytestmark = pytest.mark.plain_python
 
@@ -37,3 +41,27 @@ def test_in_plain_python_too():
     np.testing.assert_array_equal(found, [1, 2, 3])
     found[:] = 7
     np.testing.assert_array_equal(memory, [0, 7, 7, 7, 4])
+
+
+def test_fetch_add_gives_what_was_there():
+    counter = np.array([5, 7])
+    add = kernel(lambda address, amount: fetch_add(address, amount))
+    assert [add(counter.ctypes.data, amount) for amount in (3, 0, -8)] == [5, 8, 8]
+    assert fetch_add(counter.ctypes.data, 4) == 0
+    assert counter.tolist() == [4, 7]
+
+
+def count_up(job):
+    numbers = array_at(job, 2, np.int64)
+    for _ in range(numbers[1]):
+        fetch_add(job, 1)
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="a callback is machine code")
+def test_a_callback_runs_on_threads_that_add_to_one_number():
+    function = ctypes.CFUNCTYPE(None, ctypes.c_int64)(callback(count_up))
+    assert callback(count_up) == callback(count_up)
+    job = np.array([0, 50_000])
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(function, [job.ctypes.data] * 4))
+    assert job.tolist() == [200_000, 50_000]

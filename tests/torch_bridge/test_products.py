@@ -453,6 +453,23 @@ def test_a_model_that_is_decoded_again(counted):
     assert torch.equal(found, want)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_threads_of_torch_change_nothing(threads, monkeypatch):
+    monkeypatch.setattr(weight_only, "_PARALLEL_IN_REGISTERS", 1)
+    x = torch.randn(3, 200)
+    try:
+        for rows in (2, 127, 300):  # of a single column the numbers lie side by side as in a row
+            weight = layer(rows=rows, inner=200, per_channel=rows > 2).weight
+            stored = LNSWeight.from_float(torch.randn(200, rows), "lns8f5")
+            stored.weight_only = True
+            torch.set_num_threads(threads)
+            with torch.no_grad():
+                same_bits(weight_only_linear(x, weight), of_codes(x, weight))
+                same_bits(x @ stored, of_codes(x, stored, transposed=True))
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_codes_that_change_are_seen():
     linear, x = layer(), torch.randn(2, 24)
     use_weight_only(linear)

@@ -48,7 +48,10 @@ def torch_team() -> Team:
         if errors:
             raise errors[0]
 
-    return Team(size, run)
+    def region(function: int, data: int) -> None:
+        parallel(_CALLBACK(function), data, size, 0)
+
+    return Team(size, run, region)
 
 
 @lru_cache(maxsize=1)
