@@ -1,5 +1,6 @@
 """What of benchmarks/performance is no timing: its rivals compute what they say, its report says what was measured."""
 
+import copy
 import doctest
 import math
 import sys
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(lnsnum.__file__).parents[1]))
 
 pytest.importorskip("threadpoolctl")
 
-from benchmarks.performance import files, kernels, products, report, rivals, startup, timing, training
+from benchmarks.performance import files, kernels, products, report, rivals, startup, timing, training, uses
 from benchmarks.performance.cases import COPY, OWN, Case, Mark, Point, Run, UnavailableError
 from benchmarks.performance.marks import MARKS
 
@@ -56,6 +57,52 @@ def test_rows_take_the_most_threads_and_the_sizes_of_the_mark_or_else_the_larges
     assert (row.point.size, row.point.threads, row.value, row.baseline) == (1000, 2, 1.5, "rival")
     (row,) = report.rows(run_of(*points), [Mark("a kernel", "kernel", 2.0, 1.0, (7,))])
     assert row.point.size == 10_000
+
+
+def test_what_is_more_is_told_in_a_unit_that_fits():
+    mark = Mark("a kernel", "kernel", 25e-6, 1.5, (1000,), kind="seconds over")
+    (line,) = report.marks_table(run_of(point(lnsnum=40e-6, rival=10e-6)), [mark]).splitlines()[2:]
+    assert "| 30 µs more | 25 µs more | 1.5 s more |" in line
+    (line,) = report.marks_table(run_of(point(lnsnum=10e-6, rival=40e-6)), [mark]).splitlines()[2:]
+    assert "| 30 µs less |" in line
+
+
+@pytest.mark.parametrize("case", uses.cases(), ids=lambda case: case.name)
+def test_uses_of_weights_run(case):
+    torch.manual_seed(0)
+    data = case.data(64)
+    for make in case.sides.values():
+        try:
+            assert make(data)() is None
+        except UnavailableError as error:
+            pytest.skip(str(error))
+
+
+def test_generation_runs_and_names_every_side(capsys, monkeypatch):
+    from benchmarks import generation
+
+    sides = {name: make for name, make in generation.SIDES.items() if "torchao" not in name}
+    monkeypatch.setattr(generation, "SIDES", sides)
+    seconds, memory = generation.measure(generation.SMALL, tokens=2, rounds=1)
+    assert seconds.keys() == memory.keys() == sides.keys()
+    assert min(seconds.values()) > 0
+    assert memory["lns8f5"] == memory["float32"] / 4 == memory["bfloat16"] / 2
+    assert capsys.readouterr().out == ""
+
+
+def test_codes_generate_what_their_floats_do():
+    """Of sums in two orders the last bits differ, and the likeliest token hardly ever."""
+    from benchmarks import generation
+
+    torch.manual_seed(0)
+    model = generation.Llama(generation.SMALL).eval().requires_grad_(False)
+    decoded = generation.decoded(copy.deepcopy(model))
+    codes = generation.by_codes(copy.deepcopy(model))
+    with torch.inference_mode():
+        for at, token in enumerate([1, 5, 9]):
+            logits = [m(torch.tensor([[token]]), at) for m in (decoded, codes)]
+            torch.testing.assert_close(*logits)
+    assert len(generation.generate(codes, 3)) == 3
 
 
 def test_a_mark_without_its_two_sides_makes_no_row():
@@ -120,7 +167,8 @@ def test_a_page_without_the_two_markers_is_refused(page):
 
 
 def test_every_mark_has_a_case_that_has_its_sides_and_its_sizes():
-    cases = {case.name: case for case in (*kernels.cases(), *products.cases(), *training.cases(), *files.cases())}
+    rooms = kernels, products, uses, training, files
+    cases = {case.name: case for room in rooms for case in room.cases()}
     for case in cases.values():
         assert {OWN, case.baseline} <= case.sides.keys()
         assert case.floor == COPY or case.floor in case.sides

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.performance import products, startup, training
+from benchmarks.performance import products, startup, training, uses
 from benchmarks.performance.cases import Mark
 
 LARGE = (10**6, 10**7)
@@ -52,6 +52,10 @@ MARKS = (
     ),
     Mark("the same, momentum", "Madam step lns8f5, momentum", 1.6, 1.2, (4_000_000,), training.FUSED_ADAM),
     Mark("the same, 148 small tensors", "Madam step lns8f5, 148 small tensors", 1.2, 0.8, (), training.FUSED_ADAM),
+    Mark(uses.LAYER + uses.FORWARD, uses.LAYER + uses.FORWARD, 25e-6, 15e-6, (64,), kind="seconds over"),
+    Mark(uses.LAYER + uses.BOTH, uses.LAYER + uses.BOTH, 45e-6, 30e-6, (64,), kind="seconds over"),
+    Mark(uses.MODEL + uses.FORWARD, uses.MODEL + uses.FORWARD, 1.6, 1.3, (64,)),
+    Mark(uses.MODEL + uses.STEP, uses.MODEL + uses.STEP, 1.25, 1.1, (64,)),
     *(Mark(f"{STEP}{name}", f"{STEP}{name}", 1.10, 1.00, ()) for name in training.MODELS),
     Mark(startup.IMPORT, startup.IMPORT, 1.2, 1.1, ()),
     Mark(startup.FIRST, startup.FIRST, 20.0, 8.0, (), kind="seconds over"),

@@ -79,9 +79,11 @@ def size(point: Point) -> str:
 
 
 def _value(mark: Mark, value: float) -> str:
-    return {"of": digits(value), "times faster": f"{digits(value)} x faster", "seconds over": f"{value:.2f} s more"}[
-        mark.kind
-    ]
+    return {
+        "of": digits(value),
+        "times faster": f"{digits(value)} x faster",
+        "seconds over": f"{time(abs(value))} {'more' if value >= 0 else 'less'}",
+    }[mark.kind]
 
 
 def marks_table(run: Run, marks: Iterable[Mark]) -> str:
