@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lnsnum import encode, lns8f5, lns32f23
-from lnsnum.kernels import rounding, vector_encoding
+from lnsnum.decoding import decode_table
+from lnsnum.kernels import byte_tables, rounding, vector_encoding
+from lnsnum.operations import code_products
 from lnsnum.torch_bridge.kernels import hypentropy, moments, paper, random_words, update
 
 KINDS = {
@@ -82,7 +84,22 @@ def kernels() -> dict[str, Callable[[], str]]:
     v, u = np.ones(n, np.float32), np.ones(n, np.float32)
     wide = rounding.target(lns32f23, 0)
     counts = vector_encoding.Counts(np.zeros(16, np.int32), np.int32(0))
+    planes = byte_tables.planes_of(decode_table(lns8f5, 0, "float32"))[None]
+    product = codes.reshape(1, n), planes, np.zeros(n, np.int64), lns8f5.nan_code
+    sums = np.empty((1, n), np.float32)
+    in_registers: dict[str, Callable[[], str]] = {
+        "decode in registers": lambda: compiled(
+            byte_tables.decode_bytes, codes.ctypes.data, planes.ctypes.data, 128, v.ctypes.data, n // 64
+        ),
+        "product of codes, by rows": lambda: compiled(
+            code_products.rows_by_planes, *product, x[None], sums[:, :1].copy(), 0, 1
+        ),
+        "product of codes, by columns": lambda: compiled(
+            code_products.columns_by_planes, *product, x[None, :1].copy(), sums, 0, n
+        ),
+    }
     return {
+        **(in_registers if byte_tables.has_byte_tables() else {}),
         "encode: by counting": lambda: compiled(vector_encoding.nearest_by_counting, patterns, by, counts, codes),
         "encode: positions": lambda: compiled(vector_encoding.positions, patterns, by, steps, v),
         "encode: to nearest": lambda: compiled(vector_encoding._nearest, patterns, steps, v, by, codes, flags),
