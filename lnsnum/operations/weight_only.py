@@ -72,7 +72,7 @@ def weight_only_matmul(
         out[..., i]  =  sum over k of  x[..., k] decode(codes)[i, k]
 
     float32 arithmetic in the order that the module's text gives: the same bits everywhere. It is made for a vector, or
-    a few rows of x; from some dozens on, `decode` and `@` are faster.
+    a few rows of x; from about ten on, `decode` and `@` are faster.
 
     Args:
         x: float32, (..., K).

@@ -27,8 +27,9 @@ aten = torch.ops.aten
 Weight = Any
 """An LNSWeight."""
 
-MOST_VECTORS = 32
-"""So many rows of x at most: at 4096 x 4096, lns8f5, decoding and BLAS catch up between 32 and 64 rows."""
+MOST_VECTORS = 8
+"""So many rows of x at most, for each two of which codes are looked up anew: decoding and BLAS catch up at 4 to 6 rows
+where the floats stay in a cache (768 x 2048, lns8f5), at more than 24 where they do not (4096 x 4096)."""
 
 APPEARANCES = torch.float32, torch.bfloat16, torch.float16
 

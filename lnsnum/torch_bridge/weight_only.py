@@ -27,7 +27,7 @@ def weight_only_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
     """x W^T + b, as `torch.nn.functional.linear`, with W read as codes.
 
     Without its floats W is used where it is an LNSWeight on the CPU that appears as float32, bfloat16 or float16, x is
-    of that type and has up to 32 rows (`products.MOST_VECTORS`), and nothing is to be differentiated, traced, autocast
+    of that type and has up to 8 rows (`products.MOST_VECTORS`), and nothing is to be differentiated, traced, autocast
     or mapped. Everything else is left to `torch.nn.functional.linear`: gradients are right, and for many rows that is
     faster.
 
@@ -80,7 +80,7 @@ def use_weight_only(model: nn.Module, on: bool = True) -> WeightOnlyReport:
 
     This is asked of the weights (`LNSWeight.weight_only`), not of the modules: it serves whatever multiplies rows by
     one of them or a part of it: `torch.nn.Linear`, Hugging Face's Conv1D, a head that is tied to an embedding, an
-    expert of a stack; in float32, bfloat16 and float16, under autocast, no_grad and inference_mode. Up to 32 rows
+    expert of a stack; in float32, bfloat16 and float16, under autocast, no_grad and inference_mode. Up to 8 rows
     (`products.MOST_VECTORS`) are taken so; more, and all that is to be differentiated or compiled, as always.
     Parameters, names and hooks stay as they are; copies and pickles of the model have what it has, its state_dict knows
     nothing of it.
