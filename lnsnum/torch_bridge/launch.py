@@ -169,7 +169,7 @@ class Launch:
             counts[:, :-1] += part[:, :-1]
             np.maximum(counts[:, -1], part[:, -1], out=counts[:, -1])
         follows = choices.rule == "hypentropy" and group["ceiling"] == "follow"
-        update_list.end(table, counts, likes, follows, self._left)
+        update_list.end(table, counts, follows, self._left)
         has_stepped = (table["gradient"] != 0).tolist()
         torch.autograd.graph.increment_version([e.p for e, has in zip(self._entries, has_stepped, strict=True) if has])
         self._held = []

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lnsnum import exact
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.byte_tables import has_byte_tables, planes_of
 from lnsnum.kernels.rounding import steps_in_two
 
 
@@ -54,6 +55,14 @@ def inverses(fmt: LNSFormat) -> NDArray[np.float32]:
     both = np.concatenate([positive, positive])
     both[fmt.nan_code] = np.nan
     return both
+
+
+@lru_cache(maxsize=64)
+def inverse_planes(fmt: LNSFormat) -> NDArray[np.uint8] | None:
+    """`inverses` of formats of 8 bits as the bytes that look-ups in registers take; None where there are none."""
+    if fmt.bits != 8 or not has_byte_tables():
+        return None
+    return planes_of(inverses(fmt).view(np.uint32))
 
 
 @lru_cache(maxsize=64)

@@ -161,8 +161,8 @@ def move(codes, drive, unit, inverse, decay, words, by, keep):  # type: ignore[n
     """Move the codes.
 
     Args: `drive` is rate g_hat, at most 2^127, or NaN, which moves nothing; `unit` (at most GREATEST_UNIT) and
-    `inverse` (1 / X, NaN of the NaN code) are those of each element; `by` is the format's `Grid`; with `keep`, a
-    number, zeros stay, and no other weight becomes zero; else it is None, for which another kernel is compiled.
+    `inverse` (1 / X of either sign, NaN of the NaN code) are those of each element; `by` is the format's `Grid`; with
+    `keep`, a number, zeros stay, and no other weight becomes zero; else it is None, and another kernel is compiled.
     """
     # Numba widens every sum, product, shift and mask of int32 to int64, which would halve the lanes of a vector: each
     # is cut back where it is made, and constants are int32 too. m_max + 1 is the sign's bit.
@@ -172,7 +172,8 @@ def move(codes, drive, unit, inverse, decay, words, by, keep):  # type: ignore[n
         code = np.int32(codes[i])
         m = np.int32(code & by.greatest)
         is_some, negative = m > zero, code > by.greatest
-        ratio = np.float32(unit[i] * inverse[i])
+        inv = np.float32(abs(inverse[i]))
+        ratio = np.float32(unit[i] * inv)
         # [m > 0]: zero is reckoned from the floor, whose 1 / X is its entry in the table too: its t is y itself
         whole = f1 if is_some else f0
         c = np.float32(math.sqrt(np.float32(whole + np.float32(ratio * ratio))))
@@ -203,15 +204,15 @@ def move(codes, drive, unit, inverse, decay, words, by, keep):  # type: ignore[n
         low = np.int32(max(m, one) + np.int32(np.floor(np.float32(position + _bent(by.few, by.more, v)))))
         low = max(low, one)  # it is 0 where a position beside the floor was rounded across it
         # |y| = |t| X[m] < 1, and u < |y|, each by 1 / X, which has been looked up
-        is_below = size < inverse[i]
+        is_below = size < inv
         flips = t < f0
         # both cases are computed and one is chosen, here as everywhere in this loop: a branch would end the vectors
         if keep is None:
-            up_by = np.int32(np.float32(np.float32(v + half) * inverse[i]) < size)
+            up_by = np.int32(np.float32(np.float32(v + half) * inv) < size)
             new = min(up_by if is_below else low, by.greatest)
         else:
             # unbiased between the floor and its negative: u < (1 + y) / 2 keeps the sign
-            is_same = np.float32(np.float32(v + v) * inverse[i]) < t
+            is_same = np.float32(np.float32(v + v) * inv) < t
             flips = np.bool_(not is_same) if is_below else flips
             new = min(one if is_below else low, by.greatest)
             new = new if is_some else zero

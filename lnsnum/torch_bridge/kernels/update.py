@@ -26,6 +26,7 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat, check_choice
+from lnsnum.kernels.byte_tables import decode_bytes
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.threads import in_chunks
 from lnsnum.torch_bridge.kernels import grid, hypentropy, paper
@@ -170,6 +171,8 @@ class Grid(NamedTuple):
     """A format as the kernels take it, see `lnsnum.torch_bridge.kernels.grid`."""
 
     inverses: NDArray[np.float32]
+    planes: NDArray[np.uint8] | None
+    """The same as bytes, where processors look them up in registers; see `lnsnum.kernels.byte_tables`."""
     octave: np.float32
     log: tuple[np.float32, ...]
     few: tuple[np.float32, ...]
@@ -180,8 +183,15 @@ class Grid(NamedTuple):
     @classmethod
     def of(cls, fmt: LNSFormat) -> Grid:
         """That of a format."""
-        logs = grid.octave(fmt), grid.log_coefficients(fmt), *grid.bend_coefficients(fmt)
-        return cls(grid.inverses(fmt), *logs, grid.up_coefficients(fmt), np.int32(fmt.max_magnitude))
+        return cls(
+            grid.inverses(fmt),
+            grid.inverse_planes(fmt),
+            grid.octave(fmt),
+            grid.log_coefficients(fmt),
+            *grid.bend_coefficients(fmt),
+            grid.up_coefficients(fmt),
+            np.int32(fmt.max_magnitude),
+        )
 
 
 class StepCounts(NamedTuple):
@@ -274,6 +284,16 @@ def _part_in_kernels(array, part):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _look_up(codes, planes, greatest, out):  # type: ignore[no-untyped-def]
+    """1 / X of as many codes as fill whole registers, with their signs; how many those are, 0 without planes."""
+    if planes is None:
+        return 0
+    count = codes.size // 64
+    decode_bytes(codes.ctypes.data, planes.ctypes.data, greatest + 1, out.ctypes.data, count)
+    return 64 * count
+
+
+@kernel
 def step_part(  # type: ignore[no-untyped-def]
     codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, start,
 ):  # fmt: skip
@@ -316,7 +336,8 @@ def step_part(  # type: ignore[no-untyped-def]
             if units.size > 1:
                 hypentropy.fill_units(units, inner, start + begin, p[:n])
             # a loop of its own, see there
-            hypentropy.fill_inverses(part, grid.inverses, inverse)
+            done = _look_up(part, grid.planes, grid.greatest, inverse)
+            hypentropy.fill_inverses(part[done:], grid.inverses, inverse[done:])
             hypentropy.move(part, drive, p, inverse, scalars.decay, words, grid, zero)
         else:
             paper.move(part, drive, scalars.decay, mode, grid.up, words, zero, grid.greatest, steps, p)

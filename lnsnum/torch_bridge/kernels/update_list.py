@@ -13,10 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, types
-from numba.extending import intrinsic, overload
+from numba import types
+from numba.extending import overload
 from numpy.typing import NDArray
 
+from lnsnum.kernels.addresses import array_at
 from lnsnum.kernels.compiling import kernel
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels.moments import (
@@ -49,26 +50,16 @@ RAISE, LOOK = 1, 2
 """Left to be done: gradients have outgrown the exponent; many codes are at the ceiling."""
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer(typing_context: Any, address: Any) -> Any:
-    """An address as a pointer."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), generate
+def _momentum_at(address: Any, size: Any, like: Any) -> Any:
+    """The momentum at an address; None like None."""
+    return None if like is None else array_at(address, size, like.dtype)
 
 
-def _at(address: Any, size: Any, like: Any) -> Any:
-    """The array of `size` elements at an address, of the dtype of `like`; None like None. For kernels alone."""
-    raise NotImplementedError
-
-
-@overload(_at)
-def _at_in_kernels(address, size, like):  # type: ignore[no-untyped-def]
+@overload(_momentum_at)
+def _momentum_at_in_kernels(address, size, like):  # type: ignore[no-untyped-def]
     if isinstance(like, types.NoneType):
         return lambda address, size, like: None
-    return lambda address, size, like: carray(_pointer(np.int64(address)), (size,), like.dtype)
+    return lambda address, size, like: array_at(address, size, like.dtype)
 
 
 @kernel
@@ -83,19 +74,20 @@ def _first_exponent(gradient, most):  # type: ignore[no-untyped-def]
 @kernel
 def begin(table, lr, cap, g_bound, beta, momentum, weight_decay, codes_in_octave, log_base, likes, scalars):  # type: ignore[no-untyped-def]
     """Advance the clock of each weight that has a gradient, and write its scalars; see `update.fill_scalars`."""
-    coded = likes[2].itemsize == 1
-    scaled = coded or likes[3] is not None
+    coded = likes[1].itemsize == 1
+    scaled = coded or likes[2] is not None
     for k in range(table.size):
         row = table[k]
         if row.gradient == 0:
             continue
-        step, exponent = _at(row.step, 1, likes[4]), _at(row.exponent, 1, likes[6])
-        beta_product, momentum_product = _at(row.beta_product, 1, likes[5]), _at(row.momentum_product, 1, likes[5])
+        step, exponent = array_at(row.step, 1, np.int64), array_at(row.exponent, 1, np.int32)
+        beta_product = array_at(row.beta_product, 1, np.float64)
+        momentum_product = array_at(row.momentum_product, 1, np.float64)
         step[0] += 1
         beta_product[0] *= beta
         momentum_product[0] *= momentum
         if scaled and exponent[0] == NO_EXPONENT:
-            exponent[0] = _first_exponent(_at(row.gradient, row.size, likes[1]), row.greatest_exponent)
+            exponent[0] = _first_exponent(array_at(row.gradient, row.size, np.float32), row.greatest_exponent)
         power = np.int64(exponent[0]) if exponent[0] != NO_EXPONENT else 0
         numbers = StepNumbers(
             lr, kappa_of(cap, row.r), power, beta_product[0], momentum_product[0], g_bound, beta, momentum, weight_decay
@@ -118,17 +110,17 @@ def run(table, firsts, scalars, start, stop, likes, mode, zero, grid, seed, coun
             by = StepScalars(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11])
             n = high - low
             part = step_part(
-                _at(row.codes + low * likes[0].itemsize, n, likes[0]),
-                _at(row.gradient + low * likes[1].itemsize, n, likes[1]),
-                _at(row.moment + low * likes[2].itemsize, n, likes[2]),
-                _at(row.momentum + low, n, likes[3]),
+                array_at(row.codes + low * likes[0].itemsize, n, likes[0].dtype),
+                array_at(row.gradient + 4 * low, n, np.float32),
+                array_at(row.moment + low * likes[1].itemsize, n, likes[1].dtype),
+                _momentum_at(row.momentum + low, n, likes[2]),
                 by,
                 mode,
                 zero,
                 grid,
-                _at(row.units, row.scales, likes[1]),
+                array_at(row.units, row.scales, np.float32),
                 row.inner,
-                Draw(seed, row.stream, _at(row.step, 1, likes[4])[0]),
+                Draw(seed, row.stream, array_at(row.step, 1, np.int64)[0]),
                 low,
             )
             for i in range(PARTIAL):
@@ -137,30 +129,28 @@ def run(table, firsts, scalars, start, stop, likes, mode, zero, grid, seed, coun
 
 
 @kernel
-def end(table, counts, likes, follows, left):  # type: ignore[no-untyped-def]
+def end(table, counts, follows, left):  # type: ignore[no-untyped-def]
     """Write what each weight's step did to its counts (zeros where there was none), and what is left to do."""
     for k in range(table.size):
         row = table[k]
         left[k] = 0
-        own = _at(row.counts, 8, likes[4])
+        own = array_at(row.counts, 8, np.int64)
         own[0] = row.size if row.gradient != 0 else 0
         for i in range(5):
             own[1 + i] = counts[k, i]
         own[6], own[7] = 0, counts[k, 5]
         if row.gradient == 0:
             continue
-        exponent, at_ceiling = np.int64(_at(row.exponent, 1, likes[6])[0]), counts[k, 1]
+        exponent, at_ceiling = np.int64(array_at(row.exponent, 1, np.int32)[0]), counts[k, 1]
         octave = max(np.int64(counts[k, 6] >> 23), np.int64(1)) - 127
         if exponent != NO_EXPONENT and octave - exponent >= MOMENT_LIMIT:
             left[k] |= RAISE
         # of several scales one may have too many where all together have few
         many = at_ceiling >= 2 and (row.scales > 1 or ceiling.SHARE * at_ceiling > row.size)
-        if follows and many and _at(row.step, 1, likes[4])[0] % ceiling.EVERY == 0:
+        if follows and many and array_at(row.step, 1, np.int64)[0] % ceiling.EVERY == 0:
             left[k] |= LOOK
 
 
 def likes_of(codes: Any, moment: Any, momentum: Any) -> tuple[NDArray[Any] | None, ...]:
-    """Empty arrays, by which kernels know the dtypes of what is at the addresses: codes, gradient (and units), moment,
-    momentum, integers, floats and the exponent of the state."""
-    dtypes = codes, np.float32, moment, momentum, np.int64, np.float64, np.int32
-    return tuple(None if dtype is None else np.empty(0, dtype) for dtype in dtypes)
+    """Empty arrays, by which kernels know the dtypes of codes, moment and momentum, None for none."""
+    return tuple(None if dtype is None else np.empty(0, dtype) for dtype in (codes, moment, momentum))
