@@ -9,6 +9,7 @@ doubles each, with integers behind it.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +23,6 @@ from lnsnum.kernels.codes import (
     WIDEST_TABLE,
     Codes,
     LogOffset,
-    by_offset,
     check_codes,
     check_format,
     check_offsets,
@@ -30,12 +30,11 @@ from lnsnum.kernels.codes import (
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.elementary import CELL_RANGE, CELLS, power_of_half, significands
 from lnsnum.kernels.rounding import steps_in_two
+from lnsnum.kernels.scales import Scales, in_order, spread
+from lnsnum.kernels.strides import common_order, contiguous, put_back
 from lnsnum.kernels.threads import Team, in_chunks
 
 __all__ = ["decode"]
-
-_FEW = 100
-"""Of more scales none gets a table."""
 
 
 @lru_cache(maxsize=64)
@@ -78,7 +77,7 @@ def _round_significands(s, exponent, negative, mantissa_bits, max_exponent, sign
 
 
 _FEW_BITS = 10
-"""Formats up to this many bits do without the tables of `lnsnum.kernels.elementary`: fewer entries to compute."""
+"""Tables of fewer than 2^10 entries do without the tables of `lnsnum.kernels.elementary`, which have more."""
 
 _BLOCK = 1 << 14
 
@@ -88,32 +87,107 @@ def decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
     return (_small_table if fmt.bits <= 8 else _large_table)(fmt, log_offset, dtype)
 
 
-def _make_decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
+def _patterns(fmt: LNSFormat, logs: NDArray[np.int64], dtype: str, *, negative: bool) -> NDArray[Any]:
+    """The bit patterns in `dtype` of consecutive E, of a format up to 16 bits."""
     to = FLOAT_TYPES[dtype]
-    logs = np.arange(log_offset - fmt.max_log, log_offset + fmt.max_log + 1)
     # at base 2 an octave of significands serves all E
-    if fmt.base == 2.0 and fmt.bits <= WIDEST_TABLE:
+    if fmt.base == 2.0:
         fraction, _ = _exact_significands(2.0, fmt.fraction_bits, 0, 1 << fmt.fraction_bits)
         significand = fraction[logs & ((1 << fmt.fraction_bits) - 1)]
         exponent = logs >> fmt.fraction_bits
-    elif fmt.bits <= _FEW_BITS:
+    elif logs.size < 1 << _FEW_BITS:
         significand, exponent = _exact_significands(fmt.base, fmt.fraction_bits, int(logs[0]), logs.size)
     else:
         significand, exponent = significands(fmt.base, fmt.fraction_bits, logs)
+    patterns = np.empty(logs.shape, to.pattern)
+    signs = np.broadcast_to(negative, logs.shape)
+    _round_significands(significand, exponent, signs, to.mantissa_bits, to.max_exponent, to.bits - 1, patterns)
+    return patterns
+
+
+def _make_decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
+    to = FLOAT_TYPES[dtype]
+    logs = np.arange(log_offset - fmt.max_log, log_offset + fmt.max_log + 1)
     table = np.zeros(1 << fmt.bits, to.pattern)
-    for sign, start in ((False, 1), (True, fmt.sign_bit + 1)):
-        part = table[start : start + logs.size]
-        _round_significands(
-            significand,
-            exponent,
-            np.broadcast_to(sign, logs.shape),
-            to.mantissa_bits,
-            to.max_exponent,
-            to.bits - 1,
-            part,
-        )
+    for negative, start in ((False, 1), (True, fmt.sign_bit + 1)):
+        table[start : start + logs.size] = _patterns(fmt, logs, dtype, negative=negative)
     table[fmt.nan_code] = to.nan
     return table
+
+
+@lru_cache(maxsize=8)
+def _table_of_logs(fmt: LNSFormat, first: int, last: int, dtype: str) -> NDArray[Any]:
+    """The bit patterns of the numbers with E from `first` to `last`, of those numbers with a sign, of 0 and of NaN."""
+    logs = np.arange(first, last + 1)
+    signed = [_patterns(fmt, logs, dtype, negative=negative) for negative in (False, True)]
+    return np.concatenate([*signed, np.array([0, FLOAT_TYPES[dtype].nan], signed[0].dtype)])
+
+
+_MOST_LOGS = 1 << 17
+"""So many E at most get a table."""
+
+_LOGS_BLOCK = 2048
+
+
+def _decoder_by_logs(integer: Any, index_type: Any) -> Any:
+    """The kernel of `_decode_by_logs`, with places in the table as integers of one width."""
+
+    @kernel
+    def places(codes, shift, greatest, size, out):  # type: ignore[no-untyped-def]
+        zero, nan = integer(size + size), integer(integer(size + size) + integer(1))
+        for i in range(out.size):
+            code = integer(codes[i])
+            m = integer(code & greatest)
+            at = integer(m + shift[i])
+            at = integer(at + size) if code > greatest else at
+            special = nan if code > greatest else zero
+            out[i] = at if m != integer(0) else special
+
+    @kernel
+    def look_up(place, table, out):  # type: ignore[no-untyped-def]
+        for i in range(out.size):
+            out[i] = table[place[i]]
+
+    @kernel
+    def decode_blocks(codes, values, run, begin, greatest, size, table, out):  # type: ignore[no-untyped-def]
+        shift, place = np.full(_LOGS_BLOCK, values[0]), np.empty(_LOGS_BLOCK, integer)
+        for start in range(0, out.size, _LOGS_BLOCK):
+            end = min(start + _LOGS_BLOCK, out.size)
+            if values.size > 1:
+                spread(values, run, begin + start, shift[: end - start])
+            places(codes[start:end], shift, greatest, size, place[: end - start])
+            # unsigned: Numba would ask of a signed index whether it counts from the end
+            look_up(place[: end - start].view(index_type), table, out[start:end])
+
+    return decode_blocks
+
+
+_DECODERS_BY_LOGS = {16: _decoder_by_logs(np.int16, np.uint16), 32: _decoder_by_logs(np.int32, np.uint32)}
+
+
+def _decode_by_logs(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> NDArray[Any]:
+    """Bit patterns of one-dimensional codes of several scales, by the floats of all E that they have."""
+    to, steps = FLOAT_TYPES[dtype], fmt.codes_per_octave
+    # scales that lie so far out that all floats are zero, or infinity, might as well lie there
+    nothing = math.floor(-steps * (to.max_exponent + to.precision + 2)) - fmt.max_log
+    infinity = math.ceil(steps * (to.max_exponent + 2)) + fmt.max_log
+    offsets = np.clip(scale.values, nothing, infinity)
+    first, last = int(offsets.min()) - fmt.max_log, int(offsets.max()) + fmt.max_log
+    if last - first >= min(_MOST_LOGS, codes.size):
+        return _decode_by_powers(codes, fmt, scale, dtype)
+    table = _table_of_logs(fmt, first, last, dtype)
+    width = 16 if max(table.size, 1 << fmt.bits) <= 1 << 15 else 32
+    integer = np.dtype(f"i{width // 8}").type
+    # E of a magnitude, counted from the first
+    values = (offsets - (fmt.bias + first)).astype(integer)
+    constants = integer(fmt.max_magnitude), integer(last - first + 1), table
+    out = np.empty(codes.shape, to.pattern)
+
+    def run(begin: int, end: int) -> None:
+        _DECODERS_BY_LOGS[width](codes[begin:end], values, scale.run, begin, *constants, out[begin:end])
+
+    in_chunks(run, codes.size, _PARALLEL)
+    return out
 
 
 EXACT_STEPS_ERROR, STEPS_ERROR = 2.0**-50, 2.0**-43
@@ -122,7 +196,7 @@ There E / K is within four halves of a unit in the last place, and its product w
 
 
 @kernel
-def _decode_plainly(codes, max_magnitude, shift, cells, error, mantissa_bits, max_exponent, nan, out):  # type: ignore[no-untyped-def]
+def _decode_plainly(codes, shift, max_magnitude, cells, error, mantissa_bits, max_exponent, nan, out):  # type: ignore[no-untyped-def]
     """Bit patterns of a type narrower than float64, in one loop that compilers make vectors of.
 
     x = 2^(E / K), K = CELLS / cells steps in an octave, as a double, and its bits rounded to `mantissa_bits`. Left open
@@ -144,7 +218,7 @@ def _decode_plainly(codes, max_magnitude, shift, cells, error, mantissa_bits, ma
         code = np.uint32(codes[i])
         m = np.int32(code & greatest)
         # `power_of_half` counts downwards, in cells
-        y = -(np.float64(m) + np.float64(shift)) * cells
+        y = -(np.float64(m) + shift[i]) * cells
         h, q = power_of_half(max(min(y, CELL_RANGE), -CELL_RANGE))
         bits = np.float64(h - h * q).view(np.int64)
         # rounded to nearest by an addition: a tie would be rounded up, but ties are left open
@@ -158,41 +232,47 @@ def _decode_plainly(codes, max_magnitude, shift, cells, error, mantissa_bits, ma
     return count
 
 
-def _decode_wide(codes: Codes, fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
-    """Bit patterns of one-dimensional codes of a format too wide for a table, at one scale."""
+def _decode_wide(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> NDArray[Any]:
+    """Bit patterns of one-dimensional codes of a format too wide for a table."""
     steps, steps_error = steps_in_two(fmt)
     # float64 needs more accuracy than arithmetic of doubles has; the bounds of the error are those of such K
     if dtype == "float64" or not 1.0 <= steps <= 2.0**40:
-        return _decode_by_powers(codes, fmt, np.int64(log_offset), dtype)
+        return _decode_by_powers(codes, fmt, scale, dtype)
     to = FLOAT_TYPES[dtype]
     out = np.empty(codes.shape, to.pattern)
     error = STEPS_ERROR if steps_error else EXACT_STEPS_ERROR
-    rule = fmt.max_magnitude, log_offset - fmt.bias, CELLS / steps, error, to.mantissa_bits, to.max_exponent, to.nan
+    rule = fmt.max_magnitude, CELLS / steps, error, to.mantissa_bits, to.max_exponent, to.nan
+    # integers below 2^33 as doubles
+    shifts = (scale.values - fmt.bias).astype(np.float64)
 
     def run(begin: int, end: int) -> None:
+        shift = np.full(_BLOCK, shifts[0])
         for start in range(begin, end, _BLOCK):
-            block, patterns = codes[start : min(start + _BLOCK, end)], out[start : min(start + _BLOCK, end)]
-            if _decode_plainly(block, *rule, patterns):
+            part = slice(start, min(start + _BLOCK, end))
+            block, patterns = codes[part], out[part]
+            if not scale.single:
+                spread(shifts, scale.run, start, shift[: block.size])
+            if _decode_plainly(block, shift, *rule, patterns):
                 # -0 marks them: decode gives +0 for zero, and no other code gives it
                 left = np.flatnonzero(patterns == 1 << (to.bits - 1))
-                patterns[left] = _decode_by_powers(block[left], fmt, np.int64(log_offset), dtype, threads=1)
+                own = scale if scale.single else Scales(scale.at(start + left))
+                patterns[left] = _decode_by_powers(block[left], fmt, own, dtype, threads=1)
 
     in_chunks(run, codes.size, 4 * _BLOCK)
     return out
 
 
 def _decode_by_powers(
-    codes: Codes, fmt: LNSFormat, log_offset: Any, dtype: str, threads: int | Team | None = None
+    codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str, threads: int | Team | None = None
 ) -> NDArray[Any]:
-    """Bit patterns of one-dimensional codes: where a format is too wide for a table, or the scales are many."""
+    """Bit patterns of one-dimensional codes: of a format too wide for a table, or of scales too far apart."""
     to = FLOAT_TYPES[dtype]
-    offsets = np.broadcast_to(log_offset - fmt.bias, codes.shape)
     out = np.empty(codes.shape, to.pattern)
 
     def run(begin: int, end: int) -> None:
         for start in range(begin, end, _BLOCK):
             part = slice(start, min(start + _BLOCK, end))
-            logs = (codes[part].astype(np.int64) & fmt.max_magnitude) + offsets[part]
+            logs = (codes[part].astype(np.int64) & fmt.max_magnitude) + (scale.each(start, part.stop) - fmt.bias)
             negative = codes[part] >= fmt.sign_bit
             significand, exponent = significands(fmt.base, fmt.fraction_bits, logs)
             _round_significands(
@@ -270,16 +350,17 @@ def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offs
     array = check_codes(codes, fmt)
     offset = check_offsets(log_offset, array.shape)
 
-    def decode_block(block_offset: int, block: NDArray[Any]) -> NDArray[Any]:
-        if fmt.bits > WIDEST_TABLE:
-            return _decode_wide(block, fmt, block_offset, name)
-        patterns = np.empty(block.shape, FLOAT_TYPES[name].pattern)
-        gather(block, decode_table(fmt, block_offset, name), patterns)
-        return patterns
-
-    if isinstance(offset, np.ndarray) and offset.size > _FEW and np.unique(offset).size > _FEW:
-        each = np.broadcast_to(offset, array.shape).reshape(-1).astype(np.int64)
-        out = _decode_by_powers(np.ascontiguousarray(array).reshape(-1), fmt, each, name).reshape(array.shape)
+    order = common_order([array])
+    if order is not None:
+        array, offset = array.transpose(order), in_order(offset, array.ndim, order)
+    scale = Scales.of(offset, array.shape)
+    flat = contiguous(array).reshape(-1)
+    if fmt.bits > WIDEST_TABLE:
+        out = _decode_wide(flat, fmt, scale, name)
+    elif not scale.single:
+        out = _decode_by_logs(flat, fmt, scale, name)
     else:
-        out = by_offset(decode_block, offset, FLOAT_TYPES[name].pattern, array)
+        out = np.empty(flat.shape, FLOAT_TYPES[name].pattern)
+        gather(flat, decode_table(fmt, int(scale.values[0]), name), out)
+    out = put_back(out.reshape(array.shape), order)
     return out if name == "bfloat16" else out.view(name)

@@ -9,7 +9,7 @@ as they are, even where the processor flushes them.
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import numpy as np
@@ -17,13 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import exact
 from lnsnum.format import LNSFormat, Modes, Overflow, Rounding, Underflow, check_choice, check_log_offset
-from lnsnum.kernels import vector_encoding
+from lnsnum.kernels import row_encoding, vector_encoding
 from lnsnum.kernels.codes import (
     FLOAT_TYPES,
     NO_RANDOM_BITS,
     Codes,
     LogOffset,
-    by_offset,
     check_format,
     check_modes,
     check_offsets,
@@ -33,9 +32,10 @@ from lnsnum.kernels.codes import (
 )
 from lnsnum.kernels.rounding import MODES, NEAREST, Target, UInt32Array, check_key, target
 from lnsnum.kernels.rounding import random_bits as draw_random_bits
-from lnsnum.kernels.scalar_encoding import Sides, edges, encode_each
-from lnsnum.kernels.threads import Part, Team, in_parts
-from lnsnum.kernels.thresholds import ONE, threshold
+from lnsnum.kernels.scalar_encoding import Sides, encode_each
+from lnsnum.kernels.scales import Scales, in_order
+from lnsnum.kernels.strides import common_order, contiguous, put_back
+from lnsnum.kernels.threads import Part, Team, in_chunks, in_parts
 
 __all__ = ["encode", "fit_log_offset"]
 
@@ -60,12 +60,12 @@ def float_patterns(x: ArrayLike, dtype: str | None) -> NDArray[Any]:
             raise TypeError(f"bfloat16 comes as an array of uint16 bit patterns, not of {array.dtype}")
         # bfloat16 is the upper half of a float32, as bits: a shift widens it
         native = array if array.dtype.isnative else array.byteswap().view(array.dtype.newbyteorder("="))
-        return np.asarray(native, order="C").view(np.uint16).astype(np.uint32) << np.uint32(16)
+        return native.view(np.uint16).astype(np.uint32) << np.uint32(16)
     if array.dtype.name != name:
         raise TypeError(f"dtype={name!r} was given for an array of {array.dtype}: leave it out, or convert the array")
     # float16 goes by way of float32, exactly; only float64 needs 64 bits
     wide = np.float64 if name == "float64" else np.float32
-    return np.asarray(array, dtype=wide, order="C").view(np.uint64 if wide is np.float64 else np.uint32)
+    return np.asarray(array, dtype=wide).view(np.uint64 if wide is np.float64 else np.uint32)
 
 
 def encode(
@@ -113,11 +113,14 @@ def encode(
     key = None if seed is None else (seed, stream, step)
     patterns, bits, key = read(x, dtype, random_bits, key, **modes)
     offset = check_offsets(log_offset, patterns.shape)
-    if key is not None and not isinstance(offset, int):
-        # words belong to elements of the whole array: blocks of one scale are not in its order, so all are drawn first
-        bits, key = (_draw(key, patterns.size).reshape(patterns.shape),), None
-    block = partial(_encode_block, fmt=fmt, key=key, **modes)
-    return by_offset(block, offset, fmt.dtype, patterns, *bits)
+    # the words of a key are those of the elements in the array's own order
+    order = common_order([patterns]) if key is None else None
+    if order is not None:
+        offset, bits = in_order(offset, patterns.ndim, order), tuple(array.transpose(order) for array in bits)
+        patterns = patterns.transpose(order)
+    out = np.empty(patterns.shape, fmt.dtype)
+    encode_patterns(patterns, out, fmt, Scales.of(offset, patterns.shape), *bits, key=key, **modes)
+    return put_back(out, order)
 
 
 Key = tuple[int, int, int]
@@ -145,37 +148,35 @@ def read(
     return patterns, () if random is None else (random,), None
 
 
-def _encode_block(
-    log_offset: int, patterns: NDArray[Any], *random: UInt32Array, fmt: LNSFormat, **options: Any
-) -> Codes:
-    out = np.empty(patterns.shape, fmt.dtype)
-    encode_patterns(patterns, out, fmt, log_offset, *random, **options)
-    return out
-
-
 def encode_patterns(
     patterns: NDArray[Any],
     out: Codes,
     fmt: LNSFormat,
-    log_offset: int,
+    scale: int | Scales,
     random: UInt32Array = NO_RANDOM_BITS,
     *,
     key: Key | None = None,
     threads: int | Team | None = None,
     **modes: Unpack[Modes],
 ) -> None:
-    """Write the codes of patterns (uint32 of float32, uint64 of float64) at one scale; `out` is contiguous.
+    """Write the codes of patterns (uint32 of float32, uint64 of float64) at one scale or many; `out` is contiguous.
 
     In vectors where that is possible, then one by one what they leave open. A stochastic mode takes `random`, one word
     for each, or the words of a `key`.
     """
-    patterns, random = (np.ascontiguousarray(array).reshape(-1) for array in (patterns, random))
+    patterns, random = (contiguous(array).reshape(-1) for array in (patterns, random))
     out = out.reshape(-1)
-    to = target(fmt, log_offset, **modes)
+    scale = Scales.of(scale, ()) if isinstance(scale, int) else scale
+    to = target(fmt, 0, **modes)
     sides = SIDES.get(MODES[to.mode])
-    fill = _vector_fill(patterns, random, fmt, to, key, out)
+    by_rows = _row_fill(patterns, fmt, to, scale, out)
+    if by_rows is not None:
+        in_chunks(by_rows, patterns.size, _PARALLEL, threads=threads)
+        return
+    fill = _vector_fill(patterns, random, fmt, to, scale, key, out)
     if fill is None:
-        encode_each(patterns, random if key is None else _draw(key, patterns.size), fmt, to, sides, out)
+        random = random if key is None else _draw(key, patterns.size)
+        encode_each(patterns, random, fmt, to, sides, out, scale.each(0, patterns.size))
         return
     # each part has written its codes; what it is not sure of is written once more
     left = in_parts(fill, patterns.size, _PARALLEL, threads=threads)
@@ -188,7 +189,7 @@ def encode_patterns(
         else:
             part = _draw(key, patterns.size)[left]
         rest = np.empty(left.shape, fmt.dtype)
-        encode_each(patterns[left], part, fmt, to, sides, rest)
+        encode_each(patterns[left], part, fmt, to, sides, rest, scale.values if scale.single else scale.at(left))
         out[left] = rest
 
 
@@ -202,11 +203,32 @@ _FEW = 100
 """So many elements are drawn one by one sooner than all of them at once."""
 
 
+def _row_fill(
+    patterns: NDArray[Any], fmt: LNSFormat, to: Target, scale: Scales, out: Codes
+) -> Callable[[int, int], None] | None:
+    """fill(begin, end) writes those codes, where they are of 8 bits or fewer and to nearest; else None."""
+    steps = to.steps_in_two
+    few = fmt.bits <= 8 and steps <= row_encoding.MOST_STEPS and steps == int(steps) and to.steps_error == 0.0
+    if not few or to.mode != NEAREST or patterns.itemsize != 4 or patterns.size < vector_encoding.CHUNK:
+        return None
+    if _is_deep(patterns, to, scale):
+        return None
+    fill = row_encoding.filler(to, scale, patterns.size)
+    return lambda begin, end: fill(patterns[begin:end], begin, out[begin:end])
+
+
+def _is_deep(patterns: NDArray[Any], to: Target, scale: Scales) -> bool:
+    """Whether a subnormal number is anywhere above half of the smallest, or near to it."""
+    source = FLOAT_TYPES["float32" if patterns.itemsize == 4 else "float64"]
+    return to.lowest + scale.ends[0] - to.steps_in_two < (2 - source.max_exponent) * to.steps_in_two
+
+
 def _vector_fill(
     patterns: NDArray[Any],
     random: UInt32Array,
     fmt: LNSFormat,
     to: Target,
+    scale: Scales,
     key: Key | None,
     out: Codes,
 ) -> Part | None:
@@ -217,18 +239,14 @@ def _vector_fill(
     # the loops need an integer K: positions of powers of two are then integers, and all others irrational
     if to.steps_error != 0.0 or steps != int(steps) or patterns.size < vector_encoding.CHUNK:
         return None
+    deep = _is_deep(patterns, to, scale)
     # lanes of 32 bits: codes, E and half of the smallest fit int32, and positions a float32's accuracy
     if single and fmt.bits <= 16 and steps <= vector_encoding.MOST_STEPS:
-        by, terms = vector_encoding.lane(to), vector_encoding.terms(steps)
-        # no subnormal number counts there, so that thresholds of one octave serve all floats
-        if to.mode == NEAREST and fmt.base == 2.0 and steps <= vector_encoding.MOST_COUNTED and by.least == 0:
-            counts = _counts(fmt, to.lowest + fmt.max_log)
-
-            def fill_by_counting(begin: int, end: int, hard: NDArray[np.int64]) -> int:
-                vector_encoding.nearest_by_counting(signed[begin:end], by, counts, out[begin:end])
-                return 0
-
-            return fill_by_counting
+        by, terms, moves = (
+            vector_encoding.lane(to, deep),
+            vector_encoding.terms(steps),
+            vector_encoding.moves(to, scale),
+        )
         drawn = (0, 0, 0) if key is None else key
         # one word for all is a stand-in where none is needed; cut into parts it would be empty
         stochastic = random.size > 1
@@ -236,35 +254,24 @@ def _vector_fill(
         def fill(begin: int, end: int, hard: NDArray[np.int64]) -> int:
             part = random[begin:end] if stochastic else random
             count: int = vector_encoding.encode_single(
-                signed[begin:end], to.mode, by, terms, part, key is not None, drawn, begin, out[begin:end], hard
+                signed[begin:end], to.mode, by, moves, terms, part, key is not None, drawn, begin, out[begin:end], hard
             )
             return count
 
         return fill
     # lanes of 64 bits are for the mode that is used: the others go one by one
     if to.mode == NEAREST and steps <= 2.0**30:
+        wide_moves = vector_encoding.Moves(scale.values, np.zeros(1, np.float32), scale.run)
+        least = int(deep) << (23 if single else 52)
 
         def fill_wide(begin: int, end: int, hard: NDArray[np.int64]) -> int:
-            count: int = vector_encoding.encode_double(signed[begin:end], to, out[begin:end], hard)
+            count: int = vector_encoding.encode_double(
+                signed[begin:end], to, least, wide_moves, begin, out[begin:end], hard
+            )
             return count
 
         return fill_wide
     return None
-
-
-@lru_cache(maxsize=256)
-def _counts(fmt: LNSFormat, log_offset: int) -> vector_encoding.Counts:
-    """The thresholds of an octave and that of half of the smallest, in float32."""
-    steps = 1 << fmt.fraction_bits
-    exact_ones = [threshold(fmt.fraction_bits, "nearest", log) - ONE for log in range(1, steps + 1)]
-    least = [-(-mantissa >> 29) for mantissa in exact_ones]  # the least float32 mantissa that is not below
-    never = 1 << 23
-    # thresholds that no mantissa reaches, so that the loop has a fixed number of them
-    padded = [min(mantissa, never) for mantissa in least] + [never] * (vector_encoding.MOST_COUNTED - steps)
-    # a float64 pattern as that of the least float32 not below: its exponent moved by 896, rounded up
-    half = -(-(edges(fmt, log_offset)[1] - (896 << 52)) >> 29)
-    half = min(max(half, 0x00800000), FLOAT_TYPES["float32"].infinity)
-    return vector_encoding.Counts(np.array(padded, np.int32), np.int32(half))
 
 
 def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "nearest", dtype: str | None = None) -> int:

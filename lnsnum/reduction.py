@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import Codes, check_format, check_offsets
 from lnsnum.kernels.rounding import steps_in_two
+from lnsnum.kernels.scales import Scales
 from lnsnum.operations import float_sums
 from lnsnum.operations.accumulate import Order, Terms, accumulate, terms_of
 from lnsnum.operations.linear import KEEP, linear
@@ -175,7 +176,7 @@ def prod(a: ArrayLike, fmt: LNSFormat, **options: Unpack[RoundedAlong]) -> tuple
     shape = shape_without(codes.shape, axes, options.get("keepdims", False))
     (x,), result = prepare([(one.astype(fmt.dtype).reshape(shape), fmt, 0)], wanted._replace(out_format=out_format))
     factor = Fraction(2) ** (out_format.fraction_bits - fmt.fraction_bits)
-    return linear(x._replace(shift=log - fmt.bias), None, factor, Fraction(0), KEEP, result)
+    return linear(x._replace(scale=Scales(log - fmt.bias)), None, factor, Fraction(0), KEEP, result)
 
 
 def matmul(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[AccumulatedProduct]) -> tuple[Codes, int]:

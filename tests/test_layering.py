@@ -16,7 +16,8 @@ PACKAGE = Path(lnsnum.__file__).parent
 HOUSE = """
 kernels                compiling threads addresses
 -                      exact format
-kernels                byte_tables elementary rounding decide thresholds codes vector_encoding scalar_encoding
+kernels                byte_tables elementary rounding decide thresholds codes scales strides row_encoding
+kernels                vector_encoding scalar_encoding
 -                      encoding decoding gaussian
 operations             operation linear real_steps narrow_sums wide_sums sums functions tabulated choosing accumulate
 operations             float_sums reducing code_products decoded_products weight_only

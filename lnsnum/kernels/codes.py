@@ -7,7 +7,6 @@ Here is what `lnsnum.encoding`, `lnsnum.decoding` and all operations on codes sh
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -129,26 +128,6 @@ def least_offset(greatest_log: int, fmt: LNSFormat) -> int:
     Not below -2^30, where such a number underflows; beyond 2^30 it is no log_offset.
     """
     return max(greatest_log - fmt.max_log, -MAX_LOG_OFFSET)
-
-
-def by_offset(
-    function: Callable[..., NDArray[Any]], log_offset: LogOffset, dtype: np.dtype[Any], *arrays: NDArray[Any]
-) -> NDArray[Any]:
-    """function(offset, *blocks) for the blocks of the arrays, flat and contiguous, that share a log_offset.
-
-    The arrays have one shape, and so has the result, which is of `dtype`.
-    """
-    shape = arrays[0].shape
-    if isinstance(log_offset, int):
-        return function(log_offset, *(np.ascontiguousarray(array).reshape(-1) for array in arrays)).reshape(shape)
-    out = np.empty(shape, dtype)
-    # one call for each block of one scale: axes along which the scale stays are taken whole
-    padded = log_offset.reshape((1,) * (len(shape) - log_offset.ndim) + log_offset.shape)
-    for at in np.ndindex(padded.shape):
-        index = tuple(slice(None) if padded.shape[d] == 1 else slice(i, i + 1) for d, i in enumerate(at))
-        blocks = (np.ascontiguousarray(array[index]).reshape(-1) for array in arrays)
-        out[index] = function(int(padded[at]), *blocks).reshape(out[index].shape)
-    return out
 
 
 def check_random_bits(random_bits: ArrayLike | None, rounding: Rounding, shape: tuple[int, ...]) -> UInt32Array | None:

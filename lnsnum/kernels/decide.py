@@ -287,15 +287,26 @@ HardCase = Callable[[int], tuple[Value, bool, int, float]]
 """From the index of an element: its size, whether it is negative, its random bits, near which position."""
 
 
-def resolve(hard: NDArray[np.int64], case: HardCase, fmt: LNSFormat, to: Target, out: NDArray[Any]) -> None:
-    """Write the codes of the elements that a kernel left to integers; equal ones are decided once."""
+def resolve(
+    hard: NDArray[np.int64],
+    case: HardCase,
+    fmt: LNSFormat,
+    to: Target,
+    out: NDArray[Any],
+    offsets: NDArray[np.int64] | None = None,
+) -> None:
+    """Write the codes of the elements that a kernel left to integers; equal ones are decided once.
+
+    `offsets` move the target, each that of its element.
+    """
     decided: dict[tuple[Any, ...], int] = {}
     for i in hard:
         value, negative, random, estimate = case(int(i))
+        own = to if offsets is None else to._replace(lowest=to.lowest + int(offsets[i % offsets.size]))
         # a tie or a boundary comes again and again in an array
-        key = value, negative, random
+        key = value, negative, random, own.lowest
         if key not in decided:
-            decided[key] = int(pack(decide(value, fmt, to, negative, random, estimate), int(negative), to.sign_bit))
+            decided[key] = int(pack(decide(value, fmt, own, negative, random, estimate), int(negative), to.sign_bit))
         out[i] = decided[key]
 
 

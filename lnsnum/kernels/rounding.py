@@ -200,6 +200,22 @@ def unbounded(to: Target) -> Target:
     )
 
 
+@kernel
+def at_offset(to, offset):  # type: ignore[no-untyped-def]
+    """The target for an element whose scale is `offset` above that of `to`."""
+    return Target(
+        to.lowest + offset,
+        to.max_magnitude,
+        to.overflow,
+        to.saturate,
+        to.mode,
+        to.sign_bit,
+        to.steps_in_two,
+        to.steps_error,
+        to.log_step,
+    )
+
+
 @lru_cache(maxsize=1024)
 def steps_in_two(fmt: LNSFormat) -> tuple[float, float]:
     """K = 2^F log_base 2, and a bound of its error: 0 where it is a double.
@@ -266,12 +282,18 @@ def settle(whole, r, error, random, negative, to):  # type: ignore[no-untyped-de
         return m if m <= to.max_magnitude else to.overflow
     if r + error < below:
         return _underflow(r - below, error, random, upwards, to)
+    # exact: 32 bits fit a double
+    share = random / 4294967296.0
     # the other modes turn on floor(r), and the error could carry r across the grid point next to it
     if r - error < below or frac < error or 1.0 - frac < error:
-        return DOUBT
+        # to that point every draw leads, from either side, but those at the ends: the position is within twice the
+        # error of it, and a probability that much from 0 or 1 times its slope, of which more below
+        end = 2.0 * error * (to.log_step + 1.0) + 1e-13
+        if (mode != STOCHASTIC_LOG and mode != STOCHASTIC_VALUE) or not end < share < 1.0 - end:
+            return DOUBT
+        m = whole + np.int64(math.floor(r + 0.5)) - to.lowest + 1
+        return m if m <= to.max_magnitude else to.overflow
     if frac > 0.0:
-        # exact: 32 bits fit a double
-        share = random / 4294967296.0
         if mode == STOCHASTIC_LOG:
             if abs(share - frac) < error:
                 return DOUBT

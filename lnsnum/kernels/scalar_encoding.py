@@ -11,23 +11,24 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum import exact
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import FLOAT_TYPES, Codes
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.decide import Sum, Term, Value, resolve
 from lnsnum.kernels.elementary import LOG2_ERROR, log2_parts, significands
-from lnsnum.kernels.rounding import DOUBT, DOWN, NEAREST, UP, Target, UInt32Array, pack, settle
+from lnsnum.kernels.rounding import DOUBT, DOWN, NEAREST, UP, Target, UInt32Array, at_offset, pack, settle
 from lnsnum.kernels.thresholds import Side, locate, thresholds
 
 Sides = tuple[Side, Side]
 """To which side of a magnitude a deterministic mode rounds, where x > 0 and where x < 0."""
+
+NO_OFFSETS = np.zeros(1, np.int64)
+"""Of elements that all have the target's scale."""
 
 MOST_THRESHOLDS = 10
 """Formats of base 2 up to this many fraction bits encode by a table of thresholds."""
@@ -72,38 +73,42 @@ def _special(a, to):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _encode_by_thresholds(patterns, single, positive, negative, smallest, half, to, out):  # type: ignore[no-untyped-def]
-    """Deterministic rounding, with the tables of `locate` for either sign and the patterns of smallest and its half."""
-    smallest, half = np.uint64(smallest), np.uint64(half)
+def _encode_by_thresholds(patterns, single, positive, negative, floors, offsets, to, out):  # type: ignore[no-untyped-def]
+    """Deterministic rounding, with the tables of `locate` for either sign, and for what is below the smallest."""
+    stride = 0 if offsets.size == 1 else 1
     for i in range(patterns.size):
         sign, a = _widen(np.uint64(patterns[i]), single)
         m = _special(a, to)
-        if m == _ORDINARY and a < smallest:
-            # positive floats are in the order of their patterns: the comparison is one of integers
-            if to.mode == NEAREST:
-                m = np.int64(to.saturate or a >= half)
-            else:
-                m = np.int64(to.saturate or to.mode == (DOWN if sign else UP))
-        elif m == _ORDINARY:
+        if m == _ORDINARY:
             # up and down round magnitudes to opposite sides for the two signs
             table = negative if sign else positive
-            m = locate(a, table[0], table[1], table[2], table[3]) - to.lowest + 1
+            lowest = to.lowest + offsets[i * stride]
+            m = locate(a, table[0], table[1], table[2], table[3]) - lowest + 1
             if m > to.max_magnitude:
                 m = to.overflow
+            elif m <= 1:
+                # what is rounded to the smallest may lie below it, where other rules hold
+                above = locate(a, floors[0], floors[1], floors[2], floors[3]) - lowest
+                if above < 0 and to.mode == NEAREST:
+                    # half of the smallest lies an octave below it
+                    m = np.int64(to.saturate or above >= -floors[0])
+                elif above < 0:
+                    m = np.int64(to.saturate or to.mode == (DOWN if sign else UP))
         out[i] = pack(m, np.int64(sign), to.sign_bit)
 
 
 @kernel
-def _encode_by_logarithm(patterns, single, random, to, out, hard):  # type: ignore[no-untyped-def]
+def _encode_by_logarithm(patterns, single, random, offsets, to, out, hard):  # type: ignore[no-untyped-def]
     """Any rounding; returns how many elements are left to integers, their indices in `hard`."""
-    stride = 0 if random.size == 1 else 1
+    stride, offset_stride = 0 if random.size == 1 else 1, 0 if offsets.size == 1 else 1
     unresolved = 0
     for i in range(patterns.size):
         sign, a = _widen(np.uint64(patterns[i]), single)
         m = _special(a, to)
         if m == _ORDINARY:
             r, error = _position(np.uint64(a).view(np.float64), to.steps_in_two, to.steps_error)
-            m = settle(np.int64(0), r, error, random[i * stride], sign != 0, to)
+            own = at_offset(to, offsets[i * offset_stride])
+            m = settle(np.int64(0), r, error, random[i * stride], sign != 0, own)
             if m == DOUBT:
                 hard[unresolved] = i
                 unresolved += 1
@@ -124,18 +129,23 @@ def _position(x, steps_in_two, steps_error):  # type: ignore[no-untyped-def]
 
 
 def encode_each(
-    patterns: NDArray[Any], random: UInt32Array, fmt: LNSFormat, to: Target, sides: Sides | None, out: Codes
+    patterns: NDArray[Any],
+    random: UInt32Array,
+    fmt: LNSFormat,
+    to: Target,
+    sides: Sides | None,
+    out: Codes,
+    offsets: NDArray[np.int64] = NO_OFFSETS,
 ) -> None:
     """The codes of patterns, decided by integers where floating point leaves them open; the stochastic modes have no
-    sides."""
+    sides. `offsets` move the target, each that of its element, or one that of all."""
     single = patterns.itemsize == 4
     if sides is not None and fmt.base == 2.0 and fmt.fraction_bits <= MOST_THRESHOLDS:
-        positive, negative = (thresholds(fmt.fraction_bits, side) for side in sides)
-        ends = edges(fmt, to.lowest + fmt.max_log)
-        _encode_by_thresholds(patterns, single, positive, negative, *ends, to, out)
+        positive, negative, floors = (thresholds(fmt.fraction_bits, side) for side in (*sides, "floor"))
+        _encode_by_thresholds(patterns, single, positive, negative, floors, offsets, to, out)
         return
     hard = np.empty(patterns.shape, np.int64)
-    unresolved = _encode_by_logarithm(patterns, single, random, to, out, hard)
+    unresolved = _encode_by_logarithm(patterns, single, random, offsets, to, out, hard)
 
     def case(i: int) -> tuple[Value, bool, int, float]:
         sign, magnitude = _widen(np.uint64(patterns[i]), single)
@@ -146,8 +156,9 @@ def encode_each(
     # floats near ties of a fine grid come by the thousand: powers of the base settle most, sooner than integers
     left = hard[:unresolved]
     if sides is not None and unresolved > _FEW:
-        left = left[_encode_by_powers(patterns[left], left, sides, fmt, to, out)]
-    resolve(left, case, fmt, to, out)
+        lowest = to.lowest + (offsets if offsets.size == 1 else offsets[left])
+        left = left[_encode_by_powers(patterns[left], left, sides, fmt, to, lowest, out)]
+    resolve(left, case, fmt, to, out, offsets)
 
 
 _FEW = 100
@@ -172,7 +183,13 @@ def _sides(patterns, single, steps_in_two, half, significand, exponent, position
 
 
 def _encode_by_powers(
-    patterns: NDArray[Any], at: NDArray[np.int64], sides_of: Sides, fmt: LNSFormat, to: Target, out: Codes
+    patterns: NDArray[Any],
+    at: NDArray[np.int64],
+    sides_of: Sides,
+    fmt: LNSFormat,
+    to: Target,
+    lowest: NDArray[np.int64],
+    out: Codes,
 ) -> NDArray[np.bool_]:
     """Decide floats next to a boundary by comparing them with it, a power of the base; returns which are still open.
 
@@ -185,10 +202,11 @@ def _encode_by_powers(
     nothing = np.empty(0, np.uint64), np.empty(0, np.int64)
     _sides(patterns, single, to.steps_in_two, half, *nothing, n, sides[:0])
     # two codes from either end: there overflow and underflow have rules of their own
-    inside: NDArray[np.bool_] = (n > to.lowest) & (n < to.lowest + to.max_magnitude - 2) & (to.steps_in_two < 2.0**40)
+    inside: NDArray[np.bool_] = (n > lowest) & (n < lowest + to.max_magnitude - 2) & (to.steps_in_two < 2.0**40)
     normal = (patterns & _MAGNITUDE[single]) >= _LEAST_NORMAL[single]
     open_: NDArray[np.bool_] = ~(inside & normal)
     n, chosen, where = n[~open_], patterns[~open_], at[~open_]
+    lowest = lowest if lowest.size == 1 else lowest[~open_]
     boundary = significands(fmt.base, fmt.fraction_bits + half, 2 * n + 1 if half else n)
     sides = np.empty(n.shape, np.int8)
     _sides(chosen, single, to.steps_in_two, half, *boundary, n, sides)
@@ -200,19 +218,9 @@ def _encode_by_powers(
         upper, lower = (np.array([side == name for side in sides_of]) for name in ("ceil", "floor"))
         sign = negative.astype(np.int64)
         n += ((sides > 0) & upper[sign]).astype(np.int64) - ((sides < 0) & lower[sign])
-    out[where] = n - to.lowest + 1 + np.where(negative, to.sign_bit, 0)
+    out[where] = n - lowest + 1 + np.where(negative, to.sign_bit, 0)
     return open_
 
 
 _MAGNITUDE: dict[bool, Any] = {True: np.uint32(0x7FFFFFFF), False: np.uint64(0x7FFFFFFFFFFFFFFF)}
 _LEAST_NORMAL: dict[bool, Any] = {True: np.uint32(0x00800000), False: np.uint64(0x0010000000000000)}
-
-
-@lru_cache(maxsize=4096)
-def edges(fmt: LNSFormat, log_offset: int) -> tuple[int, int]:
-    """Patterns of the least float64 not below the smallest nonzero magnitude, and not below half of it."""
-    log = log_offset - fmt.max_log
-    return (
-        exact.float64_threshold(fmt.base, log, fmt.fraction_bits),
-        exact.float64_threshold(fmt.base, log, fmt.fraction_bits, halved=True),
-    )

@@ -2,10 +2,9 @@
 
     x = 2^e m,  m from sqrt(1/2) to sqrt(2),      E  =  K e  +  K (m - 1) P(m - 1),      K = 2^F log_base 2, an integer
 
-To nearest with up to 16 steps an octave, the step is counted instead, by comparing the mantissa with the exact
-threshold of each (`lnsnum.kernels.thresholds`): fewer operations, and nothing left open.
+Codes of at most 8 bits to nearest are looked up instead (`lnsnum.kernels.row_encoding`).
 
-Each other kernel is one loop without a branch, in 32-bit lanes (of float32 numbers, formats up to 16 bits) or 64-bit
+Each kernel is one loop without a branch, in 32-bit lanes (of float32 numbers, formats up to 16 bits) or 64-bit
 ones, and rounds as `lnsnum.kernels.rounding.settle` does. An element whose position is within the margin of where its
 rounding would change, about one in 2^21 / K of float32 numbers, is flagged, and `lnsnum.encoding` decides it. In
 float32 the margin is no estimate: there are 2^23 mantissas, and the tests try all of them.
@@ -23,15 +22,13 @@ from numpy.typing import NDArray
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.elementary import LOG2_ERROR, log2_significand
 from lnsnum.kernels.rounding import DOWN, NEAREST, RANDOM_BLOCKS, STOCHASTIC_VALUE, UP, Target, fill_random_words
+from lnsnum.kernels.scales import Scales, spread
 
 SINGLE_ERROR = 2.0**-22
 """Bound of the error of a position in octaves, from float32 lanes."""
 
 MOST_STEPS = 1 << 12
 """Up to this K float32 lanes flag few elements."""
-
-MOST_COUNTED = 16
-"""Up to this K to nearest is a comparison with each threshold of an octave."""
 
 CHUNK = 1024
 
@@ -72,17 +69,20 @@ class Lane(NamedTuple):
     sign_bit: Any
     least: Any
     """The pattern below which subnormal numbers are left open: 0 where all are far below half of the smallest."""
-    per_smallest: Any
-    """1 / the smallest magnitude, 0 where that is not comfortably a float32: a float32."""
+
+
+FAR = 1 << 28
+"""Beyond this E no float32 is: a range that lies there is as good here, and int32 holds all sums."""
 
 
 @lru_cache(maxsize=4096)
-def lane(to: Target) -> Lane:
-    """The constants of 32-bit lanes for a target whose K is an integer up to `MOST_STEPS`."""
-    # beyond `far` no float32 is: a range that lies there is as good at `far`, and int32 holds all sums
-    octave, far = int(to.steps_in_two), 1 << 28
-    lowest = min(max(to.lowest, -far), far)
-    exponent = lowest / octave
+def lane(to: Target, deep: bool = False) -> Lane:
+    """The constants of 32-bit lanes for a target whose K is an integer up to `MOST_STEPS`.
+
+    `deep` says that a subnormal number may be above half of the smallest, or near to it.
+    """
+    octave = int(to.steps_in_two)
+    lowest = min(max(to.lowest, -FAR), FAR)
     return Lane(
         octave=np.int32(octave),
         steps=np.float32(octave),
@@ -93,9 +93,34 @@ def lane(to: Target) -> Lane:
         top=np.int32(to.sign_bit if to.overflow < 0 else to.overflow),
         saturate=np.int32(to.saturate),
         sign_bit=np.int32(to.sign_bit),
-        least=_LEAST_NORMAL if lowest - octave < -125 * octave else np.int32(0),
-        per_smallest=np.float32(2.0**-exponent if abs(exponent) < 100 else 0.0),
+        least=_LEAST_NORMAL if deep else np.int32(0),
     )
+
+
+class Moves(NamedTuple):
+    """What the scales of elements do to a target at log_offset 0, as arrays of a `Scales`."""
+
+    offsets: Any
+    """int32 for 32-bit lanes, or int64."""
+    per_smallest: NDArray[np.float32]
+    """1 / the smallest magnitude, one for each offset; 0 where no quotient by that counts, NaN where float32 might not
+    hold it."""
+    run: int
+
+
+def moves(to: Target, scale: Scales) -> Moves:
+    """Of 32-bit lanes."""
+    offsets = np.clip(scale.values, -FAR, FAR)
+    per_smallest = np.zeros(1, np.float32)
+    if to.mode == STOCHASTIC_VALUE:
+        exponent = (offsets + to.lowest) / to.steps_in_two
+        # a normal number, and quotients of subnormal ones, which processors may flush to zero, below the 2^-20 that
+        # `_at_random` leaves open
+        sure = (exponent > -105) & (exponent < 126)
+        per_smallest = np.exp2(-np.where(sure, exponent, 0.0)).astype(np.float32)
+        per_smallest[~sure] = np.nan
+        per_smallest[exponent > 150] = 0.0  # as all quotients of floats below 2^128 there
+    return Moves(offsets.astype(np.int32), per_smallest, scale.run)
 
 
 @lru_cache(maxsize=64)
@@ -137,6 +162,13 @@ def positions(patterns, by, floors, rests):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _move(floors, offsets):  # type: ignore[no-untyped-def]
+    """E as at log_offset 0."""
+    for i in range(floors.size):
+        floors[i] -= offsets[i]
+
+
+@kernel
 def _code(a, pattern, m, by):  # type: ignore[no-untyped-def]
     """The code of a magnitude m >= 0, of which more than the greatest is an overflow; a = 0 is zero."""
     m = by.top if m > by.greatest else m
@@ -172,46 +204,6 @@ def _nearest(patterns, floors, rests, by, out, flags):  # type: ignore[no-untype
         flags[i] = _open(a, doubtful, by)
 
 
-class Counts(NamedTuple):
-    """`MOST_COUNTED` thresholds of an octave to nearest, as mantissas of float32 in int32; and that of half."""
-
-    thresholds: Any
-    half: Any
-    """The pattern of the least float32 that is not below half of the smallest magnitude."""
-
-
-@kernel
-def _reached(m, threshold):  # type: ignore[no-untyped-def]
-    return np.int32(m >= threshold)
-
-
-@kernel
-def nearest_by_counting(patterns, by, counts, out):  # type: ignore[no-untyped-def]
-    """Codes to nearest of float32 patterns as int32, where K is at most 16 and no subnormal number counts."""
-    zero, one, t = np.int32(0), np.int32(1), counts.thresholds
-    # in registers: read from the array they would be loaded again for each element
-    t0, t1, t2, t3, t4, t5, t6, t7 = t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]
-    t8, t9, t10, t11, t12, t13, t14, t15 = t[8], t[9], t[10], t[11], t[12], t[13], t[14], t[15]
-    more = by.octave > np.int32(8)
-    for i in range(patterns.size):
-        a = np.int32(patterns[i] & _MAGNITUDE)
-        m = np.int32(a & _ONE_OCTAVE)
-        # as a tree, not a chain: the comparisons do not wait for each other
-        n = np.int32(np.int32(_reached(m, t0) + _reached(m, t1)) + np.int32(_reached(m, t2) + _reached(m, t3)))
-        n = np.int32(n + np.int32(np.int32(_reached(m, t4) + _reached(m, t5)) + _reached(m, t6)) + _reached(m, t7))
-        if more:
-            n = np.int32(n + np.int32(np.int32(_reached(m, t8) + _reached(m, t9)) + _reached(m, t10)))
-            n = np.int32(n + np.int32(np.int32(_reached(m, t11) + _reached(m, t12)) + _reached(m, t13)))
-            n = np.int32(n + np.int32(_reached(m, t14) + _reached(m, t15)))
-        log = np.int32(np.int32(np.int32(np.int32(a >> np.int32(23)) - np.int32(127)) * by.octave) + n)
-        above_half = max(np.int32(a >= counts.half), by.saturate)
-        code = _code(a, patterns[i], max(np.int32(np.int32(log - by.lowest) + one), above_half), by)
-        # infinity's pattern counts as 2^128, which a wide format can hold: it is an overflow in every format
-        signed_top = by.top if (by.top == by.sign_bit) | (patterns[i] >= zero) else np.int32(by.top | by.sign_bit)
-        code = signed_top if a == _INFINITY else code
-        out[i] = by.sign_bit if a > _INFINITY else code
-
-
 @kernel
 def _directed(patterns, floors, rests, by, up_if_positive, up_if_negative, out, flags):  # type: ignore[no-untyped-def]
     """Away from zero for the signs that say so, else toward it."""
@@ -237,7 +229,7 @@ def _three_pairs(a, b, c, d, e, f, x, x2):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _at_random(patterns, floors, rests, by, by_value, terms, random, out, flags):  # type: ignore[no-untyped-def]
+def _at_random(patterns, floors, rests, by, by_value, per_smallest, terms, random, out, flags):  # type: ignore[no-untyped-def]
     """Up with the probability of the rest, or with (b^rest - 1) / (b - 1), b the factor of a step."""
     half, one, unit = np.float32(0.5), np.int32(1), np.float32(2.0**-32)
     for i in range(patterns.size):
@@ -259,15 +251,20 @@ def _at_random(patterns, floors, rests, by, by_value, terms, random, out, flags)
         # the share and of the polynomial
         margin = np.float32(np.float32(by.margin * np.float32(1.5)) + np.float32(2.0**-21))
         near_grid = abs(np.float32(rest - half)) >= np.float32(half - by.margin)
-        doubtful = (near_grid | (abs(np.float32(share - p)) < margin)) & inexact
+        # to a grid point all draws lead, from either side, but those at the ends
+        away = abs(np.float32(share - p))
+        doubtful = ((away < margin) | (near_grid & (away > np.float32(np.float32(1.0) - margin)))) & inexact
         if by_value:
             below = floor < by.lowest
             # below the smallest p is |x| / smallest, rounded twice: the margin of `rare` has room for that
-            p = np.float32(np.int32(a).view(np.float32) * by.per_smallest)
-            rare = (abs(np.float32(share - p)) < np.float32(2.0**-20)) | (by.per_smallest == np.float32(0.0))
+            p = np.float32(np.int32(a).view(np.float32) * per_smallest[i])
+            # of NaN it is true that it is not far away
+            rare = not abs(np.float32(share - p)) >= np.float32(2.0**-20)
             doubtful = doubtful | (below & rare & (by.saturate == np.int32(0)))
             m = np.int32(by.saturate | np.int32(share < p)) if below else m
         else:
+            # half of the smallest lies on the grid, and there no draw has a say
+            doubtful = doubtful | (near_grid & inexact & (floor < by.lowest))
             m = max(m, _from_half(floor, by))
         out[i] = _code(a, patterns[i], m, by)
         flags[i] = _open(a, doubtful, by)
@@ -293,13 +290,12 @@ def _positions_double(patterns, to, floors, rests):  # type: ignore[no-untyped-d
 
 
 @kernel
-def _nearest_double(patterns, floors, rests, to, out, flags):  # type: ignore[no-untyped-def]
+def _nearest_double(patterns, floors, rests, to, least, out, flags):  # type: ignore[no-untyped-def]
     """`_nearest` in 64-bit lanes, from patterns of float32 or float64."""
     # K times the bound of log2, doubled for the rounding of K's product
     octave, margin = np.int64(to.steps_in_two), to.steps_in_two * 2.0 * LOG2_ERROR
     single = patterns.itemsize == 4
-    infinity, normal = (0x7F800000, 0x00800000) if single else (0x7FF0000000000000, 0x0010000000000000)
-    least = normal if to.lowest - octave < (-125 if single else -1021) * octave else 0
+    infinity = 0x7F800000 if single else 0x7FF0000000000000
     top = np.int64(to.sign_bit if to.overflow < 0 else to.overflow)
     for i in range(patterns.size):
         a = np.int64(patterns[i]) & (0x7FFFFFFF if single else 0x7FFFFFFFFFFFFFFF)
@@ -331,44 +327,55 @@ def _collect(flags, n, begin, hard, count):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def encode_single(patterns, mode, by, terms, random, draws, key, start, out, hard):  # type: ignore[no-untyped-def]
-    """Codes of float32 patterns, as int32; returns how many are left open, their indices in `hard`.
+def encode_single(patterns, mode, by, moves, terms, random, draws, key, start, out, hard):  # type: ignore[no-untyped-def]
+    """Codes of float32 patterns, as int32, of the elements from `start` on; returns how many are left open, their
+    indices in `hard`.
 
-    The stochastic modes take `random`, or where it `draws` the words of the elements from `start` on by the key (seed,
-    stream, step).
+    The stochastic modes take `random`, or where it `draws` the words of the elements by the key (seed, stream, step).
     """
     flags = np.zeros(CHUNK, np.uint8)
     own, words = np.empty(CHUNK, np.uint32), np.empty((4, RANDOM_BLOCKS), np.uint32)
     floors, rests = np.empty(CHUNK, np.int32), np.empty(CHUNK, np.float32)
+    offsets, per_smallest = np.full(CHUNK, moves.offsets[0]), np.full(CHUNK, moves.per_smallest[0])
     count = 0
     for begin in range(0, patterns.size, CHUNK):
         end = min(begin + CHUNK, patterns.size)
         part, to = patterns[begin:end], out[begin:end]
         positions(part, by, floors, rests)
+        if moves.offsets.size > 1:
+            spread(moves.offsets, moves.run, start + begin, offsets[: end - begin])
+        _move(floors, offsets)
         if mode == NEAREST:
             _nearest(part, floors, rests, by, to, flags)
         elif mode <= DOWN:
             _directed(part, floors, rests, by, np.int32(mode == UP), np.int32(mode == DOWN), to, flags)
         else:
+            if moves.per_smallest.size > 1:
+                spread(moves.per_smallest, moves.run, start + begin, per_smallest[: end - begin])
+            by_value = mode == STOCHASTIC_VALUE
             if draws:
                 fill_random_words(own[: end - begin], start + begin, key[0], key[1], key[2], words)
-                _at_random(part, floors, rests, by, mode == STOCHASTIC_VALUE, terms, own, to, flags)
+                _at_random(part, floors, rests, by, by_value, per_smallest, terms, own, to, flags)
             else:
-                _at_random(part, floors, rests, by, mode == STOCHASTIC_VALUE, terms, random[begin:end], to, flags)
+                _at_random(part, floors, rests, by, by_value, per_smallest, terms, random[begin:end], to, flags)
         count = _collect(flags, end - begin, begin, hard, count)
     return count
 
 
 @kernel
-def encode_double(patterns, to, out, hard):  # type: ignore[no-untyped-def]
+def encode_double(patterns, to, least, moves, start, out, hard):  # type: ignore[no-untyped-def]
     """Codes of float32 or float64 patterns, as signed integers, to nearest; returns how many it leaves open, their
-    indices in `hard`."""
+    indices in `hard`. Subnormal numbers are left open below the pattern `least`."""
     flags, floors, rests = np.zeros(CHUNK, np.uint8), np.empty(CHUNK, np.int64), np.empty(CHUNK)
+    offsets = np.full(CHUNK, moves.offsets[0])
     count = 0
     for begin in range(0, patterns.size, CHUNK):
         end = min(begin + CHUNK, patterns.size)
         part = patterns[begin:end]
         _positions_double(part, to, floors, rests)
-        _nearest_double(part, floors, rests, to, out[begin:end], flags)
+        if moves.offsets.size > 1:
+            spread(moves.offsets, moves.run, start + begin, offsets[: end - begin])
+        _move(floors, offsets)
+        _nearest_double(part, floors, rests, to, least, out[begin:end], flags)
         count = _collect(flags, end - begin, begin, hard, count)
     return count

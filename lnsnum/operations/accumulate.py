@@ -24,6 +24,7 @@ from lnsnum.gaussian import TIE, GaussianLog, exact_steps, has_tables, tables
 from lnsnum.kernels.codes import NO_RANDOM_BITS, Codes, LogOffset
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.rounding import steps_in_two
+from lnsnum.kernels.scales import Scales
 from lnsnum.kernels.threads import in_chunks
 from lnsnum.operations import sums
 from lnsnum.operations.linear import KEEP, linear
@@ -98,8 +99,8 @@ def _by_sums(
         return _place(log.reshape(-1), negative.reshape(-1), zero.reshape(-1), result)[0]
 
     def plus(x: Codes, y: Codes) -> Codes:
-        shift = np.array([-fmt.bias], np.int64)
-        return sums.add(Operand(x, fmt, shift), Operand(y, fmt, shift), gaussian, result)[0]
+        scale = Scales.of(-fmt.bias, ())
+        return sums.add(Operand(x, fmt, scale), Operand(y, fmt, scale), gaussian, result)[0]
 
     if order == "sequential":
         total = term(0)
@@ -126,7 +127,7 @@ def _place(
     fmt = result.fmt
     one = np.where(negative, fmt.sign_bit | fmt.bias, fmt.bias)
     codes = np.where(zero, 0, one).astype(fmt.dtype)
-    return linear(Operand(codes, fmt, log - fmt.bias), None, Fraction(1), Fraction(0), KEEP, result)
+    return linear(Operand(codes, fmt, Scales(log - fmt.bias)), None, Fraction(1), Fraction(0), KEEP, result)
 
 
 class _FastTable(NamedTuple):

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lnsnum.format import LNSFormat, Overflow, Underflow
 from lnsnum.kernels.codes import Codes, LogOffset, check_codes
+from lnsnum.kernels.scales import Scales
 from lnsnum.operations.linear import KEEP, linear
 from lnsnum.operations.operation import Operand, OutLogOffset, Wanted, check_names, prepare, prepare_named
 
@@ -143,8 +144,9 @@ def _choose(
     # NaN has the key of zero: it is told by its code, before the keys have a say
     first = (prefer(*keys) & (b.codes != fmt.nan_code)) | (a.codes == fmt.nan_code)
     # one scale for all where both have it: what follows is quicker then
-    shift = a.shift if np.array_equal(a.shift, b.shift) else np.where(first, a.shift, b.shift)
-    return Operand(np.where(first, a.codes, b.codes), fmt, shift)
+    alike = a.scale.run == b.scale.run and np.array_equal(a.scale.values, b.scale.values)
+    scale = a.scale if alike else Scales(np.where(first, a.shift, b.shift))
+    return Operand(np.where(first, a.codes, b.codes), fmt, scale)
 
 
 def _extreme(prefer: Any, a: ArrayLike, b: ArrayLike, fmt: LNSFormat, options: Any) -> tuple[Codes, int]:

@@ -13,15 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import Codes
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.decide import Sum, Term, Value
 from lnsnum.kernels.rounding import DOUBT, Target, UInt32Array, pack, settle, whole_steps_in_two
+from lnsnum.kernels.scales import Scales, spread
 from lnsnum.kernels.threads import in_chunks, in_parts
 from lnsnum.operations.operation import Operand, Result, fitting_offset, of_part, run
 
@@ -98,96 +101,233 @@ def _linear(  # type: ignore[no-untyped-def]
     return unresolved
 
 
-def _combiner(integer: Any) -> Callable[..., Any]:
-    """The kernel of `combine` in integers of one width: the narrower, the more of them in a vector."""
+def _combiner(integer: Any) -> _Combiner:
+    """The kernels of `combine` in integers of one width: the narrower, the more of them in a vector."""
 
     @kernel
-    def combine(a, b, greatest, nan, bias, flip, lowest, highest, half, overflow, out):  # type: ignore[no-untyped-def]
+    def product(a, b, lowest, rule, out):  # type: ignore[no-untyped-def]
         # each sum is brought back to `integer`: Numba makes int64 of it, and a vector would hold fewer of them
         zero, one = integer(0), integer(1)
+        greatest, nan, bias, flip, span, steps, smallest, overflow = rule
         for i in range(out.size):
             code_a, code_b = integer(a[i]), integer(b[i])
             m_a, m_b = integer(code_a & greatest), integer(code_b & greatest)
             # (x ^ flip) - flip is x for flip = 0 and -x for flip = -1: no branch
             log = integer(integer(m_a - bias) + integer((integer(m_b - bias) ^ flip) - flip))
-            m = integer(np.int64(log) - lowest + 1)  # in the width of codes where it is one
-            # both are computed and one is selected: a branch would end the vectors
-            m = (one if log >= half else zero) if log < lowest else m
-            m = overflow if log > highest else m
+            m = integer(np.int64(log) - lowest[i] + 1)  # in the width of codes where it is one
+            # all are computed and one is selected: a branch would end the vectors
+            m = (one if log >= integer(lowest[i] - steps) else smallest) if log < lowest[i] else m
+            m = overflow if log > integer(lowest[i] + span) else m
             # NaN is the sign bit alone, and masks the sign of the product
             code = integer(m | integer(integer(code_a ^ code_b) & nan)) if m > zero else (nan if m < zero else zero)
             code = zero if m_a == zero or m_b == zero else code
             is_nan = code_a == nan or code_b == nan or (flip != zero and m_b == zero)
             out[i] = nan if is_nan else code
 
-    return combine
+    @kernel
+    def above(a, b, lowest, rule):  # type: ignore[no-untyped-def]
+        greatest, least, bias, flip = rule
+        most = least
+        for i in range(a.size):
+            m_a, m_b = integer(integer(a[i]) & greatest), integer(integer(b[i]) & greatest)
+            log = integer(integer(m_a - bias) + integer((integer(m_b - bias) ^ flip) - flip))
+            most = max(most, integer(log - lowest[i]) if m_a != 0 and m_b != 0 else least)
+        return most
+
+    # one scale for all is written once, and not spread again
+    @kernel
+    def products(a, b, first, first_run, second, second_run, begin, rule, out):  # type: ignore[no-untyped-def]
+        lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, integer)
+        for start in range(0, out.size, _BLOCK):
+            end = min(start + _BLOCK, out.size)
+            _lowest_of(first, first_run, second, second_run, begin + start, lowest[: end - start], other)
+            product(a[start:end], b[start:end], lowest, rule, out[start:end])
+
+    @kernel
+    def greatest(a, b, first, first_run, second, second_run, begin, rule):  # type: ignore[no-untyped-def]
+        lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, integer)
+        most = rule[1]
+        for start in range(0, a.size, _BLOCK):
+            end = min(start + _BLOCK, a.size)
+            _lowest_of(first, first_run, second, second_run, begin + start, lowest[: end - start], other)
+            most = max(most, above(a[start:end], b[start:end], lowest, rule))
+        return most
+
+    return _Combiner(integer, products, greatest)
 
 
+class _Combiner(NamedTuple):
+    """Kernels of (codes a, codes b, scales `first` and `second` with their runs, the first element's index, rule)."""
+
+    integer: Any
+    products: Callable[..., Any]
+    """Writes the codes; `rule` is the greatest magnitude, NaN, the bias, flip, from the lowest to the highest, and to
+    half of it, what becomes of less, and of more."""
+    greatest: Callable[..., Any]
+    """The greatest E - lowest where neither is zero or NaN; `rule` is the greatest magnitude, what is returned where no
+    such pair is, the bias, flip."""
+
+
+@kernel
+def _lowest_of(first, first_run, second, second_run, begin, lowest, other):  # type: ignore[no-untyped-def]
+    """The sums of two scales of a block; nothing where there is one alone."""
+    if first.size > 1:
+        spread(first, first_run, begin, lowest)
+    if second.size > 0:
+        part = other[: lowest.size]
+        spread(second, second_run, begin, part)
+        for i in range(lowest.size):
+            lowest[i] += part[i]
+
+
+_BLOCK = 2048
 _COMBINE = {16: _combiner(np.int16), 32: _combiner(np.int32), 64: _combiner(np.int64)}
 _LEAST = 1 << 17
 
 
-_NONE = -(1 << 31)
+class _Lowest(NamedTuple):
+    """What E of a product is measured from: the sum of the two scales, of which the second may be none."""
+
+    first: Scales
+    second: Scales
+
+    @classmethod
+    def of(cls, a: Operand, b: Operand, direction: int) -> _Lowest:
+        """What the scales of the operands take from the lowest E."""
+        x, y = a.scale.plus(-a.fmt.bias, -1), b.scale.plus(-direction * b.fmt.bias, -direction)
+        if x.single or y.single:
+            one, other = (x, y) if x.single else (y, x)
+            return cls(other.plus(int(one.values[0])), _NONE)
+        if x.run == y.run and x.values.size == y.values.size:
+            return cls(Scales(x.values + y.values, x.run), _NONE)
+        return cls(x, y)
+
+    def plus(self, constant: int) -> _Lowest:
+        return self._replace(first=self.first.plus(constant))
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        (low, high), (least, most) = self.first.ends, self.second.ends if self.second.values.size else (0, 0)
+        return low + least, high + most
+
+    def within(self, below: int, above: int, width: int) -> bool:
+        """Whether integers of so many bits hold both scales, and what lies so far below and above their sum."""
+        least, most = -(1 << (width - 1)), (1 << (width - 1)) - 1
+        held = all(least <= s.values.min(initial=0) and s.values.max(initial=0) <= most for s in self)
+        return held and least <= self.ends[0] - below and self.ends[1] + above <= most
+
+    def arguments(self, integer: Any) -> tuple[Any, ...]:
+        """For kernels in these integers."""
+        return tuple(x for s in self for x in (s.values.astype(integer), s.run))
 
 
-@kernel
-def _greatest_log(a, b, max_magnitude, bias, flip):  # type: ignore[no-untyped-def]
-    """The greatest E of `combine` at log_offset 0 where neither is zero or NaN; _NONE where no such pair is."""
-    greatest = np.int32(_NONE)
-    for i in range(a.size):
-        m_a, m_b = np.int32(a[i]) & max_magnitude, np.int32(b[i]) & max_magnitude
-        log = np.int32(np.int32(m_a - bias) + np.int32((np.int32(m_b - bias) ^ flip) - flip))
-        greatest = max(greatest, log if m_a != 0 and m_b != 0 else np.int32(_NONE))
-    return greatest
+_NONE = Scales(np.empty(0, np.int64))
+
+
+class _Plan(NamedTuple):
+    """A kernel of `combine`, and what it takes beside the codes."""
+
+    kernel_of: Callable[..., Any]
+    scales: tuple[Any, ...]
+    rule: tuple[Any, ...]
+
+    def arguments(self, begin: int) -> tuple[Any, ...]:
+        """For elements from `begin` on."""
+        return *self.scales, begin, self.rule
+
+
+def _plan(fmt: LNSFormat, direction: int, lowest: _Lowest, to: Target) -> _Plan:
+    """For the products, E of whose smallest is `lowest`, less what the scales of the factors add."""
+    span = fmt.max_magnitude - 1
+    # half of the smallest lies K steps below it, and E is an integer: floor(K). No E lies further down than the second
+    steps = min(whole_steps_in_two(fmt), max(lowest.ends[1] + 2 * fmt.max_log, 0))
+    # the narrowest integers that hold the sums of two logarithms and the edges
+    widths = (16, 32, 64) if fmt.bits <= 8 else (32, 64)
+    width = next(w for w in widths if lowest.within(steps, span, w))
+    integer, kernel_of, _ = _COMBINE[width]
+    nan = np.array(fmt.nan_code, fmt.dtype).astype(integer)[()]
+    edges = fmt.bias, (direction - 1) // 2, span, steps, to.saturate, to.overflow
+    rule = integer(fmt.max_magnitude), nan, *map(integer, edges)
+    return _Plan(kernel_of, lowest.arguments(integer), rule)
+
+
+def _plan_fitting(fmt: LNSFormat, direction: int, lowest: _Lowest) -> _Plan:
+    """For the greatest E - lowest."""
+    width = next(w for w in (32, 64) if lowest.within(2 * fmt.max_log, 2 * fmt.max_log, w))
+    integer, _, kernel_of = _COMBINE[width]
+    rule = tuple(map(integer, (fmt.max_magnitude, -(1 << (width - 1)), fmt.bias, (direction - 1) // 2)))
+    return _Plan(kernel_of, lowest.arguments(integer), rule)
+
+
+@lru_cache(maxsize=1024)
+def combiner(fmt: LNSFormat, to: Target, scale: int, direction: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The kernel of `combine`, and what it takes between codes and result, where the scales add so much to E: small
+    operations take longer to plan than to do."""
+    plan = _plan(fmt, direction, _Lowest(Scales.of(to.lowest - scale, ()), _NONE), to)
+    return plan.kernel_of, plan.arguments(0)
+
+
+@lru_cache(maxsize=256)
+def _plan_fitting_of_one(fmt: LNSFormat, direction: int) -> _Plan:
+    return _plan_fitting(fmt, direction, _Lowest(Scales.of(0, ()), _NONE))
 
 
 def _scale(a: Operand, b: Operand, direction: int) -> int:
-    """What the scales of the operands add to E."""
-    return int(a.shift[0]) + a.fmt.bias + direction * (int(b.shift[0]) + b.fmt.bias)
+    """What the scales of the operands add to E, where each has one."""
+    return int(a.scale.values[0]) + a.fmt.bias + direction * (int(b.scale.values[0]) + b.fmt.bias)
+
+
+def greatest_log_of(a: Codes, b: Codes, fmt: LNSFormat, direction: int) -> int | None:
+    """The greatest E of a b or a / b at log_offset 0, of flat codes; None where all have a zero or NaN in them."""
+    return _greatest(a, b, _plan_fitting_of_one(fmt, direction))
+
+
+def _greatest(a: Codes, b: Codes, plan: _Plan) -> int | None:
+    def part(begin: int, end: int) -> int:
+        return int(plan.kernel_of(a[begin:end], b[begin:end], *plan.arguments(begin)))
+
+    greatest = max(in_chunks(part, a.size, _LEAST))
+    return greatest if greatest > plan.rule[1] else None
 
 
 def fitting(a: Operand, b: Operand, direction: int, result: Result) -> int:
     """The log_offset that "fit" finds for `combine`."""
-    constants = [np.int32(x) for x in (a.fmt.max_magnitude, a.fmt.bias, (direction - 1) // 2)]
-
-    def part(begin: int, end: int) -> int:
-        return int(_greatest_log(a.codes[begin:end], b.codes[begin:end], *constants))
-
-    greatest = max(in_chunks(part, a.codes.size, _LEAST))
-    return fitting_offset(greatest + _scale(a, b, direction), result.fmt) if greatest > _NONE else 0
+    if a.scale.single and b.scale.single:
+        base, greatest = _scale(a, b, direction), greatest_log_of(a.codes, b.codes, a.fmt, direction)
+    else:
+        lowest = _Lowest.of(a, b, direction)
+        # counted from the lowest of all, so that numbers are small
+        base = -lowest.ends[0]
+        greatest = _greatest(a.codes, b.codes, _plan_fitting(a.fmt, direction, lowest.plus(base)))
+    return fitting_offset(greatest + base, result.fmt) if greatest is not None else 0
 
 
 def combines(a: Operand, b: Operand, result: Result) -> bool:
-    """Whether `combine` takes these: one format, one scale each, to nearest."""
-    return a.fmt == b.fmt == result.fmt and a.shift.size == b.shift.size == 1 and result.rounding == "nearest"
+    """Whether `combine` takes these: one format, to nearest."""
+    return a.fmt == b.fmt == result.fmt and result.rounding == "nearest"
 
 
 def combine(a: Operand, b: Operand, direction: int, result: Result) -> tuple[Codes, int]:
-    """a b (direction 1) or a / b (-1) to nearest, of one format, each with one scale: `linear` in one vector loop.
+    """a b (direction 1) or a / b (-1) to nearest, of one format: `linear` in one vector loop, with any scales.
 
     E = E_a + direction E_b as at log_offset 0, of at most twice the size of the greatest, 2^(bits - 2): so that codes
-    of 32 bits need integers of 32 bits. The scales move the range: from `half` to its lowest the smallest, below zero.
+    of 32 bits need integers of 32 bits. The scales move the range: from half of its lowest to that the smallest, below
+    zero.
     """
     log_offset = fitting(a, b, direction, result) if result.log_offset == "fit" else result.log_offset
     to, fmt = result.target(log_offset), result.fmt
-    lowest = to.lowest - _scale(a, b, direction)
-    highest = lowest + fmt.max_magnitude - 1
-    # half of the smallest lies K steps below it, and E is an integer: floor(K); with "saturate" nothing becomes zero
-    half = lowest - (1 << 40 if to.saturate else whole_steps_in_two(fmt))
-    # the narrowest integers that hold the sums of two logarithms and the edges
-    width = 16 if fmt.bits <= 8 else 32
-    if max(highest, -lowest) >= 1 << (width - 1):
-        width = 64
-    integer = {16: np.int16, 32: np.int32, 64: np.int64}[width]
-    # no log is below the least integer, so that a half that lies there is as good
-    half = max(half, -(1 << (width - 1)))
-    nan = np.array(fmt.nan_code, fmt.dtype).astype(integer)[()]
-    edges = [integer(x) for x in (fmt.bias, (direction - 1) // 2, lowest, highest, half, to.overflow)]
-    rule = integer(fmt.max_magnitude), nan, *edges
     out = np.empty(a.codes.shape, fmt.dtype)
+    if a.scale.single and b.scale.single:
+        kernel_of, arguments = combiner(fmt, to, _scale(a, b, direction), direction)
 
-    def part(begin: int, end: int) -> None:
-        _COMBINE[width](a.codes[begin:end], b.codes[begin:end], *rule, out[begin:end])
+        def part(begin: int, end: int) -> None:
+            kernel_of(a.codes[begin:end], b.codes[begin:end], *arguments, out[begin:end])
+
+    else:
+        plan = _plan(fmt, direction, _Lowest.of(a, b, direction).plus(to.lowest), to)
+
+        def part(begin: int, end: int) -> None:
+            plan.kernel_of(a.codes[begin:end], b.codes[begin:end], *plan.arguments(begin), out[begin:end])
 
     in_chunks(part, out.size, _LEAST)
     return out.reshape(result.shape), log_offset

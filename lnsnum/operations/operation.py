@@ -29,6 +29,8 @@ from lnsnum.kernels.codes import (
 from lnsnum.kernels.codes import check_random_bits as _check_random_bits
 from lnsnum.kernels.decide import HardCase, resolve
 from lnsnum.kernels.rounding import Target, UInt32Array, target, unbounded
+from lnsnum.kernels.scales import Scales, in_order
+from lnsnum.kernels.strides import common_order, contiguous, put_back
 
 OutLogOffset = int | Literal["fit"] | None
 """The result's log_offset: an integer, "fit" (the least at which nothing saturates), or None: 0 where all operands
@@ -79,16 +81,26 @@ class Operand(NamedTuple):
 
     codes: Codes
     fmt: LNSFormat
-    shift: NDArray[np.int64]
-    """log_offset - bias of each element, or one for all: E = m + shift."""
+    scale: Scales
+    """log_offset - bias: E = m + that."""
+
+    @property
+    def shift(self) -> NDArray[np.int64]:
+        """The scale of each element, written out, or one for all."""
+        return self.scale.each(0, self.codes.size)
 
     def part(self, begin: int, end: int) -> Operand:
-        """The elements from `begin` to `end`, not copied."""
-        return self._replace(codes=self.codes[begin:end], shift=of_part(self.shift, begin, end))
+        """The elements from `begin` to `end`, not copied; where they have several scales, with that of each."""
+        return Operand(self.codes[begin:end], self.fmt, self.scale.part(begin, end))
+
+    def at(self, indices: NDArray[np.int64]) -> Operand:
+        """The elements with these indices."""
+        scale = self.scale if self.scale.single else Scales(self.scale.at(indices))
+        return Operand(self.codes[indices], self.fmt, scale)
 
     def log(self, i: int) -> int:
         """E of element i."""
-        return int(self.codes[i] & self.fmt.max_magnitude) + int(self.shift[i % self.shift.size])
+        return int(self.codes[i] & self.fmt.max_magnitude) + int(self.scale.at(i))
 
     def negative(self, i: int) -> bool:
         """Whether element i has a sign."""
@@ -105,6 +117,12 @@ class Result(NamedTuple):
     overflow: Overflow
     underflow: Underflow
     random: UInt32Array
+    order: tuple[int, ...] | None = None
+    """Of axes, in which the elements are taken; `shape` is in this order."""
+
+    def put_back(self, codes: Codes) -> Codes:
+        """The codes of the result with its axes in their own order."""
+        return put_back(codes, self.order)
 
     def target(self, log_offset: int) -> Target:
         """The target at an offset."""
@@ -113,11 +131,16 @@ class Result(NamedTuple):
 
 def flat(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """The array broadcast to `shape`, contiguous and one-dimensional."""
-    return np.ascontiguousarray(array if array.shape == shape else np.broadcast_to(array, shape)).reshape(-1)
+    return contiguous(array if array.shape == shape else np.broadcast_to(array, shape)).reshape(-1)
 
 
-def prepare(operands: list[tuple[ArrayLike, LNSFormat, LogOffset]], wanted: Wanted) -> tuple[list[Operand], Result]:
+def prepare(
+    operands: list[tuple[ArrayLike, LNSFormat, LogOffset]], wanted: Wanted, *, in_memory_order: bool = False
+) -> tuple[list[Operand], Result]:
     """Check codes, formats, offsets and modes, and broadcast.
+
+    `in_memory_order` takes the elements of arrays that are transposed alike as they lie in memory: who asks for it
+    calls `Result.put_back`.
 
     Raises:
         TypeError: for arguments of a wrong type, operands of two formats without `out_format`, formats of two bases.
@@ -156,20 +179,24 @@ def prepare(operands: list[tuple[ArrayLike, LNSFormat, LogOffset]], wanted: Want
         if isinstance(cast(object, out_log_offset), str):
             raise ValueError(f'out_log_offset={out_log_offset!r} is not known: an integer or "fit"')
         out_log_offset = check_log_offset(out_log_offset, "out_log_offset")
+    order = None
+    if in_memory_order and all(array.shape == shape for array in arrays):
+        order = common_order(arrays)
+    if order is not None:
+        arrays = [array.transpose(order) for array in arrays]
+        offsets = [in_order(offset, len(shape), order) for offset in offsets]
+        random = None if random is None else random.transpose(order)
+        shape = arrays[0].shape
     checked = []
     for array, offset, fmt in zip(arrays, offsets, formats, strict=True):
-        if isinstance(offset, int):
-            # int64: offsets of 2^30 add up, and products multiply them
-            shift = np.array([offset - fmt.bias], np.int64)
-        else:
-            shift = flat(offset.astype(np.int64) - fmt.bias, shape)
-        checked.append(Operand(flat(array, shape), fmt, shift))
+        # int32 holds the difference; there it is int64, as offsets of 2^30 add up, and products multiply them
+        checked.append(Operand(flat(array, shape), fmt, Scales.of(offset - fmt.bias, shape)))
     flat_random = NO_RANDOM_BITS if random is None else flat(random, shape)
-    return checked, Result(out_format, shape, out_log_offset, rounding, overflow, underflow, flat_random)
+    return checked, Result(out_format, shape, out_log_offset, rounding, overflow, underflow, flat_random, order)
 
 
 def prepare_named(
-    options: Any, accepted: Any, fmt: LNSFormat, **codes: ArrayLike
+    options: Any, accepted: Any, fmt: LNSFormat, *, in_memory_order: bool = False, **codes: ArrayLike
 ) -> tuple[list[Operand], Result, GaussianLog | None]:
     """`prepare` from the keywords of a call; the names of the arrays are those of their offsets and formats."""
     check_names(options, accepted, "operation")
@@ -182,7 +209,7 @@ def prepare_named(
             check_format(own, f"{name}_format")
         offset = options.pop(f"{name}_log_offset" if len(codes) > 1 else "log_offset", 0)
         operands.append((array, fmt if own is None else own, offset))
-    checked, result = prepare(operands, Wanted(**options))
+    checked, result = prepare(operands, Wanted(**options), in_memory_order=in_memory_order)
     return checked, result, gaussian
 
 

@@ -177,7 +177,7 @@ def finish(total: Total, default: LNSFormat, wanted: Wanted, divisor: int = 1) -
     # the accumulator is no coarser than its terms, so that their offsets are whole steps of it
     one = [reference << (fmt.fraction_bits - f.fraction_bits) for f, reference in total.ones]
     for steps in one:
-        x = x._replace(shift=x.shift + steps)
+        x = x._replace(scale=x.scale.plus(steps))
     factor = Fraction(2) ** (result_format.fraction_bits - fmt.fraction_bits)
     if divisor == 1:
         return linear(x, None, factor, Fraction(0), KEEP, result)

@@ -192,8 +192,8 @@ def _swiftly(a: Operand, c: Operand, result: Result, log_offset: int) -> Codes |
     if left is None:
         return None
     if left.size:
-        part = [x._replace(codes=x.codes[left], shift=x.shift[left] if x.shift.size > 1 else x.shift) for x in (a, c)]
-        out[left], _ = fused(part[0], None, part[1], result._replace(shape=left.shape, log_offset=log_offset))
+        some = result._replace(shape=left.shape, log_offset=log_offset)
+        out[left], _ = fused(a.at(left), None, c.at(left), some)
     return out.reshape(result.shape)
 
 

@@ -20,6 +20,7 @@ from lnsnum.format import LNSFormat
 from lnsnum.gaussian import GaussianLog
 from lnsnum.kernels.codes import NO_RANDOM_BITS, Codes
 from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.scales import Scales
 from lnsnum.kernels.threads import in_chunks
 from lnsnum.operations import functions, sums
 from lnsnum.operations.linear import KEEP, Rule, combine, combines, linear
@@ -69,7 +70,7 @@ _PARALLEL = 1 << 18
 
 def binary(name: str, a: Operand, b: Operand, gaussian: GaussianLog | None, result: Result) -> tuple[Codes, int]:
     """The operation of this name on each pair."""
-    simple = not result.rounding.startswith("stochastic") and a.shift.size == b.shift.size == 1
+    simple = not result.rounding.startswith("stochastic") and a.scale.single and b.scale.single
     # a product in one format is one vector loop, sooner done than looked up
     if not simple or result.log_offset == "fit" or (name in _LINEAR and combines(a, b, result)):
         return _COMPUTE[name](a, b, gaussian, result)
@@ -79,7 +80,7 @@ def binary(name: str, a: Operand, b: Operand, gaussian: GaussianLog | None, resu
         return _COMPUTE[name](a, b, gaussian, result)
     shape, random = (1 << (a.fmt.bits + b.fmt.bits),), None  # an array of random bits could not be hashed
     key = tuple(result._replace(shape=shape, random=random))  # type: ignore[arg-type]
-    table = _table_of_pairs(name, a.fmt, b.fmt, int(a.shift[0]), int(b.shift[0]), gaussian, key)
+    table = _table_of_pairs(name, a.fmt, b.fmt, int(a.scale.values[0]), int(b.scale.values[0]), gaussian, key)
     out = np.empty(a.codes.shape, result.fmt.dtype)
     in_chunks(
         lambda begin, end: _gather_pairs(
@@ -97,8 +98,8 @@ def _table_of_pairs(
 ) -> Codes:
     """The results of all pairs of codes, by the kernels that take any format; a's code is the high part of an index."""
     codes_a, codes_b = np.arange(1 << a.bits, dtype=a.dtype), np.arange(1 << b.bits, dtype=b.dtype)
-    x = Operand(np.repeat(codes_a, codes_b.size), a, np.array([a_shift], np.int64))
-    y = Operand(np.tile(codes_b, codes_a.size), b, np.array([b_shift], np.int64))
+    x = Operand(np.repeat(codes_a, codes_b.size), a, Scales.of(a_shift, ()))
+    y = Operand(np.tile(codes_b, codes_a.size), b, Scales.of(b_shift, ()))
     return _COMPUTE[name](x, y, gaussian, Result(*key)._replace(random=NO_RANDOM_BITS))[0]
 
 
@@ -111,7 +112,7 @@ def _gather_pairs(a, b, bits, table, out):  # type: ignore[no-untyped-def]
 
 def unary(compute: Callable[[Operand, Result], tuple[Codes, int]], a: Operand, result: Result) -> tuple[Codes, int]:
     """One operation on each element."""
-    by_element = result.rounding.startswith("stochastic") or result.log_offset == "fit" or a.shift.size > 1
+    by_element = result.rounding.startswith("stochastic") or result.log_offset == "fit" or not a.scale.single
     # a table pays from four times as many elements as codes on
     if by_element or a.codes.size >> 2 < 1 << a.fmt.bits:
         return compute(a, result)

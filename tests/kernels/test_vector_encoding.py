@@ -23,12 +23,14 @@ from lnsnum import (
     lns16f10,
     lns32f23,
     random_bits,
+    reference,
 )
 from lnsnum.encoding import SIDES, encode_patterns, float_patterns
-from lnsnum.kernels import vector_encoding
+from lnsnum.kernels import scalar_encoding, vector_encoding
 from lnsnum.kernels.rounding import MODES, target
 from lnsnum.kernels.scalar_encoding import encode_each
-from lnsnum.kernels.vector_encoding import CHUNK, SINGLE_ERROR, lane, positions, terms
+from lnsnum.kernels.scales import Scales
+from lnsnum.kernels.vector_encoding import CHUNK, SINGLE_ERROR, lane, moves, positions, terms
 
 jit = not numba.config.DISABLE_JIT
 F32 = np.float32
@@ -219,7 +221,17 @@ def test_few_elements_are_left_open():
     for fmt, most in ((lns8f5, 20), (lns16f10, 200)):
         to, flags = target(fmt, 0), np.empty(1 << 16, np.int64)
         out = np.empty(x.size, fmt.dtype)
-        arguments = lane(to), terms(to.steps_in_two), np.zeros(1, np.uint32), False, (0, 0, 0), 0, out, flags
+        arguments = (
+            lane(to),
+            moves(to, Scales.of(0, ())),
+            terms(to.steps_in_two),
+            np.zeros(1, np.uint32),
+            False,
+            (0, 0, 0),
+            0,
+            out,
+            flags,
+        )
         assert vector_encoding.encode_single(x.view(np.int32), to.mode, *arguments) < most
 
 
@@ -228,7 +240,40 @@ def test_zeros_are_not_left_open():
     for fmt in (lns8f5, lns16f7):
         to, hard = target(fmt, 0), np.empty(x.size, np.int64)
         out = np.ones(x.size, fmt.dtype)
-        arguments = lane(to), terms(to.steps_in_two), np.zeros(1, np.uint32), False, (0, 0, 0), 0, out, hard
+        arguments = (
+            lane(to),
+            moves(to, Scales.of(0, ())),
+            terms(to.steps_in_two),
+            np.zeros(1, np.uint32),
+            False,
+            (0, 0, 0),
+            0,
+            out,
+            hard,
+        )
         assert vector_encoding.encode_single(x.view(np.int32), to.mode, *arguments) == 0
         assert not out.any()
     assert encoding.encode(x, lns32f23).max() == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("fmt", [lns8f3, lns16f10, lns32f23, LNSFormat(8, 3, base=3.0)], ids=str)
+@pytest.mark.parametrize("rounding", ["stochastic_log", "stochastic_value"])
+def test_numbers_on_the_grid_are_left_to_integers_by_a_few_words_alone(fmt, rounding, dtype, monkeypatch):
+    """A float next to a grid point goes there whatever is drawn, but for words at the ends: there each is decided."""
+    left, resolve = [], scalar_encoding.resolve
+    monkeypatch.setattr(scalar_encoding, "resolve", lambda hard, *rest: (left.append(hard.size), resolve(hard, *rest)))
+    rng = np.random.default_rng(4)
+    m = fmt.bias + rng.integers(-3, 4, 3000) * (1 << fmt.fraction_bits) // 2 + rng.integers(0, 60, 3000)
+    codes = (m | rng.choice([0, fmt.sign_bit], 3000)).astype(fmt.dtype)
+    x = decode(codes, fmt, dtype)
+    # what float32 rounds by is far more than a step of a wide format
+    on_grid = dtype == "float64" or fmt.bits <= 16
+    words = rng.integers(1 << 12, (1 << 32) - (1 << 12), 3000).astype(np.uint32)
+    found = encode(x, fmt, rounding=rounding, random_bits=words)
+    assert not on_grid or (np.array_equal(found, codes) and sum(left) < 10)
+    for word in (0, (1 << 32) - 1):
+        some = slice(0, 20)
+        ends = encode(x[some], fmt, rounding=rounding, random_bits=np.full(20, word, np.uint32))
+        expected = [reference.encode(float(v), fmt, rounding=rounding, random_bits=word) for v in x[some]]
+        assert ends.tolist() == expected

@@ -18,6 +18,7 @@ from lnsnum.gaussian import Exact, tables
 from lnsnum.kernels.codes import FLOAT_TYPES, NO_RANDOM_BITS
 from lnsnum.kernels.elementary import CELL_ERROR, CELL_RANGE, CELLS, power_of_half
 from lnsnum.kernels.rounding import steps_in_two, target
+from lnsnum.kernels.scales import Scales
 from lnsnum.kernels.threads import get_num_threads, set_num_threads
 from lnsnum.operations import narrow_sums, sums, wide_sums
 from lnsnum.operations.linear import KEEP, combine, fitting, linear
@@ -42,7 +43,7 @@ WIDE = [
 
 
 def operand(codes, fmt, offset=0):
-    return Operand(np.asarray(codes, fmt.dtype), fmt, np.atleast_1d(np.asarray(offset, np.int64)) - fmt.bias)
+    return Operand(np.asarray(codes, fmt.dtype), fmt, Scales(np.atleast_1d(np.asarray(offset, np.int64)) - fmt.bias))
 
 
 def result_of(fmt, size, offset=0, overflow="saturate", underflow="round"):
@@ -339,7 +340,7 @@ def test_decode_of_wide_formats(fmt, dtype):
     codes = np.concatenate([m, m + fmt.sign_bit, rng.integers(0, 1 << fmt.bits, 3000), [0, fmt.nan_code]])
     for offset in (0, 1, -int(min(7 * k, 1 << 30)), 1 << 30, -(1 << 30)):
         found = decode(codes, fmt, dtype, log_offset=offset)
-        expected = decoding._decode_by_powers(codes.astype(fmt.dtype), fmt, np.int64(offset), dtype)
+        expected = decoding._decode_by_powers(codes.astype(fmt.dtype), fmt, Scales.of(offset, ()), dtype)
         assert np.array_equal(found.view(to.pattern), expected)
 
 
@@ -351,13 +352,21 @@ def test_decode_of_powers_next_to_a_boundary():
     distance = np.abs(significand - np.floor(significand) - 0.5)
     hard = m[np.argsort(distance)[:200]]
     found = decode(hard, fmt, "float32")
-    expected = decoding._decode_by_powers(hard.astype(fmt.dtype), fmt, np.int64(0), "float32")
+    expected = decoding._decode_by_powers(hard.astype(fmt.dtype), fmt, Scales.of(0, ()), "float32")
     assert np.array_equal(found.view(np.uint32), expected)
     assert found[:10].view(np.uint32).tolist() == [reference.decode(int(code), fmt, "float32") for code in hard[:10]]
     left = np.empty(hard.shape, np.uint32)
     to = FLOAT_TYPES["float32"]
     count = decoding._decode_plainly(
-        hard.astype(np.uint32), fmt.max_magnitude, -fmt.bias, CELLS / 2.0**23, 2.0**-45, 23, 127, to.nan, left
+        hard.astype(np.uint32),
+        np.full(hard.shape, -float(fmt.bias)),
+        fmt.max_magnitude,
+        CELLS / 2.0**23,
+        2.0**-45,
+        23,
+        127,
+        to.nan,
+        left,
     )
     assert count == np.count_nonzero(left == 1 << 31) > 0, "a wider bound leaves some open"
     assert np.array_equal(left[left != 1 << 31], expected[left != 1 << 31])

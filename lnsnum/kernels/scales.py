@@ -1,0 +1,122 @@
+"""Scales of many elements, as kernels take them: a row of values, each of which a run of elements shares.
+
+    the value of element i  =  values[(i // run) mod n],      elements counted as in memory
+
+One scale is a row of one. A scale for each row of a matrix has a run of the row's length, one for each column a run of
+1, and goes round with each row. Kernels take elements by the block, and spread the values of a block in the nearest
+cache before they begin: a store and a load for a vector of elements, whatever the scales are.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lnsnum.kernels.codes import LogOffset
+from lnsnum.kernels.compiling import kernel
+
+
+def in_order(log_offset: LogOffset, axes: int, order: tuple[int, ...]) -> LogOffset:
+    """A log_offset of an array with so many axes, whose axes are put in this order."""
+    if isinstance(log_offset, int):
+        return log_offset
+    return log_offset.reshape((1,) * (axes - log_offset.ndim) + log_offset.shape).transpose(order)
+
+
+class Scales(NamedTuple):
+    """Integers that belong to the elements of an array: `of` makes them of a log_offset."""
+
+    values: NDArray[np.int64]
+    run: int = 1
+
+    @classmethod
+    def of(cls, log_offset: LogOffset, shape: tuple[int, ...]) -> Scales:
+        """Of an array of this shape, in its order: an offset, or an array of them that broadcasts to it.
+
+        >>> Scales.of(np.array([[3], [5]]), (2, 1000))
+        Scales(values=array([3, 5]), run=1000)
+        """
+        if isinstance(log_offset, int):
+            return _one(log_offset)
+        padded = log_offset.reshape((1,) * (len(shape) - log_offset.ndim) + log_offset.shape)
+        varied = [axis for axis, length in enumerate(padded.shape) if length != 1]
+        if not varied or padded.size == 0:
+            return cls(np.array(padded.reshape(-1)[:1] if padded.size else [0], np.int64))
+        first, last = varied[0], varied[-1] + 1
+        # what goes round before the first axis, and stays after the last one, is not written out
+        between = np.broadcast_to(padded, padded.shape[:first] + shape[first:last] + padded.shape[last:])
+        return cls(np.array(between, np.int64).reshape(-1), math.prod(shape[last:]))
+
+    @property
+    def single(self) -> bool:
+        """Whether all elements have one."""
+        return self.values.size == 1
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The least and the greatest."""
+        return int(self.values.min()), int(self.values.max())
+
+    def plus(self, constant: int, sign: int = 1) -> Scales:
+        """sign * each + constant."""
+        return self._replace(values=sign * self.values + constant)
+
+    def at(self, i: Any) -> Any:
+        """Of element i, or of each of an array of indices."""
+        return self.values[i // self.run % self.values.size]
+
+    def each(self, begin: int, end: int) -> NDArray[np.int64]:
+        """Of the elements from `begin` to `end`; still one where all have one."""
+        if self.single:
+            return self.values
+        # all of them, written out already
+        if self.run == 1 and end <= self.values.size:
+            return self.values[begin:end]
+        out = np.empty(end - begin, np.int64)
+        spread(self.values, self.run, begin, out)
+        return out
+
+    def part(self, begin: int, end: int) -> Scales:
+        """Those of the elements from `begin` to `end`, counted from there."""
+        return self if self.single else Scales(self.each(begin, end))
+
+
+@lru_cache(maxsize=1024)
+def _one(value: int) -> Scales:
+    values = np.array([value], np.int64)
+    values.flags.writeable = False  # it is shared
+    return Scales(values)
+
+
+@kernel
+def _fill(value, out):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = value
+
+
+@kernel
+def _copy(values, out):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = values[i]
+
+
+@kernel
+def spread(values, run, begin, out):  # type: ignore[no-untyped-def]
+    """Write the values of elements `begin`, `begin + 1`, ... into `out`."""
+    group = begin // run
+    at, left, done = group % values.size, run - (begin - group * run), 0
+    # in loops of their own, over slices: there LLVM sees that no index counts from the end, and makes vectors
+    while done < out.size:
+        if run == 1:
+            count = min(values.size - at, out.size - done)
+            _copy(values[at : at + count], out[done : done + count])
+            at = 0
+        else:
+            count = min(left, out.size - done)
+            _fill(values[at], out[done : done + count])
+            left, at = run, (at + 1 if at + 1 < values.size else 0)
+        done += count
