@@ -13,6 +13,7 @@ every mode, or faithful where its docstring says so. All broadcast, all raise
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Unpack
 
@@ -43,7 +44,7 @@ from lnsnum.operations.choosing import (
     ulp_distance,
 )
 from lnsnum.operations.linear import Rule
-from lnsnum.operations.operation import OutLogOffset, Rounded, prepare_named
+from lnsnum.operations.operation import Operand, OutLogOffset, Result, Rounded, prepare_named
 
 __all__ = [
     "Binary",
@@ -116,13 +117,30 @@ class Ternary(Binary, total=False):
 def _binary(
     name: str, a: ArrayLike, b: ArrayLike, fmt: LNSFormat, options: Any, accepted: Any = Binary
 ) -> tuple[Codes, int]:
-    (x, y), result, gaussian = prepare_named(options, accepted, fmt, a=a, b=b)
-    return tabulated.binary(name, x, y, gaussian, result)
+    (x, y), result, gaussian = prepare_named(options, accepted, fmt, in_memory_order=True, a=a, b=b)
+    codes, log_offset = tabulated.binary(name, x, y, gaussian, result)
+    return result.put_back(codes), log_offset
+
+
+def _unary(
+    compute: Callable[[Operand, Result], tuple[Codes, int]], a: ArrayLike, fmt: LNSFormat, options: Any
+) -> tuple[Codes, int]:
+    (x,), result, _ = prepare_named(options, Unary, fmt, in_memory_order=True, a=a)
+    codes, log_offset = compute(x, result)
+    return result.put_back(codes), log_offset
 
 
 def _scaled(a: ArrayLike, fmt: LNSFormat, factor: Fraction, rule: Rule, options: Any) -> tuple[Codes, int]:
-    (x,), result, _ = prepare_named(options, Unary, fmt, a=a)
-    return tabulated.scaled(factor, rule, x, result)
+    return _unary(lambda x, result: tabulated.scaled(factor, rule, x, result), a, fmt, options)
+
+
+def _faithful(
+    function: Callable[..., Any], of_e: bool, a: ArrayLike, fmt: LNSFormat, options: Any
+) -> tuple[Codes, int]:
+    def compute(x: Operand, result: Result) -> tuple[Codes, int]:
+        return tabulated.unary(lambda x, result: function(x, of_e, result), x, result)
+
+    return _unary(compute, a, fmt, options)
 
 
 def multiply(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Binary]) -> tuple[Codes, int]:
@@ -177,8 +195,9 @@ def fma(a: ArrayLike, b: ArrayLike, c: ArrayLike, fmt: LNSFormat, **options: Unp
     >>> decode(fma(two, two, two, lns16f10)[0], lns16f10).round(2)
     array([6.])
     """
-    (x, y, z), result, _ = prepare_named(options, Ternary, fmt, a=a, b=b, c=c)
-    return sums.fused(x, y, z, result)
+    (x, y, z), result, _ = prepare_named(options, Ternary, fmt, in_memory_order=True, a=a, b=b, c=c)
+    codes, log_offset = sums.fused(x, y, z, result)
+    return result.put_back(codes), log_offset
 
 
 def reciprocal(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
@@ -198,8 +217,7 @@ def square(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Code
     >>> decode(square(encode([-4.0, 0.5], lns8f3), lns8f3)[0], lns8f3)
     array([16.  ,  0.25])
     """
-    (x,), result, _ = prepare_named(options, Unary, fmt, a=a)
-    return tabulated.square(x, result)
+    return _unary(tabulated.square, a, fmt, options)
 
 
 def sqrt(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
@@ -266,8 +284,7 @@ def exp(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, 
     >>> decode(exp(encode([1.0, 0.0], lns16f10), lns16f10)[0], lns16f10).round(3)
     array([2.718, 1.   ])
     """
-    (x,), result, _ = prepare_named(options, Unary, fmt, a=a)
-    return tabulated.unary(lambda x, result: functions.exponential(x, True, result), x, result)
+    return _faithful(functions.exponential, True, a, fmt, options)
 
 
 def exp2(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
@@ -277,8 +294,7 @@ def exp2(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes,
     >>> decode(exp2(encode([-1.0, 4.0], lns16f10), lns16f10)[0], lns16f10)
     array([ 0.5, 16. ])
     """
-    (x,), result, _ = prepare_named(options, Unary, fmt, a=a)
-    return tabulated.unary(lambda x, result: functions.exponential(x, False, result), x, result)
+    return _faithful(functions.exponential, False, a, fmt, options)
 
 
 def log(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
@@ -288,8 +304,7 @@ def log(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, 
     >>> decode(log(encode([1.0, 10.0, 0.0], lns16f10), lns16f10)[0], lns16f10).round(3)
     array([0.   , 2.302,   nan])
     """
-    (x,), result, _ = prepare_named(options, Unary, fmt, a=a)
-    return tabulated.unary(lambda x, result: functions.logarithm(x, True, result), x, result)
+    return _faithful(functions.logarithm, True, a, fmt, options)
 
 
 def log2(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
@@ -299,5 +314,4 @@ def log2(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes,
     >>> decode(log2(encode([0.25, 2.0], lns16f10), lns16f10)[0], lns16f10)
     array([-2.,  1.])
     """
-    (x,), result, _ = prepare_named(options, Unary, fmt, a=a)
-    return tabulated.unary(lambda x, result: functions.logarithm(x, False, result), x, result)
+    return _faithful(functions.logarithm, False, a, fmt, options)
