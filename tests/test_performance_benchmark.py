@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(lnsnum.__file__).parents[1]))
 
 pytest.importorskip("threadpoolctl")
 
-from benchmarks.performance import files, kernels, products, report, rivals, startup, timing, training, uses
+from benchmarks.performance import files, kernels, products, report, rivals, scales, startup, timing, training, uses
 from benchmarks.performance.cases import COPY, OWN, Case, Mark, Point, Run, UnavailableError
 from benchmarks.performance.marks import MARKS
 
@@ -167,7 +167,7 @@ def test_a_page_without_the_two_markers_is_refused(page):
 
 
 def test_every_mark_has_a_case_that_has_its_sides_and_its_sizes():
-    rooms = kernels, products, uses, training, files
+    rooms = kernels, scales, products, uses, training, files
     cases = {case.name: case for room in rooms for case in room.cases()}
     for case in cases.values():
         assert {OWN, case.baseline} <= case.sides.keys()
@@ -179,6 +179,24 @@ def test_every_mark_has_a_case_that_has_its_sides_and_its_sizes():
             assert set(mark.sizes) <= set(case.sizes)
             assert mark.cost(mark.stretch) < mark.cost(mark.mark)
     assert {mark.case for mark in MARKS} - cases.keys() == {startup.IMPORT, startup.FIRST, startup.LATER}
+
+
+@pytest.mark.parametrize("case", scales.cases(), ids=lambda case: case.name)
+def test_the_sides_of_many_scales_do_what_they_say(case):
+    """On as few numbers as make a matrix: codes, or floats, of all of them, and of several scales other ones."""
+    size = 10_000
+    data = case.data(size)
+    found = {
+        name: np.asarray(make(data)() if "decode" in case.name else coded(make(data)()))
+        for name, make in case.sides.items()
+    }
+    assert {array.size for array in found.values()} == {size}
+
+
+def coded(result):
+    """Codes, without their log_offset; of torch's floats, the bytes."""
+    codes = result[0] if isinstance(result, tuple) else result
+    return codes.view(torch.uint8) if isinstance(codes, torch.Tensor) else codes
 
 
 def test_a_side_that_would_take_too_long_or_cannot_be_measured_is_left_out(monkeypatch):

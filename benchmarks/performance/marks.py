@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.performance import products, startup, training, uses
+from benchmarks.performance import products, scales, startup, training, uses
 from benchmarks.performance.cases import Mark
 
 LARGE = (10**6, 10**7)
@@ -20,6 +20,15 @@ MARKS = (
     Mark("add lns8", "add lns8f3", 3.0, 1.5, LARGE),
     Mark("add lns16f10", "add lns16f10", 8.0, 4.0, LARGE),
     Mark("add lns32f23", "add lns32f23", 40.0, 20.0, LARGE),
+    *(Mark(f"{name}, a scale a channel", scales.per_channel(name), 1.5, 1.2, ()) for name in scales.PER_CHANNEL),
+    Mark("encode, 10,000 scales", "encode lns8f3, 10,000 scales", 2.0, 1.5, ()),
+    *(
+        Mark(f"{name}, {what}", f"{name} lns8f3, {what}", mark, 1.2, ())
+        for name in ("multiply", "add")
+        for what, mark in (("one transposed", 1.5), ("both transposed", 2.0))
+    ),
+    Mark("stochastic encode on the grid", "encode lns8f3, stochastic, on the grid", 2.0, 1.2, ()),
+    Mark("encode lns8f5, nearest", "encode lns8f5", 1.1, 0.8, ()),
     Mark("matmul, float32 accumulator", "matmul lns8f3, float32 accumulator", 1.25, 1.05, (1024,)),
     Mark(
         "matmul, bit-true accumulator",

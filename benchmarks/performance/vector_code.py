@@ -17,7 +17,7 @@ import numpy as np
 
 from lnsnum import encode, lns8f5, lns32f23
 from lnsnum.decoding import decode_table
-from lnsnum.kernels import byte_tables, rounding, vector_encoding
+from lnsnum.kernels import byte_tables, rounding, row_encoding, vector_encoding
 from lnsnum.operations import code_products
 from lnsnum.torch_bridge.kernels import hypentropy, moments, paper, random_words, update
 
@@ -83,7 +83,7 @@ def kernels() -> dict[str, Callable[[], str]]:
     drawn = np.ones(n, np.int32)
     v, u = np.ones(n, np.float32), np.ones(n, np.float32)
     wide = rounding.target(lns32f23, 0)
-    counts = vector_encoding.Counts(np.zeros(16, np.int32), np.int32(0))
+    one_of_all = np.zeros(n, np.int16)
     planes = byte_tables.planes_of(decode_table(lns8f5, 0, "float32"))[None]
     product = codes.reshape(1, n), planes, np.zeros(n, np.int64), lns8f5.nan_code
     sums = np.empty((1, n), np.float32)
@@ -100,11 +100,16 @@ def kernels() -> dict[str, Callable[[], str]]:
     }
     return {
         **(in_registers if byte_tables.has_byte_tables() else {}),
-        "encode: by counting": lambda: compiled(vector_encoding.nearest_by_counting, patterns, by, counts, codes),
+        "encode: look-up of rows": lambda: compiled(
+            row_encoding._look_up, x.view(np.uint32), row_encoding.table(32), one_of_all
+        ),
+        "encode: edges of rows": lambda: compiled(
+            row_encoding._settle, one_of_all, one_of_all, *row_encoding._Rules.of(rounding.target(lns8f5, 0)), codes
+        ),
         "encode: positions": lambda: compiled(vector_encoding.positions, patterns, by, steps, v),
         "encode: to nearest": lambda: compiled(vector_encoding._nearest, patterns, steps, v, by, codes, flags),
         "encode: at random, value": lambda: compiled(
-            vector_encoding._at_random, patterns, steps, v, by, True, vector_encoding.terms(8.0), words, codes, flags
+            vector_encoding._at_random, patterns, steps, v, by, True, v, vector_encoding.terms(8.0), words, codes, flags
         ),
         "encode, doubles: positions": lambda: compiled(
             vector_encoding._positions_double, patterns, wide, np.ones(n, np.int64), np.ones(n)
@@ -115,6 +120,7 @@ def kernels() -> dict[str, Callable[[], str]]:
             np.ones(n, np.int64),
             np.ones(n),
             wide,
+            0,
             encode(x, lns32f23),
             flags,
         ),
