@@ -32,7 +32,7 @@ from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.decide import Sum, Term, Value
 from lnsnum.kernels.rounding import DOUBT, Target, UInt32Array, pack, settle, whole_steps_in_two
 from lnsnum.kernels.threads import in_chunks, in_parts
-from lnsnum.operations import narrow_sums, wide_sums
+from lnsnum.operations import byte_sums, narrow_sums, wide_sums
 from lnsnum.operations.operation import Operand, Result, fitting_offset, of_part, run
 
 EXACT = Exact()
@@ -186,7 +186,9 @@ def _swiftly(a: Operand, c: Operand, result: Result, log_offset: int) -> Codes |
     """a + c to nearest in one format, by the loops without branches; what they leave open goes the general way."""
     to = result.target(log_offset)
     out = np.empty(max(a.codes.size, c.codes.size), result.fmt.dtype)
-    left = narrow_sums.add(a, c, result.fmt, to, out)
+    left = byte_sums.add(a, c, to, out)
+    if left is None:
+        left = narrow_sums.add(a, c, result.fmt, to, out)
     if left is None:
         left = wide_sums.add(a, c, to, out)
     if left is None:
