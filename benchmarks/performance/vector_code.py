@@ -101,7 +101,7 @@ def kernels() -> dict[str, Callable[[], str]]:
     return {
         **(in_registers if byte_tables.has_byte_tables() else {}),
         "encode: look-up of rows": lambda: compiled(
-            row_encoding._look_up, x.view(np.uint32), row_encoding.table(32), one_of_all
+            row_encoding._look_up, x.view(np.uint32), row_encoding.table(32), one_of_all.view(np.uint16)
         ),
         "encode: edges of rows": lambda: compiled(
             row_encoding._settle, one_of_all, one_of_all, *row_encoding._Rules.of(rounding.target(lns8f5, 0)), codes

@@ -34,7 +34,8 @@ _ONE = 10_000
 _FAR = 12_000
 """Twice this is above all u of numbers."""
 
-_NAN, _INFINITY = np.int16(0x7FFF), np.int16(0x7FFE)
+_MAGNITUDE = np.int16(0x7FFF)
+_NAN, _INFINITY = np.int16(0x7FFE), np.int16(0x7FFD)  # 16 bits hold one more
 
 
 @lru_cache(maxsize=8)
@@ -72,7 +73,7 @@ def _settle(found, lowest, octave, greatest, overflow, saturate, sign_bit, out):
     """The codes of u in int16, the sign on top; `lowest` is E of the smallest less 1, counted as u / 2 is."""
     zero, one = np.int16(0), np.int16(1)
     for i in range(out.size):
-        u = np.int16(found[i] & _NAN)
+        u = np.int16(found[i] & _MAGNITUDE)
         m = np.int16(np.int16(np.int16(u + one) >> one) - lowest[i])
         # an integer that lies above half of the smallest: that is K steps below it
         above = np.int16(u >> one) > np.int16(lowest[i] - octave)
@@ -90,14 +91,14 @@ _BLOCK = 2048
 @kernel
 def _encode_blocks(patterns, table, values, run, begin, rules, out):  # type: ignore[no-untyped-def]
     octave, greatest, overflow, saturate, sign_bit = rules
-    found, lowest = np.empty(_BLOCK, np.int16), np.full(_BLOCK, values[0])
+    found, lowest = np.empty(_BLOCK, np.uint16), np.full(_BLOCK, values[0])
     for start in range(0, out.size, _BLOCK):
         end = min(start + _BLOCK, out.size)
         u, low = found[: end - start], lowest[: end - start]
         _look_up(patterns[start:end], table, u)
         if values.size > 1:
             spread(values, run, begin + start, low)
-        _settle(u, low, octave, greatest, overflow, saturate, sign_bit, out[start:end])
+        _settle(u.view(np.int16), low, octave, greatest, overflow, saturate, sign_bit, out[start:end])
 
 
 @kernel
@@ -112,11 +113,11 @@ def _narrow(found, negative_zero, beyond, nan, out):  # type: ignore[no-untyped-
 @kernel
 def _encode_blocks_of_one(patterns, table, specials, out):  # type: ignore[no-untyped-def]
     negative_zero, beyond, nan = specials
-    found = np.empty(_BLOCK, np.int16)
+    found = np.empty(_BLOCK, np.uint16)
     for start in range(0, out.size, _BLOCK):
         end = min(start + _BLOCK, out.size)
         _look_up(patterns[start:end], table, found[: end - start])
-        _narrow(found[: end - start], negative_zero, beyond, nan, out[start:end])
+        _narrow(found[: end - start].view(np.int16), negative_zero, beyond, nan, out[start:end])
 
 
 class _Rules(NamedTuple):

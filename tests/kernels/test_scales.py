@@ -20,6 +20,7 @@ from lnsnum import (
     lns32f23,
     random_bits,
 )
+from lnsnum.conversion import rescale
 from lnsnum.format import MAX_LOG_OFFSET
 from lnsnum.kernels.rounding import MODES
 from lnsnum.kernels.scales import Scales, spread
@@ -202,3 +203,28 @@ def test_any_shape_of_channels(rows, columns, seed):
         assert np.array_equal(codes[:, j], encode(x[:, j], lns8f5, log_offset=int(offsets[j, 0])))
         back = decode(codes, lns8f5, "float32", log_offset=offsets)[:, j]
         assert np.array_equal(back, decode(codes[:, j], lns8f5, "float32", log_offset=int(offsets[j, 0])))
+
+
+@pytest.mark.plain_python
+@pytest.mark.parametrize("fmt", [lns8f5, lns16f10, lns32f23], ids=str)
+def test_a_few_rows_and_columns(fmt):
+    """Enough numbers for vectors, and few enough for kernels as plain Python."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(4, 300)).astype(np.float32)
+    x[0, :5] = 0, -np.inf, np.nan, 1e-40, -3e4
+    for shape in ((4, 1), (1, 300)):
+        offsets = some_offsets(rng, fmt, shape)
+        for rounding in ("nearest", "up", "stochastic_value"):
+            bits = {"random_bits": random_bits(x.shape, seed=0)} if rounding == "stochastic_value" else {}
+            codes = encode(x, fmt, rounding=rounding, log_offset=offsets, **bits)
+            wide = encode(x.astype(np.float64), fmt, rounding=rounding, log_offset=offsets, **bits)
+            assert np.array_equal(codes, wide)
+        back = decode(codes, fmt, log_offset=offsets)
+        assert np.array_equal(encode(back, fmt, log_offset=offsets)[x > 1e-3], codes[x > 1e-3])
+        one = np.full(x.shape, fmt.bias, fmt.dtype)
+        product, _ = arithmetic.multiply(codes, one, fmt, a_log_offset=offsets, out_log_offset=0)
+        expected, _ = rescale(codes, fmt, log_offset=offsets, out_log_offset=0)
+        assert np.array_equal(product, expected)
+        zero = np.zeros_like(one)
+        total, _ = arithmetic.add(codes, zero, fmt, a_log_offset=offsets, out_log_offset=0)
+        assert np.array_equal(total, expected)
