@@ -171,15 +171,16 @@ def _decode_by_logs(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> 
     # scales that lie so far out that all floats are zero, or infinity, might as well lie there
     nothing = math.floor(-steps * (to.max_exponent + to.precision + 2)) - fmt.max_log
     infinity = math.ceil(steps * (to.max_exponent + 2)) + fmt.max_log
-    offsets = np.clip(scale.values, nothing, infinity)
-    first, last = int(offsets.min()) - fmt.max_log, int(offsets.max()) + fmt.max_log
+    low, high = (min(max(end, nothing), infinity) for end in scale.ends)
+    first, last = low - fmt.max_log, high + fmt.max_log
     if last - first >= min(_MOST_LOGS, codes.size):
         return _decode_by_powers(codes, fmt, scale, dtype)
     table = _table_of_logs(fmt, first, last, dtype)
     width = 16 if max(table.size, 1 << fmt.bits) <= 1 << 15 else 32
     integer = np.dtype(f"i{width // 8}").type
     # E of a magnitude, counted from the first
-    values = (offsets - (fmt.bias + first)).astype(integer)
+    one = fmt.bias + first
+    values = scale.clipped(-one, low - one, high - one, integer)
     constants = integer(fmt.max_magnitude), integer(last - first + 1), table
     out = np.empty(codes.shape, to.pattern)
 

@@ -135,9 +135,9 @@ class _Rules(NamedTuple):
         return cls(*map(np.int16, (to.steps_in_two, to.max_magnitude, overflow, to.saturate, to.sign_bit)))
 
 
-def _lowest(to: Target, offsets: NDArray[np.int64]) -> NDArray[np.int16]:
-    # what lies further up than all floats may as well lie a little above them
-    return np.minimum(offsets + (to.lowest - 1 + _ONE // 2), _FAR).astype(np.int16)
+def _lowest(to: Target, scale: Scales) -> NDArray[np.int16]:
+    # what lies further up than all floats may as well lie a little above them; so far down none is asked for
+    return scale.clipped(to.lowest - 1 + _ONE // 2, -_FAR, _FAR, np.int16)
 
 
 @lru_cache(maxsize=16)
@@ -145,7 +145,7 @@ def _table_of_one(to: Target, offset: int) -> tuple[NDArray[np.uint32], tuple[An
     """A table of codes, not of u, for one scale; and what `_narrow` takes."""
     of_all = table(int(to.steps_in_two))
     u, lower = (of_all >> _HALF).astype(np.uint16).view(np.int16), of_all & _LOWER
-    lowest = np.full(u.size, _lowest(to, np.array([offset]))[0])
+    lowest = np.full(u.size, _lowest(to, Scales.of(offset, ()))[0])
     first, then = np.empty(u.size, np.uint8), np.empty(u.size, np.uint8)
     _settle(u, lowest, *_Rules.of(to), first)
     _settle(u + np.int16(1), lowest, *_Rules.of(to), then)
@@ -177,7 +177,7 @@ def filler(to: Target, scale: Scales, size: int) -> Any:
             _encode_blocks_of_one(patterns, of_one, specials, out)
 
         return fill_with_one
-    values, rules, of_all = _lowest(to, scale.values), _Rules.of(to), table(int(to.steps_in_two))
+    values, rules, of_all = _lowest(to, scale), _Rules.of(to), table(int(to.steps_in_two))
 
     def fill(patterns: NDArray[np.uint32], begin: int, out: NDArray[Any]) -> None:
         _encode_blocks(patterns, of_all, values, scale.run, begin, rules, out)

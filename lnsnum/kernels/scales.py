@@ -62,8 +62,14 @@ class Scales(NamedTuple):
         return int(self.values.min()), int(self.values.max())
 
     def plus(self, constant: int, sign: int = 1) -> Scales:
-        """sign * each + constant."""
-        return self._replace(values=sign * self.values + constant)
+        """sign * each + constant, the sign 1 or -1."""
+        return self._replace(values=self.values + constant if sign == 1 else constant - self.values)
+
+    def clipped(self, constant: int, low: int, high: int, dtype: Any) -> NDArray[Any]:
+        """The values plus a constant, from `low` to `high`, as integers that hold these."""
+        out = np.empty(self.values.shape, dtype)
+        _clip(self.values, constant, low, high, out)
+        return out
 
     def at(self, i: Any) -> Any:
         """Of element i, or of each of an array of indices."""
@@ -90,6 +96,13 @@ def _one(value: int) -> Scales:
     values = np.array([value], np.int64)
     values.flags.writeable = False  # it is shared
     return Scales(values)
+
+
+@kernel
+def _clip(values, constant, low, high, out):  # type: ignore[no-untyped-def]
+    # one pass, and no array between: those of a scale for each element are large
+    for i in range(out.size):
+        out[i] = min(max(values[i] + constant, low), high)
 
 
 @kernel

@@ -110,7 +110,7 @@ class Moves(NamedTuple):
 
 def moves(to: Target, scale: Scales) -> Moves:
     """Of 32-bit lanes."""
-    offsets = np.clip(scale.values, -FAR, FAR)
+    offsets = scale.clipped(0, -FAR, FAR, np.int32)
     per_smallest = np.zeros(1, np.float32)
     if to.mode == STOCHASTIC_VALUE:
         exponent = (offsets + to.lowest) / to.steps_in_two
@@ -120,7 +120,7 @@ def moves(to: Target, scale: Scales) -> Moves:
         per_smallest = np.exp2(-np.where(sure, exponent, 0.0)).astype(np.float32)
         per_smallest[~sure] = np.nan
         per_smallest[exponent > 150] = 0.0  # as all quotients of floats below 2^128 there
-    return Moves(offsets.astype(np.int32), per_smallest, scale.run)
+    return Moves(offsets, per_smallest, scale.run)
 
 
 @lru_cache(maxsize=64)

@@ -192,12 +192,14 @@ class _Lowest(NamedTuple):
     second: Scales
 
     @classmethod
-    def of(cls, a: Operand, b: Operand, direction: int) -> _Lowest:
-        """What the scales of the operands take from the lowest E."""
-        x, y = a.scale.plus(-a.fmt.bias, -1), b.scale.plus(-direction * b.fmt.bias, -direction)
-        if x.single or y.single:
-            one, other = (x, y) if x.single else (y, x)
-            return cls(other.plus(int(one.values[0])), _NONE)
+    def of(cls, a: Operand, b: Operand, direction: int, lowest: int = 0) -> _Lowest:
+        """What the scales of the operands leave of `lowest`."""
+        lowest -= a.fmt.bias + direction * b.fmt.bias
+        if b.scale.single:
+            return cls(a.scale.plus(lowest - direction * int(b.scale.values[0]), -1), _NONE)
+        if a.scale.single:
+            return cls(b.scale.plus(lowest - int(a.scale.values[0]), -direction), _NONE)
+        x, y = a.scale.plus(lowest, -1), b.scale.plus(0, -direction)
         if x.run == y.run and x.values.size == y.values.size:
             return cls(Scales(x.values + y.values, x.run), _NONE)
         return cls(x, y)
@@ -324,7 +326,7 @@ def combine(a: Operand, b: Operand, direction: int, result: Result) -> tuple[Cod
             kernel_of(a.codes[begin:end], b.codes[begin:end], *arguments, out[begin:end])
 
     else:
-        plan = _plan(fmt, direction, _Lowest.of(a, b, direction).plus(to.lowest), to)
+        plan = _plan(fmt, direction, _Lowest.of(a, b, direction, to.lowest), to)
 
         def part(begin: int, end: int) -> None:
             plan.kernel_of(a.codes[begin:end], b.codes[begin:end], *plan.arguments(begin), out[begin:end])
