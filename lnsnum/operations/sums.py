@@ -3,8 +3,8 @@
     a b + c:    hi = max(E_a + E_b, E_c),  z = |E_a + E_b - E_c|,      E = hi + sb(z)  or, of unlike signs,  hi + db(z)
 
 One kernel does every case: operands of several fraction bits are brought to the finest, where hi and z are integers.
-Sums to nearest in one format are `narrow_sums` or `wide_sums` first, much sooner the same codes, and that
-kernel takes what those leave open. The approximate Gaussian logarithms are integers by themselves, so that their sums
+Sums in one format are `narrow_sums` or `wide_sums` first, much sooner the same codes, and that kernel takes what those
+leave open. The approximate Gaussian logarithms are integers by themselves, so that their sums
 are too.
 """
 
@@ -29,11 +29,11 @@ from lnsnum.gaussian import (
 )
 from lnsnum.kernels.codes import Codes
 from lnsnum.kernels.compiling import kernel
-from lnsnum.kernels.decide import Sum, Term, Value
-from lnsnum.kernels.rounding import DOUBT, Target, UInt32Array, pack, settle, whole_steps_in_two
+from lnsnum.kernels.decide import HardCase, Sum, Term, Value, resolve
+from lnsnum.kernels.rounding import AWAY_FROM_ZERO, DOUBT, Target, UInt32Array, pack, settle, whole_steps_in_two
 from lnsnum.kernels.threads import in_chunks, in_parts
 from lnsnum.operations import narrow_sums, wide_sums
-from lnsnum.operations.operation import Operand, Result, fitting_offset, of_part, run
+from lnsnum.operations.operation import Fill, Operand, Result, fitting_offset, of_part, run
 
 EXACT = Exact()
 
@@ -105,6 +105,11 @@ def _arguments(operand: Operand) -> tuple[Codes, int, NDArray[np.int64]]:
 
 def fused(a: Operand, b: Operand | None, c: Operand, result: Result) -> tuple[Codes, int]:
     """a b + c, or a + c without b, correctly rounded in every mode."""
+    return run(*_general(a, b, c, result), result)
+
+
+def _general(a: Operand, b: Operand | None, c: Operand, result: Result) -> tuple[Fill, HardCase]:
+    """The kernel for every case with its operands bound, and what the elements are that it leaves to integers."""
     finest = max(fmt.fraction_bits for fmt in (a.fmt, c.fmt, result.fmt, a.fmt if b is None else b.fmt))
     a_factor, c_factor = (1 << (finest - x.fmt.fraction_bits) for x in (a, c))
     b_factor = 0 if b is None else 1 << (finest - b.fmt.fraction_bits)
@@ -132,7 +137,7 @@ def fused(a: Operand, b: Operand | None, c: Operand, result: Result) -> tuple[Co
         terms = [Term(1 if sign == negative else -1, 0, Fraction(log, steps)) for log, sign in kept]
         return Sum(tuple(terms)), negative, int(result.random[i % result.random.size]), hi / (1 << drop)
 
-    return run(fill, case, result)
+    return fill, case
 
 
 def add(a: Operand, c: Operand, gaussian: GaussianLog | None, result: Result) -> tuple[Codes, int]:
@@ -146,9 +151,9 @@ def add(a: Operand, c: Operand, gaussian: GaussianLog | None, result: Result) ->
                 "format, and rounding='nearest'"
             )
         return _approximate(a, c, gaussian, result)
-    if one_format and result.rounding == "nearest":
+    if one_format:
         log_offset = _fitting(a, c, result) if result.log_offset == "fit" else result.log_offset
-        codes = None if log_offset is None else _swiftly(a, c, result, log_offset)
+        codes = None if log_offset is None else _swiftly(a, c, result, result.target(log_offset))
         if codes is not None and log_offset is not None:
             return codes, log_offset
     return fused(a, None, c, result)
@@ -176,24 +181,30 @@ def _fitting(a: Operand, c: Operand, result: Result) -> int | None:
     if most - fmt.max_log > MAX_LOG_OFFSET:
         return None
     room = fitting_offset(most, fmt)
-    codes = _swiftly(a, c, result, room)
+    to = result.target(room)
+    # as where no draw passes
+    stochastic = result.rounding.startswith("stochastic")
+    codes = _swiftly(a, c, result, to._replace(mode=AWAY_FROM_ZERO) if stochastic else to)
     greatest = 0 if codes is None else int((codes & fmt.dtype.type(fmt.max_magnitude)).max(initial=0))
     # a greatest code of 1 may be an underflow, and one of 0 hides what is below: the general way finds out
     return fitting_offset(room - fmt.max_log + greatest - 1, fmt) if greatest > 1 else None
 
 
-def _swiftly(a: Operand, c: Operand, result: Result, log_offset: int) -> Codes | None:
-    """a + c to nearest in one format, by the loops without branches; what they leave open goes the general way."""
-    to = result.target(log_offset)
+def _swiftly(a: Operand, c: Operand, result: Result, to: Target) -> Codes | None:
+    """a + c in one format, by the loops without branches; what they leave open goes the general way."""
     out = np.empty(max(a.codes.size, c.codes.size), result.fmt.dtype)
-    left = narrow_sums.add(a, c, result.fmt, to, out)
+    left = narrow_sums.add(a, c, result.fmt, to, result.random, out)
     if left is None:
-        left = wide_sums.add(a, c, to, out)
+        left = wide_sums.add(a, c, to, result.random, out)
     if left is None:
         return None
     if left.size:
-        part = [x._replace(codes=x.codes[left], shift=x.shift[left] if x.shift.size > 1 else x.shift) for x in (a, c)]
-        out[left], _ = fused(part[0], None, part[1], result._replace(shape=left.shape, log_offset=log_offset))
+        x, y = (Operand(o.codes[left], o.fmt, o.shift[left] if o.shift.size > 1 else o.shift) for o in (a, c))
+        random = result.random[left] if result.random.size > 1 else result.random
+        fill, case = _general(x, None, y, result._replace(shape=left.shape, random=random))
+        part = np.empty(left.shape, result.fmt.dtype)
+        resolve(fill(to, random, part), case, result.fmt, to, part)
+        out[left] = part
     return out.reshape(result.shape)
 
 
