@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from lnsnum import arithmetic
 from lnsnum.arithmetic import order_key
-from lnsnum.array.rationals import as_rational, fit_rationals, is_number
-from lnsnum.array.scalars import exact_codes, key_of_number, not_exact
+from lnsnum.array.rationals import as_rational, is_number
+from lnsnum.array.scalars import exact_somewhere, key_at, key_of_number, not_exact
 from lnsnum.array.storage import S, ScaledCodes, holds_tensor, in_groups
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import Codes
+from lnsnum.kernels.codes import Codes, check_codes
+from lnsnum.operations.choosing import related
+from lnsnum.operations.order import Relation, relate_to
 
 Bools = NDArray[np.bool_]
 
@@ -63,20 +65,13 @@ def as_operand(value: object, like: S, what: str) -> S:
     if isinstance(value, ScaledCodes):
         return cast(S, value)
     fmt, offset = like.fmt, like.log_offset
-    number = as_rational(value)
-    if number is None:
+    if not is_number(value) and as_rational(value) is None:
         raise not_operand(value, like, what)
-    offset = offset if isinstance(offset, int) else 0
-    codes = exact_codes(number, fmt, offset)
-    if codes is None and np.any(like.log_offset) and isinstance(number, Fraction):
-        try:
-            offset = fit_rationals(np.array([number], object), fmt, "nearest")
-            codes = exact_codes(number, fmt, offset)
-        except ValueError:  # beyond every scale
-            codes = None
-    if codes is None:
-        raise not_exact(value, fmt, "" if np.any(like.log_offset) else " at log_offset 0")
-    return like._of(codes, fmt, offset)
+    is_scaled = offset != 0 if isinstance(offset, int) else bool(offset.any())
+    found = exact_somewhere(value, fmt, offset if isinstance(offset, int) else 0, is_scaled)
+    if found is None:
+        raise not_exact(value, fmt, "" if is_scaled else " at log_offset 0")
+    return like._of(found[0], fmt, found[1])
 
 
 def is_foreign(other: object) -> bool:
@@ -294,9 +289,6 @@ def signbit(a: ScaledCodes) -> Bools:
 def keys(a: object, like: ScaledCodes) -> tuple[NDArray[np.int64], Bools]:
     """Integers in the order of the values, of tensors and of numbers that no tensor can hold; and which are NaN."""
     if isinstance(a, ScaledCodes):
-        if isinstance(a.log_offset, int) and a.size > 1 << a.fmt.bits:  # one look-up for each element
-            table = 2 * order_key(np.arange(1 << a.fmt.bits), a.fmt, a.log_offset)
-            return table[a.codes], isnan(a)
         return 2 * order_key(a.codes, a.fmt, a.log_offset), isnan(a)
     number = as_rational(a)
     if number is None:
@@ -312,10 +304,30 @@ def compare(relation: Callable[..., Any], a: object, b: object) -> Bools:
         other = b if isinstance(a, ScaledCodes) else a
         if other is None or isinstance(other, (str, bytes)) or is_foreign(other):
             return np.full(tensors[0].shape, relation is np.not_equal)
+    says = _RELATIONS[relation]
+    if isinstance(a, ScaledCodes) and isinstance(b, ScaledCodes):
+        return related(says, a.codes, b.codes, a.fmt, a.log_offset, b.log_offset, np.bool_)
+    tensor, number = tensors[0], b if isinstance(a, ScaledCodes) else a
+    if isinstance(tensor.log_offset, int):
+        # a number on the left: what is less than it, it is greater than
+        says = says if tensor is a else says._replace(less=says.greater, greater=says.less)
+        twice = key_at(number, tensor.fmt, tensor.log_offset)
+        if twice is not None:
+            return relate_to(check_codes(tensor.codes, tensor.fmt), twice, tensor.fmt, says)
     (x, x_nan), (y, y_nan) = keys(a, tensors[0]), keys(b, tensors[0])
     nan = np.asarray(x_nan | y_nan)
     holds: Bools = relation(x, y)
     return holds | nan if relation is np.not_equal else holds & ~nan
+
+
+_RELATIONS: dict[Any, Relation] = {
+    np.equal: Relation(0, 1, 0, 0),
+    np.not_equal: Relation(1, 0, 1, 1),
+    np.less: Relation(1, 0, 0, 0),
+    np.less_equal: Relation(1, 1, 0, 0),
+    np.greater: Relation(0, 0, 1, 0),
+    np.greater_equal: Relation(0, 1, 1, 0),
+}
 
 
 def reduce_into(out: S | None, function: Callable[..., Any], tensors: Sequence[S], **options: Any) -> S:

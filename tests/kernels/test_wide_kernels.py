@@ -18,7 +18,14 @@ from lnsnum.arithmetic import add, divide, multiply, subtract
 from lnsnum.format import Rounding
 from lnsnum.gaussian import Exact, tables
 from lnsnum.kernels.codes import FLOAT_TYPES, NO_RANDOM_BITS
-from lnsnum.kernels.elementary import CELL_ERROR, CELL_RANGE, CELLS, power_of_half
+from lnsnum.kernels.elementary import (
+    CELL_ERROR,
+    CELL_RANGE,
+    CELLS,
+    PAIR_ERROR,
+    power_of_half,
+    power_of_half_as_pair,
+)
 from lnsnum.kernels.rounding import steps_in_two, target
 from lnsnum.kernels.threads import get_num_threads, set_num_threads
 from lnsnum.operations import narrow_sums, sums, wide_sums
@@ -105,6 +112,34 @@ def test_power_of_half_is_within_its_bound():
         true_q = 1 - exact / cell
         assert 0.0 <= q < 1.0 / CELLS
         assert abs(q - true_q) <= CELL_ERROR * true_q
+
+
+@pytest.mark.plain_python
+def test_power_of_half_as_pair_is_within_its_bound():
+    unit = 2.0**-22
+    for y in [*hard_cells()[::7], unit, 1.0 - unit, 255.0 + unit, -unit, -1.0, -0.25, -1234.567, -CELL_RANGE]:
+        y = np.rint(y / unit) * unit
+        top, rest, octaves = power_of_half_as_pair(float(y))
+        exact = MP.power(2, MP.mpf(-float(y)) / CELLS + int(octaves))
+        assert 0.5 <= top <= 1.0
+        assert abs(rest) <= 2.0**-54
+        assert abs(MP.mpf(float(top)) + MP.mpf(float(rest)) - exact) <= PAIR_ERROR
+        if y % CELLS == 0.0:
+            assert (top, rest) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("offset", [0, 12345, -(1 << 29), 1 << 30])
+@pytest.mark.parametrize(
+    "fmt",
+    [lns32f23, LNSFormat(32, 30), LNSFormat(24, 3), LNSFormat(32, 20, base=4.0), LNSFormat(17, 0), LNSFormat(17, 15)],
+    ids=str,
+)
+def test_doubles_of_pairs_are_those_of_integers(fmt, offset):
+    rng, top = np.random.default_rng(6), fmt.max_magnitude
+    ends = np.array([0, 1, 2, top, top - 1, fmt.bias, fmt.bias + 1, fmt.bias - 1])
+    codes = np.concatenate([ends, ends + fmt.sign_bit, rng.integers(0, 1 << fmt.bits, 20_000)]).astype(fmt.dtype)
+    found = decode(codes, fmt, log_offset=offset).view(np.uint64)
+    np.testing.assert_array_equal(found, decoding._decode_by_powers(codes, fmt, np.int64(offset), "float64"))
 
 
 @pytest.mark.parametrize("opposed", [False, True])
