@@ -180,13 +180,12 @@ def _direct(a, c, step, up_if_positive, up_if_negative):  # type: ignore[no-unty
 @kernel
 def _draw(steps, random, doubt, step):  # type: ignore[no-untyped-def]
     """Steps from floors: up where random bits are below the threshold; open where they are next to it."""
-    wide = np.uint32(doubt + doubt)
     for i in range(step.size):
-        threshold, bits = np.uint32(steps[i] & 0xFFFFFFFF), random[i]
+        bits = np.int64(random[i])
         # modulo 2^32: a threshold that should be 2^32 is that of the next floor's 0
-        near = np.uint32(np.uint32(threshold - bits) + np.uint32(doubt))
-        up = np.int32(1) if bits < threshold else np.int32(0)
-        step[i] = np.int32(_OPEN) if near <= wide else np.int32(np.int32(steps[i] >> 32) + up)
+        near = (steps[i] - bits + doubt) & 0xFFFFFFFF
+        up = np.int32(1) if bits < steps[i] & 0xFFFFFFFF else np.int32(0)
+        step[i] = np.int32(_OPEN) if near <= doubt + doubt else np.int32(np.int32(steps[i] >> 32) + up)
 
 
 class _Rule(NamedTuple):

@@ -158,9 +158,16 @@ def test_log2_of_sum_is_within_its_bound(opposed):
 # --------------------------------------------------------------------------------------------------------------- sums
 
 
-@pytest.mark.plain_python
 @pytest.mark.parametrize("edges", EDGES)
-@pytest.mark.parametrize("fmt", [LNSFormat(3, 0), LNSFormat(4, 1), LNSFormat(6, 4), LNSFormat(6, 0, base=4.0)])
+@pytest.mark.parametrize(
+    "fmt",
+    [
+        pytest.param(LNSFormat(3, 0), marks=pytest.mark.plain_python),
+        pytest.param(LNSFormat(4, 1), marks=pytest.mark.plain_python),
+        LNSFormat(6, 4),
+        LNSFormat(6, 0, base=4.0),
+    ],
+)
 def test_all_pairs_of_small_formats(fmt, edges):
     codes = np.arange(1 << fmt.bits)
     a, c = np.repeat(codes, codes.size), np.tile(codes, codes.size)
