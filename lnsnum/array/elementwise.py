@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum import arithmetic
+from lnsnum import arithmetic, reduction
 from lnsnum.arithmetic import order_key
 from lnsnum.array.rationals import as_rational, is_number
 from lnsnum.array.scalars import exact_somewhere, key_at, key_of_number, not_exact
@@ -24,6 +24,8 @@ from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import Codes, check_codes
 from lnsnum.operations.choosing import related
 from lnsnum.operations.order import Relation, relate_to
+from lnsnum.operations.prepared import LARGEST, prepared, prepared_sum
+from lnsnum.operations.reducing import axes_of
 
 Bools = NDArray[np.bool_]
 
@@ -129,8 +131,39 @@ def call(function: Callable[..., Any], tensors: Sequence[ScaledCodes], options: 
     return result
 
 
+def quickly(function: Callable[..., Any], a: object, b: object) -> Any:
+    """The result of an operation on two tensors, as operators do it, prepared once for each scale.
+
+    None where that does not serve: other formats, scales of channels, shapes to be broadcast, large arrays.
+    """
+    if type(a) is not type(b) or not isinstance(a, ScaledCodes) or not isinstance(b, ScaledCodes):
+        return None
+    x, y, fmt, a_offset, b_offset = a._codes, b._codes, a._fmt, a._log_offset, b._log_offset
+    if x.shape != y.shape:
+        # a number beside an array
+        x = np.full(y.shape, x) if x.ndim == 0 else x
+        y = np.full(x.shape, y) if y.ndim == 0 else y
+    if type(a_offset) is not int or type(b_offset) is not int or x.shape != y.shape or not 0 < x.size <= LARGEST:
+        return None
+    if (b._fmt is not fmt and b._fmt != fmt) or not (x.flags.c_contiguous and y.flags.c_contiguous):
+        return None
+    operation = prepared(function.__name__, fmt, a_offset, b_offset)
+    if operation is None:
+        return None
+    # codes with bits to spare are looked at: they are kept, not copied, and may have changed
+    if fmt.bits < 8 * x.itemsize:
+        check_codes(x, fmt)
+        check_codes(y, fmt)
+    found = operation(x.reshape(-1), y.reshape(-1))
+    return None if found is None else a._of(found[0].reshape(x.shape), fmt, found[1])
+
+
 def apply(function: Callable[..., Any], tensors: Sequence[S], **options: Any) -> S:
     """A new tensor of the results: options as of the function."""
+    if len(tensors) == 2 and not options:
+        found = quickly(function, *tensors)
+        if found is not None:
+            return cast(S, found)
     codes, log_offset = call(function, tensors, options)
     return tensors[0]._of(codes, LNSFormat.of(options.get("out_format") or tensors[0].fmt), log_offset)
 
@@ -330,10 +363,26 @@ _RELATIONS: dict[Any, Relation] = {
 }
 
 
+def _quick_sum(a: S, axis: Any = None, keepdims: Any = False, **others: Any) -> S | None:
+    """The sum of a small tensor of one scale, prepared once for each; None where that does not serve."""
+    codes, fmt, log_offset = a._codes, a._fmt, a._log_offset
+    if others or type(log_offset) is not int or not 0 < codes.size <= LARGEST or keepdims not in (False, True):
+        return None
+    add = prepared_sum(fmt, log_offset)
+    if add is None or not codes.flags.c_contiguous:
+        return None
+    if fmt.bits < 8 * codes.itemsize:
+        check_codes(codes, fmt)
+    axes = tuple(range(codes.ndim)) if axis is None else axes_of(axis, codes.ndim)
+    found = add(codes, axes, keepdims) if len(set(axes)) == len(axes) else None
+    return None if found is None else a._of(found[0], fmt, found[1])
+
+
 def reduce_into(out: S | None, function: Callable[..., Any], tensors: Sequence[S], **options: Any) -> S:
     """A reduction as a new tensor, or rounded once into the format and the scale of `out`."""
     if out is None:
-        return apply(function, tensors, **options)
+        found = _quick_sum(tensors[0], **options) if function is reduction.sum and len(options) == 2 else None
+        return apply(function, tensors, **options) if found is None else found
     if not isinstance(out, ScaledCodes):
         raise TypeError(f"{function.__name__} of LNSTensors writes into an LNSTensor, not into a {type(out).__name__}")
     codes = np.empty(out.shape, out.fmt.dtype)

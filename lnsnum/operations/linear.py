@@ -13,11 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import Codes
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.decide import Sum, Term, Value
@@ -148,13 +150,19 @@ def _scale(a: Operand, b: Operand, direction: int) -> int:
 
 def fitting(a: Operand, b: Operand, direction: int, result: Result) -> int:
     """The log_offset that "fit" finds for `combine`."""
-    constants = [np.int32(x) for x in (a.fmt.max_magnitude, a.fmt.bias, (direction - 1) // 2)]
+    greatest = greatest_log_of(a.codes, b.codes, a.fmt, direction)
+    return fitting_offset(greatest + _scale(a, b, direction), result.fmt) if greatest is not None else 0
+
+
+def greatest_log_of(a: Codes, b: Codes, fmt: LNSFormat, direction: int) -> int | None:
+    """The greatest E of a b or a / b at log_offset 0, of flat codes; None where all have a zero or NaN in them."""
+    constants = [np.int32(x) for x in (fmt.max_magnitude, fmt.bias, (direction - 1) // 2)]
 
     def part(begin: int, end: int) -> int:
-        return int(_greatest_log(a.codes[begin:end], b.codes[begin:end], *constants))
+        return int(_greatest_log(a[begin:end], b[begin:end], *constants))
 
-    greatest = max(in_chunks(part, a.codes.size, _LEAST))
-    return fitting_offset(greatest + _scale(a, b, direction), result.fmt) if greatest > _NONE else 0
+    greatest = max(in_chunks(part, a.size, _LEAST))
+    return greatest if greatest > _NONE else None
 
 
 def combines(a: Operand, b: Operand, result: Result) -> bool:
@@ -169,8 +177,20 @@ def combine(a: Operand, b: Operand, direction: int, result: Result) -> tuple[Cod
     of 32 bits need integers of 32 bits. The scales move the range: from `half` to its lowest the smallest, below zero.
     """
     log_offset = fitting(a, b, direction, result) if result.log_offset == "fit" else result.log_offset
-    to, fmt = result.target(log_offset), result.fmt
-    lowest = to.lowest - _scale(a, b, direction)
+    kernel_of, rule = combiner(result.fmt, result.target(log_offset), _scale(a, b, direction), direction)
+    out = np.empty(a.codes.shape, result.fmt.dtype)
+
+    def part(begin: int, end: int) -> None:
+        kernel_of(a.codes[begin:end], b.codes[begin:end], *rule, out[begin:end])
+
+    in_chunks(part, out.size, _LEAST)
+    return out.reshape(result.shape), log_offset
+
+
+@lru_cache(maxsize=1024)
+def combiner(fmt: LNSFormat, to: Target, scale: int, direction: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The kernel of `combine`, and what it takes between codes and result, where the scales add so much to E."""
+    lowest = to.lowest - scale
     highest = lowest + fmt.max_magnitude - 1
     # half of the smallest lies K steps below it, and E is an integer: floor(K); with "saturate" nothing becomes zero
     half = lowest - (1 << 40 if to.saturate else whole_steps_in_two(fmt))
@@ -183,14 +203,7 @@ def combine(a: Operand, b: Operand, direction: int, result: Result) -> tuple[Cod
     half = max(half, -(1 << (width - 1)))
     nan = np.array(fmt.nan_code, fmt.dtype).astype(integer)[()]
     edges = [integer(x) for x in (fmt.bias, (direction - 1) // 2, lowest, highest, half, to.overflow)]
-    rule = integer(fmt.max_magnitude), nan, *edges
-    out = np.empty(a.codes.shape, fmt.dtype)
-
-    def part(begin: int, end: int) -> None:
-        _COMBINE[width](a.codes[begin:end], b.codes[begin:end], *rule, out[begin:end])
-
-    in_chunks(part, out.size, _LEAST)
-    return out.reshape(result.shape), log_offset
+    return _COMBINE[width], (integer(fmt.max_magnitude), nan, *edges)
 
 
 def linear(

@@ -298,6 +298,11 @@ class Tabulated(NamedTuple):
     steps: _Steps
     rule: NDArray[np.int64]
 
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """In their places."""
+        return self.steps.table, self.rule
+
     def serves(self, a_ends: tuple[int, int], c_ends: tuple[int, int]) -> bool:
         """Whether the table and int32 hold what operands with shifts between these need."""
         lowest, magnitude = int(self.rule[2]), int(self.rule[3])
@@ -324,7 +329,7 @@ def add(
 
     def part(begin: int, end: int, hard: NDArray[np.int64]) -> int:
         x, y, bits = a.part(begin, end), c.part(begin, end), of_part(random, begin, end)
-        count: int = add_blocks(x.codes, x.shift, y.codes, y.shift, by.steps.table, by.rule, bits, out[begin:end], hard)
+        count: int = add_blocks(x.codes, x.shift, y.codes, y.shift, *by.arguments, bits, out[begin:end], hard)
         return count
 
     return in_parts(part, out.size, _LEAST)

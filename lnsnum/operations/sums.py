@@ -160,7 +160,8 @@ def add(a: Operand, c: Operand, gaussian: GaussianLog | None, result: Result) ->
 
 
 @kernel
-def _negate(codes, max_magnitude, sign_bit, out):  # type: ignore[no-untyped-def]
+def negate_codes(codes, max_magnitude, sign_bit, out):  # type: ignore[no-untyped-def]
+    """out = -codes."""
     for i in range(out.size):
         out[i] = codes[i] ^ sign_bit if codes[i] & max_magnitude != 0 else codes[i]
 
@@ -169,7 +170,7 @@ def negate(a: Operand) -> Operand:
     """-a; zero and NaN stay."""
     of, out = a.fmt.dtype.type, np.empty_like(a.codes)
     masks = of(a.fmt.max_magnitude), of(a.fmt.sign_bit)
-    in_chunks(lambda begin, end: _negate(a.codes[begin:end], *masks, out[begin:end]), out.size, _SIMPLE)
+    in_chunks(lambda begin, end: negate_codes(a.codes[begin:end], *masks, out[begin:end]), out.size, _SIMPLE)
     return a._replace(codes=out)
 
 
