@@ -164,10 +164,11 @@ class LNSTensor(ScaledCodes):
 
     def _operate(self, ufunc: np.ufunc, a: object, b: object) -> Self:
         # two tensors, or one and a number: what most operators get, and are done with here
-        if ufunc in ROUNDED:
+        function = ROUNDED.get(ufunc)
+        if function is not None:
             x = as_operand(a, self, ufunc.__name__) if type(a) in (int, float) else a
             y = as_operand(b, self, ufunc.__name__) if type(b) in (int, float) else b
-            found = elementwise.quickly(ROUNDED[ufunc], x, y)
+            found = elementwise.quickly(function, x, y)
             if found is not None:
                 return cast(Self, found)
         if a is self and knows(b, REFLECTED[ufunc]):

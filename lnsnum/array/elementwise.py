@@ -154,6 +154,9 @@ def quickly(function: Callable[..., Any], a: object, b: object) -> Any:
     if fmt.bits < 8 * x.itemsize:
         check_codes(x, fmt)
         check_codes(y, fmt)
+    if x.ndim == 1:
+        found = operation(x, y)
+        return None if found is None else a._of(found[0], fmt, found[1])
     found = operation(x.reshape(-1), y.reshape(-1))
     return None if found is None else a._of(found[0].reshape(x.shape), fmt, found[1])
 

@@ -34,23 +34,22 @@ class Relation(NamedTuple):
 def _relater(integer: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The loop of `relate` in signed integers of the width of codes: the narrower, the more of them in a vector."""
 
-    @kernel
-    def key(code, greatest):  # type: ignore[no-untyped-def]
-        """-m or m; of NaN 0."""
-        m = integer(code & greatest)
-        return m if code <= greatest else integer(-m)
-
+    # an order key is -m or m, of NaN 0; written out in both, since Numba keeps what calls a kernel made here for no
+    # other process
     @kernel
     def relate(a, b, greatest, nan, less, equal, more, unordered, out):  # type: ignore[no-untyped-def]
         for i in range(out.size):
-            x, y = key(a[i], greatest), key(b[i], greatest)
+            x, y = integer(a[i] & greatest), integer(b[i] & greatest)
+            x = x if a[i] <= greatest else integer(-x)
+            y = y if b[i] <= greatest else integer(-y)
             holds = less if x < y else (more if x > y else equal)
             out[i] = unordered if (a[i] == nan) | (b[i] == nan) else holds
 
     @kernel
     def relate_to(a, y, greatest, nan, less, equal, more, unordered, out):  # type: ignore[no-untyped-def]
         for i in range(out.size):
-            x = key(a[i], greatest)
+            x = integer(a[i] & greatest)
+            x = x if a[i] <= greatest else integer(-x)
             holds = less if x < y else (more if x > y else equal)
             out[i] = unordered if a[i] == nan else holds
 

@@ -22,7 +22,7 @@ from lnsnum.decoding import decode, decode_table
 from lnsnum.encoding import SIDES
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat
 from lnsnum.kernels.codes import NO_RANDOM_BITS, WIDEST_TABLE, Codes, least_offset
-from lnsnum.kernels.rounding import steps_in_two, target, whole_steps_in_two
+from lnsnum.kernels.rounding import Target, steps_in_two, target, whole_steps_in_two
 from lnsnum.kernels.scalar_encoding import encode_each
 from lnsnum.operations import float_sums, narrow_sums, sums, wide_sums
 from lnsnum.operations.linear import combiner, greatest_log_of
@@ -111,12 +111,10 @@ def _sum(fmt: LNSFormat, a_log_offset: int, c_log_offset: int) -> Operation | No
 
 
 def _difference(fmt: LNSFormat, a_log_offset: int, c_log_offset: int) -> Operation | None:
-    add, masks = (
-        _sum(fmt, a_log_offset, c_log_offset),
-        (fmt.dtype.type(fmt.max_magnitude), fmt.dtype.type(fmt.sign_bit)),
-    )
+    add, of = _sum(fmt, a_log_offset, c_log_offset), fmt.dtype.type
     if add is None:
         return None
+    masks = of(fmt.max_magnitude), of(fmt.sign_bit)
 
     def run(a: Codes, c: Codes) -> tuple[Codes, int] | None:
         negated = np.empty_like(c)
@@ -143,12 +141,12 @@ def prepared_sum(fmt: LNSFormat, log_offset: int) -> Sum | None:
     relative, dtype = log_offset - away, fmt.dtype
     table = decode_table(fmt, relative, "float64").view(np.float64) if fmt.bits <= WIDEST_TABLE else None
     magnitude, (steps, _) = dtype.type(fmt.max_magnitude), steps_in_two(fmt)
+    here, sides = target(fmt, 0), SIDES["nearest"]
 
-    def at(offset: int, floats: NDArray[np.float64]) -> Codes:
+    def at(to: Target, floats: NDArray[np.float64]) -> Codes:
         out = np.empty(floats.size, dtype)
-        patterns = floats.reshape(-1).view(np.uint64)
-        encode_each(patterns, NO_RANDOM_BITS, fmt, target(fmt, offset), SIDES["nearest"], out)
-        return out
+        encode_each(floats.reshape(-1).view(np.uint64), NO_RANDOM_BITS, fmt, to, sides, out)
+        return out.reshape(floats.shape)
 
     def run(codes: Codes, axes: tuple[int, ...], keepdims: bool) -> tuple[Codes, int] | None:
         floats: NDArray[Any] = decode(codes, fmt, log_offset=relative) if table is None else table.take(codes)
@@ -156,16 +154,16 @@ def prepared_sum(fmt: LNSFormat, log_offset: int) -> Sum | None:
         if floats.size > _FEW:
             return None
         if not log_offset:
-            return at(0, floats).reshape(floats.shape), 0
+            return at(here, floats), 0
         greatest = float(np.abs(floats).max())
         if not 0.0 < greatest < math.inf:
             return None
         # at `room` the greatest does not saturate, and is near the top: its code tells its E
         room = math.ceil(steps * math.frexp(greatest)[1]) + 1 - fmt.max_log
-        m = int((at(room, floats) & magnitude).max())
+        m = int((at(target(fmt, room), floats) & magnitude).max())
         offset = least_offset(m + room - fmt.bias + away, fmt)
         if m < 2 or offset > MAX_LOG_OFFSET:
             return None
-        return at(offset - away, floats).reshape(floats.shape), offset
+        return at(target(fmt, offset - away), floats), offset
 
     return run

@@ -107,114 +107,108 @@ def _terms(log_step: float) -> list[float]:
 _NEAREST, _DIRECTED, _BY_LOG, _BY_VALUE = range(4)
 
 
+_BLOCK = 1024
+
+_LITTLE = 2.0**-60
+"""Less than the error of any position."""
+
+
 def _adder(way: int) -> Callable[..., int]:
-    """The loop of one way to round: a constant of it, so that no other way costs it anything."""
+    """The loops of one way to round: a constant of them, so that no other way costs them anything.
+
+    They call no other kernel that is made so: Numba keeps machine code on disk by the constants, which must be plain.
+    """
 
     @kernel
-    def add(a, c, log_a, log_c, nan, rule, saturate, terms, random, out):  # type: ignore[no-untyped-def]
-        """The codes of the sums, from codes and logarithms; one that is left open is NaN. Returns how many are."""
+    def add_blocks(a, a_shift, c, c_shift, nan, rule, saturate, terms, random, out, hard):  # type: ignore[no-untyped-def]
+        """Block after block, logarithms in the nearest cache; writes the indices left open, and returns how many.
+
+        The codes of the sums are from codes and logarithms; one that is left open is NaN.
+        """
         lowest, greatest, overflow, steps, error = rule[0], rule[1], rule[2], rule[3], rule[4]
         exact_octave, up_if_positive, up_if_negative = rule[5], rule[6], rule[7]
         t0, t1, t2, t3, t4, t5 = terms[0], terms[1], terms[2], terms[3], terms[4], terms[5]
         t6, t7, t8, t9, t10, t11 = terms[6], terms[7], terms[8], terms[9], terms[10], terms[11]
         # cells in a code step; and how near random bits may be to their probability, whose slope is below 2
         per, doubt = CELLS / steps, 2.0 * error + _PROBABILITY_ERROR
-        count = 0
-        for i in range(out.size):
-            code_a, code_c, hi = np.uint32(a[i]), np.uint32(c[i]), max(log_a[i], log_c[i])
-            z = abs(log_a[i] - log_c[i])
-            opposed = (code_a ^ code_c) & nan != 0
-            sign = (code_a if log_a[i] >= log_c[i] else code_c) & nan
-            # u is the distance in octaves; all of this is without a branch, truths are numbers
-            r = steps * log2_of_sum(z * per, opposed)
-            away = up_if_negative if sign != 0 else up_if_positive
-            if way == _NEAREST:
-                whole = np.rint(r)
-                rest = r - whole
-                up, is_open = 0.0, abs(rest) > 0.5 - error
-            else:
-                # K and -K must come out so: a number doubled, and one less its half
-                doubled, halved = z == 0.0 and not opposed, z == exact_octave and opposed
-                alone = min(log_a[i], log_c[i]) == _NOTHING
-                is_exact = alone or (exact_octave > 0.0 and (doubled or halved))
-                r = steps if doubled else (-steps if halved else r)
-                # any other sum is beyond the greater operand, by however little
-                r = 0.0 if alone else (min(r, -_LITTLE) if opposed else max(r, _LITTLE))
-                whole = np.floor(r)
-                rest = r - whole
-                if way == _DIRECTED:
-                    up = away if rest != 0.0 or not is_exact else 0.0
-                    # within half a step of the operand the side is known
-                    is_open = abs(rest - 0.5) > 0.5 - error and abs(r) >= 0.5 and not is_exact
-                else:
-                    share, p = np.float64(random[i]) * 2.0**-32, rest
-                    if way == _BY_VALUE:
-                        p = t8 + rest * (t9 + rest * (t10 + rest * t11))
-                        p = t4 + rest * (t5 + rest * (t6 + rest * (t7 + rest * p)))
-                        p = rest * (t0 + rest * (t1 + rest * (t2 + rest * (t3 + rest * p))))
-                    up = 1.0 if share < p else 0.0
-                    # 0 and 1 are the same place: there the floor is that of the next step
-                    is_open = abs(abs(share - p) - 0.5) > 0.5 - doubt
-            # integers in doubles, exact below 2^53; the part of a step is kept apart, with all its bits
-            floor = (hi - lowest + 1.0) + whole
-            m = floor + up
-            # the two sums that are zero, whatever the logarithm of them came out as
-            zero = hi == _NOTHING or (opposed and z == 0.0)
-            if way == _DIRECTED:
-                below = max(away, saturate)
-            elif way == _BY_VALUE:
-                # below the smallest its value has a say
-                below = saturate
-                is_open = is_open or (floor < 1.0 and saturate == 0.0)
-            else:
-                from_half = (floor - 1.0) + rest + steps
-                is_open = is_open or abs(from_half) < 2.0 * error
-                below = 1.0 if from_half >= 0.0 else saturate
-            is_open = is_open and not zero
-            count += is_open
-            # selections, from the range inwards; -1 is NaN
-            m = overflow if m > greatest else (below if floor < 1.0 else m)
-            m = 0.0 if zero else m
-            code = np.uint32(np.int32(m)) | (sign if m > 0.0 else np.uint32(0))
-            out[i] = nan if code_a == nan or code_c == nan or m < 0.0 or is_open else code
-        return count
-
-    return add
-
-
-_LITTLE = 2.0**-60
-"""Less than the error of any position."""
-
-_BLOCK = 1024
-
-
-def _blocks(way: int) -> Callable[..., int]:
-    add = _adder(way)
-
-    @kernel
-    def blocks(a, a_shift, c, c_shift, nan, rule, saturate, terms, random, out, hard):  # type: ignore[no-untyped-def]
-        """Block after block, logarithms in the nearest cache; writes the indices left open, and returns how many."""
         logs_a, logs_c, words = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK, np.uint32)
-        count, greatest = 0, nan - 1
+        count = 0
         if random.size == 1:
             words[:] = random[0]
         for begin in range(0, out.size, _BLOCK):
             end = min(begin + _BLOCK, out.size)
             x, y, log_a, log_c = a[begin:end], c[begin:end], logs_a[: end - begin], logs_c[: end - begin]
-            _logarithms(x, greatest, a_shift if a_shift.size == 1 else a_shift[begin:end], log_a)
-            _logarithms(y, greatest, c_shift if c_shift.size == 1 else c_shift[begin:end], log_c)
-            bits = words if random.size == 1 else random[begin:end]
-            if add(x, y, log_a, log_c, nan, rule, saturate, terms, bits, out[begin:end]):
+            _logarithms(x, nan - 1, a_shift if a_shift.size == 1 else a_shift[begin:end], log_a)
+            _logarithms(y, nan - 1, c_shift if c_shift.size == 1 else c_shift[begin:end], log_c)
+            to, bits, left = out[begin:end], words if random.size == 1 else random[begin:end], 0
+            for i in range(x.size):
+                code_a, code_c, hi = np.uint32(x[i]), np.uint32(y[i]), max(log_a[i], log_c[i])
+                z = abs(log_a[i] - log_c[i])
+                opposed = (code_a ^ code_c) & nan != 0
+                sign = (code_a if log_a[i] >= log_c[i] else code_c) & nan
+                # u is the distance in octaves; all of this is without a branch, truths are numbers
+                r = steps * log2_of_sum(z * per, opposed)
+                away = up_if_negative if sign != 0 else up_if_positive
+                if way == _NEAREST:
+                    whole = np.rint(r)
+                    rest = r - whole
+                    up, is_open = 0.0, abs(rest) > 0.5 - error
+                else:
+                    # K and -K must come out so: a number doubled, and one less its half
+                    doubled, halved = z == 0.0 and not opposed, z == exact_octave and opposed
+                    alone = min(log_a[i], log_c[i]) == _NOTHING
+                    is_exact = alone or (exact_octave > 0.0 and (doubled or halved))
+                    r = steps if doubled else (-steps if halved else r)
+                    # any other sum is beyond the greater operand, by however little
+                    r = 0.0 if alone else (min(r, -_LITTLE) if opposed else max(r, _LITTLE))
+                    whole = np.floor(r)
+                    rest = r - whole
+                    if way == _DIRECTED:
+                        up = away if rest != 0.0 or not is_exact else 0.0
+                        # within half a step of the operand the side is known
+                        is_open = abs(rest - 0.5) > 0.5 - error and abs(r) >= 0.5 and not is_exact
+                    else:
+                        share, p = np.float64(bits[i]) * 2.0**-32, rest
+                        if way == _BY_VALUE:
+                            p = t8 + rest * (t9 + rest * (t10 + rest * t11))
+                            p = t4 + rest * (t5 + rest * (t6 + rest * (t7 + rest * p)))
+                            p = rest * (t0 + rest * (t1 + rest * (t2 + rest * (t3 + rest * p))))
+                        up = 1.0 if share < p else 0.0
+                        # 0 and 1 are the same place: there the floor is that of the next step
+                        is_open = abs(abs(share - p) - 0.5) > 0.5 - doubt
+                # integers in doubles, exact below 2^53; the part of a step is kept apart, with all its bits
+                floor = (hi - lowest + 1.0) + whole
+                m = floor + up
+                # the two sums that are zero, whatever the logarithm of them came out as
+                zero = hi == _NOTHING or (opposed and z == 0.0)
+                if way == _DIRECTED:
+                    below = max(away, saturate)
+                elif way == _BY_VALUE:
+                    # below the smallest its value has a say
+                    below = saturate
+                    is_open = is_open or (floor < 1.0 and saturate == 0.0)
+                else:
+                    from_half = (floor - 1.0) + rest + steps
+                    is_open = is_open or abs(from_half) < 2.0 * error
+                    below = 1.0 if from_half >= 0.0 else saturate
+                is_open = is_open and not zero
+                left += is_open
+                # selections, from the range inwards; -1 is NaN
+                m = overflow if m > greatest else (below if floor < 1.0 else m)
+                m = 0.0 if zero else m
+                code = np.uint32(np.int32(m)) | (sign if m > 0.0 else np.uint32(0))
+                to[i] = nan if code_a == nan or code_c == nan or m < 0.0 or is_open else code
+            if left:
                 for i in range(begin, end):
                     if out[i] == nan and a[i] != nan and c[i] != nan:
                         hard[count] = i
                         count += 1
         return count
 
-    return blocks
+    return add_blocks
 
 
-_BLOCKS = [_blocks(way) for way in range(4)]
+_BLOCKS = [_adder(way) for way in range(4)]
 
 _LEAST = 1 << 16
 
