@@ -19,7 +19,6 @@ kernels                compiling threads addresses
 kernels                byte_tables elementary rounding decide thresholds codes vector_encoding scalar_encoding
 -                      encoding decoding gaussian
 operations             operation linear real_steps narrow_sums wide_sums sums functions tabulated order choosing
-operations             operation linear real_steps narrow_sums wide_sums sums functions tabulated order choosing
 operations             accumulate float_sums prepared reducing code_products decoded_products weight_only
 -                      conversion arithmetic reduction
 array                  rationals scalars reading storage elementwise ufuncs moves protocol
