@@ -2,9 +2,9 @@
 
     x = (-1)^s base^(E / 2^F)        (docs/number_format.md, "Decode")
 
-A table with one correctly rounded entry for each code up to 16 bits. Above that a double rounded to the narrower types;
-and to float64, or where the error bound of the double leaves the float open, a product of three table entries of two
-doubles each, with integers behind it.
+A table with one correctly rounded entry for each code up to 16 bits. Above that a double rounded to the narrower types,
+and at base 2 a pair of doubles to float64; elsewhere, or where the error bound leaves the float open, a product of
+three table entries of two doubles each, with integers behind it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lnsnum.kernels.codes import (
     check_offsets,
 )
 from lnsnum.kernels.compiling import kernel
-from lnsnum.kernels.elementary import CELL_RANGE, CELLS, power_of_half, significands
+from lnsnum.kernels.elementary import CELL_RANGE, CELLS, PAIR_ERROR, power_of_half, power_of_half_as_pair, significands
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.kernels.scales import Scales, in_order, spread
 from lnsnum.kernels.strides import common_order, contiguous, put_back
@@ -233,16 +233,42 @@ def _decode_plainly(codes, shift, max_magnitude, cells, error, mantissa_bits, ma
     return count
 
 
+@kernel
+def _decode_to_doubles(codes, shift, max_magnitude, cells, nan, out):  # type: ignore[no-untyped-def]
+    """Bit patterns of float64 where a cell is a power of two of code steps: as `_decode_plainly`, from pairs."""
+    greatest, nan_code = np.uint32(max_magnitude), np.uint32(max_magnitude + 1)
+    sign_bit, count = np.int64(1) << 63, 0
+    for i in range(codes.size):
+        code = np.uint32(codes[i])
+        m = np.int32(code & greatest)
+        y = -(np.float64(m) + shift[i]) * cells
+        top, rest, octaves = power_of_half_as_pair(max(min(y, CELL_RANGE), -CELL_RANGE))
+        # the exponent field; it is right only where the number is normal
+        pattern = np.float64(top).view(np.int64) - (octaves << 52)
+        # half of the last place of what lies between 1/2 and 1 is 2^-54
+        is_open = abs(rest) > 2.0**-54 - PAIR_ERROR or abs(y) > CELL_RANGE or pattern < 1 << 52
+        is_open = is_open and m != 0
+        count += is_open
+        pattern = pattern | (sign_bit if code > greatest else np.int64(0))
+        pattern = pattern if m != 0 else (np.int64(nan) if code == nan_code else np.int64(0))
+        out[i] = sign_bit if is_open else pattern
+    return count
+
+
 def _decode_wide(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> NDArray[Any]:
     """Bit patterns of one-dimensional codes of a format too wide for a table."""
     steps, steps_error = steps_in_two(fmt)
-    # float64 needs more accuracy than arithmetic of doubles has; the bounds of the error are those of such K
-    if dtype == "float64" or not 1.0 <= steps <= 2.0**40:
+    # 22 bits after the point of a position in cells: K is 2^30 at most
+    in_pairs = dtype == "float64" and steps_error == 0.0 and math.frexp(steps)[0] == 0.5 and steps <= 2.0**30
+    # the bounds of the error are those of such K; other float64 need more accuracy than arithmetic of doubles has
+    if not 1.0 <= steps <= 2.0**40 or (dtype == "float64" and not in_pairs):
         return _decode_by_powers(codes, fmt, scale, dtype)
     to = FLOAT_TYPES[dtype]
     out = np.empty(codes.shape, to.pattern)
     error = STEPS_ERROR if steps_error else EXACT_STEPS_ERROR
-    rule = fmt.max_magnitude, CELLS / steps, error, to.mantissa_bits, to.max_exponent, to.nan
+    rule: tuple[Any, ...] = fmt.max_magnitude, CELLS / steps
+    rule += (np.int64(to.nan),) if in_pairs else (error, to.mantissa_bits, to.max_exponent, to.nan)
+    loop = _decode_to_doubles if in_pairs else _decode_plainly
     # integers below 2^33 as doubles
     shifts = (scale.values - fmt.bias).astype(np.float64)
 
@@ -253,7 +279,7 @@ def _decode_wide(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> NDA
             block, patterns = codes[part], out[part]
             if not scale.single:
                 spread(shifts, scale.run, start, shift[: block.size])
-            if _decode_plainly(block, shift, *rule, patterns):
+            if loop(block, shift, *rule, patterns):
                 # -0 marks them: decode gives +0 for zero, and no other code gives it
                 left = np.flatnonzero(patterns == 1 << (to.bits - 1))
                 own = scale if scale.single else Scales(scale.at(start + left))

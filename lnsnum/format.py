@@ -13,6 +13,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
@@ -144,6 +145,10 @@ class LNSFormat:
         """
         if not isinstance(name, str):
             raise TypeError(f"a format name is a string such as 'lns8f5', not {name!r}")
+        return _parsed(name)
+
+    @classmethod
+    def _read(cls, name: str) -> LNSFormat:
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(f"{name!r} is no format name: write lns8f5 for 8 bits, 5 of them fraction bits")
@@ -248,6 +253,8 @@ class LNSFormat:
     def __str__(self) -> str:
         return self.name
 
+
+_parsed = lru_cache(maxsize=256)(LNSFormat._read)
 
 lns4f1 = LNSFormat(4, 1)
 lns6f2 = LNSFormat(6, 2)

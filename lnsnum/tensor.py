@@ -19,7 +19,7 @@ from lnsnum.array import elementwise
 from lnsnum.array import protocol as numpy_protocol
 from lnsnum.array.elementwise import Bools, apply, as_operand, check_one_format, compare, knows, reduce_into, to_power
 from lnsnum.array.storage import ScaledCodes
-from lnsnum.array.ufuncs import array_ufunc
+from lnsnum.array.ufuncs import ROUNDED, array_ufunc
 from lnsnum.conversion import rescale
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 from lnsnum.gaussian import GaussianLog
@@ -163,6 +163,14 @@ class LNSTensor(ScaledCodes):
         return self._operate(np.matmul, other, self)
 
     def _operate(self, ufunc: np.ufunc, a: object, b: object) -> Self:
+        # two tensors, or one and a number: what most operators get, and are done with here
+        function = ROUNDED.get(ufunc)
+        if function is not None:
+            x = as_operand(a, self, ufunc.__name__) if type(a) in (int, float) else a
+            y = as_operand(b, self, ufunc.__name__) if type(b) in (int, float) else b
+            found = elementwise.quickly(function, x, y)
+            if found is not None:
+                return cast(Self, found)
         if a is self and knows(b, REFLECTED[ufunc]):
             return cast(Self, NotImplemented)
         result: Self = array_ufunc(ufunc, "__call__", (a, b), {})

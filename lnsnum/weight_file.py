@@ -131,7 +131,8 @@ def load_weights(path: StrPath) -> Weights:
         OSError: where it cannot be read.
         ImportError: without safetensors and ml_dtypes (the extra `files`).
     """
-    return dict(iterate_weights(path))
+    with open_files(path) as files:
+        return {name: files.read(name) for name in files.names}
 
 
 def iterate_weights(path: StrPath) -> Iterator[tuple[str, LNSTensor | NDArray[Any]]]:

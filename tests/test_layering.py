@@ -19,8 +19,8 @@ kernels                compiling threads addresses
 kernels                byte_tables elementary rounding decide thresholds codes scales strides row_encoding
 kernels                vector_encoding scalar_encoding
 -                      encoding decoding gaussian
-operations             operation linear real_steps byte_sums narrow_sums wide_sums sums functions tabulated choosing
-operations             accumulate float_sums reducing code_products decoded_products weight_only
+operations             operation linear real_steps byte_sums narrow_sums wide_sums sums functions tabulated order
+operations             choosing accumulate float_sums prepared reducing code_products decoded_products weight_only
 -                      conversion arithmetic reduction
 array                  rationals scalars reading storage elementwise ufuncs moves protocol
 -                      tensor

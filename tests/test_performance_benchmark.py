@@ -18,7 +18,19 @@ sys.path.insert(0, str(Path(lnsnum.__file__).parents[1]))
 
 pytest.importorskip("threadpoolctl")
 
-from benchmarks.performance import files, kernels, products, report, rivals, scales, startup, timing, training, uses
+from benchmarks.performance import (
+    arrays,
+    files,
+    kernels,
+    products,
+    report,
+    rivals,
+    scales,
+    startup,
+    timing,
+    training,
+    uses,
+)
 from benchmarks.performance.cases import COPY, OWN, Case, Mark, Point, Run, UnavailableError
 from benchmarks.performance.marks import MARKS
 
@@ -43,10 +55,11 @@ def test_the_examples_of_the_report_are_right():
         ("of", (2, 2), (3, 2), (5, 2)),
         ("times faster", (1, 2), (2, 3), (2, 1)),
         ("seconds over", (2, 1), (3, 1), (9, 1)),
+        ("seconds", (2, 9), (3, 1), (5, 1)),
     ],
 )
 def test_a_mark_is_reached_from_its_side(kind, good, fair, bad):
-    marks = {"of": (2.0, 1.0), "times faster": (1.5, 2.0), "seconds over": (2.0, 1.0)}
+    marks = {"of": (2.0, 1.0), "times faster": (1.5, 2.0), "seconds over": (2.0, 1.0), "seconds": (4.0, 2.0)}
     mark = Mark("a kernel", "kernel", *marks[kind], (), kind=kind)
     assert [mark.verdict(mark.value(*pair)) for pair in (good, fair, bad)] == ["stretch", "mark", "missed"]
 
@@ -121,6 +134,20 @@ def test_the_tables_hold_times_for_each_unit_and_ratios():
     assert "| 2 | 1,000 | 5 | 3 ns | 2 ns (1.5) | 1 ns (3) |" in report.sweep_tables(run)
 
 
+def test_a_mark_in_seconds_is_shown_with_its_unit():
+    run = run_of(point(lnsnum=4.2e-6, rival=2e-6))
+    (line,) = report.marks_table(run, [Mark("a call", "kernel", 5e-6, 3e-6, (1000,), kind="seconds")]).splitlines()[2:]
+    assert "| mark | 1,000 | 4.2 ns | 2 ns | 4.2 µs | 5 µs | 3 µs |" in line
+
+
+def test_small_calls_compute_the_same_on_tensors_and_floats():
+    numbers = kernels.Numbers(50)
+    for case in arrays.cases():
+        if "small call" in case.name:
+            own, theirs = (case.sides[side](numbers)() for side in (OWN, case.baseline))
+            np.testing.assert_allclose(own.to_float(), theirs, rtol=0.1, atol=0.7)
+
+
 def test_a_side_that_stopped_leaves_its_cell_empty_and_a_disturbed_point_is_marked():
     run = run_of(point(lnsnum=3e-6, rival=2e-6), point(size=10, others=0.5, lnsnum=1e-8))
     lines = report.sweep_tables(run).splitlines()
@@ -167,8 +194,9 @@ def test_a_page_without_the_two_markers_is_refused(page):
 
 
 def test_every_mark_has_a_case_that_has_its_sides_and_its_sizes():
-    rooms = kernels, scales, products, uses, training, files
+    rooms = kernels, scales, arrays, products, uses, training, files
     cases = {case.name: case for room in rooms for case in room.cases()}
+    assert len(cases) == sum(len(room.cases()) for room in rooms)
     for case in cases.values():
         assert {OWN, case.baseline} <= case.sides.keys()
         assert case.floor == COPY or case.floor in case.sides

@@ -19,7 +19,19 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.performance import files, kernels, plots, products, report, scales, startup, timing, training, uses
+from benchmarks.performance import (
+    arrays,
+    files,
+    kernels,
+    plots,
+    products,
+    report,
+    scales,
+    startup,
+    timing,
+    training,
+    uses,
+)
 from benchmarks.performance.cases import Run
 from benchmarks.performance.marks import MARKS
 from lnsnum.certify import environment
@@ -64,14 +76,8 @@ def measure(arguments: argparse.Namespace) -> Run:
     def wanted(name: str) -> bool:
         return arguments.only is None or any(part in name for part in arguments.only)
 
-    everything = [
-        *kernels.cases(),
-        *scales.cases(),
-        *products.cases(),
-        *uses.cases(),
-        *training.cases(),
-        *files.cases(),
-    ]
+    parts = kernels, scales, arrays, products, uses, training, files
+    everything = [case for part in parts for case in part.cases()]
     for case in filter(lambda case: wanted(case.name), everything):
         run.points += timing.sweep(
             case,

@@ -88,12 +88,13 @@ class Mark:
     """Where it holds; the largest size measured where none of them is."""
     baseline: str | None = None
     """Instead of the case's."""
-    kind: Literal["of", "times faster", "seconds over"] = "of"
-    """own / baseline, baseline / own, or own - baseline."""
+    kind: Literal["of", "times faster", "seconds over", "seconds"] = "of"
+    """own / baseline, baseline / own, own - baseline, or own alone, of a whole call."""
 
     def value(self, own: float, baseline: float) -> float:
         """What is held against the mark."""
-        return {"of": own / baseline, "times faster": baseline / own, "seconds over": own - baseline}[self.kind]
+        kinds = {"of": own / baseline, "times faster": baseline / own, "seconds over": own - baseline, "seconds": own}
+        return kinds[self.kind]
 
     def cost(self, value: float) -> float:
         """A number that grows as things get worse, whatever the kind."""

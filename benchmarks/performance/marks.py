@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks.performance import products, scales, startup, training, uses
+from benchmarks.performance import arrays, products, scales, startup, training, uses
 from benchmarks.performance.cases import Mark
 
 LARGE = (10**6, 10**7)
 STEP = "training step, "
+FORMATS = "lns8f3", "lns16f10", "lns32f23"
 
 MARKS = (
     Mark("encode lns8, nearest", "encode lns8f3", 1.1, 0.8, LARGE),
@@ -29,6 +30,17 @@ MARKS = (
     ),
     Mark("stochastic encode on the grid", "encode lns8f3, stochastic, on the grid", 2.0, 1.2, ()),
     Mark("encode lns8f5, nearest", "encode lns8f5", 1.1, 0.8, ()),
+    *(Mark(f"add {name}, directed", f"add {name}, directed", 2.0, 1.5, LARGE) for name in FORMATS),
+    *(Mark(f"add {name}, stochastic", f"add {name}, stochastic", 3.0, 2.0, LARGE) for name in FORMATS),
+    *(Mark(f"x < y, {name}", f"x < y {name}", 3.0, 1.5, LARGE) for name in ("lns8f3", "lns32f23")),
+    Mark("sort lns8", "sort lns8f3", 1.0, 0.5, LARGE),
+    Mark("decode lns32f23 to float64", "decode lns32f23 to float64", 3.0, 2.0, LARGE),
+    Mark("sum lns32f23, of 1,000,000", "sum lns32f23", 8e-3, 5e-3, (10**6,), kind="seconds"),
+    *(
+        Mark(f"{name} of 1,000, {fmt}", f"{name} {fmt}, a small call", most, 3e-6, (arrays.SMALL,), kind="seconds")
+        for fmt in FORMATS
+        for name, most in (("x + y", 5e-6), ("x * 2", 8e-6), ("x.sum()", 10e-6))
+    ),
     Mark("matmul, float32 accumulator", "matmul lns8f3, float32 accumulator", 1.25, 1.05, (1024,)),
     Mark(
         "matmul, bit-true accumulator",
@@ -70,4 +82,5 @@ MARKS = (
     Mark(startup.FIRST, startup.FIRST, 20.0, 8.0, (), kind="seconds over"),
     Mark(startup.LATER, startup.LATER, 1.0, 0.5, (), kind="seconds over"),
     Mark("weight file load, 100 MB", "weight file load", 1.1, 1.0, (10**8,)),
+    Mark("weight file load, 1,000 codes", "weight file load", 60e-6, 40e-6, (1000,), kind="seconds"),
 )

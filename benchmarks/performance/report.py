@@ -83,6 +83,7 @@ def _value(mark: Mark, value: float) -> str:
         "of": digits(value),
         "times faster": f"{digits(value)} x faster",
         "seconds over": f"{time(abs(value))} {'more' if value >= 0 else 'less'}",
+        "seconds": time(abs(value)),
     }[mark.kind]
 
 

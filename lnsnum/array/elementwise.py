@@ -15,13 +15,17 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum import arithmetic
+from lnsnum import arithmetic, reduction
 from lnsnum.arithmetic import order_key
-from lnsnum.array.rationals import as_rational, fit_rationals, is_number
-from lnsnum.array.scalars import exact_codes, key_of_number, not_exact
+from lnsnum.array.rationals import as_rational, is_number
+from lnsnum.array.scalars import exact_somewhere, key_at, key_of_number, not_exact
 from lnsnum.array.storage import S, ScaledCodes, holds_tensor, in_groups
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import Codes
+from lnsnum.kernels.codes import Codes, check_codes
+from lnsnum.operations.choosing import related
+from lnsnum.operations.order import Relation, relate_to
+from lnsnum.operations.prepared import LARGEST, prepared, prepared_sum
+from lnsnum.operations.reducing import axes_of
 
 Bools = NDArray[np.bool_]
 
@@ -63,20 +67,13 @@ def as_operand(value: object, like: S, what: str) -> S:
     if isinstance(value, ScaledCodes):
         return cast(S, value)
     fmt, offset = like.fmt, like.log_offset
-    number = as_rational(value)
-    if number is None:
+    if not is_number(value) and as_rational(value) is None:
         raise not_operand(value, like, what)
-    offset = offset if isinstance(offset, int) else 0
-    codes = exact_codes(number, fmt, offset)
-    if codes is None and np.any(like.log_offset) and isinstance(number, Fraction):
-        try:
-            offset = fit_rationals(np.array([number], object), fmt, "nearest")
-            codes = exact_codes(number, fmt, offset)
-        except ValueError:  # beyond every scale
-            codes = None
-    if codes is None:
-        raise not_exact(value, fmt, "" if np.any(like.log_offset) else " at log_offset 0")
-    return like._of(codes, fmt, offset)
+    is_scaled = offset != 0 if isinstance(offset, int) else bool(offset.any())
+    found = exact_somewhere(value, fmt, offset if isinstance(offset, int) else 0, is_scaled)
+    if found is None:
+        raise not_exact(value, fmt, "" if is_scaled else " at log_offset 0")
+    return like._of(found[0], fmt, found[1])
 
 
 def is_foreign(other: object) -> bool:
@@ -134,8 +131,42 @@ def call(function: Callable[..., Any], tensors: Sequence[ScaledCodes], options: 
     return result
 
 
+def quickly(function: Callable[..., Any], a: object, b: object) -> Any:
+    """The result of an operation on two tensors, as operators do it, prepared once for each scale.
+
+    None where that does not serve: other formats, scales of channels, shapes to be broadcast, large arrays.
+    """
+    if type(a) is not type(b) or not isinstance(a, ScaledCodes) or not isinstance(b, ScaledCodes):
+        return None
+    x, y, fmt, a_offset, b_offset = a._codes, b._codes, a._fmt, a._log_offset, b._log_offset
+    if x.shape != y.shape:
+        # a number beside an array
+        x = np.full(y.shape, x) if x.ndim == 0 else x
+        y = np.full(x.shape, y) if y.ndim == 0 else y
+    if type(a_offset) is not int or type(b_offset) is not int or x.shape != y.shape or not 0 < x.size <= LARGEST:
+        return None
+    if (b._fmt is not fmt and b._fmt != fmt) or not (x.flags.c_contiguous and y.flags.c_contiguous):
+        return None
+    operation = prepared(function.__name__, fmt, a_offset, b_offset)
+    if operation is None:
+        return None
+    # codes with bits to spare are looked at: they are kept, not copied, and may have changed
+    if fmt.bits < 8 * x.itemsize:
+        check_codes(x, fmt)
+        check_codes(y, fmt)
+    if x.ndim == 1:
+        found = operation(x, y)
+        return None if found is None else a._of(found[0], fmt, found[1])
+    found = operation(x.reshape(-1), y.reshape(-1))
+    return None if found is None else a._of(found[0].reshape(x.shape), fmt, found[1])
+
+
 def apply(function: Callable[..., Any], tensors: Sequence[S], **options: Any) -> S:
     """A new tensor of the results: options as of the function."""
+    if len(tensors) == 2 and not options:
+        found = quickly(function, *tensors)
+        if found is not None:
+            return cast(S, found)
     codes, log_offset = call(function, tensors, options)
     return tensors[0]._of(codes, LNSFormat.of(options.get("out_format") or tensors[0].fmt), log_offset)
 
@@ -294,9 +325,6 @@ def signbit(a: ScaledCodes) -> Bools:
 def keys(a: object, like: ScaledCodes) -> tuple[NDArray[np.int64], Bools]:
     """Integers in the order of the values, of tensors and of numbers that no tensor can hold; and which are NaN."""
     if isinstance(a, ScaledCodes):
-        if isinstance(a.log_offset, int) and a.size > 1 << a.fmt.bits:  # one look-up for each element
-            table = 2 * order_key(np.arange(1 << a.fmt.bits), a.fmt, a.log_offset)
-            return table[a.codes], isnan(a)
         return 2 * order_key(a.codes, a.fmt, a.log_offset), isnan(a)
     number = as_rational(a)
     if number is None:
@@ -312,16 +340,52 @@ def compare(relation: Callable[..., Any], a: object, b: object) -> Bools:
         other = b if isinstance(a, ScaledCodes) else a
         if other is None or isinstance(other, (str, bytes)) or is_foreign(other):
             return np.full(tensors[0].shape, relation is np.not_equal)
+    says = _RELATIONS[relation]
+    if isinstance(a, ScaledCodes) and isinstance(b, ScaledCodes):
+        return related(says, a.codes, b.codes, a.fmt, a.log_offset, b.log_offset, np.bool_)
+    tensor, number = tensors[0], b if isinstance(a, ScaledCodes) else a
+    if isinstance(tensor.log_offset, int):
+        # a number on the left: what is less than it, it is greater than
+        says = says if tensor is a else says._replace(less=says.greater, greater=says.less)
+        twice = key_at(number, tensor.fmt, tensor.log_offset)
+        if twice is not None:
+            return relate_to(check_codes(tensor.codes, tensor.fmt), twice, tensor.fmt, says)
     (x, x_nan), (y, y_nan) = keys(a, tensors[0]), keys(b, tensors[0])
     nan = np.asarray(x_nan | y_nan)
     holds: Bools = relation(x, y)
     return holds | nan if relation is np.not_equal else holds & ~nan
 
 
+_RELATIONS: dict[Any, Relation] = {
+    np.equal: Relation(0, 1, 0, 0),
+    np.not_equal: Relation(1, 0, 1, 1),
+    np.less: Relation(1, 0, 0, 0),
+    np.less_equal: Relation(1, 1, 0, 0),
+    np.greater: Relation(0, 0, 1, 0),
+    np.greater_equal: Relation(0, 1, 1, 0),
+}
+
+
+def _quick_sum(a: S, axis: Any = None, keepdims: Any = False, **others: Any) -> S | None:
+    """The sum of a small tensor of one scale, prepared once for each; None where that does not serve."""
+    codes, fmt, log_offset = a._codes, a._fmt, a._log_offset
+    if others or type(log_offset) is not int or not 0 < codes.size <= LARGEST or keepdims not in (False, True):
+        return None
+    add = prepared_sum(fmt, log_offset)
+    if add is None or not codes.flags.c_contiguous:
+        return None
+    if fmt.bits < 8 * codes.itemsize:
+        check_codes(codes, fmt)
+    axes = tuple(range(codes.ndim)) if axis is None else axes_of(axis, codes.ndim)
+    found = add(codes, axes, keepdims) if len(set(axes)) == len(axes) else None
+    return None if found is None else a._of(found[0], fmt, found[1])
+
+
 def reduce_into(out: S | None, function: Callable[..., Any], tensors: Sequence[S], **options: Any) -> S:
     """A reduction as a new tensor, or rounded once into the format and the scale of `out`."""
     if out is None:
-        return apply(function, tensors, **options)
+        found = _quick_sum(tensors[0], **options) if function is reduction.sum and len(options) == 2 else None
+        return apply(function, tensors, **options) if found is None else found
     if not isinstance(out, ScaledCodes):
         raise TypeError(f"{function.__name__} of LNSTensors writes into an LNSTensor, not into a {type(out).__name__}")
     codes = np.empty(out.shape, out.fmt.dtype)

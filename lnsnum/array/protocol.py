@@ -34,12 +34,18 @@ from lnsnum.array.elementwise import (
 )
 from lnsnum.array.moves import FUNCTIONS, NOT_GIVEN, does, refuse_given
 from lnsnum.array.storage import S, ScaledCodes, holds_tensor
+from lnsnum.kernels.codes import check_codes
+from lnsnum.operations.order import ranks
 
 # ------------------------------------------------------------------------------------------- what chooses by value
 
 
-def _order(a: ScaledCodes, nan: int) -> NDArray[np.int64]:
+def _order(a: ScaledCodes, nan: int) -> NDArray[Any]:
     """Integers in the order of the values, NaN first (-1) or last (1)."""
+    if isinstance(a.log_offset, int):
+        rank = ranks(check_codes(a.codes, a.fmt), a.fmt)
+        # the last rank, NaN's, is followed by the first
+        return rank if nan > 0 else np.asarray((rank + 1) & rank.dtype.type((1 << a.fmt.bits) - 1))
     key, is_nan = keys(a, a)
     return np.where(is_nan, nan << 40, key)
 
@@ -61,7 +67,17 @@ def sort(a: S, axis: int | None = -1, kind: Any = None, order: Any = None, *, st
     refuse_given("sort", order=order)
     if axis is None:
         a, axis = a.moved(np.ravel), -1
+    if has_one_scale_along(a, axis):
+        return a._of(arithmetic.sort(a.codes, a.fmt, axis), a.fmt, a.log_offset)
     return _take_along(a, argsort(a, axis), axis)
+
+
+def has_one_scale_along(a: ScaledCodes, axis: int) -> bool:
+    """Whether numbers may change places along an axis without one of scale."""
+    if isinstance(a.log_offset, int):
+        return True
+    strides = np.broadcast_to(a.log_offset, a.shape).strides
+    return strides[np.lib.array_utils.normalize_axis_index(axis, a.ndim)] == 0
 
 
 @does(np.argmax)

@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
@@ -175,13 +175,19 @@ def _delete(files: list[Path]) -> None:
 
 
 class WeightFiles:
-    """One weight file or a set of them, open: what a `WeightFile` tells, over all."""
+    """One weight file or a set of them, open: what a `WeightFile` tells, over all; closed as one is."""
 
     def __init__(self, path: StrPath, files: list[WeightFile]) -> None:
         self.path = path
         self._files = files
         self._where = {name: file for file in files for name in file.names}
         self.names = list(self._where)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _close(self._files)
 
     @property
     def texts(self) -> dict[str, str]:
@@ -204,8 +210,12 @@ class WeightFiles:
         return self._where[name].blocks(name)
 
 
-@contextlib.contextmanager
-def open_files(path: StrPath) -> Iterator[WeightFiles]:
+def _close(files: list[WeightFile]) -> None:
+    for file in files:
+        file.__exit__()
+
+
+def open_files(path: StrPath) -> WeightFiles:
     """The weight file or the set of a path, open: all shards at once, so that no writer can delete one meanwhile.
 
     The path is that of a file, of an index, or of a file that is not there and has an index beside it. Where a writer
@@ -219,29 +229,28 @@ def open_files(path: StrPath) -> Iterator[WeightFiles]:
     found = find_set(path)
     while True:
         try:
-            with contextlib.ExitStack() as attempt, naming(path):
-                files = _open_all(path, *found, attempt)
-                opened = attempt.pop_all()
-            break
+            with naming(path):
+                return _open_all(path, *found)
         except (WeightFileError, FileNotFoundError):
             before, found = found, find_set(path)
             if found == before:
                 raise
-    with opened:
-        yield files
 
 
-def _open_all(path: StrPath, index: Path | None, content: bytes, opened: contextlib.ExitStack) -> WeightFiles:
+def _open_all(path: StrPath, index: Path | None, content: bytes) -> WeightFiles:
     if index is None:
-        return WeightFiles(path, [opened.enter_context(open_file(path))])
-    files = []
-    for shard, names in shards_of(weight_map_of(index, content)).items():
-        if not os.path.isfile(index.with_name(shard)):
-            refuse(index, f"its shard {shard!r} is not there")
-        file = opened.enter_context(open_file(index.with_name(shard)))
-        for what in differences(names, set(file.names)):
-            refuse(index, f"its shard {shard!r} {what}")
-        files.append(file)
+        return WeightFiles(path, [open_file(path)])
+    files: list[WeightFile] = []
+    try:
+        for shard, names in shards_of(weight_map_of(index, content)).items():
+            if not os.path.isfile(index.with_name(shard)):
+                refuse(index, f"its shard {shard!r} is not there")
+            files.append(open_file(index.with_name(shard)))
+            for what in differences(names, set(files[-1].names)):
+                refuse(index, f"its shard {shard!r} {what}")
+    except BaseException:
+        _close(files)
+        raise
     return WeightFiles(index, files)
 
 
@@ -273,10 +282,13 @@ def find_set(path: StrPath) -> tuple[Path | None, bytes]:
 
 def _find_index(path: StrPath) -> Path | None:
     """The index that a path names or stands for; None where it is that of one file."""
+    text = os.fspath(path)  # a Path is slow to make, beside a small file
+    if not text.endswith(INDEX_SUFFIX) and os.path.exists(text):
+        return None
     given = Path(path)
     if given.name.endswith(INDEX_SUFFIX):
         return given
-    if os.path.exists(given) or not given.name:
+    if not given.name:
         return None
     candidates = (index_of(given), index_of(Path(os.path.realpath(given))))
     return next((index for index in candidates if os.path.exists(index)), None)

@@ -7,7 +7,6 @@ nothing that the file says, and allocates nothing on its word.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -15,7 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,7 +176,7 @@ def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
 
 
 class WeightFile:
-    """An open weight file, its outline checked."""
+    """An open weight file, its outline checked; closed at the end of a `with` that it is given to."""
 
     def __init__(self, path: StrPath, file: io.FileIO, header: Header, begin: int) -> None:
         self.path = path
@@ -186,6 +185,12 @@ class WeightFile:
         self._file = file
         self._begin = begin
         self._opened = identity(os.fstat(file.fileno()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
 
     @property
     def texts(self) -> dict[str, str]:
@@ -264,27 +269,34 @@ class WeightFile:
             refuse(self.path, f"tensor {name!r}: {outside_of(told.fmt, block[at], begin + at, told.shape)}")
 
 
-@contextlib.contextmanager
-def open_file(path: StrPath) -> Iterator[WeightFile]:
+def open_file(path: StrPath) -> WeightFile:
     """A weight file, open. Raises WeightFileError, OSError, ImportError."""
     file, header = open_container(path)
-    with file:
-        yield WeightFile(path, file, Header(path, header), 8 + len(header))
+    try:
+        return WeightFile(path, file, Header(path, header), 8 + len(header))
+    except BaseException:
+        file.close()
+        raise
 
 
 def open_container(path: StrPath) -> tuple[io.FileIO, bytes]:
     """A file that safetensors takes, and the JSON of its header."""
     while True:
         check_regular(path)
-        with contextlib.ExitStack() as attempt, naming(path):
-            file = attempt.enter_context(open(path, "rb", buffering=0))
-            status = os.fstat(file.fileno())
-            _check_container(path, file)
-            length = int.from_bytes(file.read(8), "little")
-            header = file.read(min(length, status.st_size))
-            if identity(os.stat(path)) == identity(status):  # else what was checked is another file: once more
-                attempt.pop_all()
+        with naming(path):
+            file = open(path, "rb", buffering=0)  # noqa: SIM115 -- it is handed on, open
+            try:
+                status = os.fstat(file.fileno())
+                _check_container(path, file)
+                length = int.from_bytes(file.read(8), "little")
+                header = file.read(min(length, status.st_size))
+                unchanged = identity(os.stat(path)) == identity(status)
+            except BaseException:
+                file.close()
+                raise
+            if unchanged:  # else what was checked is another file: once more
                 return file, header
+            file.close()
 
 
 def _check_container(path: StrPath, file: io.FileIO) -> None:

@@ -37,6 +37,10 @@ CELL_RANGE = 1000.0 * CELLS
 CELL_ERROR = 2.0**-50
 """Bound of the relative error of q of `power_of_half`."""
 
+PAIR_ERROR = 2.0**-66
+"""Bound of the absolute error of `power_of_half_as_pair`: the roundings of its terms below 2^-17, about eight of 2^-70
+each, and the first term of the series left out, 2^-72."""
+
 _LOG_CELLS = 128
 _EXP_CELLS = CELLS
 _PRECISION = 120
@@ -64,18 +68,23 @@ _INVERSE = np.array([1.0 / (1.0 + (i + 0.5) / _LOG_CELLS) for i in range(_LOG_CE
 _LOG = np.array([_log2_of_reciprocal(float(inverse)) for inverse in _INVERSE])
 
 
-def _powers_of_half() -> list[tuple[float, float]]:
-    """2^(-i/256) and 1 minus it, each to the nearest double but for one part in 2^60."""
+_HEAD = 22
+"""Bits of the heads of powers: a head times a number of 31 bits is exact."""
+
+
+def _powers_of_half() -> list[tuple[float, float, float, float]]:
+    """2^(-i/256) and 1 minus it, each to the nearest double but for one part in 2^60; its head, and what that lacks."""
     one = 1 << _PRECISION
     step, _ = exact.fixed_point(exact.power(2.0, -1, 8, _PRECISION), _PRECISION)
     x, powers = one, []
     for _ in range(_EXP_CELLS):
-        powers.append((x / one, (one - x) / one))
+        head = x >> (_PRECISION - _HEAD) << (_PRECISION - _HEAD)
+        powers.append((x / one, (one - x) / one, head / one, (x - head) / one))
         x = (x * step) >> _PRECISION
     return powers
 
 
-_HALVES, _COMPLEMENTS = (np.array(table) for table in zip(*_powers_of_half(), strict=True))
+_HALVES, _COMPLEMENTS, _HEADS, _TAILS = (np.array(table) for table in zip(*_powers_of_half(), strict=True))
 
 
 @kernel
@@ -158,6 +167,40 @@ def power_of_half(y):  # type: ignore[no-untyped-def]
     # i >> 8 counts octaves; of what the bits of _TO_BITS put above them the shift by 52 leaves nothing
     scale = np.int64((1023 - (i >> 8)) << 52).view(np.float64)
     return _HALVES[np.uint64(i & 255)] * scale, q
+
+
+def _parts_of_cell() -> tuple[float, float]:
+    """ln 2 / CELLS, its first nine bits and the rest."""
+    exact_cell = _ln(2, 1) // CELLS
+    drop = exact_cell.bit_length() - 9
+    head = exact_cell >> drop << drop
+    return head / (1 << _PRECISION), (exact_cell - head) / (1 << _PRECISION)
+
+
+_CELL_HEAD, _CELL_TAIL = _parts_of_cell()
+
+
+@kernel
+def power_of_half_as_pair(y):  # type: ignore[no-untyped-def]
+    """`(top, rest, octaves)` with 2^(-y / CELLS) = (top + rest) 2^-octaves, |y| <= CELL_RANGE and 2^22 y an integer.
+
+    top, from 1/2 to 1, is the double nearest to the sum of both, which is within PAIR_ERROR; whole octaves are exact.
+    As `power_of_half` it becomes vectors.
+    """
+    n = np.floor(y)
+    part = y - n
+    # the series of 1 - exp(-x): the products of its first term are exact, since 22 bits meet 9, and 22 bits meet 31
+    first, x = part * _CELL_HEAD, part * _CELL
+    others = part * _CELL_TAIL - x * x * (1 / 2 - x * (1 / 6 - x * (1 / 24 - x * (1 / 120 - x * (1 / 720)))))
+    i = np.float64(n + _TO_BITS).view(np.int64)
+    head, tail = _HEADS[np.uint64(i & 255)], _TAILS[np.uint64(i & 255)]
+    product = head * first
+    great = head - product
+    # what the difference lost, exactly (Dekker): head is the greater; and all that is small
+    small = ((head - great) - product) + (tail - (head * others + tail * (first + others)))
+    top = great + small
+    # what _TO_BITS put above the octaves is gone after the shift to the left
+    return top, (great - top) + small, np.int64(i << 13) >> 21
 
 
 @kernel

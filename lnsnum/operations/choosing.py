@@ -2,13 +2,12 @@
 
     order_key  =  (-1)^s (m + log_offset + 2^33)        integers in the order of the values, 0 for zero
 
-Values are compared by these keys. A chosen number keeps its magnitude, and is rounded only where the result has another
-scale.
+Values are compared by these keys, those of one scale in integers of the codes' width (`lnsnum.operations.order`). A
+chosen number keeps its magnitude, and is rounded only where the result has another scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, TypedDict, Unpack, cast
 
@@ -18,8 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from lnsnum.format import LNSFormat, Overflow, Underflow
 from lnsnum.kernels.codes import Codes, LogOffset, check_codes
 from lnsnum.kernels.scales import Scales
+from lnsnum.operations import order
 from lnsnum.operations.linear import KEEP, linear
 from lnsnum.operations.operation import Operand, OutLogOffset, Wanted, check_names, prepare, prepare_named
+from lnsnum.operations.order import Relation
 
 
 class _Edges(TypedDict, total=False):
@@ -108,6 +109,9 @@ def order_key(a: ArrayLike, fmt: LNSFormat, log_offset: LogOffset = 0) -> NDArra
     return key
 
 
+LESS_EQUAL, GREATER_EQUAL = Relation(1, 1, 0, 0), Relation(0, 1, 1, 0)
+
+
 def _scales(a: LogOffset, b: LogOffset) -> dict[str, LogOffset]:
     return {"a_log_offset": a, "b_log_offset": b}
 
@@ -131,25 +135,35 @@ def compare(
     >>> compare([64, 64, 192, 128], [70, 64, 64, 64], lns8f3)
     array([-1,  0, -1,  2], dtype=int8)
     """
+    return related(Relation(-1, 0, 1, 2), a, b, fmt, a_log_offset, b_log_offset, np.int8)
+
+
+def related(
+    relation: Relation, a: ArrayLike, b: ArrayLike, fmt: LNSFormat, a_log_offset: Any, b_log_offset: Any, dtype: Any
+) -> NDArray[Any]:
+    """What the relation says of each pair, by value."""
     (x, y), result, _ = prepare_named(_scales(a_log_offset, b_log_offset), Extreme, fmt, a=a, b=b)
-    keys = [_key(operand) for operand in (x, y)]
-    return np.where(_any_nan(x, y), 2, np.sign(keys[0] - keys[1])).astype(np.int8).reshape(result.shape)
+    return _related(relation, x, y, dtype).reshape(result.shape)
 
 
-def _choose(
-    prefer: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.bool_]], fmt: LNSFormat, a: Operand, b: Operand
-) -> Operand:
-    """Of each pair the one that is preferred by its order key, NaN before all."""
-    keys = [_key(x) for x in (a, b)]
+def _related(relation: Relation, a: Operand, b: Operand, dtype: Any) -> NDArray[Any]:
+    if np.array_equal(a.shift, b.shift):
+        return order.relate(a.codes, b.codes, a.fmt, relation, dtype)
     # NaN has the key of zero: it is told by its code, before the keys have a say
-    first = (prefer(*keys) & (b.codes != fmt.nan_code)) | (a.codes == fmt.nan_code)
+    sign = np.where(_any_nan(a, b), 2, np.sign(_key(a) - _key(b)))
+    return np.array([relation.equal, relation.greater, relation.unordered, relation.less], dtype)[sign]
+
+
+def _choose(prefer: Relation, fmt: LNSFormat, a: Operand, b: Operand) -> Operand:
+    """Of each pair the one that is preferred, NaN before all."""
+    first = _related(prefer, a, b, np.bool_) | (a.codes == fmt.nan_code)
     # one scale for all where both have it: what follows is quicker then
     alike = a.scale.run == b.scale.run and np.array_equal(a.scale.values, b.scale.values)
     scale = a.scale if alike else Scales(np.where(first, a.shift, b.shift))
     return Operand(np.where(first, a.codes, b.codes), fmt, scale)
 
 
-def _extreme(prefer: Any, a: ArrayLike, b: ArrayLike, fmt: LNSFormat, options: Any) -> tuple[Codes, int]:
+def _extreme(prefer: Relation, a: ArrayLike, b: ArrayLike, fmt: LNSFormat, options: Any) -> tuple[Codes, int]:
     (x, y), result, _ = prepare_named(options, Extreme, fmt, a=a, b=b)
     return linear(_choose(prefer, fmt, x, y), None, Fraction(1), Fraction(0), KEEP, result)
 
@@ -161,12 +175,12 @@ def minimum(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Extrem
     >>> decode(minimum(encode([1.0, -2.0], lns8f3), encode([0.0, 4.0], lns8f3), lns8f3)[0], lns8f3)
     array([ 0., -2.])
     """
-    return _extreme(np.less_equal, a, b, fmt, options)
+    return _extreme(LESS_EQUAL, a, b, fmt, options)
 
 
 def maximum(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Extreme]) -> tuple[Codes, int]:
     """The greater of a and b; as `minimum`."""
-    return _extreme(np.greater_equal, a, b, fmt, options)
+    return _extreme(GREATER_EQUAL, a, b, fmt, options)
 
 
 def clip(
@@ -183,7 +197,7 @@ def clip(
     offsets = [cast(LogOffset, given.pop(f"{name}log_offset", 0)) for name in ("", "lower_", "upper_")]
     operands = [(codes, fmt, offset) for codes, offset in zip((a, lower, upper), offsets, strict=True)]
     (x, low, high), result = prepare(operands, Wanted(**cast(Any, given)))
-    chosen = _choose(np.less_equal, fmt, _choose(np.greater_equal, fmt, x, low), high)
+    chosen = _choose(LESS_EQUAL, fmt, _choose(GREATER_EQUAL, fmt, x, low), high)
     return linear(chosen, None, Fraction(1), Fraction(0), KEEP, result)
 
 
@@ -224,9 +238,7 @@ def ulp_distance(a: ArrayLike, b: ArrayLike, fmt: LNSFormat) -> NDArray[np.int64
 
 def argsort(a: ArrayLike, fmt: LNSFormat, axis: int = -1) -> NDArray[np.int64]:
     """Indices that sort the codes of one scale by value along an axis: stable, NaN last."""
-    codes = check_codes(a, fmt)
-    key = np.where(codes == fmt.nan_code, fmt.max_magnitude + 1, _index(codes, fmt))
-    return np.argsort(key, axis=axis, kind="stable")
+    return order.argsort(check_codes(a, fmt), fmt, axis)
 
 
 def sort(a: ArrayLike, fmt: LNSFormat, axis: int = -1) -> Codes:
@@ -236,5 +248,4 @@ def sort(a: ArrayLike, fmt: LNSFormat, axis: int = -1) -> Codes:
     >>> sort([64, 200, 0, 128], lns8f3)
     array([200,   0,  64, 128], dtype=uint8)
     """
-    codes = check_codes(a, fmt)
-    return np.take_along_axis(codes, argsort(codes, fmt, axis), axis)
+    return order.sort(check_codes(a, fmt), fmt, axis)

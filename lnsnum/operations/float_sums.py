@@ -55,7 +55,7 @@ def _ends_of_scale(x: Numbers) -> tuple[int, int]:
     return int(x.log_offset.min(initial=MAX_LOG_OFFSET)), int(x.log_offset.max(initial=-MAX_LOG_OFFSET))
 
 
-def _common_factors(x: Numbers) -> int:
+def common_factors(x: Numbers) -> int:
     """How many factors of the base the greatest log_offset is, where they are powers of two; else 0.
 
     They are left out of the floats, and a scale that all numbers share changes no bit. It follows the scale and not the
@@ -140,18 +140,21 @@ def _floats(
     return values
 
 
+def fits_in(x: Numbers, terms: int, kind: FloatType) -> bool:
+    """Whether so many of any numbers of this format and scale can be added as floats, but for the common factors."""
+    return _fit_in([_ends_of_format(x)], [common_factors(x)], [x], terms, kind)
+
+
 def total(x: Numbers, kind: FloatType, axes: Axes, keepdims: bool) -> Scaled:
     """The sums over axes."""
-    fmt, factors = x.fmt, _common_factors(x)
+    fmt, factors = x.fmt, common_factors(x)
     count = math.prod(x.codes.shape[axis] for axis in axes)
 
     def add(values: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(all="ignore"):
             return np.asarray(np.sum(values, axis=axes, keepdims=keepdims, dtype=kind))
 
-    if _fit_in([_ends_of_format(x)], [factors], [x], count, kind):
-        return Scaled(add(_decoded(x, factors, kind)), factors)
-    if _fit_in([_ends(x, factors)], [factors], [x], count, kind):
+    if fits_in(x, count, kind) or _fit_in([_ends(x, factors)], [factors], [x], count, kind):
         return Scaled(add(_decoded(x, factors, kind)), factors)
     logs = _logs(x)
     # what still underflows is far below the last bit of the greatest, and the bound has room for it
@@ -164,7 +167,7 @@ def total(x: Numbers, kind: FloatType, axes: Axes, keepdims: bool) -> Scaled:
 def product(x: Numbers, y: Numbers, kind: FloatType) -> Scaled:
     """The matrix product, of shapes that match."""
     operands, terms = [x, y], x.codes.shape[-1]
-    factors = [_common_factors(operand) for operand in operands]
+    factors = [common_factors(operand) for operand in operands]
 
     def plainly() -> Scaled:
         with np.errstate(all="ignore"):

@@ -3,8 +3,8 @@
     a b + c:    hi = max(E_a + E_b, E_c),  z = |E_a + E_b - E_c|,      E = hi + sb(z)  or, of unlike signs,  hi + db(z)
 
 One kernel does every case: operands of several fraction bits are brought to the finest, where hi and z are integers.
-Sums to nearest in one format are `narrow_sums` or `wide_sums` first, much sooner the same codes, and that
-kernel takes what those leave open. The approximate Gaussian logarithms are integers by themselves, so that their sums
+Sums in one format are `narrow_sums` or `wide_sums` first, much sooner the same codes, and that kernel takes what those
+leave open. The approximate Gaussian logarithms are integers by themselves, so that their sums
 are too.
 """
 
@@ -29,11 +29,11 @@ from lnsnum.gaussian import (
 )
 from lnsnum.kernels.codes import Codes
 from lnsnum.kernels.compiling import kernel
-from lnsnum.kernels.decide import Sum, Term, Value
-from lnsnum.kernels.rounding import DOUBT, Target, UInt32Array, pack, settle, whole_steps_in_two
+from lnsnum.kernels.decide import HardCase, Sum, Term, Value, resolve
+from lnsnum.kernels.rounding import AWAY_FROM_ZERO, DOUBT, Target, UInt32Array, pack, settle, whole_steps_in_two
 from lnsnum.kernels.threads import in_chunks, in_parts
 from lnsnum.operations import byte_sums, narrow_sums, wide_sums
-from lnsnum.operations.operation import Operand, Result, fitting_offset, of_part, run
+from lnsnum.operations.operation import Fill, Operand, Result, fitting_offset, of_part, run
 
 EXACT = Exact()
 
@@ -105,6 +105,11 @@ def _arguments(operand: Operand) -> tuple[Codes, int, NDArray[np.int64]]:
 
 def fused(a: Operand, b: Operand | None, c: Operand, result: Result) -> tuple[Codes, int]:
     """a b + c, or a + c without b, correctly rounded in every mode."""
+    return run(*_general(a, b, c, result), result)
+
+
+def _general(a: Operand, b: Operand | None, c: Operand, result: Result) -> tuple[Fill, HardCase]:
+    """The kernel for every case with its operands bound, and what the elements are that it leaves to integers."""
     finest = max(fmt.fraction_bits for fmt in (a.fmt, c.fmt, result.fmt, a.fmt if b is None else b.fmt))
     a_factor, c_factor = (1 << (finest - x.fmt.fraction_bits) for x in (a, c))
     b_factor = 0 if b is None else 1 << (finest - b.fmt.fraction_bits)
@@ -132,7 +137,7 @@ def fused(a: Operand, b: Operand | None, c: Operand, result: Result) -> tuple[Co
         terms = [Term(1 if sign == negative else -1, 0, Fraction(log, steps)) for log, sign in kept]
         return Sum(tuple(terms)), negative, int(result.random[i % result.random.size]), hi / (1 << drop)
 
-    return run(fill, case, result)
+    return fill, case
 
 
 def add(a: Operand, c: Operand, gaussian: GaussianLog | None, result: Result) -> tuple[Codes, int]:
@@ -146,16 +151,17 @@ def add(a: Operand, c: Operand, gaussian: GaussianLog | None, result: Result) ->
                 "format, and rounding='nearest'"
             )
         return _approximate(a, c, gaussian, result)
-    if one_format and result.rounding == "nearest":
+    if one_format:
         log_offset = _fitting(a, c, result) if result.log_offset == "fit" else result.log_offset
-        codes = None if log_offset is None else _swiftly(a, c, result, log_offset)
+        codes = None if log_offset is None else _swiftly(a, c, result, result.target(log_offset))
         if codes is not None and log_offset is not None:
             return codes, log_offset
     return fused(a, None, c, result)
 
 
 @kernel
-def _negate(codes, max_magnitude, sign_bit, out):  # type: ignore[no-untyped-def]
+def negate_codes(codes, max_magnitude, sign_bit, out):  # type: ignore[no-untyped-def]
+    """out = -codes."""
     for i in range(out.size):
         out[i] = codes[i] ^ sign_bit if codes[i] & max_magnitude != 0 else codes[i]
 
@@ -164,7 +170,7 @@ def negate(a: Operand) -> Operand:
     """-a; zero and NaN stay."""
     of, out = a.fmt.dtype.type, np.empty_like(a.codes)
     masks = of(a.fmt.max_magnitude), of(a.fmt.sign_bit)
-    in_chunks(lambda begin, end: _negate(a.codes[begin:end], *masks, out[begin:end]), out.size, _SIMPLE)
+    in_chunks(lambda begin, end: negate_codes(a.codes[begin:end], *masks, out[begin:end]), out.size, _SIMPLE)
     return a._replace(codes=out)
 
 
@@ -176,26 +182,31 @@ def _fitting(a: Operand, c: Operand, result: Result) -> int | None:
     if most - fmt.max_log > MAX_LOG_OFFSET:
         return None
     room = fitting_offset(most, fmt)
-    codes = _swiftly(a, c, result, room)
+    to = result.target(room)
+    # as where no draw passes
+    stochastic = result.rounding.startswith("stochastic")
+    codes = _swiftly(a, c, result, to._replace(mode=AWAY_FROM_ZERO) if stochastic else to)
     greatest = 0 if codes is None else int((codes & fmt.dtype.type(fmt.max_magnitude)).max(initial=0))
     # a greatest code of 1 may be an underflow, and one of 0 hides what is below: the general way finds out
     return fitting_offset(room - fmt.max_log + greatest - 1, fmt) if greatest > 1 else None
 
 
-def _swiftly(a: Operand, c: Operand, result: Result, log_offset: int) -> Codes | None:
-    """a + c to nearest in one format, by the loops without branches; what they leave open goes the general way."""
-    to = result.target(log_offset)
+def _swiftly(a: Operand, c: Operand, result: Result, to: Target) -> Codes | None:
+    """a + c in one format, by the loops without branches; what they leave open goes the general way."""
     out = np.empty(max(a.codes.size, c.codes.size), result.fmt.dtype)
     left = byte_sums.add(a, c, to, out)
     if left is None:
-        left = narrow_sums.add(a, c, result.fmt, to, out)
+        left = narrow_sums.add(a, c, result.fmt, to, result.random, out)
     if left is None:
-        left = wide_sums.add(a, c, to, out)
+        left = wide_sums.add(a, c, to, result.random, out)
     if left is None:
         return None
     if left.size:
-        some = result._replace(shape=left.shape, log_offset=log_offset)
-        out[left], _ = fused(a.at(left), None, c.at(left), some)
+        random = result.random[left] if result.random.size > 1 else result.random
+        fill, case = _general(a.at(left), None, c.at(left), result._replace(shape=left.shape, random=random))
+        part = np.empty(left.shape, result.fmt.dtype)
+        resolve(fill(to, random, part), case, result.fmt, to, part)
+        out[left] = part
     return out.reshape(result.shape)
 
 

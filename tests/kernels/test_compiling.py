@@ -1,5 +1,6 @@
 """Kernels give the same bits jitted, as plain Python and with bounds checks; their cache works where it must."""
 
+import gc
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba.core.registry import CPUDispatcher
 
 import lnsnum
 
@@ -176,3 +178,16 @@ def test_two_processes_may_compile_at_once(tmp_path):
     assert [process.returncode for process in both] == [0, 0]
     assert all(text.startswith("[64, 136]") for text in printed)
     assert run(CACHED, NUMBA_CACHE_DIR=str(tmp_path)) == "[64, 136] 1"
+
+
+def test_no_kernel_is_made_with_another_in_its_closure():
+    """The machine code on disk is found by the constants of a closure, and a kernel among them is another each time."""
+    made = [one for one in gc.get_objects() if isinstance(one, CPUDispatcher)]
+    cells = {one: one.py_func.__closure__ or () for one in made if one.py_func.__module__.startswith("lnsnum.")}
+    assert any(cells.values())
+    with_kernels = [
+        f"{one.py_func.__module__}.{one.py_func.__qualname__}"
+        for one, closed in cells.items()
+        if any(isinstance(cell.cell_contents, CPUDispatcher) for cell in closed)
+    ]
+    assert with_kernels == []

@@ -5,6 +5,7 @@ distance of a narrow format, distances next to rounding boundaries of wide ones,
 """
 
 from fractions import Fraction
+from typing import get_args
 
 import mpmath
 import numpy as np
@@ -14,9 +15,17 @@ from hypothesis import strategies as st
 
 from lnsnum import LNSFormat, decode, decoding, lns8f3, lns12f6, lns16f10, lns32f23, reference
 from lnsnum.arithmetic import add, divide, multiply, subtract
+from lnsnum.format import Rounding
 from lnsnum.gaussian import Exact, tables
 from lnsnum.kernels.codes import FLOAT_TYPES, NO_RANDOM_BITS
-from lnsnum.kernels.elementary import CELL_ERROR, CELL_RANGE, CELLS, power_of_half
+from lnsnum.kernels.elementary import (
+    CELL_ERROR,
+    CELL_RANGE,
+    CELLS,
+    PAIR_ERROR,
+    power_of_half,
+    power_of_half_as_pair,
+)
 from lnsnum.kernels.rounding import steps_in_two, target
 from lnsnum.kernels.scales import Scales
 from lnsnum.kernels.threads import get_num_threads, set_num_threads
@@ -46,8 +55,26 @@ def operand(codes, fmt, offset=0):
     return Operand(np.asarray(codes, fmt.dtype), fmt, Scales(np.atleast_1d(np.asarray(offset, np.int64)) - fmt.bias))
 
 
-def result_of(fmt, size, offset=0, overflow="saturate", underflow="round"):
-    return Result(fmt, (size,), offset, "nearest", overflow, underflow, NO_RANDOM_BITS)
+def result_of(fmt, size, offset=0, overflow="saturate", underflow="round", rounding="nearest", random=None):
+    return Result(fmt, (size,), offset, rounding, overflow, underflow, NO_RANDOM_BITS if random is None else random)
+
+
+MODES = get_args(Rounding)
+
+
+def in_every_mode(result):
+    """The result in all modes, those at random with words of each element, the ends among them, and one for all."""
+    words = np.random.default_rng(7).integers(0, 1 << 32, result.shape, dtype=np.uint32)
+    words[::7], words[3::7] = 0, (1 << 32) - 1
+    for rounding in MODES:
+        for random in (words, words[5:6]) if rounding.startswith("stochastic") and words.size > 5 else (words,):
+            bits = random if rounding.startswith("stochastic") else NO_RANDOM_BITS
+            yield result._replace(rounding=rounding, random=bits)
+
+
+def check_in_every_mode(a, c, result, served=None):
+    for one in in_every_mode(result):
+        check_sums(a, c, one, served)
 
 
 def check_sums(a, c, result, served=None):
@@ -61,7 +88,7 @@ def check_sums(a, c, result, served=None):
         out = np.empty(a.codes.shape, result.fmt.dtype)
         to = result.target(result.log_offset)
         extra = (result.fmt,) if served is narrow_sums else ()
-        assert served.add(a, c, *extra, to, out) is not None
+        assert served.add(a, c, *extra, to, result.random, out) is not None
 
 
 # ------------------------------------------------------------------------------------------------------------- bounds
@@ -88,6 +115,34 @@ def test_power_of_half_is_within_its_bound():
         assert abs(q - true_q) <= CELL_ERROR * true_q
 
 
+@pytest.mark.plain_python
+def test_power_of_half_as_pair_is_within_its_bound():
+    unit = 2.0**-22
+    for y in [*hard_cells()[::7], unit, 1.0 - unit, 255.0 + unit, -unit, -1.0, -0.25, -1234.567, -CELL_RANGE]:
+        y = np.rint(y / unit) * unit
+        top, rest, octaves = power_of_half_as_pair(float(y))
+        exact = MP.power(2, MP.mpf(-float(y)) / CELLS + int(octaves))
+        assert 0.5 <= top <= 1.0
+        assert abs(rest) <= 2.0**-54
+        assert abs(MP.mpf(float(top)) + MP.mpf(float(rest)) - exact) <= PAIR_ERROR
+        if y % CELLS == 0.0:
+            assert (top, rest) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("offset", [0, 12345, -(1 << 29), 1 << 30])
+@pytest.mark.parametrize(
+    "fmt",
+    [lns32f23, LNSFormat(32, 30), LNSFormat(24, 3), LNSFormat(32, 20, base=4.0), LNSFormat(17, 0), LNSFormat(17, 15)],
+    ids=str,
+)
+def test_doubles_of_pairs_are_those_of_integers(fmt, offset):
+    rng, top = np.random.default_rng(6), fmt.max_magnitude
+    ends = np.array([0, 1, 2, top, top - 1, fmt.bias, fmt.bias + 1, fmt.bias - 1])
+    codes = np.concatenate([ends, ends + fmt.sign_bit, rng.integers(0, 1 << fmt.bits, 20_000)]).astype(fmt.dtype)
+    found = decode(codes, fmt, log_offset=offset).view(np.uint64)
+    np.testing.assert_array_equal(found, decoding._decode_by_powers(codes, fmt, np.int64(offset), "float64"))
+
+
 @pytest.mark.parametrize("opposed", [False, True])
 def test_log2_of_sum_is_within_its_bound(opposed):
     worst = 0.0
@@ -104,14 +159,22 @@ def test_log2_of_sum_is_within_its_bound(opposed):
 # --------------------------------------------------------------------------------------------------------------- sums
 
 
-@pytest.mark.plain_python
 @pytest.mark.parametrize("edges", EDGES)
-@pytest.mark.parametrize("fmt", [LNSFormat(3, 0), LNSFormat(4, 1), LNSFormat(6, 4), LNSFormat(6, 0, base=4.0)])
+@pytest.mark.parametrize(
+    "fmt",
+    [
+        pytest.param(LNSFormat(3, 0), marks=pytest.mark.plain_python),
+        pytest.param(LNSFormat(4, 1), marks=pytest.mark.plain_python),
+        LNSFormat(6, 4),
+        LNSFormat(6, 0, base=4.0),
+    ],
+)
 def test_all_pairs_of_small_formats(fmt, edges):
     codes = np.arange(1 << fmt.bits)
     a, c = np.repeat(codes, codes.size), np.tile(codes, codes.size)
     for a_offset, c_offset, offset in ((0, 0, 0), (3, -2, 5), (-9, 0, -30), (0, 1 << 12, 0), (0, 0, 21)):
-        check_sums(operand(a, fmt, a_offset), operand(c, fmt, c_offset), result_of(fmt, a.size, offset, *edges))
+        x, y = operand(a, fmt, a_offset), operand(c, fmt, c_offset)
+        check_in_every_mode(x, y, result_of(fmt, a.size, offset, *edges))
 
 
 @pytest.mark.parametrize("fmt", [lns16f10, LNSFormat(16, 7), lns12f6, LNSFormat(16, 13), LNSFormat(14, 9, base=1.9)])
@@ -124,7 +187,7 @@ def test_every_distance_of_a_narrow_format(fmt):
             for edges in EDGES:
                 result = result_of(fmt, m.size, 0, *edges)
                 check_sums(operand(a, fmt), operand(c, fmt), result, narrow_sums)
-            check_sums(operand(a, fmt), operand(c, fmt), result_of(fmt, m.size, -fmt.bias // 2), narrow_sums)
+            check_in_every_mode(operand(a, fmt), operand(c, fmt), result_of(fmt, m.size, -fmt.bias // 2), narrow_sums)
 
 
 def test_half_of_the_smallest_in_a_narrow_format():
@@ -141,19 +204,25 @@ def test_narrow_sums_decline_what_tables_cannot_give():
     fmt, codes = LNSFormat(16, 13), np.arange(1, 500)
     assert not tables(Exact(), fmt).complete
     out, near = np.empty(codes.shape, fmt.dtype), operand(codes, fmt)
-    assert narrow_sums.add(near, near, fmt, target(fmt, 0), out) is not None
+
+    def add(a, c, to):
+        return narrow_sums.add(a, c, fmt, to, NO_RANDOM_BITS, out)
+
+    assert add(near, near, target(fmt, 0)) is not None
     reach = tables(Exact(), fmt).sb.size - fmt.max_magnitude  # to the last entry of the table
-    assert narrow_sums.add(near, operand(codes, fmt, -reach), fmt, target(fmt, 0), out) is not None
-    assert narrow_sums.add(near, operand(codes, fmt, -reach - 1), fmt, target(fmt, 0), out) is None
+    assert add(near, operand(codes, fmt, -reach), target(fmt, 0)) is not None
+    assert add(near, operand(codes, fmt, -reach - 1), target(fmt, 0)) is None
     ends = np.array([fmt.max_magnitude, 1, fmt.max_magnitude - 1])
-    check_sums(operand(ends, fmt), operand(ends[::-1], fmt, -reach), result_of(fmt, 3, 0), narrow_sums)
+    check_in_every_mode(operand(ends, fmt), operand(ends[::-1], fmt, -reach), result_of(fmt, 3, 0))
     for far in (operand(codes, fmt, 1 << 20), operand(codes, fmt, narrow_sums.FAR)):
-        assert narrow_sums.add(near, far, fmt, target(fmt, 0), out) is None
+        assert add(near, far, target(fmt, 0)) is None
         check_sums(near, far, result_of(fmt, codes.size))
-    assert narrow_sums.add(near, near, fmt, target(fmt, 0, rounding="up"), out) is None
-    assert wide_sums.add(near, near, target(fmt, 0, rounding="up"), out) is None
     steep = LNSFormat(8, 6, base=1.0 + 2.0**-40)
-    check_sums(operand(codes[:100], steep), operand(codes[99::-1], steep), result_of(steep, 100))
+    check_in_every_mode(operand(codes[:100], steep), operand(codes[99::-1], steep), result_of(steep, 100))
+    # one step is a factor of 16: the series for its probability does not reach
+    coarse = LNSFormat(17, 0, base=16.0)
+    assert wide_sums.prepared(target(coarse, 0, rounding="stochastic_value")) is None
+    check_in_every_mode(operand(codes, coarse), operand(codes[::-1], coarse), result_of(coarse, codes.size))
 
 
 @given(st.data())
@@ -165,7 +234,28 @@ def test_narrow_sums_at_many_scales(data):
     scales = [rng.integers(-spread, spread + 1, data.draw(st.sampled_from([1, size]))) for _ in range(2)]
     x, y = (operand(rng.integers(0, 1 << fmt.bits, size), fmt, scale) for scale in scales)
     edges = data.draw(st.sampled_from(EDGES))
-    check_sums(x, y, result_of(fmt, size, data.draw(st.integers(-spread, spread)), *edges))
+    result = result_of(fmt, size, data.draw(st.integers(-spread, spread)), *edges)
+    check_sums(x, y, data.draw(st.sampled_from(list(in_every_mode(result)))))
+
+
+@pytest.mark.parametrize("rounding", ["stochastic_log", "stochastic_value"])
+@pytest.mark.parametrize("fmt", [lns8f3, LNSFormat(10, 6, base=1.7), lns32f23, LNSFormat(20, 3)], ids=str)
+def test_random_bits_next_to_their_threshold(fmt, rounding):
+    """Distances of all sizes, and the eleven words about the probability as NumPy has it."""
+    steps = steps_in_two(fmt)[0]
+    z = np.unique(np.concatenate([np.arange(1, 12), (steps * np.geomspace(0.01, 34.0, 50)).astype(np.int64)]))
+    z = np.repeat(z[(z > 0) & (z < fmt.max_magnitude - 1)], 11)
+    a = np.full(z.size, fmt.max_magnitude - 1)
+    for sign in (0, fmt.sign_bit):
+        power = np.exp2(-z / steps)
+        position = steps * (np.log1p(-power) if sign else np.log1p(power)) / np.log(2.0)
+        share = position - np.floor(position)
+        if rounding == "stochastic_value":
+            share = np.expm1(share * np.log(2.0) / steps) / np.expm1(np.log(2.0) / steps)
+        words = (np.rint(share * 2.0**32).astype(np.int64) + np.tile(np.arange(-5, 6), z.size // 11)) % (1 << 32)
+        # an octave of room: what the greater operand is rounded up to does not saturate
+        result = result_of(fmt, z.size, int(steps) + 1, rounding=rounding, random=words.astype(np.uint32))
+        check_sums(operand(a, fmt), operand(a - z + sign, fmt), result, narrow_sums if fmt.bits <= 16 else wide_sums)
 
 
 def near_ties(fmt, opposed, count):
@@ -204,7 +294,10 @@ def test_wide_sums_of_all_sizes(fmt, edges):
     k = min(int(steps_in_two(fmt)[0]), 1 << 28)
     for a_offset, c_offset, offset in ((0, 0, 0), (0, 0, k), (0, 0, -fmt.bias), (-k, 5, 17), (0, 1 << 29, 1 << 29)):
         x, y = operand(a, fmt, a_offset), operand(c, fmt, c_offset)
-        check_sums(x, y, result_of(fmt, a.size, offset, *edges), wide_sums)
+        for result in in_every_mode(result_of(fmt, a.size, offset, *edges)):
+            # one step is more than an octave: the series for its probability does not reach
+            out_of_reach = result.rounding == "stochastic_value" and steps_in_two(fmt)[0] < 1.0
+            check_sums(x, y, result, None if out_of_reach else wide_sums)
 
 
 @pytest.mark.parametrize("fmt", WIDE, ids=str)
@@ -256,6 +349,8 @@ def test_the_scale_that_fits(fmt):
         for a_offset, c_offset in ((0, 0), (3, -4), (-far, -far), (far, 0), (-far, far), (far - 3, far - 7)):
             x, y = operand(a, fmt, a_offset), operand(c, fmt, c_offset)
             result = result_of(fmt, x.codes.size, "fit", underflow="saturate" if a_offset == 3 else "round")
+            # another mode for each pair of scales
+            result = list(in_every_mode(result))[abs(a_offset + c_offset) % 5]
             try:
                 expected = sums.fused(x, None, y, result)
             except ValueError:
