@@ -5,7 +5,7 @@
 is where a rounding decision changes; `near_ties` draws the floats on either side of it, from the integers of
 `lnsnum.exact`. Every strategy shrinks to what is simplest: base 2, few bits, the value 1, log_offset 0.
 
-`check_arithmetic_laws` (`lnsnum.testing.law_suite`) tries the laws of the number system on arithmetic of your own. It
+`check_arithmetic_laws` (`lnsnum.testing.checking`) tries the laws of the number system on arithmetic of your own. It
 and the strategies need the extra `hypothesis`; docs/testing.md has examples.
 """
 
@@ -23,9 +23,12 @@ from lnsnum.exact import float64_threshold
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, check_choice, check_log_offset
 from lnsnum.kernels.codes import LogOffset
 from lnsnum.tensor import LNSTensor
-from lnsnum.testing.law_suite import LawReport, LawViolation, Violation, check_arithmetic_laws
+from lnsnum.testing.calling import ImplementationError
+from lnsnum.testing.checking import check_arithmetic_laws
+from lnsnum.testing.report import LawReport, LawViolation, Violation
 
 __all__ = [
+    "ImplementationError",
     "LawReport",
     "LawViolation",
     "Violation",

@@ -29,7 +29,7 @@ files                  system_errors atomic pickles packing layout single sharde
 reference              radicals sums codes rounding conversions arithmetic brackets order .
 proofs                 scanning conversions operations judgement
 -                      certify
-testing                laws law_suite
+testing                spans laws pairs calling report law_suite checking foreign junit
 -                      strategies
 torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling
 torch_bridge.kernels   update_list
@@ -48,7 +48,7 @@ toolbox                sources conversion inspection difference plots
 toolbox.export_targets . new_folder plain_names fixed_text exported hardware_tables numpy_arrays memory_image c_source
 toolbox                export
 cli                    app tables inspect verify diff export convert resuming training_run train evaluate study
-cli                    report certify . __main__
+cli                    report certify check . __main__
 """
 """The house, from the ground up: a wing (- is `lnsnum` itself) and its rooms, each of which imports only rooms that
 stand before it, to the left or above; a dot is the wing's own `__init__`. A new room is entered before all that import
@@ -74,8 +74,7 @@ LIBRARIES = {
     "lnsnum.kernels.byte_tables": {"numpy", "numba", "llvmlite"},  # which Numba brings
     "lnsnum.operations.code_products": {"numpy", "numba", "llvmlite"},
     **{module: {"mpmath"} for module in ORDER if module.startswith("lnsnum.reference")},
-    "lnsnum.testing.laws": {"numpy", "mpmath"},
-    "lnsnum.testing.law_suite": {"numpy", "hypothesis"},
+    "lnsnum.testing.spans": {"numpy", "mpmath"},
     "lnsnum.strategies": {"numpy", "hypothesis"},
     "lnsnum.proofs.scanning": {"numpy", "mpmath"},
     "lnsnum.certify": {"numpy", "numba", "llvmlite", "mpmath"},
@@ -144,12 +143,12 @@ def test_a_module_imports_only_those_above_it(module):
 
 
 def test_the_reference_is_independent():
-    """It imports itself and the format only, and only the proofs import it: kernels and oracle share nothing."""
+    """It imports itself and the format only, and only what judges imports it: kernels and oracle share nothing."""
     oracle = {module for module in ORDER if module.startswith("lnsnum.reference")}
     assert set().union(*map(of_our_own, oracle)) - oracle == {"lnsnum.format"}
     by_the_oracle = [module for module in ORDER if module not in oracle and of_our_own(module) & oracle]
-    assert by_the_oracle == ["lnsnum.proofs.conversions", "lnsnum.proofs.operations"]
-    by_mpmath = ["reference.radicals", "reference.conversions", "proofs.scanning", "certify", "testing.laws"]
+    assert by_the_oracle == ["lnsnum.proofs.conversions", "lnsnum.proofs.operations", "lnsnum.testing.law_suite"]
+    by_mpmath = ["reference.radicals", "reference.conversions", "proofs.scanning", "certify", "testing.spans"]
     assert [module for module in ORDER if "mpmath" in of_others(module)] == [f"lnsnum.{name}" for name in by_mpmath]
 
 

@@ -1,4 +1,5 @@
-"""What `lnsnum.strategies` stands on: laws that every arithmetic on codes must keep, and the suite that tries them.
+"""What `lnsnum.strategies` and `lnsnum check` stand on: laws that every arithmetic on codes must keep.
 
-Read `laws` first; `law_suite` tries them on an implementation, over all pairs or with Hypothesis.
+Read `laws` first; `spans` knows the exact results, `pairs` the operands, `calling` and `foreign` how an implementation
+is asked; `law_suite` tries the laws on it, `checking` is the door, `report` and `junit` say what came of it.
 """

@@ -3,120 +3,26 @@
     |E - r|  <=  max_ulp,      r = 2^F log_base |a op b|,      E of the code that came out
 
 and the laws of the number system itself: x + 0 = x, x - x = 0, a + b = b + a, a <= b gives a + c <= b + c, what is too
-great saturates, NaN stays NaN. docs/number_format.md is the specification. With g = E_a - E_b >= 0 the exact result of
-a sum lies at
-
-    r  =  E_a + log1p(+-exp(-g h)) / h,      h = ln(base) / 2^F,
-
-which mpmath evaluates to 2^-100 code steps; no kernel of the library has a part in it. `lnsnum.testing.law_suite` tries
-the laws on an implementation.
+great saturates, NaN stays NaN. docs/number_format.md is the specification; `lnsnum.testing.spans` knows where r lies.
+`lnsnum.testing.law_suite` tries the laws on an implementation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from fractions import Fraction
-from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lnsnum.exact import nearest_float64
-from lnsnum.format import LNSFormat, Overflow, Underflow
+from lnsnum.format import Rounding
+from lnsnum.testing.spans import Bounds, Ints, Mask, Rules, bounds
 
 OPERATIONS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 
-Ints = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 Call = Callable[[str, Ints, Ints], Ints]
 """An operation by name, on codes as int64."""
-
-_POINT = 128
-_SLACK = 1 << (_POINT - 100)
-_FAR = 1 << 62
-
-
-# ------------------------------------------------------------------------------------------- where the result may lie
-
-
-class _Span(NamedTuple):
-    """Which results are near enough to r = E_a + s, as whole code steps relative to E_a.
-
-    From `low` to `high`; `tie` where both are equally near and the even one is right. The result underflows where
-    E_a + floor is below the smallest. Counted from the smallest, it may then be zero where E_a < zero_below, and the
-    smallest where E_a >= smallest_from.
-    """
-
-    s: float
-    floor: int
-    low: int
-    high: int
-    tie: bool
-    zero_below: int
-    smallest_from: int
-
-
-@lru_cache(maxsize=1)
-def _context() -> Any:
-    import mpmath
-
-    context = mpmath.MPContext()  # our own: mpmath.mp keeps the precision that its user gave it
-    context.prec = 400
-    return context
-
-
-@lru_cache(maxsize=1 << 17)
-def _span(fmt: LNSFormat, max_ulp: Fraction, gap: int, direction: int) -> _Span:
-    """For a sum (direction 1), a difference (-1) of magnitudes that lie `gap` apart, a product or quotient (0)."""
-    mp = _context()
-    h = mp.ldexp(mp.log(mp.mpf(fmt.base)), -fmt.fraction_bits)
-    t = gap * h
-    if direction == 0 or t > 400:  # beyond, s is less than 2^-400
-        s = mp.mpf(0)
-    elif direction > 0:
-        s = mp.log1p(mp.exp(-t)) / h
-    else:
-        s = (mp.log(-mp.expm1(-t)) if t < 1 else mp.log1p(-mp.exp(-t))) / h
-
-    def fixed(x: Any) -> int:
-        return int(mp.floor(mp.ldexp(x, _POINT)))
-
-    def floor(x: int) -> int:
-        return max(min((x + _SLACK) >> _POINT, _FAR), -_FAR)
-
-    def ceil(x: int) -> int:
-        return -floor(-x)
-
-    at, half = fixed(s), fixed(mp.ln2 / h)
-    ulp = (max_ulp.numerator << _POINT) // max_ulp.denominator
-    spare = ulp - (1 << (_POINT - 1))
-    low, high = ceil(at - ulp), floor(at + ulp)
-    return _Span(
-        float(s), floor(at), low, high, spare == 0 and low < high, ceil(spare - half - at), ceil(-half - spare - at)
-    )
-
-
-class _Bounds(NamedTuple):
-    """For each pair of numbers: which magnitudes may come out, and where r lies. `exact` leaves out zero and NaN."""
-
-    exact: Mask
-    saturates: Mask
-    underflows: Mask
-    zero: Mask
-    low: Ints
-    high: Ints
-    negative: Mask
-    log: NDArray[np.float64]
-
-
-class Rules(NamedTuple):
-    """What is asked of a result."""
-
-    fmt: LNSFormat
-    max_ulp: Fraction
-    overflow: Overflow
-    underflow: Underflow
 
 
 class Batch:
@@ -130,9 +36,11 @@ class Batch:
         b: Ints,
         steps: Ints,
         rules: Rules,
+        ask: Call | None = None,
     ) -> None:
         self.call, self.operation, self.a, self.b, self.steps = call, operation, a, b, steps
-        self.fmt, self.max_ulp, self.overflow, self.underflow = rules
+        self.rules, self.fmt = rules, rules.fmt
+        self.ask = ask or call  # where `call` looks into a table
         self.one = self.fmt.bias
         self.both_numbers = ~(self.isnan(a) | self.isnan(b))
         self.both_nonzero = self.both_numbers & (a != 0) & (b != 0)
@@ -167,51 +75,9 @@ class Batch:
         return np.where(codes & self.fmt.max_magnitude, codes ^ self.fmt.sign_bit, codes)
 
     @cached_property
-    def bounds(self) -> _Bounds:
+    def bounds(self) -> Bounds:
         """Where the exact results lie, and what may stand for them."""
-        fmt, operation = self.fmt, self.operation
-        e_a, e_b = ((codes & fmt.max_magnitude) - fmt.bias for codes in (self.a, self.b))
-        minus_a, minus_b = self.a >= fmt.sign_bit, self.b >= fmt.sign_bit
-        if operation in ("multiply", "divide"):
-            top = e_a + e_b if operation == "multiply" else e_a - e_b
-            gap, direction, negative = np.zeros_like(top), np.zeros_like(top), minus_a ^ minus_b
-        else:
-            minus_b = minus_b ^ (operation == "subtract")
-            top, gap = np.maximum(e_a, e_b), np.abs(e_a - e_b)
-            direction, negative = np.where(minus_a == minus_b, 1, -1), np.where(e_a >= e_b, minus_a, minus_b)
-        exact = self.both_nonzero & ~((direction < 0) & (gap == 0))
-        kinds, which = np.unique(np.stack([gap, direction])[:, exact], axis=1, return_inverse=True)
-        spans = [_span(fmt, self.max_ulp, int(g), int(d)) for g, d in kinds.T]
-        columns = [np.array(column)[which.reshape(-1)] for column in zip(*spans, strict=True)] or [
-            np.zeros(0, np.int64)
-        ] * len(_Span._fields)
-        spread = []
-        for column in columns:
-            full = np.zeros(top.shape, column.dtype)
-            full[exact] = column
-            spread.append(full)
-        s, floor, low, high, tie, zero_below, smallest_from = spread
-        low, high = np.clip(top + low, -_FAR, _FAR), np.clip(top + high, -_FAR, _FAR)
-        tie = tie.astype(bool)
-        even = np.where(low % 2 == 0, low, high)
-        low, high = np.where(tie, even, low), np.where(tie, even, high)
-        greatest, smallest = fmt.max_log, -fmt.max_log
-        above = top - smallest
-        underflows = exact & (top + floor < smallest)
-        may_be_zero, may_be_smallest = above < zero_below, above >= smallest_from
-        if self.underflow == "saturate":
-            may_be_zero, may_be_smallest = np.zeros_like(exact), np.ones_like(exact)
-        high = np.where(underflows & ~may_be_smallest, smallest - 1, np.maximum(high, smallest))
-        return _Bounds(
-            exact,
-            exact & (low > greatest),
-            underflows,
-            underflows & may_be_zero,
-            np.clip(low, smallest, greatest),
-            high if self.overflow == "nan" else np.minimum(high, greatest),
-            negative,
-            top + s,
-        )
+        return bounds(self.rules, self.operation, self.a, self.b, self.both_nonzero)
 
     # ----------------------------------------------------------------------------------------------------- in words
 
@@ -241,8 +107,9 @@ class Batch:
 
 
 class Finding(NamedTuple):
-    """Which pairs break a law, and what should have come out at one of them, in words."""
+    """Which pairs a law speaks of, which of them break it, and what should have come out at one of them, in words."""
 
+    where: Mask
     bad: Mask
     expected: Callable[[int], str]
 
@@ -250,12 +117,24 @@ class Finding(NamedTuple):
 def _range(batch: Batch) -> Iterator[Finding]:
     """What comes out is a code of the format."""
     bad = (batch.out < 0) | (batch.out >= 1 << batch.fmt.bits)
-    yield Finding(bad, lambda i: f"a code, 0 to {(1 << batch.fmt.bits) - 1}")
+    yield Finding(np.ones_like(bad), bad, lambda i: f"a code, 0 to {(1 << batch.fmt.bits) - 1}")
+
+
+def _determinism(batch: Batch) -> Iterator[Finding]:
+    """A result depends on its own operands alone, not on what stands beside them or came before."""
+    order = np.random.default_rng(0).permutation(batch.a.size)
+    out = np.empty_like(batch.out)
+    out[order] = batch.ask(batch.operation, batch.a[order], batch.b[order])
+    yield Finding(
+        np.ones(out.shape, np.bool_),
+        out != batch.out,
+        lambda i: f"the same in another order, where it is {batch.told(int(out[i]))}",
+    )
 
 
 def _should_be(batch: Batch, where: Mask, expected: Ints | int) -> Finding:
     codes = np.broadcast_to(np.asarray(expected), batch.out.shape)
-    return Finding(where & (batch.out != codes), lambda i: batch.told(int(codes[i])))
+    return Finding(where, where & (batch.out != codes), lambda i: batch.told(int(codes[i])))
 
 
 def _nan(batch: Batch) -> Iterator[Finding]:
@@ -293,19 +172,20 @@ def _inverse(batch: Batch) -> Iterator[Finding]:
     yield _should_be(batch, batch.both_nonzero & (batch.a == other), expected)
 
 
-def _compared(batch: Batch, a: Ints, b: Ints, out: Ints, bad: Mask, relation: str) -> Finding:
-    return Finding(bad, lambda i: f"{relation} {batch.equation(int(a[i]), int(b[i]), int(out[i]))}")
+def _compared(batch: Batch, a: Ints, b: Ints, out: Ints, where: Mask, bad: Mask, relation: str) -> Finding:
+    return Finding(where, where & bad, lambda i: f"{relation} {batch.equation(int(a[i]), int(b[i]), int(out[i]))}")
 
 
 def _commutativity(batch: Batch) -> Iterator[Finding]:
     """a + b = b + a, a b = b a, a - b = -(b - a)."""
-    if batch.operation == "divide":
+    one_way = batch.rules.rounding in ("up", "down")  # -(b - a) is rounded the other way
+    if batch.operation == "divide" or (batch.operation == "subtract" and one_way):
         return
     a, b = batch.b, batch.a
     out = batch.call(batch.operation, a, b)
     subtract = batch.operation == "subtract"
-    bad = batch.both_numbers & (batch.out != (batch.negative(out) if subtract else out))
-    yield _compared(batch, a, b, out, bad, "the opposite of" if subtract else "the same as")
+    bad = batch.out != (batch.negative(out) if subtract else out)
+    yield _compared(batch, a, b, out, batch.both_numbers, bad, "the opposite of" if subtract else "the same as")
 
 
 def _sign_symmetry(batch: Batch) -> Iterator[Finding]:
@@ -314,8 +194,8 @@ def _sign_symmetry(batch: Batch) -> Iterator[Finding]:
     both = [(minus_a, minus_b)]
     for a, b in both if batch.operation in ("add", "subtract") else [(minus_a, batch.b), (batch.a, minus_b)]:
         out = batch.call(batch.operation, a, b)
-        bad = batch.both_numbers & (batch.out != batch.negative(out))
-        yield _compared(batch, a, b, out, bad, "the opposite of")
+        bad = batch.out != batch.negative(out)
+        yield _compared(batch, a, b, out, batch.both_numbers, bad, "the opposite of")
 
 
 def _monotonicity(batch: Batch) -> Iterator[Finding]:
@@ -331,15 +211,15 @@ def _monotonicity(batch: Batch) -> Iterator[Finding]:
     for a_there, b_there, slope in ((a_next, b, slope_a), (a, b_next, slope_b)):
         out = batch.call(operation, a_there, b_there)
         known = batch.both_numbers & ~batch.isnan(batch.out) & ~batch.isnan(out)
-        bad = known & (slope * (batch.rank(out) - batch.rank(batch.out)) < 0)
+        bad = slope * (batch.rank(out) - batch.rank(batch.out)) < 0
         for side, relation in ((1, "at most"), (-1, "at least")):
-            yield _compared(batch, a_there, b_there, out, bad & (slope == side), relation)
+            yield _compared(batch, a_there, b_there, out, known & (slope == side), bad, relation)
 
 
 def _saturation(batch: Batch) -> Iterator[Finding]:
     """What is beyond the greatest is the greatest, with the right sign (or NaN, where overflow is "nan")."""
     sign = np.where(batch.bounds.negative, batch.fmt.sign_bit, 0)
-    expected = batch.fmt.nan_code if batch.overflow == "nan" else batch.fmt.max_magnitude + sign
+    expected = batch.fmt.nan_code if batch.rules.overflow == "nan" else batch.fmt.max_magnitude + sign
     yield _should_be(batch, batch.bounds.saturates, expected)
 
 
@@ -360,7 +240,7 @@ def _within(batch: Batch, where: Mask) -> Finding:
         right_sign = log[i] > -fmt.bias and (batch.out[i] >= fmt.sign_bit) == bounds.negative[i]
         return f"{told}; it is off by {off:.4g} ulp" if right_sign and not bounds.underflows[i] else told
 
-    return Finding(where & ~ok, expected)
+    return Finding(where, where & ~ok, expected)
 
 
 def _underflow(batch: Batch) -> Iterator[Finding]:
@@ -374,17 +254,67 @@ def _error_bound(batch: Batch) -> Iterator[Finding]:
     yield _within(batch, bounds.exact & ~bounds.underflows & ~bounds.saturates)
 
 
-LAWS: dict[str, Callable[[Batch], Iterator[Finding]]] = {
-    "range": _range,
-    "nan": _nan,
-    "zero": _zero,
-    "identity": _identity,
-    "inverse": _inverse,
-    "commutativity": _commutativity,
-    "sign_symmetry": _sign_symmetry,
-    "monotonicity": _monotonicity,
-    "saturation": _saturation,
-    "underflow": _underflow,
-    "error_bound": _error_bound,
+class Law(NamedTuple):
+    """A law in one sentence and as a formula, and what finds the pairs that break it."""
+
+    sentence: str
+    formula: str
+    find: Callable[[Batch], Iterator[Finding]]
+
+
+LAWS = {
+    "range": Law("What comes out is a code of the format.", "0 <= out < 2^bits", _range),
+    "determinism": Law(
+        "A result depends on its own operands alone, not on those before or beside them.",
+        "out[i] = f(a[i], b[i])",
+        _determinism,
+    ),
+    "nan": Law("NaN stays NaN, and a division by zero is NaN.", "nan op x = x op nan = nan, x / 0 = 0 / 0 = nan", _nan),
+    "zero": Law("Zeros give zero.", "0 + 0 = 0 - 0 = 0, 0 x = x 0 = 0, 0 / x = 0", _zero),
+    "identity": Law(
+        "The neutral element changes nothing.",
+        "x + 0 = 0 + x = x, x - 0 = x, 0 - x = -x, x 1 = 1 x = x, x / 1 = x",
+        _identity,
+    ),
+    "inverse": Law("A number and its inverse cancel.", "x - x = 0, x + -x = 0, x / x = 1", _inverse),
+    "commutativity": Law(
+        "The order of the operands does not matter.", "a + b = b + a, a b = b a, a - b = -(b - a)", _commutativity
+    ),
+    "sign_symmetry": Law(
+        "Opposite operands give the opposite.",
+        "-a + -b = -(a + b), -a b = a -b = -(a b), -a / b = -(a / b)",
+        _sign_symmetry,
+    ),
+    "monotonicity": Law(
+        "A greater operand gives no lesser result; no greater one, where the operation falls.",
+        "a <= a': a + b <= a' + b, a - b <= a' - b, b > 0: a b <= a' b, a / b <= a' / b",
+        _monotonicity,
+    ),
+    "saturation": Law(
+        'What is beyond the greatest is the greatest, with its sign; NaN with overflow="nan".',
+        "|a op b| > max: out = +-max",
+        _saturation,
+    ),
+    "underflow": Law(
+        "What is below the smallest is zero or the smallest, by the rounding and the underflow policy.",
+        "0 < |a op b| < min: out = 0 or +-min",
+        _underflow,
+    ),
+    "error_bound": Law(
+        "Everything else has the right sign, and lies within max_ulp of the exact result on the log axis.",
+        "|E - r| <= max_ulp, r = 2^F log_base |a op b|",
+        _error_bound,
+    ),
 }
 """By name, in the order in which they are reported."""
+
+
+def laws_of(rounding: Rounding) -> tuple[str, ...]:
+    """The laws that hold under a rounding: up and down are not symmetric, a stochastic result is not one number."""
+    lost = {
+        "up": ("sign_symmetry",),
+        "down": ("sign_symmetry",),
+        "stochastic_log": ("determinism", "commutativity", "sign_symmetry", "monotonicity"),
+        "stochastic_value": ("determinism", "commutativity", "sign_symmetry", "monotonicity"),
+    }.get(rounding, ())
+    return tuple(law for law in LAWS if law not in lost)

@@ -1,0 +1,109 @@
+"""What came of trying laws: which held, over how many inputs, which broke, on what, and what is right there."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lnsnum.format import LNSFormat
+
+
+@dataclasses.dataclass(frozen=True)
+class Violation:
+    """The simplest inputs that were found to break a law.
+
+    Args:
+        law, operation: their names.
+        inputs: what the operation was given, codes or floats.
+        result: what it returned.
+        right: what is right by `lnsnum.reference`; None where several results are.
+        line: all of this in one line.
+    """
+
+    law: str
+    operation: str
+    inputs: tuple[Any, ...]
+    result: Any
+    right: Any
+    line: str
+
+    def __str__(self) -> str:
+        return self.line
+
+
+@dataclasses.dataclass(frozen=True)
+class LawResult:
+    """What came of one law on one operation: how many inputs it spoke of, and the simplest that broke it."""
+
+    law: str
+    operation: str
+    inputs: int
+    violation: Violation | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LawReport:
+    """What was tried, and what was not.
+
+    Args:
+        kind: what was tried, such as "arithmetic".
+        fmt: the format.
+        results: one for each law and operation.
+        missing: the operations that the implementation lacks: nothing is said about them.
+        inputs: how many inputs each operation was tried with.
+        exhaustive: whether these are all that there are.
+    """
+
+    kind: str
+    fmt: LNSFormat
+    results: tuple[LawResult, ...]
+    missing: tuple[str, ...]
+    inputs: int
+    exhaustive: bool
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What was tried."""
+        return tuple(dict.fromkeys(result.operation for result in self.results))
+
+    @property
+    def laws(self) -> tuple[str, ...]:
+        """The laws that were tried."""
+        return tuple(dict.fromkeys(result.law for result in self.results))
+
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """The laws that were broken."""
+        return tuple(result.violation for result in self.results if result.violation is not None)
+
+    def table(self) -> str:
+        """A line for each law and operation: held or broken, and on how many inputs it was tried."""
+        rows = [("law", "operation", "inputs", "")]
+        rows += [(r.law, r.operation, f"{r.inputs:,}", "broken" if r.violation else "held") for r in self.results]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            f"{law:{widths[0]}}  {operation:{widths[1]}}  {inputs:>{widths[2]}}  {verdict}".rstrip()
+            for law, operation, inputs, verdict in rows
+        )
+
+    def __str__(self) -> str:
+        which = "all" if self.exhaustive else "chosen"
+        lacks = f"; not there, so not tried: {', '.join(self.missing)}" if self.missing else ""
+        if broken := self.violations:
+            return "\n".join(violation.line for violation in broken)
+        return (
+            f"{self.fmt.name}: {', '.join(self.operations)} kept {len(self.laws)} laws "
+            f"on {self.inputs} inputs ({which}){lacks}"
+        )
+
+
+class LawViolation(AssertionError):  # noqa: N818 (it is a failed assertion, not an error of ours)
+    """What breaks laws: the message has a line for each law and operation, `report` tells all."""
+
+    def __init__(self, report: LawReport) -> None:
+        super().__init__(str(report))
+        self.report = report
+        self.violations = report.violations
+
+    def __reduce__(self) -> tuple[type[LawViolation], tuple[LawReport]]:
+        return LawViolation, (self.report,)

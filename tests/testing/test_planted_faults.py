@@ -1,0 +1,73 @@
+"""The suite finds every planted fault, in every run: the mutation score of docs/testing.md."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import mutation_score
+from benchmarks.planted_faults import FAULTS, Parts
+from lnsnum import lns16f10, reference
+from lnsnum.strategies import LawViolation, check_arithmetic_laws
+
+OTHERS_MATTER = {"a stale carry: one more after an overflow", "results in the wrong order"}
+"""Faults whose results depend on what else is computed."""
+
+
+def caught(fault, **options):
+    with pytest.raises(LawViolation) as violation:
+        check_arithmetic_laws(fault, fault.fmt, operations=[fault.operation], **options)
+    return violation.value
+
+
+def test_there_are_thirty_faults_over_4_to_32_bits():
+    assert len(FAULTS) >= 30
+    assert {fault.fmt.bits for fault in FAULTS} >= {4, 6, 8, 10, 12, 16, 20, 24, 32}
+    assert {fault.operation for fault in FAULTS} == {"add", "subtract", "multiply", "divide"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.words} ({fault.fmt.name})")
+def test_every_fault_is_found_and_shown_in_two_codes(fault):
+    violations = caught(fault, drawn_pairs=0).violations
+    modes = [violation for violation in violations if violation.law == "error_bound"] or violations[:1]
+    for violation in modes:
+        a, b = violation.inputs
+        assert violation.right == getattr(reference, fault.operation)(a, b, fault.fmt)
+        if fault.words not in OTHERS_MATTER:
+            alone = fault(*(np.array([x], fault.fmt.dtype) for x in (a, b)))
+            assert alone[0] == violation.result != violation.right
+    assert fault.words not in OTHERS_MATTER or "determinism" in {violation.law for violation in violations}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_wrong_sign_where_inner_operands_overflow_is_found_whatever_is_drawn(seed):
+    (fault,) = [fault for fault in FAULTS if "inner operands" in fault.words]
+    assert fault.fmt == lns16f10
+    for drawn_pairs in (0, 1000):
+        laws = {violation.law for violation in caught(fault, seed=seed, drawn_pairs=drawn_pairs).violations}
+        assert {"saturation", "error_bound"} & laws
+
+
+def test_two_runs_say_the_same():
+    fault = next(fault for fault in FAULTS if fault.fmt.bits == 20)
+    assert caught(fault).report == caught(fault).report
+
+
+def test_without_a_fault_the_datapath_of_the_faults_is_right():
+    for fault in {fault.fmt.name + fault.operation: fault for fault in FAULTS if fault.fmt.bits <= 12}.values():
+        right = fault._replace(function=lambda parts: parts.right)
+        assert check_arithmetic_laws(right, fault.fmt, operations=[fault.operation])
+        assert Parts(fault.operation, fault.fmt, *np.array([[1], [2]])).gap == 1
+
+
+def test_the_table_of_the_docs_is_that_of_the_command(capsys):
+    """But for the seconds."""
+    page = (Path(mutation_score.__file__).parents[1] / "docs" / "testing.md").read_text()
+    table = page[page.index("| fault | format |") :]
+    listed = re.findall(r"^\| (.*?) \| (lns\S+) \|.*\|$", table, re.MULTILINE)
+    assert listed == [(fault.words, fault.fmt.name) for fault in FAULTS]
+    line, found = mutation_score.row(next(fault for fault in FAULTS if fault.fmt.bits == 8))
+    assert found
+    timeless = r"\| [0-9.]+ (?=\| [a-z])"
+    assert re.sub(timeless, "", line) in re.sub(timeless, "", table)
