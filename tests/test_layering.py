@@ -30,6 +30,7 @@ reference              radicals sums codes rounding conversions arithmetic brack
 proofs                 scanning conversions operations judgement
 -                      certify
 testing                spans laws pairs calling report law_suite checking foreign junit
+testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
 -                      strategies
 torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling
 torch_bridge.kernels   update_list
@@ -69,13 +70,15 @@ ORDER = [f"lnsnum.{wing}" for wing in TEXTS] + rooms(HOUSE)
 
 CORE = ORDER[: ORDER.index("lnsnum.torch_bridge.kernels.threads")]
 
+STRATEGIES = ["ranks", "code_strategies", "float_strategies", "tie_strategies", "matrix_strategies"]
+
 LIBRARIES = {
     "lnsnum.files.single": {"numpy", "safetensors", "ml_dtypes"},
     "lnsnum.kernels.byte_tables": {"numpy", "numba", "llvmlite"},  # which Numba brings
     "lnsnum.operations.code_products": {"numpy", "numba", "llvmlite"},
     **{module: {"mpmath"} for module in ORDER if module.startswith("lnsnum.reference")},
     "lnsnum.testing.spans": {"numpy", "mpmath"},
-    "lnsnum.strategies": {"numpy", "hypothesis"},
+    **{f"lnsnum.testing.{name}": {"numpy", "hypothesis"} for name in STRATEGIES},
     "lnsnum.proofs.scanning": {"numpy", "mpmath"},
     "lnsnum.certify": {"numpy", "numba", "llvmlite", "mpmath"},
 }

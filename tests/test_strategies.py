@@ -9,7 +9,8 @@ from pathlib import Path
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, find, given, settings
+from drawing import drawn, minimal
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 from hypothesis.extra.numpy import array_shapes
@@ -34,25 +35,6 @@ DTYPES = {
     "bfloat16": (8, -126, 127),
 }
 """Precision, least and greatest exponent of normal numbers."""
-
-MANY = settings(max_examples=1000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-
-
-def minimal(strategy, condition=lambda _: True):
-    return find(strategy, condition, settings=MANY)
-
-
-def drawn(strategy, count=400):
-    """Values of a strategy, the same in every run."""
-    values = []
-
-    @settings(MANY, max_examples=count, derandomize=True)
-    @given(strategy)
-    def collect(value):
-        values.append(value)
-
-    collect()
-    return values
 
 
 # ------------------------------------------------------------------------------------------- formats, codes, tensors
