@@ -15,7 +15,16 @@ PACKAGE = Path(lnsnum.__file__).parent
 
 DOORS = [
     *("format", "exact", "encoding", "decoding", "gaussian", "conversion", "arithmetic", "reduction", "tensor"),
-    *("weight_file", "certify", "strategies", "reference", "torch_bridge", "kernels.threads", "operations.weight_only"),
+    *(
+        "weight_file",
+        "certify",
+        "strategies",
+        "reference",
+        "torch_bridge",
+        "torch_bridge.strategies",
+        "kernels.threads",
+        "operations.weight_only",
+    ),
     *(f"toolbox.{path.stem}" for path in sorted((PACKAGE / "toolbox").glob("[a-z]*.py"))),
 ]
 MODULES = ["lnsnum", *(f"lnsnum.{door}" for door in DOORS)]
