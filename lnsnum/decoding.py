@@ -129,40 +129,36 @@ _MOST_LOGS = 1 << 17
 _LOGS_BLOCK = 2048
 
 
-def _decoder_by_logs(integer: Any, index_type: Any) -> Any:
-    """The kernel of `_decode_by_logs`, with places in the table as integers of one width."""
-
-    @kernel
-    def places(codes, shift, greatest, size, out):  # type: ignore[no-untyped-def]
-        zero, nan = integer(size + size), integer(integer(size + size) + integer(1))
-        for i in range(out.size):
-            code = integer(codes[i])
-            m = integer(code & greatest)
-            at = integer(m + shift[i])
-            at = integer(at + size) if code > greatest else at
-            special = nan if code > greatest else zero
-            out[i] = at if m != integer(0) else special
-
-    @kernel
-    def look_up(place, table, out):  # type: ignore[no-untyped-def]
-        for i in range(out.size):
-            out[i] = table[place[i]]
-
-    @kernel
-    def decode_blocks(codes, values, run, begin, greatest, size, table, out):  # type: ignore[no-untyped-def]
-        shift, place = np.full(_LOGS_BLOCK, values[0]), np.empty(_LOGS_BLOCK, integer)
-        for start in range(0, out.size, _LOGS_BLOCK):
-            end = min(start + _LOGS_BLOCK, out.size)
-            if values.size > 1:
-                spread(values, run, begin + start, shift[: end - start])
-            places(codes[start:end], shift, greatest, size, place[: end - start])
-            # unsigned: Numba would ask of a signed index whether it counts from the end
-            look_up(place[: end - start].view(index_type), table, out[start:end])
-
-    return decode_blocks
+@kernel
+def _places(codes, shift, greatest, size, out):  # type: ignore[no-untyped-def]
+    """Where in the table of logs the number of each code is, as integers of the width of `shift`."""
+    integer = shift.dtype.type
+    zero, nan = integer(size + size), integer(integer(size + size) + integer(1))
+    for i in range(out.size):
+        code = integer(codes[i])
+        m = integer(code & greatest)
+        at = integer(m + shift[i])
+        at = integer(at + size) if code > greatest else at
+        special = nan if code > greatest else zero
+        out[i] = at if m != integer(0) else special
 
 
-_DECODERS_BY_LOGS = {16: _decoder_by_logs(np.int16, np.uint16), 32: _decoder_by_logs(np.int32, np.uint32)}
+@kernel
+def _look_up(place, table, out):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        # unsigned: Numba would ask of a signed index whether it counts from the end
+        out[i] = table[np.uint32(place[i])]
+
+
+@kernel
+def _decode_blocks(codes, values, run, begin, greatest, size, table, out):  # type: ignore[no-untyped-def]
+    shift, place = np.full(_LOGS_BLOCK, values[0]), np.empty(_LOGS_BLOCK, values.dtype)
+    for start in range(0, out.size, _LOGS_BLOCK):
+        end = min(start + _LOGS_BLOCK, out.size)
+        if values.size > 1:
+            spread(values, run, begin + start, shift[: end - start])
+        _places(codes[start:end], shift, greatest, size, place[: end - start])
+        _look_up(place[: end - start], table, out[start:end])
 
 
 def _decode_by_logs(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> NDArray[Any]:
@@ -185,7 +181,7 @@ def _decode_by_logs(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> 
     out = np.empty(codes.shape, to.pattern)
 
     def run(begin: int, end: int) -> None:
-        _DECODERS_BY_LOGS[width](codes[begin:end], values, scale.run, begin, *constants, out[begin:end])
+        _decode_blocks(codes[begin:end], values, scale.run, begin, *constants, out[begin:end])
 
     in_chunks(run, codes.size, _PARALLEL)
     return out

@@ -44,7 +44,8 @@ class Scales(NamedTuple):
             return _one(log_offset)
         padded = log_offset.reshape((1,) * (len(shape) - log_offset.ndim) + log_offset.shape)
         varied = [axis for axis, length in enumerate(padded.shape) if length != 1]
-        if not varied or padded.size == 0:
+        # an array without elements has no scale that could matter, and kernels ask for the least and the greatest
+        if not varied or 0 in shape:
             return cls(np.array(padded.reshape(-1)[:1] if padded.size else [0], np.int64))
         first, last = varied[0], varied[-1] + 1
         # what goes round before the first axis, and stays after the last one, is not written out

@@ -101,61 +101,6 @@ def _linear(  # type: ignore[no-untyped-def]
     return unresolved
 
 
-def _combiner(integer: Any) -> _Combiner:
-    """The kernels of `combine` in integers of one width: the narrower, the more of them in a vector."""
-
-    @kernel
-    def product(a, b, lowest, rule, out):  # type: ignore[no-untyped-def]
-        # each sum is brought back to `integer`: Numba makes int64 of it, and a vector would hold fewer of them
-        zero, one = integer(0), integer(1)
-        greatest, nan, bias, flip, span, steps, smallest, overflow = rule
-        for i in range(out.size):
-            code_a, code_b = integer(a[i]), integer(b[i])
-            m_a, m_b = integer(code_a & greatest), integer(code_b & greatest)
-            # (x ^ flip) - flip is x for flip = 0 and -x for flip = -1: no branch
-            log = integer(integer(m_a - bias) + integer((integer(m_b - bias) ^ flip) - flip))
-            m = integer(np.int64(log) - lowest[i] + 1)  # in the width of codes where it is one
-            # all are computed and one is selected: a branch would end the vectors
-            m = (one if log >= integer(lowest[i] - steps) else smallest) if log < lowest[i] else m
-            m = overflow if log > integer(lowest[i] + span) else m
-            # NaN is the sign bit alone, and masks the sign of the product
-            code = integer(m | integer(integer(code_a ^ code_b) & nan)) if m > zero else (nan if m < zero else zero)
-            code = zero if m_a == zero or m_b == zero else code
-            is_nan = code_a == nan or code_b == nan or (flip != zero and m_b == zero)
-            out[i] = nan if is_nan else code
-
-    @kernel
-    def above(a, b, lowest, rule):  # type: ignore[no-untyped-def]
-        greatest, least, bias, flip = rule
-        most = least
-        for i in range(a.size):
-            m_a, m_b = integer(integer(a[i]) & greatest), integer(integer(b[i]) & greatest)
-            log = integer(integer(m_a - bias) + integer((integer(m_b - bias) ^ flip) - flip))
-            most = max(most, integer(log - lowest[i]) if m_a != 0 and m_b != 0 else least)
-        return most
-
-    # one scale for all is written once, and not spread again
-    @kernel
-    def products(a, b, first, first_run, second, second_run, begin, rule, out):  # type: ignore[no-untyped-def]
-        lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, integer)
-        for start in range(0, out.size, _BLOCK):
-            end = min(start + _BLOCK, out.size)
-            _lowest_of(first, first_run, second, second_run, begin + start, lowest[: end - start], other)
-            product(a[start:end], b[start:end], lowest, rule, out[start:end])
-
-    @kernel
-    def greatest(a, b, first, first_run, second, second_run, begin, rule):  # type: ignore[no-untyped-def]
-        lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, integer)
-        most = rule[1]
-        for start in range(0, a.size, _BLOCK):
-            end = min(start + _BLOCK, a.size)
-            _lowest_of(first, first_run, second, second_run, begin + start, lowest[: end - start], other)
-            most = max(most, above(a[start:end], b[start:end], lowest, rule))
-        return most
-
-    return _Combiner(integer, products, greatest)
-
-
 class _Combiner(NamedTuple):
     """Kernels of (codes a, codes b, scales `first` and `second` with their runs, the first element's index, rule)."""
 
@@ -181,7 +126,67 @@ def _lowest_of(first, first_run, second, second_run, begin, lowest, other):  # t
 
 
 _BLOCK = 2048
-_COMBINE = {16: _combiner(np.int16), 32: _combiner(np.int32), 64: _combiner(np.int64)}
+
+
+@kernel
+def _product(a, b, lowest, rule, out):  # type: ignore[no-untyped-def]
+    # the integers of `lowest`: the narrower, the more of them in a vector
+    integer = lowest.dtype.type
+    # each sum is brought back to `integer`: Numba makes int64 of it, and a vector would hold fewer of them
+    zero, one = integer(0), integer(1)
+    greatest, nan, bias, flip, span, steps, smallest, overflow = rule
+    for i in range(out.size):
+        code_a, code_b = integer(a[i]), integer(b[i])
+        m_a, m_b = integer(code_a & greatest), integer(code_b & greatest)
+        # (x ^ flip) - flip is x for flip = 0 and -x for flip = -1: no branch
+        log = integer(integer(m_a - bias) + integer((integer(m_b - bias) ^ flip) - flip))
+        m = integer(np.int64(log) - lowest[i] + 1)  # in the width of codes where it is one
+        # all are computed and one is selected: a branch would end the vectors
+        m = (one if log >= integer(lowest[i] - steps) else smallest) if log < lowest[i] else m
+        m = overflow if log > integer(lowest[i] + span) else m
+        # NaN is the sign bit alone, and masks the sign of the product
+        code = integer(m | integer(integer(code_a ^ code_b) & nan)) if m > zero else (nan if m < zero else zero)
+        code = zero if m_a == zero or m_b == zero else code
+        is_nan = code_a == nan or code_b == nan or (flip != zero and m_b == zero)
+        out[i] = nan if is_nan else code
+
+
+@kernel
+def _above(a, b, lowest, rule):  # type: ignore[no-untyped-def]
+    integer = lowest.dtype.type
+    greatest, least, bias, flip = rule
+    most = least
+    for i in range(a.size):
+        m_a, m_b = integer(integer(a[i]) & greatest), integer(integer(b[i]) & greatest)
+        log = integer(integer(m_a - bias) + integer((integer(m_b - bias) ^ flip) - flip))
+        most = max(most, integer(log - lowest[i]) if m_a != 0 and m_b != 0 else least)
+    return most
+
+
+# one scale for all is written once, and not spread again
+@kernel
+def _products(a, b, first, first_run, second, second_run, begin, rule, out):  # type: ignore[no-untyped-def]
+    lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, first.dtype)
+    for start in range(0, out.size, _BLOCK):
+        end = min(start + _BLOCK, out.size)
+        _lowest_of(first, first_run, second, second_run, begin + start, lowest[: end - start], other)
+        _product(a[start:end], b[start:end], lowest, rule, out[start:end])
+
+
+@kernel
+def _greatest_product(a, b, first, first_run, second, second_run, begin, rule):  # type: ignore[no-untyped-def]
+    lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, first.dtype)
+    most = rule[1]
+    for start in range(0, a.size, _BLOCK):
+        end = min(start + _BLOCK, a.size)
+        _lowest_of(first, first_run, second, second_run, begin + start, lowest[: end - start], other)
+        most = max(most, _above(a[start:end], b[start:end], lowest, rule))
+    return most
+
+
+_COMBINE = {
+    8 * np.dtype(i).itemsize: _Combiner(i, _products, _greatest_product) for i in (np.int16, np.int32, np.int64)
+}
 _LEAST = 1 << 17
 
 

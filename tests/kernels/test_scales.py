@@ -57,6 +57,10 @@ def test_runs_are_the_scales_of_the_elements(shape, data):
 
 def test_an_array_of_nothing_has_a_scale():
     assert Scales.of(np.empty((0, 3), np.int32), (0, 3)) == Scales(np.array([0]))
+    for shape, offsets in (((2, 0, 3), (2, 1, 3)), ((0, 3), (1, 3)), ((3, 0), (3, 1))):
+        assert Scales.of(np.full(offsets, 7, np.int32), shape).ends == (7, 7)
+        for fmt in (lns8f3, lns16f10, lns32f23):
+            assert decode(np.empty(shape, fmt.dtype), fmt, log_offset=np.full(offsets, 7, np.int32)).shape == shape
 
 
 def floats(rng, fmt):
