@@ -140,7 +140,7 @@ def test_doubles_of_pairs_are_those_of_integers(fmt, offset):
     ends = np.array([0, 1, 2, top, top - 1, fmt.bias, fmt.bias + 1, fmt.bias - 1])
     codes = np.concatenate([ends, ends + fmt.sign_bit, rng.integers(0, 1 << fmt.bits, 20_000)]).astype(fmt.dtype)
     found = decode(codes, fmt, log_offset=offset).view(np.uint64)
-    np.testing.assert_array_equal(found, decoding._decode_by_powers(codes, fmt, np.int64(offset), "float64"))
+    np.testing.assert_array_equal(found, decoding._decode_by_powers(codes, fmt, Scales.of(offset, ()), "float64"))
 
 
 @pytest.mark.parametrize("opposed", [False, True])
