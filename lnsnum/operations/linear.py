@@ -101,18 +101,6 @@ def _linear(  # type: ignore[no-untyped-def]
     return unresolved
 
 
-class _Combiner(NamedTuple):
-    """Kernels of (codes a, codes b, scales `first` and `second` with their runs, the first element's index, rule)."""
-
-    integer: Any
-    products: Callable[..., Any]
-    """Writes the codes; `rule` is the greatest magnitude, NaN, the bias, flip, from the lowest to the highest, and to
-    half of it, what becomes of less, and of more."""
-    greatest: Callable[..., Any]
-    """The greatest E - lowest where neither is zero or NaN; `rule` is the greatest magnitude, what is returned where no
-    such pair is, the bias, flip."""
-
-
 @kernel
 def _lowest_of(first, first_run, second, second_run, begin, lowest, other):  # type: ignore[no-untyped-def]
     """The sums of two scales of a block; nothing where there is one alone."""
@@ -166,6 +154,9 @@ def _above(a, b, lowest, rule):  # type: ignore[no-untyped-def]
 # one scale for all is written once, and not spread again
 @kernel
 def _products(a, b, first, first_run, second, second_run, begin, rule, out):  # type: ignore[no-untyped-def]
+    """The codes; `rule` is the greatest magnitude, NaN, the bias, flip, from the lowest to the highest, and to half of
+    it, what becomes of less, and of more. Of the scales `first` and `second`, with their runs, the latter may be none.
+    """
     lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, first.dtype)
     for start in range(0, out.size, _BLOCK):
         end = min(start + _BLOCK, out.size)
@@ -175,6 +166,8 @@ def _products(a, b, first, first_run, second, second_run, begin, rule, out):  # 
 
 @kernel
 def _greatest_product(a, b, first, first_run, second, second_run, begin, rule):  # type: ignore[no-untyped-def]
+    """The greatest E - lowest where neither is zero or NaN; `rule` is the greatest magnitude, what is returned where no
+    such pair is, the bias, flip."""
     lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, first.dtype)
     most = rule[1]
     for start in range(0, a.size, _BLOCK):
@@ -184,9 +177,7 @@ def _greatest_product(a, b, first, first_run, second, second_run, begin, rule): 
     return most
 
 
-_COMBINE = {
-    8 * np.dtype(i).itemsize: _Combiner(i, _products, _greatest_product) for i in (np.int16, np.int32, np.int64)
-}
+_INTEGERS = {16: np.int16, 32: np.int32, 64: np.int64}
 _LEAST = 1 << 17
 
 
@@ -251,19 +242,19 @@ def _plan(fmt: LNSFormat, direction: int, lowest: _Lowest, to: Target) -> _Plan:
     # the narrowest integers that hold the sums of two logarithms and the edges
     widths = (16, 32, 64) if fmt.bits <= 8 else (32, 64)
     width = next(w for w in widths if lowest.within(steps, span, w))
-    integer, kernel_of, _ = _COMBINE[width]
+    integer = _INTEGERS[width]
     nan = np.array(fmt.nan_code, fmt.dtype).astype(integer)[()]
     edges = fmt.bias, (direction - 1) // 2, span, steps, to.saturate, to.overflow
     rule = integer(fmt.max_magnitude), nan, *map(integer, edges)
-    return _Plan(kernel_of, lowest.arguments(integer), rule)
+    return _Plan(_products, lowest.arguments(integer), rule)
 
 
 def _plan_fitting(fmt: LNSFormat, direction: int, lowest: _Lowest) -> _Plan:
     """For the greatest E - lowest."""
     width = next(w for w in (32, 64) if lowest.within(2 * fmt.max_log, 2 * fmt.max_log, w))
-    integer, _, kernel_of = _COMBINE[width]
+    integer = _INTEGERS[width]
     rule = tuple(map(integer, (fmt.max_magnitude, -(1 << (width - 1)), fmt.bias, (direction - 1) // 2)))
-    return _Plan(kernel_of, lowest.arguments(integer), rule)
+    return _Plan(_greatest_product, lowest.arguments(integer), rule)
 
 
 @lru_cache(maxsize=1024)
