@@ -102,19 +102,20 @@ def _codes(ranks, greatest, out):  # type: ignore[no-untyped-def]
 
 def ranks(codes: Codes, fmt: LNSFormat) -> Codes:
     """The rank of each code, NaN's the last: unsigned integers of the codes' type."""
-    out = np.empty(codes.shape, fmt.dtype)
-    flat, of = np.ascontiguousarray(codes).reshape(-1), out.reshape(-1)
-    greatest = fmt.dtype.type(fmt.max_magnitude)
-    in_chunks(lambda begin, end: _ranks(flat[begin:end], greatest, of[begin:end]), flat.size, _LEAST)
-    return out
+    return _each(_ranks, codes, fmt)
 
 
 def codes_of(ranks: Codes, fmt: LNSFormat) -> Codes:
     """The inverse of `ranks`."""
-    out = np.empty(ranks.shape, fmt.dtype)
-    flat, to = np.ascontiguousarray(ranks).reshape(-1), out.reshape(-1)
+    return _each(_codes, ranks, fmt)
+
+
+def _each(kernel_of: Any, given: Codes, fmt: LNSFormat) -> Codes:
+    """What a kernel of (integers, the greatest magnitude, out) makes of each."""
+    out = np.empty(given.shape, fmt.dtype)
+    flat, to = np.ascontiguousarray(given).reshape(-1), out.reshape(-1)
     greatest = fmt.dtype.type(fmt.max_magnitude)
-    in_chunks(lambda begin, end: _codes(flat[begin:end], greatest, to[begin:end]), flat.size, _LEAST)
+    in_chunks(lambda begin, end: kernel_of(flat[begin:end], greatest, to[begin:end]), flat.size, _LEAST)
     return out
 
 

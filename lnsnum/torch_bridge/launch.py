@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lnsnum.kernels.threads import in_chunks
 from lnsnum.torch_bridge.kernels import codes as bridge
-from lnsnum.torch_bridge.kernels import hypentropy, update_list
+from lnsnum.torch_bridge.kernels import update_list
 from lnsnum.torch_bridge.kernels.moments import EXPONENT_BOUND
 from lnsnum.torch_bridge.kernels.threads import torch_team
 from lnsnum.torch_bridge.kernels.update import PARALLEL, SCALARS, Grid, modes_of, paper_rate
@@ -27,13 +27,15 @@ from lnsnum.torch_bridge.step import (
     COUNTS,
     MOST_UNCODED,
     State,
+    ceiling_follows,
     choices_of,
     code_state,
     follow_ceiling,
     raise_exponent,
     set_momentum,
+    units_of,
 )
-from lnsnum.torch_bridge.units import blocks_of, per_scale, refresh_units, units_hold
+from lnsnum.torch_bridge.units import blocks_of, refresh_units, units_hold
 from lnsnum.torch_bridge.weight import LNSWeight
 
 _NUMBERS = {
@@ -108,7 +110,7 @@ class Launch:
             elif (entry := _entry_of(group, states, p, place, stream)) is not None:
                 self._entries.append(entry)
         self.places = frozenset(entry.place for entry in self._entries)
-        sizes = [entry.p.numel() for entry in self._entries]
+        sizes = [entry.size for entry in self._entries]
         self._table = np.zeros(len(sizes), update_list.ROW)
         for k, entry in enumerate(self._entries):
             self._table[k] = entry.row
@@ -168,8 +170,7 @@ class Launch:
         for part in parts[1:]:
             counts[:, :-1] += part[:, :-1]
             np.maximum(counts[:, -1], part[:, -1], out=counts[:, -1])
-        follows = choices.rule == "hypentropy" and group["ceiling"] == "follow"
-        update_list.end(table, counts, follows, self._left)
+        update_list.end(table, counts, ceiling_follows(group), self._left)
         has_stepped = (table["gradient"] != 0).tolist()
         torch.autograd.graph.increment_version([e.p for e, has in zip(self._entries, has_stepped, strict=True) if has])
         self._held = []
@@ -230,8 +231,7 @@ def _entry_of(group: dict[str, Any], states: dict[Any, State], p: LNSWeight, pla
     if not all(fits):
         return None
     refresh_units(p, state)
-    units = (group["crossover"] * bridge.as_numpy(per_scale(state["units"], p))).astype(np.float32)
-    units = np.minimum(units, np.float32(hypentropy.GREATEST_UNIT))
+    units = units_of(p, state, group)
     tensors = (p.codes, *(state[name] for name in (*dtypes, *_NUMBERS)))
     addresses = [tensor.data_ptr() for tensor in tensors]
     row = (

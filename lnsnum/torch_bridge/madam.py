@@ -36,7 +36,15 @@ from lnsnum.torch_bridge.kernels import hypentropy
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.update import Choices, Rule, StepRounding, Zero
 from lnsnum.torch_bridge.launch import Launch
-from lnsnum.torch_bridge.step import CODE_STATE, COUNTS, SecondMoment, code_state, set_momentum, step_codes
+from lnsnum.torch_bridge.step import (
+    CODE_STATE,
+    COUNTS,
+    SecondMoment,
+    ceiling_follows,
+    code_state,
+    set_momentum,
+    step_codes,
+)
 from lnsnum.torch_bridge.surroundings import level_of_the_caller, spread_over_processes
 from lnsnum.torch_bridge.units import refresh_units
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -323,7 +331,7 @@ class Madam(Optimizer):
                     self.state[p].update(_first_state(p, group, stream))
                 if for_graph and isinstance(p, LNSWeight) and p.requires_grad:
                     set_momentum(p, torch.uint8, self.state[p], group)
-                    if group["rule"] == "hypentropy" and group["ceiling"] == "follow":
+                    if ceiling_follows(group):
                         p.scale_for_graph_()
                     refresh_units(p, self.state[p])
                 stream += 1

@@ -72,6 +72,17 @@ def choices_of(group: dict[str, Any]) -> Choices:
     return Choices.of(group["rule"], group["rounding"], group["zero"])
 
 
+def ceiling_follows(group: dict[str, Any]) -> bool:
+    """Whether a group's scales grow where too many codes are at their ceilings."""
+    return bool(group["rule"] == "hypentropy" and group["ceiling"] == "follow")
+
+
+def units_of(p: LNSWeight, state: State, group: dict[str, Any]) -> NDArray[np.float32]:
+    """crossover * r in units of the floor of each scale, as the kernel takes it."""
+    units: NDArray[np.float64] = group["crossover"] * bridge.as_numpy(per_scale(state["units"], p))
+    return units.astype(np.float32)
+
+
 def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any]) -> bool:
     """One step of an LNS weight, in place; a sparse gradient steps the rows that it has.
 
@@ -87,7 +98,7 @@ def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[s
     if rows is not None:
         arrays = [array[rows] for array in arrays]
     choices, here = choices_of(group), bridge.is_on_cpu(p.codes)
-    follows = choices.rule == "hypentropy" and group["ceiling"] == "follow"
+    follows = ceiling_follows(group)
     refresh_units(p, state)
     run = _step_here if here else _step_in_torch
     stepped, counts, greatest = run(p, arrays, gradient, rows, state, group, choices)
@@ -196,7 +207,7 @@ def _step_here(
         p.fmt,
         scalars,
         choices,
-        (group["crossover"] * bridge.as_numpy(per_scale(state["units"], p))).astype(np.float32),
+        units_of(p, state, group),
         blocks.inner,
         Draw(group["seed"], state["stream"], int(state["step"])),
         rows=None if rows is None else bridge.as_numpy(rows.contiguous()),

@@ -55,6 +55,7 @@ FINEST = 1 << 22
 SQRT_HALF = 0x3F3504F3
 """The bits of 1/sqrt(2): subtracted from those of t, what is left in the exponent's field is e."""
 
+_GREATEST_UNIT = np.float32(GREATEST_UNIT)
 _SQRT_HALF, _EXPONENT, _SIZE = np.int32(SQRT_HALF), np.int32(23), np.int32(0x7FFFFFFF)
 
 
@@ -119,15 +120,15 @@ def probability_error(fmt: LNSFormat, reach: float = 1.0) -> float:
 
 @kernel
 def fill_units(units, inner, start, out):  # type: ignore[no-untyped-def]
-    """The unit of each element from the `start`-th on: `units` are those of channels, of `inner` elements each in a
-    row, over and over."""
+    """The unit of each element from the `start`-th on, at most GREATEST_UNIT: `units` are those of channels, of `inner`
+    elements each in a row, over and over."""
     # a run of equal units at a time: one division for each run, where `(i // inner) %` would be one for each element
     i = 0
     while i < out.size:
         at = start + i
         # the first run may begin within a channel, where a chunk or a shard does
         count = min(out.size - i, inner - at % inner) if units.size > 1 else out.size
-        unit = units[(at // inner) % units.size]
+        unit = min(units[(at // inner) % units.size], _GREATEST_UNIT)
         for j in range(i, i + count):
             out[j] = unit
         i += count

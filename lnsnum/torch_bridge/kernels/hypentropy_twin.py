@@ -51,11 +51,11 @@ def move(
     along = drive * root(whole + ratio * ratio)
     d = torch.where(negative, along, -along) - decay * whole
     t = torch.where(stays, 1.0, whole + d)
+    v = centred(words)
     # floor before int32, as the kernel has it
-    steps = torch.floor(_position(t, d, (t > 0.0) & is_some, fmt) + _bent(fmt, centred(words)))
+    steps = torch.floor(_position(t, d, (t > 0.0) & is_some, fmt) + _bent(fmt, v))
     low = (m.clamp(min=1) + steps.to(torch.int32)).clamp(min=1)
     is_below, flips = t.abs() < inverse, t < 0.0
-    v = centred(words)
     if keep:  # unbiased between the floor and its negative
         flips = torch.where(is_below, (v + v) * inverse >= t, flips)
         new = torch.where(is_some, torch.where(is_below, 1, low), 0)

@@ -17,7 +17,6 @@ Source: Mitchell, Computer multiplication and division using binary logarithms, 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -71,27 +70,33 @@ def greatest_gradient(gradient):  # type: ignore[no-untyped-def]
     return greatest
 
 
+@kernel
+def exponent_of(greatest):  # type: ignore[no-untyped-def]
+    """The exponent of moments whose first gradients have this greatest |g|, by its bits; NO_EXPONENT of 0."""
+    if greatest == 0:
+        return NO_EXPONENT
+    # the octave of a subnormal number is below the bound in any case
+    return min(max(np.int64(greatest >> 23) - 127 - MOMENT_HEADROOM, -EXPONENT_BOUND), EXPONENT_BOUND)
+
+
 def first_exponent(gradient: NDArray[np.float32]) -> int:
     """The exponent of moments whose first gradient is this one; NO_EXPONENT where no element is finite and nonzero.
 
     >>> first_exponent(np.array([0.0, -3.0, np.inf], np.float32))
     -6
     """
-    greatest = float(np.int32(greatest_gradient(gradient)).view(np.float32))
-    if greatest == 0.0:
-        return NO_EXPONENT
-    exponent = math.frexp(greatest)[1] - 1 - MOMENT_HEADROOM
-    return min(max(exponent, -EXPONENT_BOUND), EXPONENT_BOUND)
+    return int(exponent_of(greatest_gradient(gradient)))
 
 
-def octaves_to_raise(greatest: int, exponent: int) -> int:
+@kernel
+def octaves_to_raise(greatest, exponent):  # type: ignore[no-untyped-def]
     """By how much the exponent is raised after a step whose greatest |gradient| has these bits: 0 below the limit.
 
     >>> bits = int(np.float32(2.0**12).view(np.int32))
     >>> octaves_to_raise(bits, 0), octaves_to_raise(bits, 1)
     (5, 0)
     """
-    octave = max(greatest >> 23, 1) - 127 - exponent  # subnormals are below every limit
+    octave = max(np.int64(greatest >> 23), np.int64(1)) - 127 - exponent  # subnormals are below every limit
     if octave < MOMENT_LIMIT:
         return 0
     return min(octave - MOMENT_HEADROOM, EXPONENT_BOUND - exponent)

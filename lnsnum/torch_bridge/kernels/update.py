@@ -536,7 +536,6 @@ def apply_step(
     flat = [None if array is None else array.reshape(-1) for array in arrays]
     if choices.rule == "hypentropy":
         hypentropy.check_format(fmt)
-        units = np.minimum(units, np.float32(hypentropy.GREATEST_UNIT))
     rest = scalars, *modes_of(choices), Grid.of(fmt), units, inner, draw
     threads = torch_team()
 

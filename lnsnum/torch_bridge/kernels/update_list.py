@@ -20,13 +20,7 @@ from numpy.typing import NDArray
 from lnsnum.kernels.addresses import array_at
 from lnsnum.kernels.compiling import kernel
 from lnsnum.torch_bridge.kernels import ceiling
-from lnsnum.torch_bridge.kernels.moments import (
-    EXPONENT_BOUND,
-    MOMENT_HEADROOM,
-    MOMENT_LIMIT,
-    NO_EXPONENT,
-    greatest_gradient,
-)
+from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, exponent_of, greatest_gradient, octaves_to_raise
 from lnsnum.torch_bridge.kernels.random_words import Draw
 from lnsnum.torch_bridge.kernels.update import StepNumbers, StepScalars, fill_scalars, kappa_of, step_part
 
@@ -63,15 +57,6 @@ def _momentum_at_in_kernels(address, size, like):  # type: ignore[no-untyped-def
 
 
 @kernel
-def _first_exponent(gradient, most):  # type: ignore[no-untyped-def]
-    greatest = greatest_gradient(gradient)
-    if greatest == 0:
-        return NO_EXPONENT
-    # of a subnormal number it is below the bound
-    return min(max(np.int64(greatest >> 23) - 127 - MOMENT_HEADROOM, -EXPONENT_BOUND), most)
-
-
-@kernel
 def begin(table, lr, cap, g_bound, beta, momentum, weight_decay, codes_in_octave, log_base, likes, scalars):  # type: ignore[no-untyped-def]
     """Advance the clock of each weight that has a gradient, and write its scalars; see `update.fill_scalars`."""
     coded = likes[1].itemsize == 1
@@ -87,7 +72,8 @@ def begin(table, lr, cap, g_bound, beta, momentum, weight_decay, codes_in_octave
         beta_product[0] *= beta
         momentum_product[0] *= momentum
         if scaled and exponent[0] == NO_EXPONENT:
-            exponent[0] = _first_exponent(array_at(row.gradient, row.size, np.float32), row.greatest_exponent)
+            greatest = greatest_gradient(array_at(row.gradient, row.size, np.float32))
+            exponent[0] = min(exponent_of(greatest), row.greatest_exponent)
         power = np.int64(exponent[0]) if exponent[0] != NO_EXPONENT else 0
         numbers = StepNumbers(
             lr, kappa_of(cap, row.r), power, beta_product[0], momentum_product[0], g_bound, beta, momentum, weight_decay
@@ -142,8 +128,7 @@ def end(table, counts, follows, left):  # type: ignore[no-untyped-def]
         if row.gradient == 0:
             continue
         exponent, at_ceiling = np.int64(array_at(row.exponent, 1, np.int32)[0]), counts[k, 1]
-        octave = max(np.int64(counts[k, 6] >> 23), np.int64(1)) - 127
-        if exponent != NO_EXPONENT and octave - exponent >= MOMENT_LIMIT:
+        if exponent != NO_EXPONENT and octaves_to_raise(counts[k, 6], exponent) > 0:
             left[k] |= RAISE
         # of several scales one may have too many where all together have few
         many = at_ceiling >= 2 and (row.scales > 1 or ceiling.SHARE * at_ceiling > row.size)
