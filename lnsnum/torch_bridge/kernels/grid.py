@@ -137,7 +137,7 @@ def bend_coefficients(fmt: LNSFormat) -> tuple[tuple[np.float32, ...], tuple[np.
 
     >>> from lnsnum import lns8f5, LNSFormat
     >>> [f"{c:.5f}" for c in bend_coefficients(lns8f5)[0]], bend_coefficients(lns8f5)[1] is None
-    (['0.49729', '-0.99998', '0.01083', '-0.00016'], True)
+    (['0.49729', '-0.99996', '0.01083', '-0.00016'], True)
     >>> len(bend_coefficients(LNSFormat(8, 1))[1])
     5
     """

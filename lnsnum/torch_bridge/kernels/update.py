@@ -447,7 +447,7 @@ def madam_step(
     >>> madam_step(codes, np.array([1, 1, 1], np.float32), v, lns8f3, lr=0.5, step=1, unit=8.0).moved
     3
     >>> codes.tolist()  # zero goes to -4, 16 steps above the floor
-    [56, 197, 145]
+    [56, 196, 145]
     """
     choices = Choices.of(rule, rounding, zero)
     limits = ("lr", lr, math.inf), ("kappa", kappa, math.inf), ("beta", beta, 1.0), ("momentum", momentum, 1.0)

@@ -140,7 +140,7 @@ def madam_step(
     >>> from lnsnum import lns8f3
     >>> codes = torch.tensor([64, 192, 0], dtype=torch.uint8)
     >>> madam_step(codes, torch.ones(3), torch.zeros(3), lns8f3, lr=0.5, step=1, unit=8.0).codes
-    tensor([ 56, 197, 145], dtype=torch.uint8)
+    tensor([ 56, 196, 145], dtype=torch.uint8)
     """
     choices = Choices.of(rule, rounding, zero)
     _check(codes, gradient, second_moment, momentum_codes, fmt)
