@@ -36,7 +36,7 @@ torch_bridge.kernels   threads scale codes_twin codes fitting random_words momen
 torch_bridge.kernels   update_list
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin
 torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step
-torch_bridge           launch float_step placing model madam checkpoint . strategies
+torch_bridge           launch float_step placing model madam checkpoint graphs . strategies
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation

@@ -2,6 +2,7 @@
 
     in torch's sharding                 its shards would be floats, and train as such
     while torch.jit traces              the graph would hold a parameter without memory
+    in torch.export's taking apart      it makes parameters of codes, which can have no gradient, and loses tables
     in DistributedDataParallel          it exchanges gradients, so every process must have the same codes: compared once
 
 Each operation on a weight asks. Nothing else could: torch's sharding takes parameters through plain operations, and
@@ -70,13 +71,28 @@ def check_surroundings(kind: type) -> None:
         # While it runs an operation, torch.jit hides that it traces. What it calls modules by, it does not hide.
         if torch.jit._trace._trace_module_map is not None or (user is not None and user.f_code is _TRACED_FORWARD):
             raise NotImplementedError(
-                "torch.jit cannot trace LNS weights: take torch.compile, or trace decode_model(copy.deepcopy(model))"
+                "torch.jit cannot trace LNS weights: take torch.compile, or trace lnsnum.torch_bridge.for_export(model)"
             )
     wrapper = DistributedDataParallel._active_ddp_module
     if wrapper is not None and wrapper not in _agreed:
         with _disable_current_modes():  # the compiler's: it asks when it traces, and real codes are compared
             _check_agreement(wrapper, kind)
         _agreed.add(wrapper)
+
+
+def check_not_taken_apart() -> None:
+    """Refuse what a weight is made of to torch.export, which would make parameters of it: by who calls the caller.
+
+    Raises:
+        TypeError: within `run_decompositions`, or torch's `unwrap_tensor_subclass_parameters`.
+    """
+    caller = sys._getframe(2)
+    if caller.f_globals.get("__name__") == "torch._functorch._aot_autograd.subclass_parametrization":
+        # no NotImplementedError: torch's parametrization would take that for leave to go on without
+        raise TypeError(
+            "torch.export cannot take LNS weights apart, as run_decompositions, AOTInductor and ONNX want: export "
+            "lnsnum.torch_bridge.for_export(model), whose weights are codes in plain buffers"
+        )
 
 
 def level_of_the_caller() -> int:

@@ -36,7 +36,7 @@ from lnsnum.torch_bridge.kernels.fitting import choose_scale
 from lnsnum.torch_bridge.kernels.grid import doubling
 from lnsnum.torch_bridge.kernels.random_words import Draw
 from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, Span, check_offset, fit_scale
-from lnsnum.torch_bridge.surroundings import level_of_the_caller
+from lnsnum.torch_bridge.surroundings import check_not_taken_apart, level_of_the_caller
 from lnsnum.torch_bridge.weight_ops import dispatch
 
 
@@ -492,6 +492,7 @@ class LNSWeight(FloatDoors):
         return f"LNSWeight({values}, {self.fmt.name}, log_offset={log_offset}{gradient})"
 
     def __tensor_flatten__(self) -> tuple[list[str], tuple[LNSFormat, int, int, torch.dtype]]:
+        check_not_taken_apart()
         inner = ["codes"] if self._offsets is None else ["codes", "_offsets"]
         return inner, (self.fmt, self._span.low, self._span.high, self.dtype)
 

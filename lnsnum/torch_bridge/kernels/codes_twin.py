@@ -83,13 +83,22 @@ def _decode(
     code = codes.to(torch.int32) & ((1 << fmt.bits) - 1)
     first, last = table_range(fmt, low, high, FLOAT_NAMES[dtype])
     (table,) = tensors_of(codes, signed_patterns, fmt, first, last, FLOAT_NAMES[dtype])
+    count = last - first + 1
+    return table.view(dtype)[channel_places(code, fmt, channel_starts(offsets, fmt, first, count), count)]
+
+
+def channel_starts(offsets: torch.Tensor, fmt: LNSFormat, first: int, count: int) -> torch.Tensor:
+    """What m of a channel's codes is added to for its place among `count` floats of E from `first` on, int32."""
+    # clamped in int64, beyond what int32 holds: at these ends m + start is at the table's or beyond for every m
+    return (offsets.to(torch.int64) - (fmt.bias + first)).clamp(-fmt.max_magnitude, count).to(torch.int32)
+
+
+def channel_places(code: torch.Tensor, fmt: LNSFormat, starts: torch.Tensor, count: int) -> torch.Tensor:
+    """Where `signed_patterns` has the floats of codes, int32 without bits beyond those of the format."""
     # code is masked, so the shift leaves 0 or 1
     m, negative = code & fmt.max_magnitude, code >> (fmt.bits - 1)
-    count = last - first + 1
-    # clamped in int64, beyond what int32 holds: at these ends m + start is at the table's or beyond for every m
-    start = (offsets.to(torch.int64) - (fmt.bias + first)).clamp(-fmt.max_magnitude, count).to(torch.int32)
-    place = (m + start).clamp(0, count - 1)
-    return table.view(dtype)[torch.where(m == 0, 2 * count + negative, place + count * negative)]
+    place = (m + starts).clamp(0, count - 1)
+    return torch.where(m == 0, 2 * count + negative, place + count * negative)
 
 
 def encode(
