@@ -1,10 +1,11 @@
 """The PyTorch bridge: weights that are stored as LNS codes and trained there.
 
 Needs torch (the extra `torch`); the rest of lnsnum does not. Read `weight` first, the tensor; `model` converts, `madam`
-steps, `checkpoint` saves, `graphs` exports, and `kernels` does the work.
+steps, `checkpoint` saves, `graphs` exports, `distributed` is for several processes, and `kernels` does the work.
 """
 
 from lnsnum.torch_bridge.checkpoint import load_model, save_model
+from lnsnum.torch_bridge.distributed.replicas import compare_replicas
 from lnsnum.torch_bridge.graphs import for_export
 from lnsnum.torch_bridge.madam import Madam, StepReport, parameter_groups
 from lnsnum.torch_bridge.model import ConversionReport, ParameterReport, convert_model, decode_model
@@ -19,6 +20,7 @@ __all__ = [
     "StepReport",
     "Telemetry",
     "WeightOnlyReport",
+    "compare_replicas",
     "convert_model",
     "decode_model",
     "for_export",

@@ -31,6 +31,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lnsnum.format import LNSFormat, check_choice
+from lnsnum.torch_bridge.distributed import replicas
 from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
 from lnsnum.torch_bridge.kernels import hypentropy
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
@@ -179,6 +180,7 @@ class Madam(Optimizer):
         self._blocked: set[int] = set()  # places of parameters of whose ceiling has been warned
         self._checked: dict[int, tuple[tuple[Any, ...], float]] = {}  # options of groups, and an lr, that are good
         self._launches: dict[Any, Launch] = {}  # of groups, and where attached of parameters
+        self._agrees = False  # with those of the other processes of DistributedDataParallel
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -188,6 +190,7 @@ class Madam(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, checked; see `torch.optim.Optimizer.add_param_group`."""
         _check_group({**self.defaults, **param_group})
+        self._agrees = False
         _unguarded(Optimizer.add_param_group)(self, param_group)
         try:
             _check_parameters(self.param_groups[-1])
@@ -263,6 +266,9 @@ class Madam(Optimizer):
         launches: dict[int, Launch] = {}
         for g, group in enumerate(self.param_groups):
             self._check_options(g, group)
+        if not self._agrees:
+            self._check_processes()
+        for g, group in enumerate(self.param_groups):
             if self._may_launch(group) and (launch := self._ready_launch(g, group)) is not None:
                 launches[g] = launch
         for g, group in enumerate(self.param_groups):
@@ -277,6 +283,23 @@ class Madam(Optimizer):
                 launches[g] = self._new_launch(g, group, members)
             first += len(members)
         return launches
+
+    def _check_processes(self) -> None:
+        """Compare this optimizer with those of the processes that have replicas of the model, once they have."""
+        process_group = replicas.group_of(p for group in self.param_groups for p in group["params"])
+        if process_group is None:
+            return
+        told = {}
+        for g, group in enumerate(self.param_groups):
+            told |= {f"{name} of group {g}": repr(group[name]) for name in sorted(_HYPERPARAMETERS)}
+            for place, p in enumerate(group["params"]):
+                state = self.state.get(p, {})
+                told[f"shape of parameter {place} of group {g}"] = str(tuple(p.shape))
+                told[f"state of parameter {place} of group {g}, hashed,"] = replicas.digest(
+                    part for name in sorted(state) for part in (name, state[name])
+                )
+        replicas.check_optimizers(told, process_group)
+        self._agrees = True
 
     def _may_launch(self, group: dict[str, Any]) -> bool:
         return Launch.serves(group) and not self._is_attached()
@@ -360,7 +383,8 @@ class Madam(Optimizer):
         if spread is not None:
             raise TypeError(
                 f"the model is a {spread}: a step within backward would run before the processes have "
-                "exchanged their gradients, and their weights would differ: call step() after backward instead"
+                "exchanged their gradients, and their weights would differ, and the buffers of that exchange keep all "
+                "gradients alive in any case: call step() after backward instead"
             )
         if self._is_attached():
             raise ValueError("this optimizer is attached already: remove() the hooks that attach returned first")
@@ -436,6 +460,7 @@ class Madam(Optimizer):
         for place, (p, state) in enumerate(states.items()):
             _check_state(place, p, state)
         super().load_state_dict({**state_dict, "state": {}})
+        self._agrees = False
         for p, state in states.items():  # the base class would cast them to the parameter's dtype
             self.state[p] = {
                 key: value.clone().to(p.device if value.shape == p.shape else value.device)

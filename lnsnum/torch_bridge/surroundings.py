@@ -27,12 +27,12 @@ from lnsnum.torch_bridge.kernels.codes import as_numpy
 
 _FULLY_SHARDED = (
     "fully_shard and FullyShardedDataParallel would make floats of LNS weights: train the converted model in "
-    "DistributedDataParallel(model, init_sync=False), or decode_model it first"
+    "DistributedDataParallel(model), or decode_model it first"
 )
 
 _TENSOR_PARALLEL = (
     "a DTensor, which distribute_tensor and parallelize_module make, cannot hold LNS weights: train the converted "
-    "model in DistributedDataParallel(model, init_sync=False), or decode_model it first"
+    "model in DistributedDataParallel(model), or decode_model it first"
 )
 
 _SHARDING = {
@@ -137,8 +137,8 @@ def _check_agreement(wrapper: DistributedDataParallel, kind: type) -> None:
         if differing:
             raise RuntimeError(
                 f"{differing[0]!r} has other codes, or another scale, on process {rank} than on process 0: "
-                "DistributedDataParallel exchanges gradients alone, so seed every process alike before the model is "
-                "made and converted, or load one file on each"
+                "DistributedDataParallel exchanges gradients alone, so leave its init_sync on, and change no weight of "
+                "one process alone"
             )
 
 

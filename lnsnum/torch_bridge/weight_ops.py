@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
 from lnsnum.torch_bridge.carrying import Belongings, belongings
+from lnsnum.torch_bridge.distributed.first_broadcast import asks_for_bytes, bytes_to_broadcast
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, is_real
 from lnsnum.torch_bridge.products import product_of
@@ -42,7 +43,7 @@ def dispatch(kind: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     way = _way_of(func)
     if way.handler is not None and isinstance(args[0], kind):
         out = way.handler(func, *args, **kwargs)
-        if way.aliases is None:
+        if way.aliases is None or type(out) is torch.Tensor:  # plain: the bytes of codes, for a broadcast
             return out
         if way.aliases == "a view" and type(out) is kind:
             # all that torch's function below would do to one view: it is on the memory of what it views
@@ -149,8 +150,11 @@ def _clone(func: Any, weight: Weight, **kwargs: Any) -> Weight:
     return weight.copied_with(func(weight.codes, **kwargs))
 
 
-def _detach(func: Any, weight: Weight) -> Weight:
+def _detach(func: Any, weight: Weight) -> Any:
     """An alias. In `nn.Module._apply` it becomes the parameter, and then gets all that the parameter had."""
+    caller = sys._getframe(2).f_back  # behind this, dispatch and __torch_dispatch__
+    if caller is not None and asks_for_bytes(caller):
+        return bytes_to_broadcast(weight, caller)
     alias = _on_codes(func, weight)
     inheritance = _inheritance(weight)
     if inheritance is not None:

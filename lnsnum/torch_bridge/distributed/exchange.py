@@ -1,0 +1,63 @@
+"""What the processes of a group tell each other before they compute together: texts, by the group's key-value store.
+
+    tell     leave this process's text where the others find it, and wait for nobody
+    hear     the texts of all, by rank, as soon as all have told theirs
+
+No collective: whoever has nothing to compare need not wait, and who is missing after the store's timeout is named.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_process_group_store
+
+Told = dict[str, str]
+"""What a process says of things by their names."""
+
+
+def tell(subject: str, told: Told, group: Any) -> int:
+    """Tell the others of a subject; returns which time that is, by which they are heard."""
+    store, rank = _get_process_group_store(group), dist.get_rank(group)
+    number = store.add(f"lnsnum/{subject}/{rank}", 1)
+    store.set(f"lnsnum/{subject}/{number}/{rank}", json.dumps(told))
+    return int(number)
+
+
+def hear(subject: str, number: int, group: Any) -> list[Told]:
+    """What each process told of a subject the same time.
+
+    Raises:
+        RuntimeError: where one has not within the timeout of the group's store.
+    """
+    store, heard = _get_process_group_store(group), []
+    for rank in range(dist.get_world_size(group)):
+        key = f"lnsnum/{subject}/{number}/{rank}"
+        try:
+            store.wait([key])
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"process {rank} has told nothing of its {subject} for {store.timeout.total_seconds():.0f} s: every "
+                "process of a group has to come this far, with the same version of lnsnum"
+            ) from error
+        heard.append(json.loads(store.get(key)))
+    return heard
+
+
+def difference(heard: list[Told]) -> str | None:
+    """In words, the first thing that a process has told otherwise than process 0 did; None where there is none.
+
+    >>> difference([{"seed": "0"}, {"seed": "0"}, {"seed": "1"}])
+    'seed is 1 on process 2 and 0 on process 0'
+    >>> difference([{}, {"seed": "0"}])
+    'seed is 0 on process 1 and missing on process 0'
+    """
+    first = heard[0]
+    for rank, told in enumerate(heard):
+        for name in {**first, **told}:
+            own, other = first.get(name, "missing"), told.get(name, "missing")
+            if own != other:
+                return f"{name} is {other} on process {rank} and {own} on process 0"
+    return None

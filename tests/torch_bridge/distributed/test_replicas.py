@@ -1,0 +1,351 @@
+"""DistributedDataParallel: what two processes have after it was made, and after 20 steps; and what it refuses.
+
+Each check runs within the one pair of processes that this file starts; the tests look at what came back.
+"""
+
+import copy
+import warnings
+
+import pytest
+import torch
+import torch.distributed as dist
+from processes import everywhere
+from torch import nn
+
+from lnsnum.torch_bridge import LNSWeight, Madam, compare_replicas, convert_model, parameter_groups
+from lnsnum.torch_bridge.distributed.exchange import difference
+
+torch.set_num_threads(1)
+
+if not dist.is_available() or not dist.is_gloo_available():
+    pytest.skip("torch was built without gloo", allow_module_level=True)
+
+
+def wrapped(model: nn.Module, **arguments) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.parallel.DistributedDataParallel(model, **arguments)
+
+
+def state_of(model: nn.Module) -> list:
+    """Codes and scales, or floats, of all parameters."""
+    return [
+        (p.codes.tolist(), torch.as_tensor(p.log_offset).tolist()) if isinstance(p, LNSWeight) else p.tolist()
+        for p in model.parameters()
+    ]
+
+
+# -------------------------------------------------------------------------------------------------- the first broadcast
+
+
+def a_model(seed: int, **arguments) -> nn.Module:
+    """Formats of both widths, a convolution whose codes are in another order, floats, and what is not trained."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LayerNorm(64), nn.Linear(64, 5), nn.Linear(5, 3))
+    model[0].to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        model[3].weight.mul_(1 + 7 * seed)  # another scale for each seed
+    model[4].weight.requires_grad_(False)
+    formats = {"0.*": "lns8f5", "3.weight": "lns16f10", "3.bias": "lns8f3", "4.*": "lns8f5"}
+    convert_model(model, formats, **arguments)
+    return model
+
+
+BROADCASTS = {"one scale": {}, "a scale for each channel": {"per_channel": True}}
+
+
+def broadcast(rank: int, arguments: dict) -> tuple:
+    model = a_model(rank, **arguments)
+    wrapped(model)
+    return state_of(model), [type(p) is not LNSWeight or p._span.low <= p._span.high for p in model.parameters()]
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+def small(fmt: str | dict | None = "lns8f5", width: int = 3, bias: bool = True) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, width, bias=bias))
+    if fmt is not None:
+        convert_model(model, fmt)
+    return model
+
+
+DIFFERENT = {
+    "a format": (lambda: small({"0.*": "lns8f5", "2.*": "lns8f4"}), "'2.weight' is lns8f4 as torch.float32 of shape"),
+    "a shape": (
+        lambda: small(width=2),
+        "'2.weight' is lns8f5 as torch.float32 of shape (2, 6) on process 1 and lns8f5",
+    ),
+    "one less": (lambda: small(bias=False), "'2.bias' is missing on process 1 and lns8f5"),
+    "floats": (lambda: small({"0.*": "lns8f5"}), "'2.weight' is torch.float32 of shape (3, 6) on process 1 and"),
+    "frozen": (lambda: with_frozen_layer(), "'0.weight' is lns8f5 as torch.float32 of shape (6, 4), frozen on process"),
+}
+
+
+def with_frozen_layer() -> nn.Module:
+    model = small()
+    model[0].requires_grad_(False)
+    return model
+
+
+def told_by(function, *arguments) -> str:
+    try:
+        function(*arguments)
+    except RuntimeError as error:
+        return str(error)
+    return "nothing"
+
+
+def refused(rank: int, other) -> str:
+    return told_by(wrapped, small() if rank == 0 else other())
+
+
+def not_converted(rank: int) -> str:
+    return told_by(wrapped, small("lns8f5" if rank == 0 else None))
+
+
+X = torch.linspace(-1, 1, 8).reshape(2, 4)
+
+
+def step(outer: nn.Module, optimizer: Madam, rank: int, number: int = 0) -> None:
+    optimizer.zero_grad()
+    outer(X + rank + number).square().sum().backward()
+    optimizer.step()
+
+
+def other_seed(rank: int) -> str:
+    model = small()
+    outer = wrapped(model)
+    return told_by(step, outer, Madam(model.parameters(), seed=5 + rank), rank)
+
+
+def other_order(rank: int) -> str:
+    model = small()
+    outer = wrapped(model)
+    parameters = list(model.parameters())
+    return told_by(step, outer, Madam(parameters if rank else parameters[::-1]), rank)
+
+
+def other_state(rank: int) -> str:
+    model = small()
+    outer, optimizer = wrapped(model), Madam(model.parameters())
+    step(outer, optimizer, rank)
+    state = copy.deepcopy(optimizer.state_dict())
+    if rank == 1:
+        state["state"][2]["second_moment"][0, 0] ^= 1
+    optimizer.load_state_dict(state)
+    return told_by(step, outer, optimizer, rank)
+
+
+def changed_between(rank: int) -> tuple:
+    """A code of one process is changed behind the third of five steps, and they are compared after every second."""
+    model = small()
+    outer, optimizer = wrapped(model), Madam(model.parameters())
+    hook = compare_replicas(outer, optimizer, every=2)
+    told = []
+    for number in range(5):
+        told.append(told_by(step, outer, optimizer, rank, number))
+        if number == 2 and rank == 1:
+            model[2].weight.codes[0, 0] ^= 1
+    hook.remove()
+    return told, told_by(step, outer, optimizer, rank)
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+class Words(nn.Module):
+    """An embedding, with gradients of the rows that were looked up or of all."""
+
+    def __init__(self, sparse: bool = False) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 8, sparse=sparse)
+        self.layers = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.LayerNorm(16), nn.Linear(16, 11))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(self.embedding(x))
+
+
+RUNS: dict[str, dict] = {
+    "default": {},
+    "momentum": {"momentum": 0.9},
+    "per channel": {"per_channel": True},
+    "float moments": {"second_moment": "float32", "weight_decay": 0.01},
+    "paper": {"rule": "paper"},
+    "sparse": {"sparse": True},
+    "ceilings that follow": {"p_scale": 0.5},
+}
+
+
+def a_run(per_channel: bool = False, sparse: bool = False, p_scale: float = 3.0, **options) -> tuple:
+    torch.manual_seed(1)
+    model = Words(sparse)
+    convert_model(model, "lns8f5", filter_fn=lambda name, p: "2" not in name, per_channel=per_channel, p_scale=p_scale)
+    return model, lambda: Madam(parameter_groups(model), **options)
+
+
+def loss_of(model: nn.Module, rank: int, number: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1000 * number + rank)
+    words = torch.randint(11, (6, 2), generator=generator)
+    return nn.functional.cross_entropy(model(words[:, 0]), words[:, 1])
+
+
+STEPS = 20
+
+
+def trained(rank: int, options: dict) -> list:
+    model, made = a_run(**options)
+    outer, optimizer = wrapped(model), made()
+    for number in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(outer, rank, number).backward()
+        optimizer.step()
+    return state_of(model)
+
+
+def trained_alone(options: dict) -> list:
+    """Both micro-batches in this process: halves of a float are exact, and so is the order of two."""
+    model, made = a_run(**options)
+    optimizer = made()
+    for number in range(STEPS):
+        optimizer.zero_grad()
+        for rank in range(2):
+            (loss_of(model, rank, number) / 2).backward()
+        optimizer.step()
+    return state_of(model)
+
+
+# -------------------------------------------------------------------------------------------------------- two processes
+
+
+def all_checks(rank: int) -> dict:
+    found: dict = {("broadcast", name): broadcast(rank, arguments) for name, arguments in BROADCASTS.items()}
+    found |= {("different", name): refused(rank, other) for name, (other, _) in DIFFERENT.items()}
+    found |= {("trained", name): trained(rank, options) for name, options in RUNS.items()}
+    for check in (other_seed, other_order, other_state, changed_between, not_converted):
+        found[check.__name__] = check(rank)
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> list[dict]:
+    return everywhere(2, all_checks, tmp_path_factory.mktemp("two"))
+
+
+@pytest.mark.parametrize("name", BROADCASTS)
+def test_all_begin_with_the_codes_and_scales_of_the_first(name, found):
+    """Bit for bit: decoded and encoded again, 16-bit codes and other scales would not be."""
+    first, second = (each["broadcast", name] for each in found)
+    expected = state_of(a_model(0, **BROADCASTS[name]))
+    assert first[0] == second[0] == expected
+    assert first[0] != state_of(a_model(1, **BROADCASTS[name]))
+    assert all(first[1] + second[1])
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_models_that_differ_are_told_on_both(name, found):
+    first, second = (each["different", name] for each in found)
+    assert first == second
+    assert first.startswith(DIFFERENT[name][1])
+    assert first.endswith("DistributedDataParallel takes one model, converted alike on every process")
+
+
+def test_a_process_that_did_not_convert_is_told_too(found):
+    """There by torch: it has no reason to wait for codes."""
+    first, second = (each["not_converted"] for each in found)
+    assert first.startswith("'0.weight' is torch.float32 of shape (6, 4) on process 1 and lns8f5 as torch.float32 of")
+    assert "DDP expects same model across all ranks" in second
+
+
+def test_optimizers_that_differ_are_told_on_both(found):
+    first, second = found
+    assert first["other_seed"] == second["other_seed"]
+    assert first["other_seed"].startswith(
+        "Madam's seed of group 0 is 6 on process 1 and 5 on process 0: the processes of"
+    )
+    assert first["other_order"] == second["other_order"]
+    assert (
+        "Madam's shape of parameter 0 of group 0 is (6, 4) on process 1 and (3,) on process 0" in first["other_order"]
+    )
+    assert first["other_state"] == second["other_state"]
+    assert first["other_state"].startswith("Madam's state of parameter 2 of group 0, hashed, is ")
+
+
+def test_replicas_are_compared_every_second_step(found):
+    first, second = (each["changed_between"] for each in found)
+    assert first == second
+    told, afterwards = first
+    assert told[:3] + told[4:] == ["nothing"] * 4
+    assert told[3].startswith("after 4 steps the hash of '2.weight' is ")
+    assert afterwards == "nothing"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_codes_are_those_of_one_process(name, found):
+    first, second = (each["trained", name] for each in found)
+    assert first == second
+    assert first == trained_alone(RUNS[name])
+    assert first != state_of(a_run(**RUNS[name])[0])
+
+
+# ------------------------------------------------------------------------------------------------------ three processes
+
+
+def one_weight() -> tuple[nn.Module, Madam]:
+    torch.manual_seed(2)
+    model = nn.Linear(16, 11, bias=False)
+    convert_model(model, "lns8f5")
+    return model, Madam(model.parameters(), momentum=0.9)
+
+
+def loss_of_one(model: nn.Module, rank: int, number: int) -> torch.Tensor:
+    x = torch.randn(8, 16, generator=torch.Generator().manual_seed(1000 * number + rank))
+    return nn.functional.cross_entropy(model(x), x[:, :11].argmax(1))
+
+
+def trained_in_three(rank: int) -> tuple:
+    model, optimizer = one_weight()
+    outer = wrapped(model)
+    for number in range(STEPS):
+        optimizer.zero_grad()
+        loss_of_one(outer, rank, number).backward()
+        optimizer.step()
+    return state_of(model), broadcast(rank, {}), other_seed(rank)
+
+
+def added_by_gloo(own: list[torch.Tensor]) -> torch.Tensor:
+    """Three gradients as torch and gloo add them: each times 1 / 3, in three chunks of one size, of which the k-th goes
+    around the ring from process k + 1 on."""
+    parts = [(gradient * (1 / 3)).reshape(-1).split(-(-own[0].numel() // 3)) for gradient in own]
+    chunks = [parts[(k + 1) % 3][k] + parts[(k + 2) % 3][k] + parts[k][k] for k in range(3)]
+    return torch.cat(chunks).reshape(own[0].shape)
+
+
+@pytest.mark.distributed
+def test_three_processes_have_the_codes_of_one_that_adds_in_their_order(tmp_path):
+    first, second, third = everywhere(3, trained_in_three, tmp_path)
+    model, optimizer = one_weight()
+    for number in range(STEPS):
+        own = [torch.autograd.grad(loss_of_one(model, rank, number), model.weight)[0] for rank in range(3)]
+        model.weight.grad = added_by_gloo(own)
+        optimizer.step()
+    assert first[0] == second[0] == third[0] == state_of(model)
+    assert first[1] == second[1] == third[1]
+    assert first[2] == second[2] == third[2]
+    assert first[2].startswith("Madam's seed of group 0 is 6 on process 1 and 5 on process 0")
+
+
+# ---------------------------------------------------------------------------------------------------------- one process
+
+
+def test_what_is_compared_needs_replicas():
+    model = small()
+    optimizer = Madam(model.parameters())
+    with pytest.raises(TypeError, match="model is a Sequential, not a DistributedDataParallel"):
+        compare_replicas(model, optimizer)
+
+
+def test_differences_are_told_from_the_first_process():
+    assert difference([{"a": "1"}, {"a": "1"}]) is None
+    assert difference([{"a": "1"}, {"a": "1"}, {}]) == "a is missing on process 2 and 1 on process 0"
