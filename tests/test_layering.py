@@ -35,10 +35,11 @@ testing                ranks code_strategies float_strategies tie_strategies mat
 torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling
 torch_bridge.kernels   update_list
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin
-torch_bridge.distributed exchange first_broadcast
+torch_bridge.distributed exchange first_broadcast gathering
 torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step
-torch_bridge.distributed replicas
-torch_bridge           launch float_step placing model madam checkpoint graphs . strategies
+torch_bridge           launch float_step
+torch_bridge.distributed replicas shard_step
+torch_bridge           placing model madam checkpoint graphs . strategies
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation

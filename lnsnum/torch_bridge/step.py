@@ -23,7 +23,7 @@ from lnsnum.torch_bridge.kernels.moments import (
     lower_momentum,
     octaves_to_raise,
 )
-from lnsnum.torch_bridge.kernels.random_words import Draw
+from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers, apply_step, kappa_of, step_scalars
 from lnsnum.torch_bridge.units import blocks_of, histograms_of, per_scale, refresh_units, unit_state
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -55,15 +55,19 @@ def code_state(p: LNSWeight, second_moment: SecondMoment, stream: int) -> State:
     the weight, `units` the same in units of each scale's floor, while its log_offset is `at`.
     """
     dtype = torch.uint8 if second_moment == "byte" else torch.float32
+    return {**blank_state(torch.zeros_like(p, dtype=dtype), stream), **unit_state(p)}
+
+
+def blank_state(moment: torch.Tensor, stream: int) -> State:
+    """That state, but for what depends on the weight."""
     return {
         "step": torch.zeros((), dtype=torch.int64, device="cpu"),
-        "second_moment": torch.zeros_like(p, dtype=dtype),
+        "second_moment": moment,
         "beta_product": torch.ones((), dtype=torch.float64, device="cpu"),
         "momentum_product": torch.ones((), dtype=torch.float64, device="cpu"),
         "exponent": torch.full((), NO_EXPONENT, dtype=torch.int32, device="cpu"),
         "counts": torch.zeros(COUNTS, dtype=torch.int64, device="cpu"),
         "stream": stream,
-        **unit_state(p),
     }
 
 
@@ -118,6 +122,24 @@ def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[s
     counts[6] = grown
     state["counts"].copy_(counts)
     return blocked
+
+
+def step_shard(
+    p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any], part: Part
+) -> tuple[list[torch.Tensor], int]:
+    """The step of a shard, whose place in the whole is `part`, in place: what does not depend on other shards.
+
+    `state` has the shard's moments and the units of its scales, and an exponent for all. Returns the moments, and the
+    bits of the greatest finite |gradient|; counts are those of this shard.
+    """
+    moments = [state["second_moment"]] + ([state["momentum"]] if group["momentum"] > 0 else [])
+    run = _step_here if bridge.is_on_cpu(p.codes) else _step_in_torch
+    stepped, counts, greatest = run(p, [p.codes, *moments], gradient, None, state, group, choices_of(group), part)
+    for own, new in zip([p.codes, *moments], stepped, strict=True):
+        write(own, new, None)
+    torch.autograd.graph.increment_version(p)
+    state["counts"].copy_(counts)
+    return moments, int(greatest)
 
 
 def advance_clock(p: torch.Tensor, momentum_dtype: torch.dtype, state: State, group: dict[str, Any]) -> None:
@@ -185,6 +207,7 @@ def _step_here(
     state: State,
     group: dict[str, Any],
     choices: Choices,
+    part: Part = WHOLE,
 ) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
     """The Numba kernel, in place where the arrays are contiguous."""
     arrays = [array.contiguous() for array in arrays]
@@ -211,6 +234,7 @@ def _step_here(
         blocks.inner,
         Draw(group["seed"], state["stream"], int(state["step"])),
         rows=None if rows is None else bridge.as_numpy(rows.contiguous()),
+        part=part,
     )
     *steps, not_finite = counts
     return arrays, torch.tensor([codes.size, *steps, 0, not_finite]), greatest
@@ -278,6 +302,7 @@ def _step_in_torch(
     state: State,
     group: dict[str, Any],
     choices: Choices,
+    part: Part = WHOLE,
 ) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
     """The same in torch's operations, out of place."""
     codes, moment, *momentum = arrays
@@ -300,6 +325,7 @@ def _step_in_torch(
         (group["crossover"] * state["units"]).to(torch.float32),
         Draw(group["seed"], state["stream"], state["step"]),
         rows=rows,
+        part=part,
     )
     new = [stepped.codes, stepped.second_moment]
     new += [stepped.momentum_codes] if stepped.momentum_codes is not None else []

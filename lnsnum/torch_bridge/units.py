@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from lnsnum import exact
+from lnsnum.format import LNSFormat
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.scale import std_of_zeros
@@ -31,19 +32,32 @@ def unit_state(p: LNSWeight) -> State:
     hold, for they come from the histogram and differences of log_offset alone.
     """
     offsets = _offsets(p)
+    histogram = None if p.is_meta else histograms_of(p)
+    if histogram is None:
+        return units_by(p.fmt, offsets, p.shape, None, None)
+    return units_by(p.fmt, offsets, p.shape, ceiling.root_mean_squares(histogram, p.fmt), histogram.sum(1))
+
+
+def units_by(
+    fmt: LNSFormat,
+    offsets: torch.Tensor,
+    weight_shape: torch.Size,
+    rms: NDArray[np.float64] | None,
+    sizes: NDArray[np.int64] | None,
+) -> State:
+    """`unit_state` by the RMS of the codes of each scale, in units of its floor, and by how many those are; None where
+    there are no codes yet."""
     shape = offsets.shape
     flat = offsets.reshape(-1).to("cpu", torch.int64).numpy()
-    histogram = None if p.is_meta else histograms_of(p)
     top = int(flat.max()) if flat.size else 0
-    down = _powers(p, flat - top)  # floors in units of the greatest floor
-    if histogram is None:
+    down = _powers(fmt, flat - top)  # floors in units of the greatest floor
+    if rms is None or sizes is None:
         units = np.ones(flat.size)
     else:
-        own = ceiling.root_mean_squares(histogram, p.fmt) * down
-        sizes = histogram.sum(1)
+        own = rms * down
         mean = math.fsum(own * own * sizes) / max(int(sizes.sum()), 1)
-        units = math.sqrt(mean) / down if mean > 0.0 else std_of_zeros(p.shape) / ceiling.floors(flat, p.fmt)
-    floor = float(ceiling.floors(np.array([top]), p.fmt)[0])
+        units = math.sqrt(mean) / down if mean > 0.0 else std_of_zeros(weight_shape) / ceiling.floors(flat, fmt)
+    floor = float(ceiling.floors(np.array([top]), fmt)[0])
     r = float(units[int(flat.argmax())]) * floor if flat.size else 1.0
     return {
         "r": torch.tensor(r, dtype=torch.float64),
@@ -60,9 +74,14 @@ def refresh_units(p: LNSWeight, state: State) -> None:
         return
     if units_hold(p, state):
         return
+    move_units(p.fmt, state, offsets)
+
+
+def move_units(fmt: LNSFormat, state: State, offsets: torch.Tensor) -> None:
+    """The units at other log_offsets than those that they were at."""
     now = offsets.reshape(-1).to("cpu", torch.int64).numpy()
-    r_at, unit = at.reshape(-1)[:1].long(), float(state["units"].reshape(-1)[0])
-    state["units"] = torch.from_numpy(np.minimum(unit * _powers(p, int(r_at[0]) - now), 1e30)).reshape(offsets.shape)
+    r_at, unit = state["at"].reshape(-1)[:1].long(), float(state["units"].reshape(-1)[0])
+    state["units"] = torch.from_numpy(np.minimum(unit * _powers(fmt, int(r_at[0]) - now), 1e30)).reshape(offsets.shape)
     state["at"] = offsets.detach().to("cpu", torch.int32).clone()
 
 
@@ -129,6 +148,6 @@ def _varying(p: LNSWeight) -> tuple[int, int]:
     return (varying[0], varying[-1] + 1) if varying else (p.ndim, p.ndim)
 
 
-def _powers(p: LNSWeight, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+def _powers(fmt: LNSFormat, steps: NDArray[np.int64]) -> NDArray[np.float64]:
     """base^(steps / 2^F), each to the nearest float64."""
-    return np.array([exact.nearest_float64(p.fmt.base, int(n), p.fmt.fraction_bits) for n in steps.tolist()])
+    return np.array([exact.nearest_float64(fmt.base, int(n), fmt.fraction_bits) for n in steps.tolist()])

@@ -27,6 +27,7 @@ from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow
 from lnsnum.kernels.codes import check_format
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge.carrying import Belongings, belongings, hand_over
+from lnsnum.torch_bridge.distributed.gathering import GatheredAsCodes
 from lnsnum.torch_bridge.float_doors import FloatDoors
 from lnsnum.torch_bridge.kernels import ceiling_twin
 from lnsnum.torch_bridge.kernels import codes as bridge
@@ -34,7 +35,7 @@ from lnsnum.torch_bridge.kernels.ceiling import Blocks, grow
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width, is_real
 from lnsnum.torch_bridge.kernels.fitting import choose_scale
 from lnsnum.torch_bridge.kernels.grid import doubling
-from lnsnum.torch_bridge.kernels.random_words import Draw
+from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, Span, check_offset, fit_scale
 from lnsnum.torch_bridge.surroundings import check_not_taken_apart, level_of_the_caller
 from lnsnum.torch_bridge.weight_ops import dispatch
@@ -57,7 +58,7 @@ class Telemetry:
     """Counts by log magnitude m, int64, of 2^(bits - 1) entries; that of 0 counts the zeros. On the CPU."""
 
 
-class LNSWeight(FloatDoors):
+class LNSWeight(GatheredAsCodes, FloatDoors):
     """Codes of an LNS format in the guise of a float tensor.
 
     Args:
@@ -256,7 +257,7 @@ class LNSWeight(FloatDoors):
                 torch.zeros_like(offsets, device=codes.device) if no_values else offsets.to(codes.device, copy=True)
             )
         span = Span(scale.low, scale.high, room=self._span.room)
-        span.weight_only = self._span.weight_only
+        span.weight_only, span.is_shard, span.whole = self._span.weight_only, self._span.is_shard, self._span.whole
         return _wrap(codes, self.fmt, span, offsets, dtype or self.dtype)
 
     def take_scale(self, source: LNSWeight) -> bool:
@@ -363,11 +364,11 @@ class LNSWeight(FloatDoors):
         low, high = (int(bound) for bound in bounds)
         self._span.make_room(low, high, max(min(doublings * doubling(self.fmt), MAX_LOG_OFFSET - high), 1))
 
-    def grow_(self, grows: NDArray[np.bool_], draw: Draw, *, keep: bool = False) -> None:
+    def grow_(self, grows: NDArray[np.bool_], draw: Draw, *, keep: bool = False, part: Part = WHOLE) -> None:
         """Let scales grow by the least whole number of code steps that doubles, one for each of `grows`.
 
         Every number stays what it is, but for those below the new floor; see `lnsnum.torch_bridge.kernels.ceiling`.
-        Nothing grows beyond a log_offset of 2^30.
+        `part` is where a shard is within the whole. Nothing grows beyond a log_offset of 2^30.
         """
         by = doubling(self.fmt)
         offsets = self.scale.offsets
@@ -383,10 +384,10 @@ class LNSWeight(FloatDoors):
         with torch.no_grad():
             if bridge.is_on_cpu(self.codes):
                 codes = self.codes.contiguous()
-                grow(bridge.as_numpy(codes, self.fmt.dtype), self.fmt, grows, blocks, draw, keep=keep)
+                grow(bridge.as_numpy(codes, self.fmt.dtype), self.fmt, grows, blocks, draw, keep=keep, part=part)
             else:
                 each = torch.from_numpy(grows).view(self.shape if offsets is not None else ()).to(self.codes.device)
-                codes = ceiling_twin.grow(self.codes, self.fmt, each, draw, keep=keep)
+                codes = ceiling_twin.grow(self.codes, self.fmt, each, draw, keep=keep, part=part)
             if codes is not self.codes:
                 self.codes.copy_(codes)
         low, high = (self._span.low + steps,) * 2 if offsets is None else (int(x) for x in offsets.aminmax())
@@ -417,6 +418,8 @@ class LNSWeight(FloatDoors):
 
     def is_whole(self) -> bool:
         """Whether all elements of the codes' memory are here, so that the scale is this weight's alone."""
+        if self._span.is_shard:
+            return False
         covers = self.codes.untyped_storage().nbytes() == self.codes.nbytes
         return self._taken_at is None and covers and bridge.is_dense(self.codes)
 
@@ -426,7 +429,8 @@ class LNSWeight(FloatDoors):
 
     def may_set_scale_of_all(self) -> bool:
         """Whether the scale of all that shares the codes can be changed from here."""
-        return self._taken_at is None and is_real(self.codes) and not self._is_kept_by_processes()
+        is_ours = self._taken_at is None and not self._span.is_shard
+        return is_ours and is_real(self.codes) and not self._is_kept_by_processes()
 
     def _is_kept_by_processes(self) -> bool:
         """Whether several processes may have the codes, each with a log_offset of its own."""

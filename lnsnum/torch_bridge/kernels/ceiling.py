@@ -20,7 +20,7 @@ from lnsnum.format import LNSFormat
 from lnsnum.kernels.compiling import kernel
 from lnsnum.torch_bridge.kernels import grid
 from lnsnum.torch_bridge.kernels.moments import RANDOM_UNIT
-from lnsnum.torch_bridge.kernels.random_words import Draw, draw_keys, fill_words, upper24
+from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part, draw_keys, fill_words_of, upper24
 
 EVERY = 20
 """A ceiling is looked at after each 20th step of a parameter."""
@@ -114,10 +114,26 @@ def square_shares(fmt: LNSFormat) -> NDArray[np.int64]:
 
 def decide(histogram: NDArray[np.int64], fmt: LNSFormat) -> Growing:
     """Which scales grow: by integers alone, so that the twin in torch's operations decides alike."""
-    at_ceiling, sizes = histogram[:, -1], histogram.sum(1)
+    return decide_by(sums(histogram, fmt))
+
+
+def sums(histogram: NDArray[np.int64], fmt: LNSFormat) -> NDArray[np.int64]:
+    """What decides for each scale, (scales, 3): how many codes are at the ceiling, the sum of their square shares, and
+    how many there are. Those of the shards of a parameter add up to those of the whole.
+
+    >>> from lnsnum import lns4f1
+    >>> sums(np.array([[1, 1, 0, 0, 0, 0, 0, 2]]), lns4f1).tolist()
+    [[2, 8454144, 4]]
+    """
+    return np.stack([histogram[:, -1], histogram @ square_shares(fmt), histogram.sum(1)], axis=1)
+
+
+def decide_by(sums: NDArray[np.int64]) -> Growing:
+    """Which scales grow, by their `sums`."""
+    at_ceiling, shares, sizes = sums.T
     wants = (at_ceiling >= 2) & (SHARE * at_ceiling > sizes)
     # mean >= ONE without the division: exact
-    fits = histogram @ square_shares(fmt) >= sizes * ONE
+    fits = shares >= sizes * ONE
     return Growing(wants & fits, wants & ~fits)
 
 
@@ -134,13 +150,13 @@ def shares(fmt: LNSFormat) -> NDArray[np.float32]:
 
 
 @kernel
-def _grow(codes, grows, inner, steps, shares, keep, greatest, key0, key1):  # type: ignore[no-untyped-def]
+def _grow(codes, grows, inner, steps, shares, keep, greatest, part, key0, key1):  # type: ignore[no-untyped-def]
     # as many words as stay in the first cache, instead of those of all codes. What follows branches and makes no
     # vectors: it runs in a step out of many, where a scale grows.
     words = np.empty(1024, np.int32)
     for begin in range(0, codes.size, 1024):
         end = min(begin + 1024, codes.size)
-        fill_words(words[: end - begin], begin, key0, key1)
+        fill_words_of(words[: end - begin], begin, part, key0, key1)
         for i in range(begin, end):
             code = np.int32(codes[i])
             m = np.int32(code & greatest)
@@ -164,9 +180,17 @@ def _grow(codes, grows, inner, steps, shares, keep, greatest, key0, key1):  # ty
 
 
 def grow(
-    codes: NDArray[Any], fmt: LNSFormat, grows: NDArray[np.bool_], blocks: Blocks, draw: Draw, *, keep: bool = False
+    codes: NDArray[Any],
+    fmt: LNSFormat,
+    grows: NDArray[np.bool_],
+    blocks: Blocks,
+    draw: Draw,
+    *,
+    keep: bool = False,
+    part: Part = WHOLE,
 ) -> None:
-    """Move the codes of the scales that grow down by G, in place; `keep`: none becomes zero.
+    """Move the codes of the scales that grow down by G, in place; `keep`: none becomes zero. Of a shard, `part` says
+    where it is within the parameter.
 
     >>> from lnsnum import lns8f3
     >>> codes = np.array([127, 200, 3, 0, 128], np.uint8)
@@ -177,4 +201,4 @@ def grow(
     keys = draw_keys(draw.seed, draw.stream, draw.step)
     # a format that spans less than G has all of its codes drawn
     steps, greatest = np.int32(min(grid.doubling(fmt), fmt.max_magnitude)), np.int32(fmt.max_magnitude)
-    _grow(codes.reshape(-1), grows, blocks.inner, steps, shares(fmt), keep, greatest, keys[2], keys[3])
+    _grow(codes.reshape(-1), grows, blocks.inner, steps, shares(fmt), keep, greatest, part, keys[2], keys[3])

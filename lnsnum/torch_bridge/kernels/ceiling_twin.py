@@ -20,7 +20,7 @@ from lnsnum.format import LNSFormat
 from lnsnum.torch_bridge.kernels import ceiling, grid
 from lnsnum.torch_bridge.kernels.codes_twin import as_codes, tensors_of
 from lnsnum.torch_bridge.kernels.moments import RANDOM_UNIT
-from lnsnum.torch_bridge.kernels.random_words import Draw
+from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.random_words_twin import draw_keys, indices, upper24, words_of
 
 _UNIT = float(RANDOM_UNIT)
@@ -62,10 +62,18 @@ def decide(codes: torch.Tensor, fmt: LNSFormat, shape: torch.Size) -> tuple[torc
     return wants & fits, wants & ~fits
 
 
-def grow(codes: torch.Tensor, fmt: LNSFormat, grows: torch.Tensor, draw: Draw, *, keep: bool = False) -> torch.Tensor:
+def grow(
+    codes: torch.Tensor,
+    fmt: LNSFormat,
+    grows: torch.Tensor,
+    draw: Draw,
+    *,
+    keep: bool = False,
+    part: Part = WHOLE,
+) -> torch.Tensor:
     """The codes where the scales that grow (bool, broadcasts to the codes) have moved down by G, as `ceiling.grow`."""
     # the other two keys: the step itself has drawn by the first
-    words = words_of(indices(codes.shape, device=codes.device), *draw_keys(draw)[2:])
+    words = words_of(indices(codes.shape, part=part, device=codes.device), *draw_keys(draw)[2:])
     # a format that spans less than G has all of its codes drawn
     steps = min(grid.doubling(fmt), fmt.max_magnitude)
     code = codes.to(torch.int32) & ((1 << fmt.bits) - 1)

@@ -44,6 +44,19 @@ class Draw(NamedTuple):
     """How often it has been drawn before; of the twin, a tensor too."""
 
 
+class Part(NamedTuple):
+    """Where the elements of a shard are within the whole parameter: rows of `length` elements, `stride` apart, from the
+    element `first` on. What lies in one piece has length = stride."""
+
+    first: int
+    length: int
+    stride: int
+
+
+WHOLE = Part(0, 1, 1)
+"""All of a parameter, or a piece of which the first element's index is given by itself."""
+
+
 def signed(word: int) -> np.int32:
     """The int32 of the same 32 bits.
 
@@ -93,6 +106,21 @@ def fill_words(out, start, key0, key1):  # type: ignore[no-untyped-def]
             x = np.int32(x * _SECOND)
             part[i] = np.int32(x ^ np.int32(np.int32(x >> np.int32(16)) & _LOW16))
         done += count
+
+
+@kernel
+def fill_words_of(out, start, part, key0, key1):  # type: ignore[no-untyped-def]
+    """The same of the elements of a shard, `start` its first among them: each draws what it would within the whole."""
+    if part.length == part.stride:
+        fill_words(out, part.first + start, key0, key1)
+        return
+    done = 0
+    while done < out.size:
+        row, column = (start + done) // part.length, (start + done) % part.length
+        # to the end of a row: within it indices follow each other
+        end = done + min(out.size - done, part.length - column)
+        fill_words(out[done:end], part.first + row * part.stride + column, key0, key1)
+        done = end
 
 
 @kernel

@@ -22,7 +22,9 @@ from lnsnum.torch_bridge.kernels.random_words import (
     MOMENT_FACTOR,
     MOMENTUM_FACTOR,
     SECOND_FACTOR,
+    WHOLE,
     Draw,
+    Part,
 )
 
 Word = Any
@@ -62,12 +64,21 @@ _OPERATORS.impl("draw_keys", _keys_shape, "Meta")
 
 
 def indices(
-    shape: torch.Size, *, start: int = 0, rows: torch.Tensor | None = None, device: torch.device
+    shape: torch.Size,
+    *,
+    start: int = 0,
+    rows: torch.Tensor | None = None,
+    part: Part = WHOLE,
+    device: torch.device,
 ) -> torch.Tensor:
-    """The index of each element within the whole parameter, int64, of a part that begins at `start`, or of its rows."""
+    """The index of each element within the whole parameter, int64, of a piece that begins at `start`, or of its rows;
+    or of the elements of a shard, which `part` says where they are."""
     n = shape.numel()
     if rows is None:
-        return torch.arange(start, start + n, dtype=torch.int64, device=device).view(shape)
+        index = torch.arange(start, start + n, dtype=torch.int64, device=device).view(shape)
+        if part.length == part.stride:
+            return index + part.first if part.first else index
+        return part.first + index // part.length * part.stride + index % part.length
     width = n // max(rows.numel(), 1)
     # as if the rows were still within the whole parameter: they draw what they would draw there
     first = rows.to(device, torch.int64)[:, None] * width

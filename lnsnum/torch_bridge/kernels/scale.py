@@ -45,11 +45,14 @@ class Span:
         numbers: that list: low, high, changes, room.
         warned: whether a write that does not fit has been told of since the last change.
         weight_only: whether products with the codes are made of them, see `lnsnum.torch_bridge.weight_only`.
+        is_shard: whether other processes hold the rest of the weight, which has the same scale.
+        whole: the log_offsets of all channels, where these codes are a shard and have some of them.
     """
 
     def __init__(self, low: int, high: int, *, room: int = 0) -> None:
         self.numbers = [low, high, 0, room]
-        self.warned = self.weight_only = False
+        self.warned = self.weight_only = self.is_shard = False
+        self.whole: torch.Tensor | None = None
 
     @classmethod
     def on(cls, numbers: Any) -> Span:

@@ -31,7 +31,7 @@ from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.threads import in_chunks
 from lnsnum.torch_bridge.kernels import grid, hypentropy, paper
 from lnsnum.torch_bridge.kernels.moments import load_moment, load_momentum, store_moment, store_momentum
-from lnsnum.torch_bridge.kernels.random_words import Draw, draw_keys, fill_words
+from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part, draw_keys, fill_words_of
 from lnsnum.torch_bridge.kernels.threads import torch_team
 
 Rule = Literal["hypentropy", "paper"]
@@ -295,10 +295,11 @@ def _look_up(codes, planes, greatest, out):  # type: ignore[no-untyped-def]
 
 @kernel
 def step_part(  # type: ignore[no-untyped-def]
-    codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, start,
+    codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, part_of, start,
 ):  # fmt: skip
     """One step of a part, in place, in chunks that stay in the first cache; each loop is one that the compiler can
-    vectorize. `start` is the index of its first element; returns the counts and the bits of the greatest |gradient|.
+    vectorize. `start` is the index of its first element, within a shard whose place in the whole is `part_of`; returns
+    the counts and the bits of the greatest |gradient|.
 
     What is None is no branch but another kernel: `mode`, the paper's rounding, for the other rule, whose `zero` is None
     where zeros learn and a number where they are kept (of the paper's rule it is whether they leave), and `momentum`.
@@ -322,7 +323,7 @@ def step_part(  # type: ignore[no-untyped-def]
         n = end - begin
         g, part, own = gradient[begin:end], codes[begin:end], moment[begin:end]
         if draws:
-            fill_words(words[:n], start + begin, keys[0], keys[1])
+            fill_words_of(words[:n], start + begin, part_of, keys[0], keys[1])
         if coded:
             load_moment(own, v)
         else:
@@ -356,7 +357,7 @@ def step_part(  # type: ignore[no-untyped-def]
 
 @kernel
 def _step_rows(  # type: ignore[no-untyped-def]
-    codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, rows,
+    codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, part_of, rows,
 ):  # fmt: skip
     """`step_part` on some rows of a parameter, which draw the random words that they would draw within the whole."""
     moved, at_ceiling, at_floor, zeros, flips, not_finite = 0, 0, 0, 0, 0, 0
@@ -366,7 +367,7 @@ def _step_rows(  # type: ignore[no-untyped-def]
         row = slice(r * width, (r + 1) * width)
         counts = step_part(
             codes[row], gradient[row], moment[row], _part(momentum, row), scalars, mode, zero, grid, units, inner, draw,
-            rows[r] * width,
+            part_of, rows[r] * width,
         )  # fmt: skip
         moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
         zeros, flips, not_finite = zeros + counts[3], flips + counts[4], not_finite + counts[5]
@@ -528,15 +529,17 @@ def apply_step(
     *,
     start: int = 0,
     rows: NDArray[np.int64] | None = None,
+    part: Part = WHOLE,
 ) -> tuple[StepCounts, int]:
     """`madam_step` with its scalars made and its arguments known to be good, on as many threads as torch uses; also the
-    bits of the greatest finite |gradient|."""
+    bits of the greatest finite |gradient|. Of a shard, whose place in the parameter is `part`, `start` counts its own
+    elements, and so do the units."""
     arrays = [codes, gradient, second_moment, momentum_codes]
     # views, as all are contiguous: what is written to them is written to the arrays
     flat = [None if array is None else array.reshape(-1) for array in arrays]
     if choices.rule == "hypentropy":
         hypentropy.check_format(fmt)
-    rest = scalars, *modes_of(choices), Grid.of(fmt), units, inner, draw
+    rest = scalars, *modes_of(choices), Grid.of(fmt), units, inner, draw, part
     threads = torch_team()
 
     def run(begin: int, end: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from lnsnum.kernels.addresses import array_at
 from lnsnum.kernels.compiling import kernel
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, exponent_of, greatest_gradient, octaves_to_raise
-from lnsnum.torch_bridge.kernels.random_words import Draw
+from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.update import StepNumbers, StepScalars, fill_scalars, kappa_of, step_part
 
 ROW = np.dtype(
@@ -39,6 +39,8 @@ ROW = np.dtype(
 
 PARTIAL = 7
 """What is counted of a part: `StepCounts`, and the bits of its greatest |gradient|."""
+
+_WHOLE = tuple(WHOLE)  # of ints: a kernel makes the named tuple of them itself
 
 RAISE, LOOK = 1, 2
 """Left to be done: gradients have outgrown the exponent; many codes are at the ceiling."""
@@ -107,6 +109,7 @@ def run(table, firsts, scalars, start, stop, likes, mode, zero, grid, seed, coun
                 array_at(row.units, row.scales, np.float32),
                 row.inner,
                 Draw(seed, row.stream, array_at(row.step, 1, np.int64)[0]),
+                Part(_WHOLE[0], _WHOLE[1], _WHOLE[2]),
                 low,
             )
             for i in range(PARTIAL):

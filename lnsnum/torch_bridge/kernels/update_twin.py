@@ -33,7 +33,7 @@ from lnsnum.torch_bridge.kernels.moments_twin import (
     momentum_codes,
     raise_exponent,
 )
-from lnsnum.torch_bridge.kernels.random_words import Draw
+from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.random_words_twin import draw_keys, indices, words_of
 from lnsnum.torch_bridge.kernels.update import Choices, Rule, StepNumbers, StepRounding, StepScalars, Zero
 
@@ -182,16 +182,18 @@ def apply_step(
     *,
     start: int = 0,
     rows: torch.Tensor | None = None,
+    part: Part = WHOLE,
 ) -> Step:
     """`madam_step` with its scalars made: tensors, or numbers that are float32 numbers.
 
-    `units` are float32 and broadcast to the codes; with `rows`, to the parameter whose rows these are.
+    `units` are float32 and broadcast to the codes; with `rows`, to the parameter whose rows these are. `part` is where
+    the codes are within the parameter, if they are a shard.
     """
     units = units.to(codes.device)
     # a unit for each row goes with the rows; one for all has nothing to choose from
     if rows is not None and units.ndim and units.shape[0] != 1:
         units = units[rows]
-    return _run(codes, gradient, second_moment, momentum_codes, rows, units, fmt, scalars, choices, draw, start)
+    return _run(codes, gradient, second_moment, momentum_codes, rows, units, fmt, scalars, choices, draw, start, part)
 
 
 def _check(
@@ -228,10 +230,11 @@ def _run(
     choices: Choices,
     draw: Draw,
     start: int,
+    part: Part = WHOLE,
 ) -> Step:
     """By one operator of torch's library where Dynamo traces, which must not look into the making of tables."""
     arrays: Any = codes, gradient, second_moment, momentum_codes, rows, units
-    numbers: Any = fmt.bits, fmt.fraction_bits, fmt.base, *choices, draw.seed, draw.stream, start
+    numbers: Any = fmt.bits, fmt.fraction_bits, fmt.base, *choices, draw.seed, draw.stream, start, list(part)
     if torch.compiler.is_dynamo_compiling():
         # the operator takes tensors in these places, and nothing else: numbers are made into them
         tensors = [s if isinstance(s, torch.Tensor) else torch.tensor(s, dtype=torch.float32) for s in scalars]
@@ -246,8 +249,8 @@ def _run(
 def _step(
     codes: torch.Tensor, gradient: torch.Tensor, second_moment: torch.Tensor, momentum: torch.Tensor | None,
     rows: torch.Tensor | None, units: torch.Tensor, bits: int, fraction_bits: int, base: float, rule: str,
-    rounding: str, zero: str, seed: int, stream: int, start: int, step: torch.Tensor | int, scalars: list[Any],
-    version: str,
+    rounding: str, zero: str, seed: int, stream: int, start: int, part: list[int], step: torch.Tensor | int,
+    scalars: list[Any], version: str,
 ) -> list[torch.Tensor]:  # fmt: skip
     """The step with the numbers of the format, which is what an operator takes; returns codes, second moment, counts,
     the greatest gradient and, where there is one, momentum."""
@@ -255,7 +258,7 @@ def _step(
     if rule == "hypentropy":
         hypentropy.check_format(fmt)
     by = StepScalars(*(_scalar(scalar, codes) for scalar in scalars))
-    index = indices(codes.shape, start=start, rows=rows, device=codes.device)
+    index = indices(codes.shape, start=start, rows=rows, part=Part(*part), device=codes.device)
     # the first two keys; the others are for scales that grow
     words = words_of(index, *draw_keys(Draw(seed, stream, step))[:2])
 
@@ -299,7 +302,7 @@ _OPERATORS = torch.library.Library("lnsnum", "FRAGMENT")
 _OPERATORS.define(
     "madam_step(Tensor codes, Tensor gradient, Tensor second_moment, Tensor? momentum_codes, Tensor? rows, "
     "Tensor units, int bits, int fraction_bits, float base, str rule, str rounding, str zero, int seed, int stream, "
-    "int start, Tensor step, Tensor[] scalars, str version) -> Tensor[]"
+    "int start, int[] part, Tensor step, Tensor[] scalars, str version) -> Tensor[]"
 )
 _OPERATORS.impl("madam_step", _step, "CompositeImplicitAutograd")
 

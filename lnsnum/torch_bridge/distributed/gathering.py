@@ -1,0 +1,109 @@
+"""fully_shard: the hooks by which its shards are gathered as codes, a byte for each weight, and never as floats.
+
+    shard                 the codes of some rows, padded to as many as every process has; one scale, or all channels'
+    before the gathering  its codes, as bytes
+    after it              an LNSWeight on the memory into which they were gathered, at the shard's scales
+
+Scales are not gathered: each process knows those of the whole, since what changes them is decided by sums over all.
+"""
+
+from __future__ import annotations
+
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+
+from lnsnum.torch_bridge.distributed.first_broadcast import as_sent
+from lnsnum.torch_bridge.kernels.scale import Scale, Span
+
+Weight = Any
+"""An LNSWeight. (Its class is made of what is here.)"""
+
+_FULLY_SHARD = "torch.distributed.fsdp._fully_shard"
+
+
+def is_fully_shard(caller: FrameType | None) -> bool:
+    """Whether an operation was called for by fully_shard's own code."""
+    return caller is not None and caller.f_globals.get("__name__", "").startswith(_FULLY_SHARD)
+
+
+def new_shard(weight: Weight, size: Any) -> Weight:
+    """Memory for a shard of a weight, or for another shard in the place of one: zeros, of `size`, with padding."""
+    offsets = weight.scale.offsets
+    low: int | torch.Tensor = weight.scale.low
+    if offsets is not None:
+        shape = [1 if count == 1 else length for count, length in zip(offsets.shape, size, strict=True)]
+        low = offsets.new_full(shape, weight.scale.low)
+    shard = type(weight)(weight.codes.new_zeros(size), weight.fmt, low, weight.dtype)
+    span: Span = weight._span
+    shard._span.is_shard = True
+    shard._span.whole = offsets.clone() if span.whole is None and offsets is not None else span.whole
+    return shard
+
+
+def fill_shard(shard: Weight, source: Weight) -> Weight:
+    """Put the elements of a part of a weight, with their scales, into a view of a new shard."""
+    shard.codes.copy_(source.codes)
+    if shard._offsets is not None:
+        shard._offsets.copy_(source.scale.offsets)
+    shard._span.set(source._span.low, source._span.high)
+    return shard
+
+
+class Gathered(NamedTuple):
+    """What is known of a weight besides its codes."""
+
+    scale: Scale
+    """Of the whole."""
+    size: torch.Size
+
+
+class GatheredAsCodes:
+    """What fully_shard calls on a shard, for `LNSWeight`, which inherits it."""
+
+    codes: torch.Tensor
+    fmt: Any
+    _span: Span
+
+    @property
+    def scale(self) -> Scale:
+        """See `LNSWeight.scale`."""
+        raise NotImplementedError
+
+    def fsdp_pre_all_gather(
+        self, mesh: Any, outer_size: torch.Size, outer_stride: Any, module: Any, mp_policy: Any
+    ) -> tuple[tuple[torch.Tensor, ...], Gathered]:
+        """The codes of this shard with their padding, as bytes."""
+        own, whole = self.scale, self._span.whole
+        scale = own if whole is None else Scale(int(whole.min()), int(whole.max()), whole)
+        return (as_sent(_padded(self.codes.detach(), outer_size, mesh.size())),), Gathered(scale, outer_size)
+
+    def fsdp_post_all_gather(
+        self, outputs: tuple[torch.Tensor, ...], gathered: Gathered, dtype: torch.dtype, *, out: Any = None
+    ) -> tuple[Weight, tuple[torch.Tensor, ...]] | None:
+        """The weight on the memory of `outputs`, which appears as `dtype`; `out` is that of an earlier time."""
+        scale, size = gathered
+        if out is not None:  # on the same memory, which has been filled again
+            if out.scale.offsets is None and out.scale.low != scale.low:
+                out._span.set(scale.low, scale.high)
+            elif scale.offsets is not None and not torch.equal(out.scale.offsets, scale.offsets):
+                out.set_scale(scale)
+            return None
+        (memory,) = outputs
+        codes = memory.view(self.codes.dtype).view(-1)[: size.numel()].view(size)
+        kind: Any = type(self)
+        return kind(codes, self.fmt, scale.low if scale.offsets is None else scale.offsets, dtype), ()
+
+
+def _padded(codes: torch.Tensor, whole: torch.Size, processes: int) -> torch.Tensor:
+    """As many rows as every process sends: those that the memory has behind the codes."""
+    rows = -(-whole[0] // processes)
+    if codes.shape[1:] != whole[1:] or len(codes) == rows:  # sharded by another dimension, which divides
+        return codes.contiguous()
+    shape = torch.Size([rows, *whole[1:]])
+    if codes.untyped_storage().nbytes() - codes.storage_offset() * codes.itemsize >= shape.numel() * codes.itemsize:
+        return codes.as_strided(shape, torch.empty(shape, device="meta").stride())
+    padded = codes.new_zeros(shape)
+    padded[: len(codes)] = codes
+    return padded
