@@ -16,6 +16,7 @@ from lnsnum.format import (
     lns16f10,
     lns32f23,
 )
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.kernels.rounding import random_bits
 from lnsnum.kernels.threads import get_num_threads, set_num_threads
 from lnsnum.operations.weight_only import weight_only_matmul
@@ -25,6 +26,7 @@ from lnsnum.weight_file import WeightFileError, load_weights, save_weights
 __version__ = "0.1.0"
 
 __all__ = [
+    "GroupOffsets",
     "LNSFormat",
     "LNSTensor",
     "WeightFileError",

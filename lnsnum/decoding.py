@@ -151,12 +151,12 @@ def _look_up(place, table, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _decode_blocks(codes, values, run, begin, greatest, size, table, out):  # type: ignore[no-untyped-def]
+def _decode_blocks(codes, values, walk, begin, greatest, size, table, out):  # type: ignore[no-untyped-def]
     shift, place = np.full(_LOGS_BLOCK, values[0]), np.empty(_LOGS_BLOCK, values.dtype)
     for start in range(0, out.size, _LOGS_BLOCK):
         end = min(start + _LOGS_BLOCK, out.size)
         if values.size > 1:
-            spread(values, run, begin + start, shift[: end - start])
+            spread(values, walk, begin + start, shift[: end - start])
         _places(codes[start:end], shift, greatest, size, place[: end - start])
         _look_up(place[: end - start], table, out[start:end])
 
@@ -181,7 +181,7 @@ def _decode_by_logs(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> 
     out = np.empty(codes.shape, to.pattern)
 
     def run(begin: int, end: int) -> None:
-        _decode_blocks(codes[begin:end], values, scale.run, begin, *constants, out[begin:end])
+        _decode_blocks(codes[begin:end], values, scale.walk, begin, *constants, out[begin:end])
 
     in_chunks(run, codes.size, _PARALLEL)
     return out
@@ -274,7 +274,7 @@ def _decode_wide(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> NDA
             part = slice(start, min(start + _BLOCK, end))
             block, patterns = codes[part], out[part]
             if not scale.single:
-                spread(shifts, scale.run, start, shift[: block.size])
+                spread(shifts, scale.walk, start, shift[: block.size])
             if loop(block, shift, *rule, patterns):
                 # -0 marks them: decode gives +0 for zero, and no other code gives it
                 left = np.flatnonzero(patterns == 1 << (to.bits - 1))
@@ -356,7 +356,7 @@ def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offs
         codes: unsigned integers of any shape.
         fmt: their format.
         dtype: "float64", "float32", "float16", or "bfloat16" (given as uint16 bit patterns).
-        log_offset: the scale in code steps, an integer or an int32 array that broadcasts to codes.
+        log_offset: the scale in code steps: an integer, an int32 array that broadcasts to codes, or `GroupOffsets`.
 
     Raises:
         TypeError: where codes are no integers.

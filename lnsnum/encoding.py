@@ -10,13 +10,22 @@ as they are, even where the processor flushes them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import exact
-from lnsnum.format import LNSFormat, Modes, Overflow, Rounding, Underflow, check_choice, check_log_offset
+from lnsnum.format import (
+    MAX_LOG_OFFSET,
+    LNSFormat,
+    Modes,
+    Overflow,
+    Rounding,
+    Underflow,
+    check_choice,
+    check_log_offset,
+)
 from lnsnum.kernels import row_encoding, vector_encoding
 from lnsnum.kernels.codes import (
     FLOAT_TYPES,
@@ -30,6 +39,7 @@ from lnsnum.kernels.codes import (
     check_unmasked,
     least_offset,
 )
+from lnsnum.kernels.granularity import Channels, Granularity, check_granularity
 from lnsnum.kernels.rounding import MODES, NEAREST, Target, UInt32Array, check_key, target
 from lnsnum.kernels.rounding import random_bits as draw_random_bits
 from lnsnum.kernels.scalar_encoding import Sides, encode_each
@@ -91,7 +101,7 @@ def encode(
             axis; "toward_zero", "up", "down" are the same on both.
         overflow: "saturate" or "nan", for magnitudes that round above the greatest, and for infinities.
         underflow: "round" to zero or the smallest by the mode, or "saturate" at the smallest.
-        log_offset: the scale in code steps, an integer or an int32 array that broadcasts to x.
+        log_offset: the scale in code steps: an integer, an int32 array that broadcasts to x, or `GroupOffsets`.
         random_bits: uint32, broadcasts to x; for the stochastic modes, and only for them.
         seed, stream, step: instead of random_bits: those of `random_bits` by that name, drawn on the way, which is
             faster than an array of them. A mode that takes none draws none.
@@ -261,7 +271,7 @@ def _vector_fill(
         return fill
     # lanes of 64 bits are for the mode that is used: the others go one by one
     if to.mode == NEAREST and steps <= 2.0**30:
-        wide_moves = vector_encoding.Moves(scale.values, np.zeros(1, np.float32), scale.run)
+        wide_moves = vector_encoding.Moves(scale.values, np.zeros(1, np.float32), scale.walk)
         least = int(deep) << (23 if single else 52)
 
         def fill_wide(begin: int, end: int, hard: NDArray[np.int64]) -> int:
@@ -274,23 +284,78 @@ def _vector_fill(
     return None
 
 
-def fit_log_offset(x: ArrayLike, fmt: LNSFormat, *, rounding: Rounding = "nearest", dtype: str | None = None) -> int:
+@overload
+def fit_log_offset(
+    x: ArrayLike,
+    fmt: LNSFormat,
+    *,
+    rounding: Rounding = "nearest",
+    dtype: str | None = None,
+    channels: None = None,
+    group_size: None = None,
+) -> int: ...
+
+
+@overload
+def fit_log_offset(
+    x: ArrayLike,
+    fmt: LNSFormat,
+    *,
+    rounding: Rounding = "nearest",
+    dtype: str | None = None,
+    channels: Channels = None,
+    group_size: int | None = None,
+) -> LogOffset: ...
+
+
+def fit_log_offset(
+    x: ArrayLike,
+    fmt: LNSFormat,
+    *,
+    rounding: Rounding = "nearest",
+    dtype: str | None = None,
+    channels: Channels = None,
+    group_size: int | None = None,
+) -> LogOffset:
     """The least log_offset at which no finite element of x saturates; 0 where none is finite and nonzero.
 
-    Args and errors as for `encode`; the stochastic modes are judged as rounding away from zero, so that no draw
-    saturates.
+    One for all elements; or one for each channel, or for each group, of which no element saturates.
+
+    Args:
+        x, fmt, rounding, dtype: as for `encode`; the stochastic modes are judged as rounding away from zero, so that no
+            draw saturates.
+        channels: the axis, or the axes, along which each index has a log_offset of its own: 0 for each row of a matrix,
+            (0, 1) for each matrix (expert, channel) of a stack.
+        group_size: so many elements along the last axis share a log_offset, 16 to 256; channels is then left out.
+
+    Returns:
+        An integer; for channels an int32 array that broadcasts to x; for groups `GroupOffsets`, or such an array where
+        there is one group in a row.
 
     Raises:
-        ValueError: where that offset would be beyond 2^30.
+        As `encode`, and ValueError where an offset would be beyond 2^30, an axis is out of range, or channels and
+        group_size are both given.
 
     >>> from lnsnum import lns8f3
     >>> fit_log_offset([100.0, -300.0], lns8f3)
     3
+    >>> fit_log_offset([[100.0, 300.0], [0.5, 0.25]], lns8f3, channels=0)
+    array([[  3],
+           [-71]], dtype=int32)
+    >>> fit_log_offset([[1.0] * 32 + [4.0] * 8], lns8f3, group_size=32)
+    GroupOffsets(array([[-63, -47]], dtype=int32), 32)
     """
     check_format(fmt)
     check_choice("rounding", rounding, Rounding)
-    greatest = greatest_log(float_patterns(x, dtype), fmt, rounding)
-    return 0 if greatest is None else check_log_offset(least_offset(greatest, fmt))
+    patterns = float_patterns(x, dtype)
+    each = check_granularity(channels, group_size, patterns.shape)
+    if each is None:
+        greatest = greatest_log(patterns, fmt, rounding)
+        return 0 if greatest is None else check_log_offset(least_offset(greatest, fmt))
+    logs = _greatest_logs(patterns, each, fmt, rounding)
+    offsets = np.where(logs == _NOTHING, 0, np.maximum(logs - fmt.max_log, -MAX_LOG_OFFSET))
+    check_log_offset(int(offsets.max(initial=0)))
+    return each.scale(offsets)
 
 
 def greatest_log(patterns: NDArray[Any], fmt: LNSFormat, rounding: Rounding) -> int | None:
@@ -308,8 +373,47 @@ def greatest_log(patterns: NDArray[Any], fmt: LNSFormat, rounding: Rounding) -> 
     return max(logs, default=None)
 
 
+_NOTHING = -(1 << 62)
+"""The logarithm of no number: below all others."""
+
+_MODE_OF: dict[str, Rounding] = {"floor": "toward_zero", "ceil": "up", "nearest": "nearest"}
+"""The mode that rounds a positive number to this side."""
+
+
+def _greatest_logs(patterns: NDArray[Any], each: Granularity, fmt: LNSFormat, rounding: Rounding) -> NDArray[np.int64]:
+    """`greatest_log` of each channel or group, `_NOTHING` where there is none."""
+    source = FLOAT_TYPES["float32" if patterns.itemsize == 4 else "float64"]
+    magnitude = patterns & patterns.dtype.type((1 << (source.bits - 1)) - 1)
+    finite = np.where(magnitude < source.infinity, magnitude, 0)
+    sides = ("ceil", "ceil") if rounding.startswith("stochastic") else SIDES[rounding]
+    if sides[0] == sides[1]:
+        return _logs(each.greatest(finite), fmt, sides[0])
+    is_negative = patterns != magnitude
+    return np.maximum(*(
+        _logs(each.greatest(np.where(is_negative == negative, finite, 0)), fmt, sides[negative])
+        for negative in (False, True)
+    ))  # fmt: skip
+
+
+def _logs(magnitudes: NDArray[Any], fmt: LNSFormat, side: str) -> NDArray[np.int64]:
+    """E of positive floats by their patterns, rounded to a side; `_NOTHING` of 0."""
+    source = FLOAT_TYPES["float32" if magnitudes.itemsize == 4 else "float64"]
+    if fmt.codes_per_octave * (source.max_exponent + source.precision) < MAX_LOG_OFFSET:
+        # the widest format has a code for the E of every float
+        wide = LNSFormat(32, fmt.fraction_bits, base=fmt.base)
+        codes = encode(magnitudes.view(f"f{magnitudes.itemsize}"), wide, rounding=_MODE_OF[side])
+        return np.where(codes == 0, _NOTHING, codes.astype(np.int64) - wide.bias)
+    found = [
+        _log_of[side](*source.split(int(one)), fmt.base, fmt.fraction_bits) if one else _NOTHING
+        for one in magnitudes.reshape(-1)
+    ]
+    return np.array(found, np.int64).reshape(magnitudes.shape)
+
+
+_log_of = {"floor": exact.floor_log, "ceil": exact.ceil_log, "nearest": exact.nearest_log}
+
+
 def _round_log(significand: int, exponent: int, negative: bool, fmt: LNSFormat, rounding: Rounding) -> int:
     """E of significand * 2^exponent; the stochastic modes round up."""
     side = "ceil" if rounding.startswith("stochastic") else SIDES[rounding][negative]
-    log = {"floor": exact.floor_log, "ceil": exact.ceil_log, "nearest": exact.nearest_log}[side]
-    return log(significand, exponent, fmt.base, fmt.fraction_bits)
+    return _log_of[side](significand, exponent, fmt.base, fmt.fraction_bits)

@@ -25,10 +25,11 @@ from fractions import Fraction
 from typing import Any, Unpack, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import Codes, check_format, check_offsets
+from lnsnum.kernels.codes import Codes, LogOffset, check_format, check_offsets, each_offset, of_elements
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.kernels.scales import Scales
 from lnsnum.operations import float_sums
@@ -95,7 +96,7 @@ def _sum(a: ArrayLike, fmt: LNSFormat, options: Any, is_mean: bool) -> tuple[Cod
     log_offset, keepdims = options.get("log_offset", 0), options.get("keepdims", False)
     codes = checked(a, fmt, log_offset, options.get("out_format"))
     log_offset = check_offsets(log_offset, codes.shape)
-    call = read_call(options, AccumulatedAlong, fmt, scaled=bool(np.any(log_offset)))
+    call = read_call(options, AccumulatedAlong, fmt, scaled=bool(np.any(each_offset(log_offset))))
     axes = axes_of(options.get("axis"), codes.ndim)
     shape = shape_without(codes.shape, axes, keepdims)
     count = math.prod(codes.shape[axis] for axis in axes)
@@ -106,7 +107,7 @@ def _sum(a: ArrayLike, fmt: LNSFormat, options: Any, is_mean: bool) -> tuple[Cod
         if is_mean:
             total = total._replace(values=np.asarray(total.values / total.values.dtype.type(count)))
         return float_sums.to_codes(total, fmt, call.wanted)
-    offsets = log_offset if isinstance(log_offset, int) else to_columns(np.broadcast_to(log_offset, codes.shape), axes)
+    offsets = log_offset if isinstance(log_offset, int) else to_columns(of_elements(log_offset, codes.shape), axes)
     terms, reference = terms_of(to_columns(codes, axes), fmt, offsets, call.accumulator)
     row = (1, count)
     no = np.zeros(row, np.bool_)
@@ -163,10 +164,11 @@ def prod(a: ArrayLike, fmt: LNSFormat, **options: Unpack[RoundedAlong]) -> tuple
     """
     log_offset = options.get("log_offset", 0)
     codes = checked(a, fmt, log_offset, options.get("out_format"))
-    wanted = read_call(options, RoundedAlong, fmt, scaled=bool(np.any(log_offset))).wanted
+    log_offset = check_offsets(log_offset, codes.shape)
+    wanted = read_call(options, RoundedAlong, fmt, scaled=bool(np.any(each_offset(log_offset)))).wanted
     axes = axes_of(options.get("axis"), codes.ndim)
     columns = to_columns(codes, axes)
-    offsets = to_columns(np.broadcast_to(np.asarray(log_offset, np.int64), codes.shape), axes)
+    offsets = to_columns(of_elements(log_offset, codes.shape), axes)
     m = columns.astype(np.int64) & fmt.max_magnitude
     log = np.sum(np.where(m == 0, 0, m - fmt.bias + offsets), axis=0)
     negative = np.count_nonzero((columns >= fmt.sign_bit) & (m > 0), axis=0) % 2 == 1
@@ -208,7 +210,7 @@ def matmul(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Accumul
     x = checked(a, fmt, a_offset, out_format)
     y = checked(b, b_format, b_offset, fmt)
     a_offset, b_offset = check_offsets(a_offset, x.shape), check_offsets(b_offset, y.shape)
-    scaled = bool(np.any(a_offset) or np.any(b_offset))
+    scaled = bool(np.any(each_offset(a_offset)) or np.any(each_offset(b_offset)))
     call = read_call(options, AccumulatedProduct, fmt, b_format, scaled=scaled)
     try:
         shape = _matmul_shape(x.shape, y.shape)
@@ -217,13 +219,18 @@ def matmul(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Accumul
     if not isinstance(call.accumulator, LNSFormat):
         numbers = float_sums.Numbers(x, fmt, a_offset), float_sums.Numbers(y, b_format, b_offset)
         return float_sums.to_codes(float_sums.product(*numbers, call.accumulator), fmt, call.wanted)
-    x_terms, x_reference = terms_of(x, fmt, a_offset, call.accumulator)
-    y_terms, y_reference = terms_of(y, b_format, b_offset, call.accumulator)
+    x_terms, x_reference = terms_of(x, fmt, _written_out(a_offset, x.shape), call.accumulator)
+    y_terms, y_reference = terms_of(y, b_format, _written_out(b_offset, y.shape), call.accumulator)
     x_terms = x_terms.at(None) if x.ndim == 1 else x_terms
     y_terms = y_terms.at((slice(None), None)) if y.ndim == 1 else y_terms
     bits = _accumulate(x_terms, y_terms, call).reshape(shape)
     ones = (fmt, x_reference), (b_format, y_reference)
     return finish(Total(bits, call.accumulator, ones), fmt, call.wanted)
+
+
+def _written_out(log_offset: LogOffset, shape: tuple[int, ...]) -> int | NDArray[np.int32]:
+    """A scale of groups as one for each element, as the terms of bit-true sums are written out too."""
+    return of_elements(log_offset, shape) if isinstance(log_offset, GroupOffsets) else log_offset
 
 
 def _matmul_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from lnsnum.array.ufuncs import ROUNDED, array_ufunc
 from lnsnum.conversion import rescale
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 from lnsnum.gaussian import GaussianLog
-from lnsnum.kernels.codes import FLOAT_TYPES
+from lnsnum.kernels.codes import FLOAT_TYPES, of_elements, same_scale
 from lnsnum.operations.accumulate import Order
 from lnsnum.operations.operation import OutLogOffset
 from lnsnum.reduction import Accumulator
@@ -91,7 +91,7 @@ class LNSTensor(ScaledCodes):
             `from_float` rounds numbers.
         fmt: the format, or its name.
         log_offset: the scale in code steps: an integer, or an int32 array that broadcasts to codes (one for each
-            channel).
+            channel), or `GroupOffsets`.
 
     Raises:
         TypeError: where codes are not of fmt.dtype, or offsets no integers.
@@ -326,7 +326,7 @@ class LNSTensor(ScaledCodes):
         """
         b = as_operand(other, self, "ulp_distance")
         check_one_format([self, b], "ulp_distance", has_out_format=False)
-        if not np.array_equal(self.log_offset, b.log_offset):
+        if not same_scale(self.log_offset, b.log_offset):
             raise ValueError(
                 "ulp_distance counts the codes of one scale: bring both to one with astype(out_log_offset=)"
             )
@@ -403,7 +403,7 @@ class LNSTensor(ScaledCodes):
             ValueError: where the scale changes along the axis: a number would be rounded in its new place.
         """
         result = numpy_protocol.sort(self, axis)
-        old, new = (np.broadcast_to(tensor.log_offset, self.shape) for tensor in (self, result))
+        old, new = (of_elements(tensor.log_offset, self.shape) for tensor in (self, result))
         if not np.array_equal(old, new):
             raise ValueError("the scale changes along the axis: numpy.sort(x) gives a sorted copy, with its scales")
         self.codes[...] = result.codes

@@ -16,13 +16,14 @@ PACKAGE = Path(lnsnum.__file__).parent
 HOUSE = """
 kernels                compiling threads addresses
 -                      exact format
-kernels                byte_tables elementary rounding decide thresholds codes scales strides row_encoding
+kernels                byte_tables elementary rounding decide thresholds groups granularity codes scales strides
+kernels                row_encoding
 kernels                vector_encoding scalar_encoding
 -                      encoding decoding gaussian
 operations             operation linear real_steps byte_sums narrow_sums wide_sums sums functions tabulated order
 operations             choosing accumulate float_sums prepared reducing code_products decoded_products weight_only
 -                      conversion arithmetic reduction
-array                  rationals scalars reading storage elementwise ufuncs moves protocol
+array                  rationals scalars reading moved_scales storage elementwise ufuncs moves protocol
 -                      tensor
 files                  system_errors atomic pickles packing layout single sharded
 -                      weight_file .

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from benchmarks.performance.cases import OWN, Call, Case
 from benchmarks.performance.kernels import TORCH_FLOAT8, Numbers, Sides
-from lnsnum import arithmetic, decode, encode, lns8f3, lns8f5
+from lnsnum import GroupOffsets, arithmetic, decode, encode, lns8f3, lns8f5
 
 ONE, COLUMNS, ALIKE, OFF_GRID = "one scale", "a scale a column", "as in memory", "numbers off the grid"
+GROUP = 32
 PER_CHANNEL = "multiply", "add", "encode", "decode"
 
 SIZE = 10**6
@@ -34,6 +35,12 @@ class Matrices(Numbers):
     def columns(self) -> NDArray[np.int32]:
         """One for each column."""
         return np.random.default_rng(3).integers(-20, 21, (1, 1000)).astype(np.int32)
+
+    @functools.cached_property
+    def groups(self) -> GroupOffsets:
+        """One for each group of 32, and for the rest of 8 of each row."""
+        own = self.size // 1000, -(-1000 // GROUP)
+        return GroupOffsets(np.random.default_rng(4).integers(-20, 21, own), GROUP)
 
     def matrix(self, array: NDArray[Any]) -> NDArray[Any]:
         """Of 1,000 columns."""
@@ -74,6 +81,11 @@ def per_channel(name: str) -> str:
     return f"{name} lns8f3, a scale a row"
 
 
+def per_group(name: str) -> str:
+    """The name of its case."""
+    return f"{name} lns8f3, a scale for {GROUP}"
+
+
 def cases() -> list[Case]:
     """All of them."""
     found = []
@@ -85,6 +97,8 @@ def cases() -> list[Case]:
         }
         bytes_each = 5 if name in ("encode", "decode") else 3
         found.append(_case(per_channel(name), ONE, sides, bytes_each, "as at one scale, 1 load and store", (SIZE,)))
+        grouped: Sides = {OWN: lambda m, name=name: m.call(name, m.groups), ONE: sides[ONE]}
+        found.append(_case(per_group(name), ONE, grouped, bytes_each, "as at one scale, 1 load and store", (SIZE,)))
     distinct: Sides = {OWN: _distinct, ONE: lambda m: m.call("encode", 5)}
     found.append(_case("encode lns8f3, 10,000 scales", ONE, distinct, 5, "as at one scale", (SIZE,)))
     for name in ("multiply", "add"):

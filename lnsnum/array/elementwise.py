@@ -21,7 +21,7 @@ from lnsnum.array.rationals import as_rational, is_number
 from lnsnum.array.scalars import exact_somewhere, key_at, key_of_number, not_exact
 from lnsnum.array.storage import S, ScaledCodes, holds_tensor, in_groups
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import Codes, check_codes
+from lnsnum.kernels.codes import Codes, check_codes, each_offset
 from lnsnum.operations.choosing import related
 from lnsnum.operations.order import Relation, relate_to
 from lnsnum.operations.prepared import LARGEST, prepared, prepared_sum
@@ -69,7 +69,7 @@ def as_operand(value: object, like: S, what: str) -> S:
     fmt, offset = like.fmt, like.log_offset
     if not is_number(value) and as_rational(value) is None:
         raise not_operand(value, like, what)
-    is_scaled = offset != 0 if isinstance(offset, int) else bool(offset.any())
+    is_scaled = bool(each_offset(offset).any())
     found = exact_somewhere(value, fmt, offset if isinstance(offset, int) else 0, is_scaled)
     if found is None:
         raise not_exact(value, fmt, "" if is_scaled else " at log_offset 0")

@@ -13,11 +13,12 @@ import numpy as np
 
 from lnsnum.arithmetic import order_key
 from lnsnum.array.elementwise import as_operands, check_one_format, refusal, store
+from lnsnum.array.moved_scales import compact, joined_scale
 from lnsnum.array.rationals import as_rational
 from lnsnum.array.reading import Array
-from lnsnum.array.scalars import exact_codes
-from lnsnum.array.storage import S, ScaledCodes, compact, into
+from lnsnum.array.storage import S, ScaledCodes, codes_of_number, into
 from lnsnum.format import MAX_LOG_OFFSET
+from lnsnum.kernels.codes import each_offset
 
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 """NumPy function -> ours, with the same signature."""
@@ -66,8 +67,7 @@ def joined(join: Callable[[list[Array]], Any], parts: Sequence[S], what: str) ->
     offsets = [part.log_offset for part in parts]
     if all(isinstance(offset, int) for offset in offsets) and len(set(cast(list[int], offsets))) == 1:
         return parts[0]._of(codes, parts[0].fmt, offsets[0])
-    scales = np.asarray(join([np.broadcast_to(np.int32(part.log_offset), part.shape) for part in parts]))
-    return parts[0]._of(codes, parts[0].fmt, compact(scales))
+    return parts[0]._of(codes, parts[0].fmt, joined_scale(offsets, [part.shape for part in parts], join))
 
 
 def _at_one_scale(parts: Sequence[S]) -> Sequence[S]:
@@ -146,11 +146,12 @@ def _ordered(function: Callable[..., Any], place: int) -> Callable[..., Any]:
 
 def _split(function: Callable[..., Any]) -> Callable[..., Any]:
     def ours(a: ScaledCodes, *arguments: Any, **named: Any) -> Any:
-        codes = function(a.codes, *arguments, **named)
-        scales: Any = [a.log_offset] * len(codes)
-        if not isinstance(a.log_offset, int):
-            scales = map(compact, function(np.broadcast_to(a.log_offset, a.shape), *arguments, **named))
-        return type(codes)(a._of(part, a.fmt, scale) for part, scale in zip(codes, scales, strict=True))
+        parts = function(a.codes, *arguments, **named)
+
+        def scale(i: int) -> Any:
+            return a._moved_scale(lambda array: function(array, *arguments, **named)[i])
+
+        return type(parts)(a._of(part, a.fmt, scale(i)) for i, part in enumerate(parts))
 
     return ours
 
@@ -177,6 +178,17 @@ FUNCTIONS |= {function: _split(function) for function in SPLITS}
 FUNCTIONS |= {function: _join(function) for function in JOINS}
 
 
+def _triangle(function: Callable[..., Any]) -> Callable[..., Any]:
+    def ours(m: S, k: int = 0) -> S:
+        # nothing moves: zero is zero at the scale that the place has
+        return m._of(function(m.codes, k), m.fmt, m.log_offset)
+
+    return ours
+
+
+FUNCTIONS |= {function: _triangle(function) for function in (np.tril, np.triu)}
+
+
 @does(np.append)
 def _append(arr: Any, values: Any, axis: int | None = None) -> Any:
     parts = as_operands([arr, values], "append")
@@ -199,7 +211,9 @@ def _beside(value: Any, other: Any) -> Any:
     """A number at the scales of a tensor, where they are several and hold it: then the result has no more of them."""
     if isinstance(value, ScaledCodes) or not isinstance(other, ScaledCodes) or isinstance(other.log_offset, int):
         return value
-    codes = exact_codes(value, other.fmt, other.log_offset) if as_rational(value) is not None else None
+    if as_rational(value) is None:
+        return value
+    codes = codes_of_number(value, other.fmt, other.log_offset, other.shape)
     return value if codes is None else other._of(codes, other.fmt, other.log_offset)
 
 
@@ -259,7 +273,9 @@ def _zeros_like(
 ) -> S:
     refuse_given("zeros_like", dtype=dtype)
     codes = np.zeros(a.shape if shape is None else shape, a.fmt.dtype)
-    offset = a.log_offset if codes.shape == a.shape or isinstance(a.log_offset, int) else compact(a.log_offset)
+    offset = a.log_offset
+    if codes.shape != a.shape and not isinstance(offset, int):
+        offset = compact(each_offset(offset))
     if codes.shape != a.shape and not isinstance(offset, int):
         raise ValueError(
             f"a tensor with a scale for each channel has none for the shape {codes.shape}: it is {a.shape}; "

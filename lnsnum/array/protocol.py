@@ -35,6 +35,7 @@ from lnsnum.array.elementwise import (
 from lnsnum.array.moves import FUNCTIONS, NOT_GIVEN, does, refuse_given
 from lnsnum.array.storage import S, ScaledCodes, holds_tensor
 from lnsnum.kernels.codes import check_codes
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.operations.order import ranks
 
 # ------------------------------------------------------------------------------------------- what chooses by value
@@ -76,8 +77,10 @@ def has_one_scale_along(a: ScaledCodes, axis: int) -> bool:
     """Whether numbers may change places along an axis without one of scale."""
     if isinstance(a.log_offset, int):
         return True
-    strides = np.broadcast_to(a.log_offset, a.shape).strides
-    return strides[np.lib.array_utils.normalize_axis_index(axis, a.ndim)] == 0
+    along = np.lib.array_utils.normalize_axis_index(axis, a.ndim)
+    if isinstance(a.log_offset, GroupOffsets):
+        return bool(a.log_offset.padded(a.ndim).shape[along] == 1)
+    return np.broadcast_to(a.log_offset, a.shape).strides[along] == 0
 
 
 @does(np.argmax)

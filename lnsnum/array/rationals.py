@@ -17,8 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from lnsnum.encoding import encode
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, check_choice, check_log_offset
-from lnsnum.kernels.codes import Codes, LogOffset, check_unmasked
+from lnsnum.kernels.codes import Codes, LogOffset, check_unmasked, of_elements
 from lnsnum.kernels.decide import Quotient, Term, decide
+from lnsnum.kernels.granularity import Granularity
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.kernels.rounding import pack, steps_in_two, target, unbounded
 
 _EXACT = 1 << 53
@@ -114,15 +116,24 @@ def encode_rationals(exact: NDArray[Any], fmt: LNSFormat, *, log_offset: LogOffs
     if low is high:
         return codes
     open_ = np.argwhere(codes != encode(high, fmt, log_offset=log_offset, **options))
-    random = options.pop("random_bits", None)
+    random, offsets = options.pop("random_bits", None), of_elements(log_offset, codes.shape)
     modes = {"rounding": "nearest", "overflow": "saturate", "underflow": "round"} | options
     for at in map(tuple, open_):
         n = Fraction(int(exact[at]) if isinstance(exact[at], np.integer) else exact[at])
         word = 0 if random is None else int(np.broadcast_to(random, codes.shape)[at])
-        to = target(fmt, int(np.broadcast_to(log_offset, codes.shape)[at]), **modes)
+        to = target(fmt, int(offsets[at]), **modes)
         m = decide(size_of(n), fmt, to, n < 0, word, _position(n, fmt))
         codes[at] = pack(m, int(n < 0), to.sign_bit)
     return codes
+
+
+def fit_rationals_each(
+    exact: NDArray[Any], fmt: LNSFormat, rounding: Rounding, each: Granularity
+) -> NDArray[np.int32] | GroupOffsets:
+    """`fit_rationals` of each channel or group."""
+    parts = each.parts(exact)
+    offsets = np.array([fit_rationals(part, fmt, rounding) for part in parts.flat], np.int32)
+    return each.scale(offsets.reshape(parts.shape))
 
 
 def fit_rationals(exact: NDArray[Any], fmt: LNSFormat, rounding: Rounding) -> int:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from lnsnum.decoding import decode
 from lnsnum.encoding import encode
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import FLOAT_TYPES, Codes, LogOffset
+from lnsnum.kernels.codes import FLOAT_TYPES, Codes, LogOffset, of_elements
+from lnsnum.kernels.groups import GroupOffsets
 
 Array = NDArray[Any]
 
@@ -49,7 +50,7 @@ class ReadCodes:
 
     @property
     def log_offset(self) -> LogOffset:
-        """The scale in code steps: an integer, or a read-only int32 array that broadcasts to the codes."""
+        """The scale in code steps: an integer, a read-only int32 array that broadcasts to codes, or `GroupOffsets`."""
         return self._log_offset
 
     @property
@@ -151,7 +152,7 @@ class ReadCodes:
         if codes.size == 0 and codes.shape != (0,):
             return f"{name}({_text(codes)}, {fmt.name!r}{scale})"
         shown = _shown(codes)
-        offsets = offset if isinstance(offset, int) else _shown(np.broadcast_to(offset, codes.shape))
+        offsets = offset if isinstance(offset, int) else _shown(of_elements(offset, codes.shape))
         for numbers in ({}, {"formatter": {"float_kind": lambda value: repr(float(value))}}):
             start = f"{name}.from_float("
             text = np.array2string(self.to_float(), separator=", ", prefix=start, **cast(Any, numbers))
@@ -163,7 +164,7 @@ class ReadCodes:
 
 def _text(array: Any) -> str:
     """An integer or an array of them; NumPy's own text of an empty array loses its shape in most versions."""
-    if isinstance(array, int) or array.size:
+    if isinstance(array, (int, GroupOffsets)) or array.size:
         return repr(array)
     return f"array([], {array.dtype.name!r}).reshape({array.shape})"
 

@@ -15,13 +15,16 @@ from typing import Any, Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lnsnum.array.rationals import encode_rationals, fit_rationals, numbers_in
+from lnsnum.array.moved_scales import moved_scale
+from lnsnum.array.rationals import encode_rationals, fit_rationals, fit_rationals_each, numbers_in
 from lnsnum.array.reading import Array, ReadCodes
 from lnsnum.array.scalars import exact_codes, not_exact
 from lnsnum.conversion import rescale
 from lnsnum.encoding import encode, fit_log_offset
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
-from lnsnum.kernels.codes import Codes, LogOffset, check_codes, check_offsets, check_unmasked
+from lnsnum.kernels.codes import Codes, LogOffset, check_codes, check_offsets, check_unmasked, each_offset, of_elements
+from lnsnum.kernels.granularity import Channels, check_granularity
+from lnsnum.kernels.groups import GroupOffsets
 
 
 class ScaledCodes(ReadCodes):
@@ -76,18 +79,24 @@ class ScaledCodes(ReadCodes):
         rounding: Rounding = "nearest",
         overflow: Overflow = "saturate",
         underflow: Underflow = "round",
-        log_offset: LogOffset | Literal["fit"] = 0,
+        log_offset: LogOffset | Literal["fit"] | None = None,
+        channels: Channels = None,
+        group_size: int | None = None,
         random_bits: ArrayLike | None = None,
         dtype: str | None = None,
     ) -> Self:
         """The tensor nearest to floats (or rounded as asked): `lnsnum.encode` with its arguments and errors.
 
         Integers of any size, `Fraction` and `Decimal` are rounded once, as they are, and truth values are 0 and 1.
-        `log_offset="fit"` takes the least offset at which no finite element saturates.
+        `log_offset="fit"` takes the least offset at which no finite element saturates; with `channels` one for each of
+        them, with `group_size` one for each group: `lnsnum.fit_log_offset`. Where these two are given, log_offset is
+        left out, or "fit"; else it is 0.
 
         >>> from lnsnum import LNSTensor
         >>> LNSTensor.from_float([300.0, 1e6], "lns8f3", log_offset="fit").log_offset
         96
+        >>> LNSTensor.from_float(np.ones((64, 100)), "lns8f3", group_size=32).log_offset.offsets.shape
+        (64, 4)
         """
         fmt = LNSFormat.of(fmt)
         if isinstance(x, ScaledCodes):
@@ -96,13 +105,25 @@ class ScaledCodes(ReadCodes):
             raise TypeError("x is a list of tensors, which hold codes, not floats: numpy.stack(x) makes one of them")
         check_unmasked(x)
         exact = numbers_in(x) if dtype is None else None
-        if isinstance(log_offset, str):
-            if log_offset != "fit":
-                raise ValueError(f'log_offset={log_offset!r} is not known: an integer or "fit"')
+        fitted = channels is not None or group_size is not None
+        if fitted and log_offset is not None and not isinstance(log_offset, str):
+            raise ValueError(
+                "channels and group_size say of which elements a scale is fitted, and log_offset gives one: leave out "
+                "log_offset, or give an array, or GroupOffsets, alone"
+            )
+        if isinstance(log_offset, str) and log_offset != "fit":
+            raise ValueError(f'log_offset={log_offset!r} is not known: an integer or "fit"')
+        if fitted or isinstance(log_offset, str):
             if exact is None:
-                log_offset = fit_log_offset(x, fmt, rounding=rounding, dtype=dtype)
+                log_offset = fit_log_offset(
+                    x, fmt, rounding=rounding, dtype=dtype, channels=channels, group_size=group_size
+                )
+            elif each := check_granularity(channels, group_size, exact.shape):
+                log_offset = fit_rationals_each(exact, fmt, rounding, each)
             else:
                 log_offset = fit_rationals(exact, fmt, rounding)
+        elif log_offset is None:
+            log_offset = 0
         options: Any = {"rounding": rounding, "overflow": overflow, "underflow": underflow, "random_bits": random_bits}
         if exact is None:
             codes = encode(x, fmt, log_offset=log_offset, dtype=dtype, **options)
@@ -136,8 +157,7 @@ class ScaledCodes(ReadCodes):
         return self._of(np.asarray(move(self._codes)), self._fmt, self._moved_scale(move))
 
     def _moved_scale(self, move: Callable[[Array], Any]) -> LogOffset:
-        offset = self._log_offset
-        return offset if isinstance(offset, int) else compact(np.asarray(move(np.broadcast_to(offset, self.shape))))
+        return moved_scale(self._log_offset, self.shape, move)
 
     def __getitem__(self, index: Any) -> Self:
         return self.moved(lambda array: array[index])
@@ -208,35 +228,27 @@ def _frozen(offset: LogOffset) -> LogOffset:
     return offset
 
 
-def compact(offsets: Array) -> LogOffset:
-    """The offsets without the axes along which they stay the same; where there is one only, an integer.
-
-    >>> compact(np.array([[3, 3], [5, 5]], np.int32))
-    array([[3],
-           [5]], dtype=int32)
-    """
-    for axis, stride in enumerate(offsets.strides):
-        first = offsets[(slice(None),) * axis + (slice(0, 1),)]
-        if stride == 0 or np.array_equal(offsets, np.broadcast_to(first, offsets.shape)):
-            offsets = first
-    if offsets.size < 2:
-        return int(offsets.reshape(-1)[0]) if offsets.size else 0
-    return np.array(offsets, np.int32)
-
-
 def in_groups(log_offset: LogOffset, shape: tuple[int, ...]) -> Iterator[tuple[int, Any]]:
     """Each offset, with the index of the elements that have it."""
     if isinstance(log_offset, int):
         yield log_offset, ...
     else:
-        for offset in np.unique(log_offset):
-            yield int(offset), np.broadcast_to(log_offset == offset, shape)
+        for offset in np.unique(each_offset(log_offset)):
+            yield int(offset), of_elements(log_offset, shape) == offset
+
+
+def codes_of_number(value: object, fmt: LNSFormat, log_offset: LogOffset, shape: tuple[int, ...]) -> Codes | None:
+    """`exact_codes` of a place of that shape, with groups for each element of it."""
+    if not isinstance(log_offset, GroupOffsets):
+        return exact_codes(value, fmt, log_offset)
+    codes = exact_codes(value, fmt, log_offset.offsets)
+    return None if codes is None else log_offset.spread(codes, shape)
 
 
 def into(value: object, fmt: LNSFormat, log_offset: LogOffset, shape: tuple[int, ...]) -> Codes:
     """The codes of `value` in a place of that format, scale and shape: tensors rounded, other numbers only exactly."""
     if not isinstance(value, ScaledCodes):
-        codes = exact_codes(value, fmt, log_offset)
+        codes = codes_of_number(value, fmt, log_offset, shape)
         if codes is None:
             place = f"log_offset {log_offset}" if isinstance(log_offset, int) else "the log_offsets there"
             raise not_exact(value, fmt, f" at {place}")

@@ -22,7 +22,7 @@ import numpy as np
 from lnsnum.files.atomic import StrPath, shown
 from lnsnum.files.packing import can_be_packed, packed_bytes
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import LogOffset, check_offsets
+from lnsnum.kernels.codes import ChannelOffset, check_channel_offsets
 
 LAYOUT_VERSION = 2
 """What is written. Layout 1, without checksums and packed tensors, is read too."""
@@ -95,12 +95,12 @@ class Description:
     shape: tuple[int, ...]
     dtype: str
     fmt: LNSFormat | None = None
-    log_offset: LogOffset = 0
+    log_offset: ChannelOffset = 0
     packed: bool = False
 
     @classmethod
     def of_codes(
-        cls, shape: tuple[int, ...], fmt: LNSFormat, log_offset: LogOffset = 0, *, packed: bool = False
+        cls, shape: tuple[int, ...], fmt: LNSFormat, log_offset: ChannelOffset = 0, *, packed: bool = False
     ) -> Description:
         """Of an LNS tensor. `packed` where its format can be."""
         return cls(shape, type_of_codes(fmt), fmt, log_offset, packed and can_be_packed(fmt))
@@ -179,7 +179,7 @@ def make_header(
     return len(encoded).to_bytes(8, "little") + encoded
 
 
-def offset_to_json(log_offset: LogOffset) -> Any:
+def offset_to_json(log_offset: ChannelOffset) -> Any:
     """A scale as the description has it: an integer, or an object of shape and values."""
     if isinstance(log_offset, int):
         return log_offset
@@ -303,7 +303,7 @@ class Header:
             shape = _integers("packed_shape", entry["packed_shape"])
         elif DTYPES[dtype] != type_of_codes(fmt):
             raise ValueError(f"it is of {DTYPES[dtype]}, but codes of {fmt.name} are {fmt.dtype}")
-        log_offset = check_offsets(_offset_from_json(entry["log_offset"]), shape)
+        log_offset = check_channel_offsets(_offset_from_json(entry["log_offset"]), shape)
         return Description.of_codes(shape, fmt, log_offset, packed=packed)
 
 
@@ -327,7 +327,7 @@ def _decoded(path: StrPath, encoded: bytes) -> str:
 
 def _offset_from_json(entry: Any) -> object:
     if not isinstance(entry, dict):
-        return entry  # check_offsets says what is wrong with it
+        return entry  # check_channel_offsets says what is wrong with it
     shape = _integers("shape of its log_offset", entry.get("shape"))
     values = entry.get("values")
     if not isinstance(values, list) or not all(type(number) is int for number in values):

@@ -36,6 +36,7 @@ from lnsnum.files.packing import pack, packed_bytes, spare_bits, unpack
 from lnsnum.files.system_errors import FOLDER, what_else
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import check_codes, check_unmasked, outside_of
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.tensor import LNSTensor
 
 Tensor = LNSTensor | NDArray[Any]
@@ -71,9 +72,19 @@ def check_name(name: object) -> None:
         raise ValueError(f"{name!r} cannot name a tensor: any string but '__metadata__' can, in Unicode")
 
 
+def no_groups(name: str, groups: GroupOffsets) -> str:
+    """The sentence about a tensor whose scale a file of this layout cannot hold."""
+    return (
+        f"tensor {name!r} has a log_offset for each group of {groups.group_size} elements, and weight files hold one "
+        "for a tensor or for each channel: bring it to one, with astype(fmt, out_log_offset='fit') of an LNSTensor"
+    )
+
+
 def describe_tensor(name: str, tensor: object, *, packed: bool = False) -> Description:
     """What a file is to say of a tensor. Raises TypeError where this is none that a file can hold."""
     if isinstance(tensor, LNSTensor):
+        if isinstance(tensor.log_offset, GroupOffsets):
+            raise TypeError(no_groups(name, tensor.log_offset))
         return Description.of_codes(tensor.shape, tensor.fmt, tensor.log_offset, packed=packed)
     if not isinstance(tensor, np.ndarray):
         raise TypeError(

@@ -13,10 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Overflow, Rounding, Underflow, check_choice, check_log_offset
+from lnsnum.kernels.groups import GroupOffsets, check_offset_array
 from lnsnum.kernels.rounding import UInt32Array
 
 Codes = NDArray[np.unsignedinteger[Any]]
-LogOffset = int | NDArray[np.int32]
+LogOffset = int | NDArray[np.int32] | GroupOffsets
+"""The scale: one for all elements, one for each channel (an array that broadcasts), one for each group."""
+ChannelOffset = int | NDArray[np.int32]
+"""A scale without groups: what weight files hold."""
 
 WIDEST_TABLE = 16
 """Formats up to this many bits decode by a table of all codes."""
@@ -107,19 +111,58 @@ def outside_of(fmt: LNSFormat, code: int, at: int, shape: tuple[int, ...]) -> st
 
 
 def check_offsets(log_offset: object, shape: tuple[int, ...]) -> LogOffset:
-    """A log_offset as a Python integer, or as an int32 array that broadcasts to `shape`."""
+    """A log_offset as a Python integer, as an int32 array that broadcasts to `shape`, or as groups of such an array.
+
+    Groups of which there is one along their axis are channels.
+    """
+    if isinstance(log_offset, GroupOffsets):
+        if not log_offset.fits(shape):
+            raise ValueError(_no_groups(log_offset, shape))
+        # no elements have no scale: the array may then be of any shape
+        return log_offset if log_offset.number(shape) > 1 or not log_offset.offsets.size else log_offset.offsets
+    return check_channel_offsets(log_offset, shape)
+
+
+def check_channel_offsets(log_offset: object, shape: tuple[int, ...]) -> ChannelOffset:
+    """`check_offsets` of a scale that has no groups."""
     if not isinstance(log_offset, np.ndarray) or log_offset.ndim == 0:
         return check_log_offset(cast(int, log_offset[()] if isinstance(log_offset, np.ndarray) else log_offset))
-    if log_offset.dtype.kind not in "ui":
-        raise TypeError(f"log_offset is an array of {log_offset.dtype}: give integers, whole code steps")
-    for extreme in (log_offset.min(initial=0), log_offset.max(initial=0)):
-        check_log_offset(int(extreme))
-    fits = log_offset.ndim <= len(shape) and all(
-        own in (1, size) for own, size in zip(log_offset.shape[::-1], shape[::-1], strict=False)
+    offsets = check_offset_array(log_offset)
+    fits = offsets.ndim <= len(shape) and all(
+        own in (1, size) for own, size in zip(offsets.shape[::-1], shape[::-1], strict=False)
     )  # np.broadcast_shapes takes 32 dimensions, and arrays have up to 64
     if not fits:
-        raise ValueError(f"log_offset of shape {log_offset.shape} does not broadcast to the codes' shape {shape}")
-    return log_offset.astype(np.int32)
+        raise ValueError(f"log_offset of shape {offsets.shape} does not broadcast to the codes' shape {shape}")
+    return offsets
+
+
+def _no_groups(groups: GroupOffsets, shape: tuple[int, ...]) -> str:
+    """The sentence about groups that an array of this shape has not."""
+    given = f"GroupOffsets of shape {groups.offsets.shape} with groups of {groups.group_size} along axis {groups.axis}"
+    if groups.offsets.ndim > len(shape):
+        return f"{given} do not fit the codes' shape {shape}: it has fewer axes"
+    wanted = list(shape)
+    wanted[groups.axis] = groups.number(shape)
+    return f"{given} do not fit the codes' shape {shape}: give offsets that broadcast to {tuple(wanted)}"
+
+
+def each_offset(log_offset: LogOffset) -> NDArray[Any]:
+    """The offsets there are, in an array: to be asked for the least, or for others than 0."""
+    return log_offset.offsets if isinstance(log_offset, GroupOffsets) else np.asarray(log_offset)
+
+
+def of_elements(log_offset: LogOffset, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The offset of each element of an array of this shape; those of groups are written out."""
+    if isinstance(log_offset, GroupOffsets):
+        return log_offset.of_elements(shape)
+    return np.broadcast_to(np.int32(log_offset) if isinstance(log_offset, int) else log_offset, shape)
+
+
+def same_scale(a: LogOffset, b: LogOffset) -> bool:
+    """Whether two are the same, as they are written."""
+    if isinstance(a, GroupOffsets) or isinstance(b, GroupOffsets):
+        return isinstance(a, GroupOffsets) and a == b
+    return np.array_equal(a, b)
 
 
 def least_offset(greatest_log: int, fmt: LNSFormat) -> int:

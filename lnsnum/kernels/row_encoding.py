@@ -89,7 +89,7 @@ _BLOCK = 2048
 
 
 @kernel
-def _encode_blocks(patterns, table, values, run, begin, rules, out):  # type: ignore[no-untyped-def]
+def _encode_blocks(patterns, table, values, walk, begin, rules, out):  # type: ignore[no-untyped-def]
     octave, greatest, overflow, saturate, sign_bit = rules
     found, lowest = np.empty(_BLOCK, np.uint16), np.full(_BLOCK, values[0])
     for start in range(0, out.size, _BLOCK):
@@ -97,7 +97,7 @@ def _encode_blocks(patterns, table, values, run, begin, rules, out):  # type: ig
         u, low = found[: end - start], lowest[: end - start]
         _look_up(patterns[start:end], table, u)
         if values.size > 1:
-            spread(values, run, begin + start, low)
+            spread(values, walk, begin + start, low)
         _settle(u.view(np.int16), low, octave, greatest, overflow, saturate, sign_bit, out[start:end])
 
 
@@ -180,6 +180,6 @@ def filler(to: Target, scale: Scales, size: int) -> Any:
     values, rules, of_all = _lowest(to, scale), _Rules.of(to), table(int(to.steps_in_two))
 
     def fill(patterns: NDArray[np.uint32], begin: int, out: NDArray[Any]) -> None:
-        _encode_blocks(patterns, of_all, values, scale.run, begin, rules, out)
+        _encode_blocks(patterns, of_all, values, scale.walk, begin, rules, out)
 
     return fill

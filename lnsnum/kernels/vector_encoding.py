@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.elementary import LOG2_ERROR, log2_significand
 from lnsnum.kernels.rounding import DOWN, NEAREST, RANDOM_BLOCKS, STOCHASTIC_VALUE, UP, Target, fill_random_words
-from lnsnum.kernels.scales import Scales, spread
+from lnsnum.kernels.scales import Scales, Walk, spread
 
 SINGLE_ERROR = 2.0**-22
 """Bound of the error of a position in octaves, from float32 lanes."""
@@ -105,7 +105,7 @@ class Moves(NamedTuple):
     per_smallest: NDArray[np.float32]
     """1 / the smallest magnitude, one for each offset; 0 where no quotient by that counts, NaN where float32 might not
     hold it."""
-    run: int
+    walk: Walk
 
 
 def moves(to: Target, scale: Scales) -> Moves:
@@ -120,7 +120,7 @@ def moves(to: Target, scale: Scales) -> Moves:
         per_smallest = np.exp2(-np.where(sure, exponent, 0.0)).astype(np.float32)
         per_smallest[~sure] = np.nan
         per_smallest[exponent > 150] = 0.0  # as all quotients of floats below 2^128 there
-    return Moves(offsets, per_smallest, scale.run)
+    return Moves(offsets, per_smallest, scale.walk)
 
 
 @lru_cache(maxsize=64)
@@ -343,7 +343,7 @@ def encode_single(patterns, mode, by, moves, terms, random, draws, key, start, o
         part, to = patterns[begin:end], out[begin:end]
         positions(part, by, floors, rests)
         if moves.offsets.size > 1:
-            spread(moves.offsets, moves.run, start + begin, offsets[: end - begin])
+            spread(moves.offsets, moves.walk, start + begin, offsets[: end - begin])
         _move(floors, offsets)
         if mode == NEAREST:
             _nearest(part, floors, rests, by, to, flags)
@@ -351,7 +351,7 @@ def encode_single(patterns, mode, by, moves, terms, random, draws, key, start, o
             _directed(part, floors, rests, by, np.int32(mode == UP), np.int32(mode == DOWN), to, flags)
         else:
             if moves.per_smallest.size > 1:
-                spread(moves.per_smallest, moves.run, start + begin, per_smallest[: end - begin])
+                spread(moves.per_smallest, moves.walk, start + begin, per_smallest[: end - begin])
             by_value = mode == STOCHASTIC_VALUE
             if draws:
                 fill_random_words(own[: end - begin], start + begin, key[0], key[1], key[2], words)
@@ -374,7 +374,7 @@ def encode_double(patterns, to, least, moves, start, out, hard):  # type: ignore
         part = patterns[begin:end]
         _positions_double(part, to, floors, rests)
         if moves.offsets.size > 1:
-            spread(moves.offsets, moves.run, start + begin, offsets[: end - begin])
+            spread(moves.offsets, moves.walk, start + begin, offsets[: end - begin])
         _move(floors, offsets)
         _nearest_double(part, floors, rests, to, least, out[begin:end], flags)
         count = _collect(flags, end - begin, begin, hard, count)

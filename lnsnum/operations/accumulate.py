@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat, Overflow
 from lnsnum.gaussian import TIE, GaussianLog, exact_steps, has_tables, tables
-from lnsnum.kernels.codes import NO_RANDOM_BITS, Codes, LogOffset
+from lnsnum.kernels.codes import NO_RANDOM_BITS, Codes
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.kernels.scales import Scales
@@ -52,7 +52,9 @@ class Terms(NamedTuple):
         return Terms(*(cast(Any, np.broadcast_to(part, shape)) for part in self))
 
 
-def terms_of(codes: Codes, fmt: LNSFormat, log_offset: LogOffset, accumulator: LNSFormat) -> tuple[Terms, int]:
+def terms_of(
+    codes: Codes, fmt: LNSFormat, log_offset: int | NDArray[np.int32], accumulator: LNSFormat
+) -> tuple[Terms, int]:
     """E of the codes in steps of the accumulator, from the greatest log_offset, which is returned in steps of fmt."""
     m = codes.astype(np.int64) & fmt.max_magnitude
     reference = int(np.max(log_offset)) if np.size(log_offset) else 0

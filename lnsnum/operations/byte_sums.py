@@ -108,7 +108,7 @@ _BLOCK = 2048
 
 
 @kernel
-def _add_blocks(a, a_values, a_run, c, c_values, c_run, begin, table, rule, out, hard):  # type: ignore[no-untyped-def]
+def _add_blocks(a, a_values, a_walk, c, c_values, c_walk, begin, table, rule, out, hard):  # type: ignore[no-untyped-def]
     """Block after block; writes the indices left open, and returns how many."""
     half, greatest, count = np.int16(table.size // 2), rule[0], 0
     shift_a, shift_c = np.full(_BLOCK, a_values[0]), np.full(_BLOCK, c_values[0])
@@ -121,9 +121,9 @@ def _add_blocks(a, a_values, a_run, c, c_values, c_run, begin, table, rule, out,
         n = end - start
         # one scale for all is written once, and not spread again
         if a_values.size > 1:
-            spread(a_values, a_run, begin + start, shift_a[:n])
+            spread(a_values, a_walk, begin + start, shift_a[:n])
         if c_values.size > 1:
-            spread(c_values, c_run, begin + start, shift_c[:n])
+            spread(c_values, c_walk, begin + start, shift_c[:n])
         x, y, p, q, s = a[start:end], c[start:end], log_a[:n], log_c[:n], step[:n]
         _distances(x, y, shift_a, shift_c, greatest, half, p, q, place[:n])
         # unsigned: Numba would ask of a signed index whether it counts from the end
@@ -140,7 +140,7 @@ def _add_blocks(a, a_values, a_run, c, c_values, c_run, begin, table, rule, out,
 
 
 class _Plan(NamedTuple):
-    """What `_add_blocks` takes of a format, a target and the scales, each with its run."""
+    """What `_add_blocks` takes of a format, a target and the scales, each with its walk."""
 
     scales: tuple[Any, ...]
     table: NDArray[np.int16]
@@ -163,7 +163,7 @@ def _plan(fmt: LNSFormat, to: Target, scales: tuple[Scales, Scales]) -> _Plan | 
         one_from = max(math.ceil(1.5 - to.steps_in_two + to.steps_error), -2 * FAR)
         zero_to = max(math.floor(0.5 - to.steps_in_two - to.steps_error), -2 * FAR)
     rule = tuple(map(np.int16, (to.max_magnitude, to.overflow, to.saturate, one_from, zero_to)))
-    a, c = ((shift.values.astype(np.int16), shift.run) for shift in shifts)
+    a, c = ((shift.values.astype(np.int16), shift.walk) for shift in shifts)
     return _Plan((a, c), steps.table, rule)
 
 

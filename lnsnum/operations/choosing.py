@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lnsnum.format import LNSFormat, Overflow, Underflow
-from lnsnum.kernels.codes import Codes, LogOffset, check_codes
+from lnsnum.kernels.codes import Codes, LogOffset, check_codes, check_offsets, of_elements
 from lnsnum.kernels.scales import Scales
 from lnsnum.operations import order
 from lnsnum.operations.linear import KEEP, linear
@@ -101,10 +101,14 @@ def order_key(a: ArrayLike, fmt: LNSFormat, log_offset: LogOffset = 0) -> NDArra
     np.True_
     """
     a = check_codes(a, fmt)
+    return _order_key(a, fmt, of_elements(check_offsets(log_offset, a.shape), a.shape))
+
+
+def _order_key(a: Codes, fmt: LNSFormat, offsets: NDArray[Any]) -> NDArray[np.int64]:
     m = (a & fmt.max_magnitude).astype(np.int64)
     # m + log_offset can be negative or zero for a number: lifted, so that zero stays below all magnitudes
     above_all_offsets = np.int64(1) << np.int64(33)
-    size: Any = np.where(m > 0, m + np.asarray(log_offset, np.int64) + above_all_offsets, 0)
+    size: Any = np.where(m > 0, m + offsets + above_all_offsets, 0)
     key: NDArray[np.int64] = np.where(a >= fmt.sign_bit, -size, size)
     return key
 
@@ -118,7 +122,7 @@ def _scales(a: LogOffset, b: LogOffset) -> dict[str, LogOffset]:
 
 def _key(operand: Operand) -> NDArray[np.int64]:
     """The keys of operands, up to a constant: `shift` is log_offset without the bias."""
-    return order_key(operand.codes, operand.fmt, cast(LogOffset, operand.shift))
+    return _order_key(operand.codes, operand.fmt, operand.shift)
 
 
 def _any_nan(x: Operand, y: Operand) -> NDArray[np.bool_]:
@@ -146,8 +150,15 @@ def related(
     return _related(relation, x, y, dtype).reshape(result.shape)
 
 
+def _alike(a: Operand, b: Operand) -> bool:
+    """Whether each pair has one scale."""
+    if a.scale.walk == b.scale.walk and np.array_equal(a.scale.values, b.scale.values):
+        return True
+    return not (a.scale.single or b.scale.single) and np.array_equal(a.shift, b.shift)
+
+
 def _related(relation: Relation, a: Operand, b: Operand, dtype: Any) -> NDArray[Any]:
-    if np.array_equal(a.shift, b.shift):
+    if _alike(a, b):
         return order.relate(a.codes, b.codes, a.fmt, relation, dtype)
     # NaN has the key of zero: it is told by its code, before the keys have a say
     sign = np.where(_any_nan(a, b), 2, np.sign(_key(a) - _key(b)))
@@ -158,7 +169,7 @@ def _choose(prefer: Relation, fmt: LNSFormat, a: Operand, b: Operand) -> Operand
     """Of each pair the one that is preferred, NaN before all."""
     first = _related(prefer, a, b, np.bool_) | (a.codes == fmt.nan_code)
     # one scale for all where both have it: what follows is quicker then
-    alike = a.scale.run == b.scale.run and np.array_equal(a.scale.values, b.scale.values)
+    alike = a.scale.walk == b.scale.walk and np.array_equal(a.scale.values, b.scale.values)
     scale = a.scale if alike else Scales(np.where(first, a.shift, b.shift))
     return Operand(np.where(first, a.codes, b.codes), fmt, scale)
 

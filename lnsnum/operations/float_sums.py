@@ -20,7 +20,7 @@ from lnsnum import exact
 from lnsnum.decoding import decode, floats_at
 from lnsnum.encoding import encode_patterns, greatest_log, read
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Modes, check_log_offset
-from lnsnum.kernels.codes import FLOAT_TYPES, NO_RANDOM_BITS, Codes, LogOffset
+from lnsnum.kernels.codes import FLOAT_TYPES, NO_RANDOM_BITS, Codes, LogOffset, each_offset, of_elements
 from lnsnum.operations.operation import Wanted, fitting_offset
 
 FloatType = Literal["float64", "float32"]
@@ -52,7 +52,8 @@ def _ends_of_scale(x: Numbers) -> tuple[int, int]:
     """The least and the greatest log_offset."""
     if isinstance(x.log_offset, int):
         return x.log_offset, x.log_offset
-    return int(x.log_offset.min(initial=MAX_LOG_OFFSET)), int(x.log_offset.max(initial=-MAX_LOG_OFFSET))
+    offsets = each_offset(x.log_offset)
+    return int(offsets.min(initial=MAX_LOG_OFFSET)), int(offsets.max(initial=-MAX_LOG_OFFSET))
 
 
 def common_factors(x: Numbers) -> int:
@@ -68,7 +69,7 @@ def common_factors(x: Numbers) -> int:
 def _logs(x: Numbers) -> NDArray[np.int64]:
     """E of each, `_NOTHING` for zero and NaN."""
     m = x.codes.astype(np.int64) & x.fmt.max_magnitude
-    return np.where(m == 0, _NOTHING, m - x.fmt.bias + x.log_offset)
+    return np.where(m == 0, _NOTHING, m - x.fmt.bias + of_elements(x.log_offset, m.shape))
 
 
 def _ends_of_format(x: Numbers) -> tuple[int, int]:

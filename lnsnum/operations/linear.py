@@ -102,13 +102,13 @@ def _linear(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _lowest_of(first, first_run, second, second_run, begin, lowest, other):  # type: ignore[no-untyped-def]
+def _lowest_of(first, first_walk, second, second_walk, begin, lowest, other):  # type: ignore[no-untyped-def]
     """The sums of two scales of a block; nothing where there is one alone."""
     if first.size > 1:
-        spread(first, first_run, begin, lowest)
+        spread(first, first_walk, begin, lowest)
     if second.size > 0:
         part = other[: lowest.size]
-        spread(second, second_run, begin, part)
+        spread(second, second_walk, begin, part)
         for i in range(lowest.size):
             lowest[i] += part[i]
 
@@ -153,26 +153,26 @@ def _above(a, b, lowest, rule):  # type: ignore[no-untyped-def]
 
 # one scale for all is written once, and not spread again
 @kernel
-def _products(a, b, first, first_run, second, second_run, begin, rule, out):  # type: ignore[no-untyped-def]
+def _products(a, b, first, first_walk, second, second_walk, begin, rule, out):  # type: ignore[no-untyped-def]
     """The codes; `rule` is the greatest magnitude, NaN, the bias, flip, from the lowest to the highest, and to half of
-    it, what becomes of less, and of more. Of the scales `first` and `second`, with their runs, the latter may be none.
+    it, what becomes of less, and of more. Of the scales `first` and `second`, with their walks, the latter may be none.
     """
     lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, first.dtype)
     for start in range(0, out.size, _BLOCK):
         end = min(start + _BLOCK, out.size)
-        _lowest_of(first, first_run, second, second_run, begin + start, lowest[: end - start], other)
+        _lowest_of(first, first_walk, second, second_walk, begin + start, lowest[: end - start], other)
         _product(a[start:end], b[start:end], lowest, rule, out[start:end])
 
 
 @kernel
-def _greatest_product(a, b, first, first_run, second, second_run, begin, rule):  # type: ignore[no-untyped-def]
+def _greatest_product(a, b, first, first_walk, second, second_walk, begin, rule):  # type: ignore[no-untyped-def]
     """The greatest E - lowest where neither is zero or NaN; `rule` is the greatest magnitude, what is returned where no
     such pair is, the bias, flip."""
     lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, first.dtype)
     most = rule[1]
     for start in range(0, a.size, _BLOCK):
         end = min(start + _BLOCK, a.size)
-        _lowest_of(first, first_run, second, second_run, begin + start, lowest[: end - start], other)
+        _lowest_of(first, first_walk, second, second_walk, begin + start, lowest[: end - start], other)
         most = max(most, _above(a[start:end], b[start:end], lowest, rule))
     return most
 
@@ -196,8 +196,8 @@ class _Lowest(NamedTuple):
         if a.scale.single:
             return cls(b.scale.plus(lowest - int(a.scale.values[0]), -direction), _NONE)
         x, y = a.scale.plus(lowest, -1), b.scale.plus(0, -direction)
-        if x.run == y.run and x.values.size == y.values.size:
-            return cls(Scales(x.values + y.values, x.run), _NONE)
+        if x.walk == y.walk and x.values.size == y.values.size:
+            return cls(Scales(x.values + y.values, x.walk), _NONE)
         return cls(x, y)
 
     def plus(self, constant: int) -> _Lowest:
@@ -216,7 +216,7 @@ class _Lowest(NamedTuple):
 
     def arguments(self, integer: Any) -> tuple[Any, ...]:
         """For kernels in these integers."""
-        return tuple(x for s in self for x in (s.values.astype(integer), s.run))
+        return tuple(x for s in self for x in (s.values.astype(integer), s.walk))
 
 
 _NONE = Scales(np.empty(0, np.int64))

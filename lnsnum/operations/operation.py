@@ -24,6 +24,7 @@ from lnsnum.kernels.codes import (
     check_format,
     check_modes,
     check_offsets,
+    each_offset,
     least_offset,
 )
 from lnsnum.kernels.codes import check_random_bits as _check_random_bits
@@ -174,7 +175,8 @@ def prepare(
         raise ValueError(f"shapes {shapes} do not broadcast") from None
     random = _check_random_bits(random_bits, rounding, shape)
     if out_log_offset is None:
-        out_log_offset = "fit" if any(offset if isinstance(offset, int) else offset.any() for offset in offsets) else 0
+        scaled = any(offset if isinstance(offset, int) else each_offset(offset).any() for offset in offsets)
+        out_log_offset = "fit" if scaled else 0
     if out_log_offset != "fit":
         if isinstance(cast(object, out_log_offset), str):
             raise ValueError(f'out_log_offset={out_log_offset!r} is not known: an integer or "fit"')

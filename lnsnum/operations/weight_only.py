@@ -28,6 +28,7 @@ from lnsnum.format import LNSFormat
 from lnsnum.kernels.byte_tables import has_byte_tables, planes_of
 from lnsnum.kernels.codes import WIDEST_TABLE, Codes, LogOffset, check_codes, check_format, check_offsets
 from lnsnum.kernels.compiling import callback
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.kernels.threads import PIECES, Team, in_chunks
 from lnsnum.operations.code_products import BLOCK, LANES, columns_at, columns_job, rows_at, rows_job
 from lnsnum.operations.decoded_products import add_columns, rows_by_codes, rows_by_floats, words_of
@@ -78,8 +79,8 @@ def weight_only_matmul(
         x: float32, (..., K).
         codes: unsigned integers, (N, K). What is contiguous is read in place.
         fmt: their format.
-        log_offset: the scale in code steps, an integer or an int32 array that broadcasts to codes; (N, 1) for one of
-            each row.
+        log_offset: the scale in code steps, an integer, an int32 array that broadcasts to codes, (N, 1) for one of
+            each row, or `GroupOffsets`.
         transposed: the codes are (K, N), and read by columns: another order of the sums.
 
     Returns:
@@ -231,7 +232,7 @@ def _tables_of(fmt: LNSFormat, log_offset: LogOffset, rows: int) -> tuple[tuple[
         return None
     if isinstance(log_offset, int):
         return (log_offset, log_offset), np.zeros(rows, np.int64)
-    if log_offset.shape[-1] != 1 or log_offset.size == 0:
+    if isinstance(log_offset, GroupOffsets) or log_offset.shape[-1] != 1 or log_offset.size == 0:
         return None
     low, high = int(log_offset.min()), int(log_offset.max())
     if (high - low + 1) << fmt.bits > _TABLES:
@@ -264,7 +265,12 @@ def _floats(codes: Codes, fmt: LNSFormat, log_offset: LogOffset, rows: slice, ap
     return as_float32(decode(codes[rows], fmt, appearance, log_offset=scale), appearance).view(np.float32)
 
 
-def _part(offsets: NDArray[np.int32], shape: tuple[int, ...], rows: slice) -> NDArray[np.int32]:
+def _part(log_offset: NDArray[np.int32] | GroupOffsets, shape: tuple[int, ...], rows: slice) -> LogOffset:
     """The offsets of some rows, shaped so that `decode` sees which are one."""
-    padded = offsets.reshape((1,) * (len(shape) - offsets.ndim) + offsets.shape)
+    if isinstance(log_offset, GroupOffsets):
+        own = log_offset.padded(len(shape))
+        if log_offset.axis == -1:
+            return GroupOffsets(own if own.shape[0] == 1 else own[rows], log_offset.group_size)
+        return own[np.arange(shape[0])[rows] // log_offset.group_size]
+    padded = log_offset.reshape((1,) * (len(shape) - log_offset.ndim) + log_offset.shape)
     return padded if padded.shape[0] == 1 else padded[rows]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lnsnum.files.atomic import StrPath
 from lnsnum.files.layout import Description
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import LogOffset
+from lnsnum.kernels.codes import ChannelOffset
 from lnsnum.toolbox.comparison import Comparison
 from lnsnum.toolbox.loss import Loss
 from lnsnum.toolbox.moves import MoveCount, Moves
@@ -179,7 +179,7 @@ def _diff(a: Source, b: Source, name: str) -> TensorDifference:
     return TensorDifference(name, before, after, same_scale, loss=counter.loss)
 
 
-def _same_scale(a: LogOffset, b: LogOffset) -> bool:
+def _same_scale(a: ChannelOffset, b: ChannelOffset) -> bool:
     """Whether two offsets are the same for every element: an array of one value is that value."""
     one, other = _shortest(np.asarray(a)), _shortest(np.asarray(b))
     return one.shape == other.shape and bool((one == other).all())

@@ -19,7 +19,7 @@ from lnsnum.conversion import rescale
 from lnsnum.encoding import encode, fit_log_offset
 from lnsnum.files.layout import Description
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow
-from lnsnum.kernels.codes import WIDEST_TABLE, Codes, LogOffset
+from lnsnum.kernels.codes import WIDEST_TABLE, ChannelOffset, Codes
 from lnsnum.kernels.rounding import random_bits
 from lnsnum.toolbox.values import Scale
 
@@ -50,7 +50,7 @@ class Target(NamedTuple):
     seed: int
     stream: int
 
-    def log_offset(self, shape: tuple[int, ...]) -> LogOffset:
+    def log_offset(self, shape: tuple[int, ...]) -> ChannelOffset:
         """The scale as a file has it: an integer, or one for each index of the first dimension."""
         if self.offsets.size == 1:
             return int(self.offsets[0])
@@ -186,7 +186,7 @@ def to_codes(block: NDArray[Any], told: Description, scale: Scale, to: Target, b
 
 
 def _rescale(
-    codes: Codes, fmt: LNSFormat, own: LogOffset, to: LNSFormat, offset: int, options: dict[str, Any]
+    codes: Codes, fmt: LNSFormat, own: ChannelOffset, to: LNSFormat, offset: int, options: dict[str, Any]
 ) -> Codes:
     """The codes in another format; where they are many and of one scale, by a table of all codes."""
     if not isinstance(own, int) and (own == own[0]).all():

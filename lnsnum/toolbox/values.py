@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lnsnum.decoding import decode
 from lnsnum.files.layout import Description
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import WIDEST_TABLE, LogOffset
+from lnsnum.kernels.codes import WIDEST_TABLE, ChannelOffset
 
 __all__ = ["Scale", "decoded", "values_of"]
 
@@ -37,7 +37,7 @@ class Scale:
         shape: the tensor's.
     """
 
-    def __init__(self, log_offset: LogOffset, shape: tuple[int, ...]) -> None:
+    def __init__(self, log_offset: ChannelOffset, shape: tuple[int, ...]) -> None:
         self.single: int | None = None
         if isinstance(log_offset, int) or log_offset.size == 1:
             self.single = int(np.asarray(log_offset).reshape(-1)[0])

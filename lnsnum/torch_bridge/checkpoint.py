@@ -21,6 +21,7 @@ from lnsnum.files.sharded import WeightFiles, open_files
 from lnsnum.files.single import Tensor, in_blocks
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import WIDEST_TABLE
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.kernels import codes as bridge
@@ -248,6 +249,7 @@ def _to_torch(tensor: Tensor, dtype: torch.dtype) -> torch.Tensor:
         plain = torch.from_numpy(tensor.view(np.int16) if is_bfloat16 else tensor)
         return plain.view(torch.bfloat16) if is_bfloat16 else plain
     offset = tensor.log_offset
+    assert not isinstance(offset, GroupOffsets)  # which no file holds
     scale = offset if isinstance(offset, int) else torch.from_numpy(offset.copy())
     return LNSWeight(bridge.from_numpy(tensor.codes), tensor.fmt, scale, dtype)
 

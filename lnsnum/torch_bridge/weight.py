@@ -25,6 +25,7 @@ import lnsnum
 from lnsnum.encoding import fit_log_offset
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow
 from lnsnum.kernels.codes import check_format
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge.carrying import Belongings, belongings, hand_over
 from lnsnum.torch_bridge.distributed.gathering import GatheredAsCodes
@@ -213,6 +214,11 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
     def from_lns(cls, tensor: LNSTensor, dtype: torch.dtype = torch.float32) -> LNSWeight:
         """The weight with the codes and the log_offset of an LNSTensor, copied."""
         offset = tensor.log_offset
+        if isinstance(offset, GroupOffsets):
+            raise TypeError(
+                f"an LNSWeight has no groups, and the tensor has a log_offset for each {offset.group_size} elements: "
+                "bring it to one scale, with astype(fmt, out_log_offset='fit')"
+            )
         log_offset = offset if isinstance(offset, int) else torch.from_numpy(offset.copy())
         return cls(bridge.from_numpy(tensor.codes).clone(), tensor.fmt, log_offset, dtype)
 

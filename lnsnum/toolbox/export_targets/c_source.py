@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lnsnum.files.layout import Description
 from lnsnum.files.packing import can_be_packed, pack
 from lnsnum.files.single import Blocks
-from lnsnum.kernels.codes import LogOffset
+from lnsnum.kernels.codes import ChannelOffset
 from lnsnum.toolbox.export_targets.exported import Item, Written
 from lnsnum.toolbox.export_targets.fixed_text import PART, Text, c_floats, c_integers, hexadecimal, lines, parts
 from lnsnum.toolbox.export_targets.plain_names import in_comment
@@ -83,7 +83,7 @@ def _header(items: Sequence[Item], prefix: str, source: str) -> Iterator[str]:
     yield "\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n"
 
 
-def _scale_in_words(log_offset: LogOffset) -> str:
+def _scale_in_words(log_offset: ChannelOffset) -> str:
     return str(log_offset) if isinstance(log_offset, int) else "of shape " + " x ".join(map(str, log_offset.shape))
 
 

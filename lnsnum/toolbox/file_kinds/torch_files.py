@@ -28,7 +28,7 @@ from lnsnum.files.atomic import StrPath, naming
 from lnsnum.files.layout import DTYPES, Description, refuse
 from lnsnum.files.pickles import Call, PickleReader
 from lnsnum.files.single import BLOCK, check_unchanged, identity
-from lnsnum.kernels.codes import check_codes, check_offsets
+from lnsnum.kernels.codes import check_channel_offsets, check_codes
 from lnsnum.toolbox.file_kinds.torch_pickle import (
     SIZES,
     Leaf,
@@ -127,7 +127,7 @@ class TorchFile:
             self._check(name, scale)
             scale = self._read(name, scale)
         try:
-            return Description.of_codes(codes.shape, fmt, check_offsets(scale, codes.shape))
+            return Description.of_codes(codes.shape, fmt, check_channel_offsets(scale, codes.shape))
         except (TypeError, ValueError, OverflowError) as error:
             refuse(self.path, f"tensor {name!r}: {error}")
 
