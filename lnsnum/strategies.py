@@ -4,25 +4,28 @@ Each shrinks to what is simplest: base 2, few bits, few elements other than 1, l
 `lnsnum.testing`: codes and tensors in `code_strategies`, floats in `float_strategies`, hard cases in `tie_strategies`
 and `matrix_strategies`. `lnsnum.torch_bridge.strategies` has weights, models and gradients.
 
-`check_arithmetic_laws` (`lnsnum.testing.checking`) tries the laws of the number system on arithmetic of your own. It
-and the strategies need the extra `hypothesis`; docs/testing.md has examples.
+`check_laws` (`lnsnum.testing.kinds`) tries laws on something of your own, by kind; each kind has a function too, such
+as `check_arithmetic_laws`. They and the strategies need the extra `hypothesis`; docs/testing.md has examples.
 """
 
 from lnsnum.testing.calling import ImplementationError
 from lnsnum.testing.checking import check_arithmetic_laws
 from lnsnum.testing.code_strategies import bases, codes, formats, pairs, scales, tensors
 from lnsnum.testing.float_strategies import finite_floats
+from lnsnum.testing.kinds import KINDS, check_laws
 from lnsnum.testing.matrix_strategies import matrices
 from lnsnum.testing.report import LawReport, LawViolation, Violation
 from lnsnum.testing.tie_strategies import near_ties
 
 __all__ = [
+    "KINDS",
     "ImplementationError",
     "LawReport",
     "LawViolation",
     "Violation",
     "bases",
     "check_arithmetic_laws",
+    "check_laws",
     "codes",
     "finite_floats",
     "formats",

@@ -30,7 +30,8 @@ files                  system_errors atomic pickles packing layout single sharde
 reference              radicals sums codes rounding conversions arithmetic brackets order .
 proofs                 scanning conversions operations judgement
 -                      certify
-testing                spans laws pairs calling report law_suite checking foreign junit
+testing                calling report trial arguments code_words spans laws pairs law_suite checking kinds
+testing                foreign junit
 testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
 -                      strategies
 torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling

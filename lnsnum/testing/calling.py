@@ -59,6 +59,7 @@ class Callee:
         wanted: those that are to be tried; a single function has the one name that is wanted.
         takes: what the functions take.
         timeout: how many seconds a call may last.
+        wants: what a function should return, for what is said of one that raises.
     """
 
     def __init__(
@@ -68,8 +69,9 @@ class Callee:
         wanted: tuple[str, ...] | None,
         takes: Takes,
         timeout: float,
+        wants: str = "return a result for every input",
     ) -> None:
-        self.timeout, self.law = timeout, ""
+        self.timeout, self.wants, self.law = timeout, wants, ""
         self.functions: dict[str, Any] = {}  # callables of Python's, and `Foreign` ones
         for name in known:
             named = implementation.get(name) if isinstance(implementation, Mapping) else None
@@ -206,9 +208,7 @@ class Callee:
         said = " ".join(str(cause).split())
         if isinstance(cause, CallError):
             return ImplementationError(f"{where} {said}")
-        return ImplementationError(
-            f"{where} raised {type(cause).__name__}{': ' if said else ''}{said}: return a code for every pair of codes"
-        )
+        return ImplementationError(f"{where} raised {type(cause).__name__}{': ' if said else ''}{said}: {self.wants}")
 
 
 _GRACE = 1.0

@@ -1,27 +1,24 @@
-"""`check_laws`: the door to the laws of every kind."""
+"""`check_arithmetic_laws`: the door to the laws of arithmetic on codes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fractions import Fraction
 
-from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow, check_choice
-from lnsnum.testing.calling import Callee, Takes
-from lnsnum.testing.law_suite import DRAWN, least_ulp, try_arithmetic
+from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
+from lnsnum.testing.arguments import (
+    Names,
+    check_count,
+    check_policies,
+    check_ulp,
+    choose_laws,
+    find_functions,
+    least_ulp,
+)
+from lnsnum.testing.calling import Takes
+from lnsnum.testing.law_suite import DRAWN, try_arithmetic
 from lnsnum.testing.laws import LAWS, OPERATIONS, laws_of
-from lnsnum.testing.report import LawReport, LawViolation
-
-
-def _choose(what: str, given_names: tuple[str, ...] | list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    if isinstance(given_names, str):
-        raise TypeError(f"{what}={given_names!r} is a string: give a list of names")
-    chosen = known if given_names is None else tuple(given_names)
-    for name in chosen:
-        if name not in known:
-            raise ValueError(f"{what} has {name!r}, which is not known: {', '.join(known)}")
-    if not chosen:
-        raise ValueError(f"{what} is empty: name at least one of {', '.join(known)}")
-    return chosen
+from lnsnum.testing.report import LawReport
+from lnsnum.testing.spans import Rules
 
 
 def check_arithmetic_laws(
@@ -29,8 +26,8 @@ def check_arithmetic_laws(
     fmt: LNSFormat | str,
     *,
     max_ulp: float | Fraction | None = None,
-    operations: tuple[str, ...] | list[str] | None = None,
-    laws: tuple[str, ...] | list[str] | None = None,
+    operations: Names = None,
+    laws: Names = None,
     rounding: Rounding = "nearest",
     overflow: Overflow = "saturate",
     underflow: Underflow = "round",
@@ -83,50 +80,19 @@ def check_arithmetic_laws(
     identity: multiply(4, 12) = 4, that is 1 * (-1) = 1; expected 12 (-1)
     """
     fmt = LNSFormat.of(fmt)
-    check_choice("rounding", rounding, Rounding)
-    check_choice("overflow", overflow, Overflow)
-    check_choice("underflow", underflow, Underflow)
-    check_choice("takes", takes, Takes)
-    least = least_ulp(rounding)
-    asked = least if max_ulp is None else max_ulp
-    if not least <= asked <= fmt.max_magnitude:
-        raise ValueError(
-            f"max_ulp={max_ulp!r} is out of range: at least {float(least):g}, which no rounding can better"
-        )
-    if not timeout > 0:
-        raise ValueError(f"timeout={timeout!r} is out of range: more than 0 seconds")
-    if drawn_pairs < 0:
-        raise ValueError(f"drawn_pairs={drawn_pairs!r} is out of range: 0 or more")
-    wanted = _choose("operations", operations, tuple(OPERATIONS))
-    tried_laws = _choose("laws", laws, tuple(LAWS))
-    holding = laws_of(rounding)
-    if laws is None:
-        tried_laws = holding
-    elif lost := [law for law in tried_laws if law not in holding]:
-        raise ValueError(f"laws has {lost[0]!r}, which does not hold under rounding={rounding!r}: {', '.join(holding)}")
-    callee = Callee(implementation, tuple(OPERATIONS), None if operations is None else wanted, takes, timeout)
-    have = tuple(callee.functions)
-    lacking = [name for name in wanted if name not in have]
-    if not have or (operations is not None and lacking):
-        has_none = "there is no function" if isinstance(implementation, Mapping) else "has no method"
-        who = "" if isinstance(implementation, Mapping) else f"{type(implementation).__name__} "
-        raise TypeError(
-            f"{who}{has_none} {', '.join(lacking)}: "
-            "give it one that takes two arrays of codes, or name the one operation that a function does in `operations`"
-        )
-    tried = tuple(name for name in wanted if name in have)
-    report = try_arithmetic(
-        callee,
-        fmt,
-        tried,
-        tried_laws,
-        max_ulp=asked,
-        rounding=rounding,
-        overflow=overflow,
-        underflow=underflow,
-        drawn_pairs=drawn_pairs,
-        seed=seed,
+    check_policies(rounding, overflow, underflow)
+    spare = check_ulp(max_ulp, fmt, rounding) - least_ulp(rounding)
+    check_count("drawn_pairs", drawn_pairs)
+    tried_laws = choose_laws(laws, LAWS, laws_of(rounding), f"rounding={rounding!r}")
+    callee, tried = find_functions(
+        implementation,
+        tuple(OPERATIONS),
+        operations,
+        takes=takes,
+        timeout=timeout,
+        wants="return a code for every pair of codes",
+        give="give it one that takes two arrays of codes, or name the one operation that a function does in "
+        "`operations`",
     )
-    if report.violations:
-        raise LawViolation(report)
-    return report
+    rules = Rules(fmt, spare, rounding, overflow, underflow)
+    return try_arithmetic(callee, tried, tried_laws, rules, drawn_pairs=drawn_pairs, seed=seed)

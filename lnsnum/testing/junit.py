@@ -19,10 +19,10 @@ def junit_xml(report: LawReport) -> str:
     """
     counts = {"tests": len(report.results), "failures": len(report.violations), "errors": 0}
     suite = ElementTree.Element(
-        "testsuite", {"name": f"lnsnum check {report.fmt.name}"} | {name: str(n) for name, n in counts.items()}
+        "testsuite", {"name": f"lnsnum check {report.subject}"} | {name: str(n) for name, n in counts.items()}
     )
     for result in report.results:
-        place = {"classname": f"lnsnum.{report.fmt.name}.{result.operation}", "name": result.law}
+        place = {"classname": f"lnsnum.{report.subject}.{result.operation}", "name": result.law}
         case = ElementTree.SubElement(suite, "testcase", place)
         if result.violation is not None:
             ElementTree.SubElement(case, "failure", {"message": result.violation.line})

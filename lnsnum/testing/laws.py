@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
-from lnsnum.exact import nearest_float64
 from lnsnum.format import Rounding
+from lnsnum.testing import code_words
 from lnsnum.testing.spans import Bounds, Ints, Mask, Rules, bounds
+from lnsnum.testing.trial import Batch, Finding, Law
 
 OPERATIONS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 
@@ -25,7 +25,7 @@ Call = Callable[[str, Ints, Ints], Ints]
 """An operation by name, on codes as int64."""
 
 
-class Batch:
+class Pairs(Batch):
     """Pairs of operands and what an operation makes of them; codes are int64, so that nothing wraps here."""
 
     def __init__(
@@ -45,6 +45,11 @@ class Batch:
         self.both_numbers = ~(self.isnan(a) | self.isnan(b))
         self.both_nonzero = self.both_numbers & (a != 0) & (b != 0)
 
+    @property
+    def size(self) -> int:
+        """How many pairs."""
+        return self.a.size
+
     @cached_property
     def out(self) -> Ints:
         """What the operation makes of a and b."""
@@ -60,19 +65,16 @@ class Batch:
         return np.sign(self.rank(codes))
 
     def rank(self, codes: Ints) -> Ints:
-        """Integers in the order of the values, consecutive from the least to the greatest; 0 for NaN."""
-        m = codes & self.fmt.max_magnitude
-        return np.where(codes & self.fmt.sign_bit, -m, m)
+        """Integers in the order of the values."""
+        return code_words.rank(codes, self.fmt)
 
     def successor(self, codes: Ints) -> Ints:
         """The code `steps` places further up, at most the greatest."""
-        rank = np.minimum(self.rank(codes) + self.steps, self.fmt.max_magnitude)
-        codes_above: Ints = np.where(rank < 0, self.fmt.sign_bit - rank, rank)
-        return codes_above
+        return code_words.of_rank(np.minimum(self.rank(codes) + self.steps, self.fmt.max_magnitude), self.fmt)
 
     def negative(self, codes: Ints) -> Ints:
         """The opposite; zero and NaN stay."""
-        return np.where(codes & self.fmt.max_magnitude, codes ^ self.fmt.sign_bit, codes)
+        return code_words.negative(codes, self.fmt)
 
     @cached_property
     def bounds(self) -> Bounds:
@@ -81,46 +83,27 @@ class Batch:
 
     # ----------------------------------------------------------------------------------------------------- in words
 
-    def value(self, code: int) -> str:
-        """The value to six digits."""
-        fmt = self.fmt
-        if code == fmt.nan_code:
-            return "nan"
-        if not 0 <= code < 1 << fmt.bits:
-            return "no code"
-        m = code & fmt.max_magnitude
-        size = nearest_float64(fmt.base, m - fmt.bias, fmt.fraction_bits) if m else 0.0
-        return f"{-size if code > fmt.sign_bit else size:.6g}"
-
-    def told(self, code: int) -> str:
+    def told(self, result: int) -> str:
         """A code with its value."""
-        return f"{code} ({self.value(code)})"
+        return code_words.told(result, self.fmt)
 
     def equation(self, a: int, b: int, out: int) -> str:
         """`add(64, 96) = 115`, and the same as values."""
-        x, y = self.value(a), self.value(b)
+        x, y, value = (code_words.value_told(code, self.fmt) for code in (a, b, out))
         y = f"({y})" if y.startswith("-") else y
-        return f"{self.operation}({a}, {b}) = {out}, that is {x} {OPERATIONS[self.operation]} {y} = {self.value(out)}"
+        return f"{self.operation}({a}, {b}) = {out}, that is {x} {OPERATIONS[self.operation]} {y} = {value}"
 
 
 # ---------------------------------------------------------------------------------------------------------- the laws
 
 
-class Finding(NamedTuple):
-    """Which pairs a law speaks of, which of them break it, and what should have come out at one of them, in words."""
-
-    where: Mask
-    bad: Mask
-    expected: Callable[[int], str]
-
-
-def _range(batch: Batch) -> Iterator[Finding]:
+def _range(batch: Pairs) -> Iterator[Finding]:
     """What comes out is a code of the format."""
     bad = (batch.out < 0) | (batch.out >= 1 << batch.fmt.bits)
     yield Finding(np.ones_like(bad), bad, lambda i: f"a code, 0 to {(1 << batch.fmt.bits) - 1}")
 
 
-def _determinism(batch: Batch) -> Iterator[Finding]:
+def _determinism(batch: Pairs) -> Iterator[Finding]:
     """A result depends on its own operands alone, not on what stands beside them or came before."""
     order = np.random.default_rng(0).permutation(batch.a.size)
     out = np.empty_like(batch.out)
@@ -132,12 +115,12 @@ def _determinism(batch: Batch) -> Iterator[Finding]:
     )
 
 
-def _should_be(batch: Batch, where: Mask, expected: Ints | int) -> Finding:
+def _should_be(batch: Pairs, where: Mask, expected: Ints | int) -> Finding:
     codes = np.broadcast_to(np.asarray(expected), batch.out.shape)
     return Finding(where, where & (batch.out != codes), lambda i: batch.told(int(codes[i])))
 
 
-def _nan(batch: Batch) -> Iterator[Finding]:
+def _nan(batch: Pairs) -> Iterator[Finding]:
     """NaN stays NaN; x / 0 and 0 / 0 are NaN."""
     where = ~batch.both_numbers
     if batch.operation == "divide":
@@ -145,7 +128,7 @@ def _nan(batch: Batch) -> Iterator[Finding]:
     yield _should_be(batch, where, batch.fmt.nan_code)
 
 
-def _zero(batch: Batch) -> Iterator[Finding]:
+def _zero(batch: Pairs) -> Iterator[Finding]:
     """0 + 0 = 0 - 0 = 0, 0 x = x 0 = 0, 0 / x = 0."""
     a_is_zero, b_is_zero = batch.a == 0, batch.b == 0
     where = {"multiply": a_is_zero | b_is_zero, "divide": a_is_zero & ~b_is_zero}.get(
@@ -154,7 +137,7 @@ def _zero(batch: Batch) -> Iterator[Finding]:
     yield _should_be(batch, batch.both_numbers & where, 0)
 
 
-def _identity(batch: Batch) -> Iterator[Finding]:
+def _identity(batch: Pairs) -> Iterator[Finding]:
     """x + 0 = 0 + x = x, x - 0 = x, 0 - x = -x, x 1 = 1 x = x, x / 1 = x."""
     neutral = 0 if batch.operation in ("add", "subtract") else batch.one
     yield _should_be(batch, batch.both_numbers & (batch.b == neutral), batch.a)
@@ -163,7 +146,7 @@ def _identity(batch: Batch) -> Iterator[Finding]:
         yield _should_be(batch, batch.both_numbers & (batch.a == neutral), x)
 
 
-def _inverse(batch: Batch) -> Iterator[Finding]:
+def _inverse(batch: Pairs) -> Iterator[Finding]:
     """x - x = 0, x + -x = 0, x / x = 1."""
     if batch.operation == "multiply":
         return
@@ -172,11 +155,11 @@ def _inverse(batch: Batch) -> Iterator[Finding]:
     yield _should_be(batch, batch.both_nonzero & (batch.a == other), expected)
 
 
-def _compared(batch: Batch, a: Ints, b: Ints, out: Ints, where: Mask, bad: Mask, relation: str) -> Finding:
+def _compared(batch: Pairs, a: Ints, b: Ints, out: Ints, where: Mask, bad: Mask, relation: str) -> Finding:
     return Finding(where, where & bad, lambda i: f"{relation} {batch.equation(int(a[i]), int(b[i]), int(out[i]))}")
 
 
-def _commutativity(batch: Batch) -> Iterator[Finding]:
+def _commutativity(batch: Pairs) -> Iterator[Finding]:
     """a + b = b + a, a b = b a, a - b = -(b - a)."""
     one_way = batch.rules.rounding in ("up", "down")  # -(b - a) is rounded the other way
     if batch.operation == "divide" or (batch.operation == "subtract" and one_way):
@@ -188,7 +171,7 @@ def _commutativity(batch: Batch) -> Iterator[Finding]:
     yield _compared(batch, a, b, out, batch.both_numbers, bad, "the opposite of" if subtract else "the same as")
 
 
-def _sign_symmetry(batch: Batch) -> Iterator[Finding]:
+def _sign_symmetry(batch: Pairs) -> Iterator[Finding]:
     """-a + -b = -(a + b), -a - -b = -(a - b), -a b = a -b = -(a b), and so for the quotient."""
     minus_a, minus_b = batch.negative(batch.a), batch.negative(batch.b)
     both = [(minus_a, minus_b)]
@@ -198,7 +181,7 @@ def _sign_symmetry(batch: Batch) -> Iterator[Finding]:
         yield _compared(batch, a, b, out, batch.both_numbers, bad, "the opposite of")
 
 
-def _monotonicity(batch: Batch) -> Iterator[Finding]:
+def _monotonicity(batch: Pairs) -> Iterator[Finding]:
     """Where a <= a', a + b <= a' + b; where b is negative, a b >= a' b; and so in each operand of each operation."""
     operation, a, b = batch.operation, batch.a, batch.b
     up = np.ones_like(a)
@@ -216,14 +199,14 @@ def _monotonicity(batch: Batch) -> Iterator[Finding]:
             yield _compared(batch, a_there, b_there, out, known & (slope == side), bad, relation)
 
 
-def _saturation(batch: Batch) -> Iterator[Finding]:
+def _saturation(batch: Pairs) -> Iterator[Finding]:
     """What is beyond the greatest is the greatest, with the right sign (or NaN, where overflow is "nan")."""
     sign = np.where(batch.bounds.negative, batch.fmt.sign_bit, 0)
     expected = batch.fmt.nan_code if batch.rules.overflow == "nan" else batch.fmt.max_magnitude + sign
     yield _should_be(batch, batch.bounds.saturates, expected)
 
 
-def _within(batch: Batch, where: Mask) -> Finding:
+def _within(batch: Pairs, where: Mask) -> Finding:
     bounds, fmt = batch.bounds, batch.fmt
     log = (batch.out & fmt.max_magnitude) - fmt.bias
     number = (bounds.low <= log) & (log <= bounds.high) & ((batch.out >= fmt.sign_bit) == bounds.negative)
@@ -243,31 +226,24 @@ def _within(batch: Batch, where: Mask) -> Finding:
     return Finding(where, where & ~ok, expected)
 
 
-def _underflow(batch: Batch) -> Iterator[Finding]:
+def _underflow(batch: Pairs) -> Iterator[Finding]:
     """What is below the smallest is zero or the smallest, by the underflow policy."""
     yield _within(batch, batch.bounds.underflows)
 
 
-def _error_bound(batch: Batch) -> Iterator[Finding]:
+def _error_bound(batch: Pairs) -> Iterator[Finding]:
     """In between, the result has the right sign and lies within max_ulp of the exact one, on the log axis."""
     bounds = batch.bounds
     yield _within(batch, bounds.exact & ~bounds.underflows & ~bounds.saturates)
 
 
-class Law(NamedTuple):
-    """A law in one sentence and as a formula, and what finds the pairs that break it."""
-
-    sentence: str
-    formula: str
-    find: Callable[[Batch], Iterator[Finding]]
-
-
-LAWS = {
+LAWS: dict[str, Law[Pairs]] = {
     "range": Law("What comes out is a code of the format.", "0 <= out < 2^bits", _range),
     "determinism": Law(
         "A result depends on its own operands alone, not on those before or beside them.",
         "out[i] = f(a[i], b[i])",
         _determinism,
+        alone=False,  # it takes all the operands that were there
     ),
     "nan": Law("NaN stays NaN, and a division by zero is NaN.", "nan op x = x op nan = nan, x / 0 = 0 / 0 = nan", _nan),
     "zero": Law("Zeros give zero.", "0 + 0 = 0 - 0 = 0, 0 x = x 0 = 0, 0 / x = 0", _zero),

@@ -47,19 +47,24 @@ class LawReport:
 
     Args:
         kind: what was tried, such as "arithmetic".
-        fmt: the format.
+        fmt: the format; None for kinds that need none.
         results: one for each law and operation.
         missing: the operations that the implementation lacks: nothing is said about them.
-        inputs: how many inputs each operation was tried with.
+        inputs: how many inputs an operation was tried with, the most that one was.
         exhaustive: whether these are all that there are.
     """
 
     kind: str
-    fmt: LNSFormat
+    fmt: LNSFormat | None
     results: tuple[LawResult, ...]
     missing: tuple[str, ...]
     inputs: int
     exhaustive: bool
+
+    @property
+    def subject(self) -> str:
+        """What the report is about: the format, or the kind where there is none."""
+        return self.kind if self.fmt is None else self.fmt.name
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -92,7 +97,7 @@ class LawReport:
         if broken := self.violations:
             return "\n".join(violation.line for violation in broken)
         return (
-            f"{self.fmt.name}: {', '.join(self.operations)} kept {len(self.laws)} laws "
+            f"{self.subject}: {', '.join(self.operations)} kept {len(self.laws)} laws "
             f"on {self.inputs} inputs ({which}){lacks}"
         )
 
