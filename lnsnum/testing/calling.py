@@ -154,7 +154,7 @@ class Callee:
                 if isinstance(element, bool) or not isinstance(element, _ELEMENTS[dtype.kind]):
                     where, kind = self._place(told, i), type(element).__name__
                     raise ImplementationError(f"{where} returned a {kind}: return {_WANTED[dtype.kind]}")
-            return np.array(out, dtype=np.int64 if dtype.kind == "u" else dtype)
+            return self._rounded_to_none(out, dtype, told)
         if takes == "tensors":
             torch = sys.modules["torch"]
             tensors = [torch.from_numpy(x.astype(np.int64) if x.dtype.kind == "u" else x.copy()) for x in inputs]
@@ -163,20 +163,34 @@ class Callee:
                 raise ImplementationError(
                     f"{where} returned a {type(out).__name__}: return one tensor, as it was given"
                 )
+            if not _is_of(out, dtype):
+                wanted = f"one of {dtype}" if dtype.kind == "f" else "one of integers"
+                raise ImplementationError(f"{where} returned a tensor of {str(out.dtype)[6:]}: return {wanted}")
             out = out.detach().cpu().numpy()
-            if out.dtype.kind not in ("iu" if dtype.kind == "u" else "f"):
-                raise ImplementationError(f"{where} returned a tensor of {out.dtype}: return {_WANTED[dtype.kind]}s")
         else:
             out = self._run(lambda: function(*(x.copy() for x in inputs)), seconds)
             if not isinstance(out, np.ndarray):
                 raise ImplementationError(f"{where} returned a {type(out).__name__}: return one array of {dtype}")
-            if out.dtype != dtype:
+            if out.dtype != dtype and not (dtype.kind == "i" and out.dtype.kind in "iu"):
                 raise ImplementationError(f"{where} returned an array of {out.dtype}: return one of {dtype}")
         if out.shape != (count,):
             raise ImplementationError(
                 f"{where} returned shape {out.shape} for inputs of shape {inputs[0].shape}: return shape ({count},)"
             )
         return np.array(out, dtype=np.int64 if dtype.kind == "u" else dtype)
+
+    def _rounded_to_none(self, out: list[Any], dtype: np.dtype[Any], told: Told) -> Array:
+        """Numbers as an array of integers or of a type of floats, which must hold them as they are."""
+        if dtype.kind != "f":
+            return np.array(out, dtype=np.int64)
+        wide = np.array(out, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            array = wide.astype(dtype)
+        rounded = np.flatnonzero((array != wide) & ~np.isnan(wide))
+        if rounded.size:
+            i = int(rounded[0])
+            raise ImplementationError(f"{self._place(told, i)} returned {wide[i]}, no {dtype}: round it to one")
+        return array
 
     def _place(self, told: Told, i: int) -> str:
         return f"{told(i)} (law {self.law})"
@@ -217,12 +231,19 @@ _GRACE = 1.0
 _PATIENCE = 2.0
 """How many seconds a part of what hung gets, while the input that hangs is looked for."""
 
-_ELEMENTS: dict[str, tuple[type, ...]] = {"u": (int, np.integer), "f": (float, np.floating)}
-_WANTED = {"u": "an integer", "f": "a float"}
+_ELEMENTS: dict[str, tuple[type, ...]] = {"u": (int, np.integer), "i": (int, np.integer), "f": (float, np.floating)}
+_WANTED = {"u": "an integer", "i": "an integer", "f": "a float"}
 
 
 class _RaisedError(Exception):
     pass
+
+
+def _is_of(tensor: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether a tensor has integers, or the floats that were asked for."""
+    if dtype.kind == "f":
+        return str(tensor.dtype) == f"torch.{dtype.name}"
+    return not (tensor.is_floating_point() or tensor.is_complex() or str(tensor.dtype) == "torch.bool")
 
 
 def _is_tensor(out: object) -> bool:
