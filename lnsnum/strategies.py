@@ -11,10 +11,14 @@ as `check_arithmetic_laws`. They and the strategies need the extra `hypothesis`;
 from lnsnum.testing.calling import ImplementationError
 from lnsnum.testing.checking import check_arithmetic_laws
 from lnsnum.testing.code_strategies import bases, codes, formats, pairs, scales, tensors
+from lnsnum.testing.conversion_checking import check_conversion_laws
 from lnsnum.testing.float_strategies import finite_floats
+from lnsnum.testing.gaussian_checking import check_gaussian_laws
 from lnsnum.testing.kinds import KINDS, check_laws
 from lnsnum.testing.matrix_strategies import matrices
+from lnsnum.testing.quantizer_checking import check_quantizer_laws
 from lnsnum.testing.report import LawReport, LawViolation, Violation
+from lnsnum.testing.stochastic_checking import check_stochastic_laws
 from lnsnum.testing.tie_strategies import near_ties
 
 __all__ = [
@@ -25,7 +29,11 @@ __all__ = [
     "Violation",
     "bases",
     "check_arithmetic_laws",
+    "check_conversion_laws",
+    "check_gaussian_laws",
     "check_laws",
+    "check_quantizer_laws",
+    "check_stochastic_laws",
     "codes",
     "finite_floats",
     "formats",

@@ -30,8 +30,10 @@ files                  system_errors atomic pickles packing layout single sharde
 reference              radicals sums codes rounding conversions arithmetic brackets order .
 proofs                 scanning conversions operations judgement
 -                      certify
-testing                calling report trial arguments code_words spans laws pairs law_suite checking kinds
-testing                foreign junit
+testing                calling report trial arguments code_words unary spans coded laws pairs law_suite checking
+testing                positions conversion_laws conversion_inputs conversion_checking gaussian_laws
+testing                gaussian_checking quantizer_grid quantizer_laws quantizer_checking random_counts
+testing                stochastic_laws stochastic_checking kinds foreign junit
 testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
 -                      strategies
 torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling
@@ -84,6 +86,7 @@ LIBRARIES = {
     "lnsnum.operations.code_products": {"numpy", "numba", "llvmlite"},
     **{module: {"mpmath"} for module in ORDER if module.startswith("lnsnum.reference")},
     "lnsnum.testing.spans": {"numpy", "mpmath"},
+    "lnsnum.testing.positions": {"numpy", "mpmath"},
     **{f"lnsnum.testing.{name}": {"numpy", "hypothesis"} for name in STRATEGIES},
     "lnsnum.proofs.scanning": {"numpy", "mpmath"},
     "lnsnum.certify": {"numpy", "numba", "llvmlite", "mpmath"},
@@ -155,9 +158,11 @@ def test_the_reference_is_independent():
     """It imports itself and the format only, and only what judges imports it: kernels and oracle share nothing."""
     oracle = {module for module in ORDER if module.startswith("lnsnum.reference")}
     assert set().union(*map(of_our_own, oracle)) - oracle == {"lnsnum.format"}
+    judges = [f"lnsnum.testing.{name}" for name in ("law_suite", "conversion_laws", "quantizer_laws")]
     by_the_oracle = [module for module in ORDER if module not in oracle and of_our_own(module) & oracle]
-    assert by_the_oracle == ["lnsnum.proofs.conversions", "lnsnum.proofs.operations", "lnsnum.testing.law_suite"]
+    assert by_the_oracle == ["lnsnum.proofs.conversions", "lnsnum.proofs.operations", *judges]
     by_mpmath = ["reference.radicals", "reference.conversions", "proofs.scanning", "certify", "testing.spans"]
+    by_mpmath.append("testing.positions")
     assert [module for module in ORDER if "mpmath" in of_others(module)] == [f"lnsnum.{name}" for name in by_mpmath]
 
 

@@ -11,8 +11,16 @@ from typing import Any, NamedTuple
 
 from lnsnum.format import LNSFormat
 from lnsnum.testing.checking import check_arithmetic_laws
+from lnsnum.testing.conversion_checking import check_conversion_laws
+from lnsnum.testing.conversion_laws import CONVERSION_LAWS
+from lnsnum.testing.gaussian_checking import check_gaussian_laws
+from lnsnum.testing.gaussian_laws import GAUSSIAN_LAWS
 from lnsnum.testing.laws import LAWS
+from lnsnum.testing.quantizer_checking import check_quantizer_laws
+from lnsnum.testing.quantizer_laws import QUANTIZER_LAWS
 from lnsnum.testing.report import LawReport
+from lnsnum.testing.stochastic_checking import check_stochastic_laws
+from lnsnum.testing.stochastic_laws import STOCHASTIC_LAWS
 from lnsnum.testing.trial import Law
 
 
@@ -36,6 +44,10 @@ class Kind(NamedTuple):
 
 KINDS = {
     "arithmetic": Kind(LAWS, check_arithmetic_laws),
+    "conversions": Kind(CONVERSION_LAWS, check_conversion_laws),
+    "gaussian": Kind(GAUSSIAN_LAWS, check_gaussian_laws),
+    "quantizers": Kind(QUANTIZER_LAWS, check_quantizer_laws),
+    "stochastic": Kind(STOCHASTIC_LAWS, check_stochastic_laws),
 }
 """By name."""
 

@@ -63,10 +63,6 @@ class _Tried(Pairs):
         """The two codes."""
         return int(self.a[i]), int(self.b[i])
 
-    def result(self, i: int) -> int:
-        """A code, or what came out in its place."""
-        return int(self.out[i])
-
     def right(self, i: int) -> int | None:
         """By `lnsnum.reference`; None where chance decides."""
         rules = self.rules

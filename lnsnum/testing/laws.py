@@ -16,8 +16,9 @@ import numpy as np
 
 from lnsnum.format import Rounding
 from lnsnum.testing import code_words
+from lnsnum.testing.coded import Coded, find_error_bound, find_range, find_saturation, find_underflow
 from lnsnum.testing.spans import Bounds, Ints, Mask, Rules, bounds
-from lnsnum.testing.trial import Batch, Finding, Law
+from lnsnum.testing.trial import Finding, Law, in_other_company
 
 OPERATIONS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/"}
 
@@ -25,7 +26,7 @@ Call = Callable[[str, Ints, Ints], Ints]
 """An operation by name, on codes as int64."""
 
 
-class Pairs(Batch):
+class Pairs(Coded):
     """Pairs of operands and what an operation makes of them; codes are int64, so that nothing wraps here."""
 
     def __init__(
@@ -55,26 +56,13 @@ class Pairs(Batch):
         """What the operation makes of a and b."""
         return self.call(self.operation, self.a, self.b)
 
-    def isnan(self, codes: Ints) -> Mask:
-        """Which codes are NaN."""
-        nan: Mask = codes == self.fmt.nan_code
-        return nan
-
     def sign(self, codes: Ints) -> Ints:
         """-1, 0 or 1; 0 for NaN."""
         return np.sign(self.rank(codes))
 
-    def rank(self, codes: Ints) -> Ints:
-        """Integers in the order of the values."""
-        return code_words.rank(codes, self.fmt)
-
     def successor(self, codes: Ints) -> Ints:
         """The code `steps` places further up, at most the greatest."""
         return code_words.of_rank(np.minimum(self.rank(codes) + self.steps, self.fmt.max_magnitude), self.fmt)
-
-    def negative(self, codes: Ints) -> Ints:
-        """The opposite; zero and NaN stay."""
-        return code_words.negative(codes, self.fmt)
 
     @cached_property
     def bounds(self) -> Bounds:
@@ -82,10 +70,6 @@ class Pairs(Batch):
         return bounds(self.rules, self.operation, self.a, self.b, self.both_nonzero)
 
     # ----------------------------------------------------------------------------------------------------- in words
-
-    def told(self, result: int) -> str:
-        """A code with its value."""
-        return code_words.told(result, self.fmt)
 
     def equation(self, a: int, b: int, out: int) -> str:
         """`add(64, 96) = 115`, and the same as values."""
@@ -97,17 +81,11 @@ class Pairs(Batch):
 # ---------------------------------------------------------------------------------------------------------- the laws
 
 
-def _range(batch: Pairs) -> Iterator[Finding]:
-    """What comes out is a code of the format."""
-    bad = (batch.out < 0) | (batch.out >= 1 << batch.fmt.bits)
-    yield Finding(np.ones_like(bad), bad, lambda i: f"a code, 0 to {(1 << batch.fmt.bits) - 1}")
-
-
 def _determinism(batch: Pairs) -> Iterator[Finding]:
     """A result depends on its own operands alone, not on what stands beside them or came before."""
-    order = np.random.default_rng(0).permutation(batch.a.size)
     out = np.empty_like(batch.out)
-    out[order] = batch.ask(batch.operation, batch.a[order], batch.b[order])
+    for part in in_other_company(batch.size):
+        out[part] = batch.ask(batch.operation, batch.a[part], batch.b[part])
     yield Finding(
         np.ones(out.shape, np.bool_),
         out != batch.out,
@@ -115,17 +93,12 @@ def _determinism(batch: Pairs) -> Iterator[Finding]:
     )
 
 
-def _should_be(batch: Pairs, where: Mask, expected: Ints | int) -> Finding:
-    codes = np.broadcast_to(np.asarray(expected), batch.out.shape)
-    return Finding(where, where & (batch.out != codes), lambda i: batch.told(int(codes[i])))
-
-
 def _nan(batch: Pairs) -> Iterator[Finding]:
     """NaN stays NaN; x / 0 and 0 / 0 are NaN."""
     where = ~batch.both_numbers
     if batch.operation == "divide":
         where = where | (batch.b == 0)
-    yield _should_be(batch, where, batch.fmt.nan_code)
+    yield batch.should_be(where, batch.fmt.nan_code)
 
 
 def _zero(batch: Pairs) -> Iterator[Finding]:
@@ -134,16 +107,16 @@ def _zero(batch: Pairs) -> Iterator[Finding]:
     where = {"multiply": a_is_zero | b_is_zero, "divide": a_is_zero & ~b_is_zero}.get(
         batch.operation, a_is_zero & b_is_zero
     )
-    yield _should_be(batch, batch.both_numbers & where, 0)
+    yield batch.should_be(batch.both_numbers & where, 0)
 
 
 def _identity(batch: Pairs) -> Iterator[Finding]:
     """x + 0 = 0 + x = x, x - 0 = x, 0 - x = -x, x 1 = 1 x = x, x / 1 = x."""
     neutral = 0 if batch.operation in ("add", "subtract") else batch.one
-    yield _should_be(batch, batch.both_numbers & (batch.b == neutral), batch.a)
+    yield batch.should_be(batch.both_numbers & (batch.b == neutral), batch.a)
     if batch.operation != "divide":
         x = batch.negative(batch.b) if batch.operation == "subtract" else batch.b
-        yield _should_be(batch, batch.both_numbers & (batch.a == neutral), x)
+        yield batch.should_be(batch.both_numbers & (batch.a == neutral), x)
 
 
 def _inverse(batch: Pairs) -> Iterator[Finding]:
@@ -152,7 +125,7 @@ def _inverse(batch: Pairs) -> Iterator[Finding]:
         return
     other = batch.negative(batch.b) if batch.operation == "add" else batch.b
     expected = batch.one if batch.operation == "divide" else 0
-    yield _should_be(batch, batch.both_nonzero & (batch.a == other), expected)
+    yield batch.should_be(batch.both_nonzero & (batch.a == other), expected)
 
 
 def _compared(batch: Pairs, a: Ints, b: Ints, out: Ints, where: Mask, bad: Mask, relation: str) -> Finding:
@@ -199,46 +172,8 @@ def _monotonicity(batch: Pairs) -> Iterator[Finding]:
             yield _compared(batch, a_there, b_there, out, known & (slope == side), bad, relation)
 
 
-def _saturation(batch: Pairs) -> Iterator[Finding]:
-    """What is beyond the greatest is the greatest, with the right sign (or NaN, where overflow is "nan")."""
-    sign = np.where(batch.bounds.negative, batch.fmt.sign_bit, 0)
-    expected = batch.fmt.nan_code if batch.rules.overflow == "nan" else batch.fmt.max_magnitude + sign
-    yield _should_be(batch, batch.bounds.saturates, expected)
-
-
-def _within(batch: Pairs, where: Mask) -> Finding:
-    bounds, fmt = batch.bounds, batch.fmt
-    log = (batch.out & fmt.max_magnitude) - fmt.bias
-    number = (bounds.low <= log) & (log <= bounds.high) & ((batch.out >= fmt.sign_bit) == bounds.negative)
-    ok = np.where(log == -fmt.bias, bounds.zero, number)
-    ok = np.where(batch.isnan(batch.out), bounds.high > fmt.max_log, ok)
-
-    def expected(i: int) -> str:
-        sign = fmt.sign_bit if bounds.negative[i] else 0
-        low, high = int(bounds.low[i]), min(int(bounds.high[i]), fmt.max_log)
-        words = [batch.told(0)] if bounds.zero[i] else []
-        words += [batch.told(e + fmt.bias + sign) for e in dict.fromkeys((low, high)) if low <= high]
-        told = " to ".join(words)
-        off = abs(float(log[i]) - float(bounds.log[i]))
-        right_sign = log[i] > -fmt.bias and (batch.out[i] >= fmt.sign_bit) == bounds.negative[i]
-        return f"{told}; it is off by {off:.4g} ulp" if right_sign and not bounds.underflows[i] else told
-
-    return Finding(where, where & ~ok, expected)
-
-
-def _underflow(batch: Pairs) -> Iterator[Finding]:
-    """What is below the smallest is zero or the smallest, by the underflow policy."""
-    yield _within(batch, batch.bounds.underflows)
-
-
-def _error_bound(batch: Pairs) -> Iterator[Finding]:
-    """In between, the result has the right sign and lies within max_ulp of the exact one, on the log axis."""
-    bounds = batch.bounds
-    yield _within(batch, bounds.exact & ~bounds.underflows & ~bounds.saturates)
-
-
 LAWS: dict[str, Law[Pairs]] = {
-    "range": Law("What comes out is a code of the format.", "0 <= out < 2^bits", _range),
+    "range": Law("What comes out is a code of the format.", "0 <= out < 2^bits", find_range),
     "determinism": Law(
         "A result depends on its own operands alone, not on those before or beside them.",
         "out[i] = f(a[i], b[i])",
@@ -269,17 +204,17 @@ LAWS: dict[str, Law[Pairs]] = {
     "saturation": Law(
         'What is beyond the greatest is the greatest, with its sign; NaN with overflow="nan".',
         "|a op b| > max: out = +-max",
-        _saturation,
+        find_saturation,
     ),
     "underflow": Law(
         "What is below the smallest is zero or the smallest, by the rounding and the underflow policy.",
         "0 < |a op b| < min: out = 0 or +-min",
-        _underflow,
+        find_underflow,
     ),
     "error_bound": Law(
         "Everything else has the right sign, and lies within max_ulp of the exact result on the log axis.",
         "|E - r| <= max_ulp, r = 2^F log_base |a op b|",
-        _error_bound,
+        find_error_bound,
     ),
 }
 """By name, in the order in which they are reported."""

@@ -129,7 +129,7 @@ def _drawn(fmt: LNSFormat, count: int, random: np.random.Generator) -> Iterator[
     yield _signed(fmt, e, e + flip * gap, random.integers(0, 4, count // 2))
 
 
-def _last_gaps(fmt: LNSFormat) -> Ints:
+def last_gaps(fmt: LNSFormat) -> Ints:
     """The gaps at which the last steps of both logarithms are taken: sb and db around 1/2, 3/2, 5/2 of a step."""
     h = np.log(np.float64(fmt.base)) / (1 << fmt.fraction_bits)
     with np.errstate(all="ignore"):
@@ -149,7 +149,7 @@ def chosen_pairs(fmt: LNSFormat, operation: str, drawn_pairs: int, seed: int) ->
         gaps, logs = np.arange(2 * fmt.max_log + 1, dtype=np.int64), np.arange(-fmt.max_log, fmt.max_log + 1)
     else:
         codes = np.concatenate([magnitudes, magnitudes + fmt.sign_bit])
-        gaps = np.unique(np.concatenate([np.arange(_FIRST_GAPS), sizes(2 * fmt.max_log), _last_gaps(fmt)]))
+        gaps = np.unique(np.concatenate([np.arange(_FIRST_GAPS), sizes(2 * fmt.max_log), last_gaps(fmt)]))
         gaps = gaps[(gaps >= 0) & (gaps <= 2 * fmt.max_log)]
         logs = np.unique(np.concatenate([marks, random.integers(-fmt.max_log, fmt.max_log + 1, _DRAWN_LOGS)]))
     near = marks[np.minimum(np.abs(marks), fmt.max_log - np.abs(marks)) <= NEAR_AN_END]

@@ -40,6 +40,11 @@ class LawResult:
     inputs: int
     violation: Violation | None = None
 
+    @property
+    def verdict(self) -> str:
+        """In a word or two."""
+        return "broken" if self.violation else "held" if self.inputs else "says nothing"
+
 
 @dataclasses.dataclass(frozen=True)
 class LawReport:
@@ -52,6 +57,7 @@ class LawReport:
         missing: the operations that the implementation lacks: nothing is said about them.
         inputs: how many inputs an operation was tried with, the most that one was.
         exhaustive: whether these are all that there are.
+        notes: what was found out besides, a line each.
     """
 
     kind: str
@@ -60,6 +66,7 @@ class LawReport:
     missing: tuple[str, ...]
     inputs: int
     exhaustive: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:
@@ -82,9 +89,9 @@ class LawReport:
         return tuple(result.violation for result in self.results if result.violation is not None)
 
     def table(self) -> str:
-        """A line for each law and operation: held or broken, and on how many inputs it was tried."""
+        """A line for each law and operation: what became of it, and of how many inputs it spoke."""
         rows = [("law", "operation", "inputs", "")]
-        rows += [(r.law, r.operation, f"{r.inputs:,}", "broken" if r.violation else "held") for r in self.results]
+        rows += [(r.law, r.operation, f"{r.inputs:,}", r.verdict) for r in self.results]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             f"{law:{widths[0]}}  {operation:{widths[1]}}  {inputs:>{widths[2]}}  {verdict}".rstrip()
@@ -96,10 +103,11 @@ class LawReport:
         lacks = f"; not there, so not tried: {', '.join(self.missing)}" if self.missing else ""
         if broken := self.violations:
             return "\n".join(violation.line for violation in broken)
-        return (
+        told = (
             f"{self.subject}: {', '.join(self.operations)} kept {len(self.laws)} laws "
             f"on {self.inputs} inputs ({which}){lacks}"
         )
+        return "\n".join([told, *self.notes])
 
 
 class LawViolation(AssertionError):  # noqa: N818 (it is a failed assertion, not an error of ours)

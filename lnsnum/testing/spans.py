@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 _POINT = 128
 _NEAR = 1 << (_POINT - 100)
-_FAR = 1 << 62
+FAR = 1 << 62
 _TINY = 2.0**-20
 
 
@@ -75,7 +75,7 @@ def _whole(x: int) -> int:
 
 
 @lru_cache(maxsize=1 << 17)
-def _exact_span(fmt: LNSFormat, spare: Fraction, gap: int, direction: int) -> tuple[float | int, ...]:
+def exact_span(fmt: LNSFormat, spare: Fraction, gap: int, direction: int) -> tuple[float | int, ...]:
     """One row of `Spans`, in integers of 2^-128: a sum (direction 1), a difference (-1), a product (0)."""
     mp = _context()
     h = mp.ldexp(mp.log(mp.mpf(fmt.base)), -fmt.fraction_bits)
@@ -96,7 +96,7 @@ def _exact_span(fmt: LNSFormat, spare: Fraction, gap: int, direction: int) -> tu
         at = 1
 
     def floor(x: int) -> int:
-        return max(min(x >> _POINT, _FAR), -_FAR)
+        return max(min(x >> _POINT, FAR), -FAR)
 
     def ceil(x: int) -> int:
         return -floor(-x)
@@ -150,7 +150,7 @@ def spans(fmt: LNSFormat, spare: Fraction, gap: Ints, direction: Ints) -> Spans:
     where = np.flatnonzero(unsure)
     if where.size:
         kinds, which = np.unique(4 * gap[where] + direction[where] + 1, return_inverse=True)
-        exact = [_exact_span(fmt, spare, int(kind) >> 2, (int(kind) & 3) - 1) for kind in kinds]
+        exact = [exact_span(fmt, spare, int(kind) >> 2, (int(kind) & 3) - 1) for kind in kinds]
         for row, column in zip(rows, zip(*exact, strict=True), strict=True):
             row[where] = np.array(column)[which]
     return Spans(*rows)
@@ -171,7 +171,7 @@ class Bounds(NamedTuple):
 
 def bounds(rules: Rules, operation: str, a: Ints, b: Ints, nonzero: Mask) -> Bounds:
     """Where the exact results lie, and what may stand for them; `nonzero` are the pairs of two nonzero numbers."""
-    fmt, rounding = rules.fmt, rules.rounding
+    fmt = rules.fmt
     e_a, e_b = ((codes & fmt.max_magnitude) - fmt.bias for codes in (a, b))
     minus_a, minus_b = a >= fmt.sign_bit, b >= fmt.sign_bit
     if operation in ("multiply", "divide"):
@@ -183,6 +183,12 @@ def bounds(rules: Rules, operation: str, a: Ints, b: Ints, nonzero: Mask) -> Bou
         direction, negative = np.where(minus_a == minus_b, 1, -1), np.where(e_a >= e_b, minus_a, minus_b)
     exact = nonzero & ~((direction < 0) & (gap == 0))
     asked = spans(fmt, rules.spare, np.where(exact, gap, 1), np.where(exact, direction, 0))
+    return settled(rules, exact, top, asked, negative)
+
+
+def settled(rules: Rules, exact: Mask, top: Ints, asked: Spans, negative: Mask) -> Bounds:
+    """What may stand for the numbers base^((top + s) / 2^F), by the tables of docs/number_format.md."""
+    fmt, rounding = rules.fmt, rules.rounding
     if rounding == "nearest":
         low, high = asked.nearest_low, asked.nearest_high
     elif rounding in ("stochastic_log", "stochastic_value"):
@@ -191,7 +197,7 @@ def bounds(rules: Rules, operation: str, a: Ints, b: Ints, nonzero: Mask) -> Bou
         away = np.zeros_like(negative) if rounding == "toward_zero" else negative == (rounding == "down")
         low = np.where(away, asked.ceil_low, asked.floor_low)
         high = np.where(away, asked.ceil_high, asked.floor_high)
-    low, high = np.clip(top + low, -_FAR, _FAR), np.clip(top + high, -_FAR, _FAR)
+    low, high = np.clip(top + low, -FAR, FAR), np.clip(top + high, -FAR, FAR)
     if rounding == "nearest":
         tie, even = asked.tie.astype(bool), np.where(low % 2 == 0, low, high)
         low, high = np.where(tie, even, low), np.where(tie, even, high)

@@ -113,6 +113,12 @@ def _simplest(batch: Batch, law: Law[Any]) -> tuple[_Worst | None, int]:
     return best, int(np.count_nonzero(spoken))
 
 
+def in_other_company(size: int) -> list[Ints]:
+    """All indices once more, in another order and in two parts: what a result must not depend on."""
+    order = np.random.default_rng(0).permutation(size)
+    return [part for part in (order[: size // 3], order[size // 3 :]) if part.size]
+
+
 class Trial(Generic[B]):
     """One operation, tried with its laws."""
 
@@ -181,6 +187,7 @@ def try_laws(
     *,
     order: Iterable[str],
     missing: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
 ) -> LawReport:
     """Try each operation with its laws, and report on these in the order of `order`, the names of all laws.
 
@@ -199,7 +206,7 @@ def try_laws(
     rank = {law: n for n, law in enumerate(order)}
     results.sort(key=lambda result: rank[result.law])
     exhaustive = all(what.exhaustive for what in tried.values())
-    return judged(LawReport(kind, fmt, tuple(results), missing, inputs, exhaustive))
+    return judged(LawReport(kind, fmt, tuple(results), missing, inputs, exhaustive, notes))
 
 
 def judged(report: LawReport) -> LawReport:

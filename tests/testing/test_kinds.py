@@ -28,14 +28,25 @@ def test_every_kind_says_its_laws_and_its_options(kind):
 
 
 def test_the_door_is_the_function_of_the_kind():
-    for kind, (_, check) in KINDS.items():
-        if kind == "arithmetic":
-            with pytest.raises(LawViolation) as direct:
-                check(same, lns4f1, operations=["multiply"])
-            with pytest.raises(LawViolation) as by_kind:
-                check_laws(same, lns4f1, kind=kind, operations=["multiply"])
-            assert by_kind.value.report == direct.value.report
-            assert by_kind.value.report.kind == kind
+    implementations = {
+        "arithmetic": (same, {"operations": ["multiply"]}),
+        "conversions": ({"encode": lambda x: np.zeros(x.shape, np.uint8)}, {"drawn": 0}),
+        "gaussian": ({"sb": np.zeros_like}, {}),
+        "quantizers": (np.ceil, {"drawn": 0}),
+        "stochastic": (lambda x: np.zeros(x.shape, np.uint8), {"random_bits": None}),
+    }
+    for kind, (implementation, options) in implementations.items():
+        with pytest.raises(LawViolation) as direct:
+            KINDS[kind].check(implementation, lns4f1, **options)
+        with pytest.raises(LawViolation) as by_kind:
+            check_laws(implementation, lns4f1, kind=kind, **options)
+        assert by_kind.value.report == direct.value.report
+        assert by_kind.value.report.kind == kind
+
+
+def test_a_kind_may_need_no_format():
+    assert check_laws(lambda x: np.clip(np.rint(x), -7, 7), kind="quantizers", drawn=0).subject == "quantizers"
+    assert [kind for kind in KINDS if not KINDS[kind].needs_format] == ["quantizers"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
