@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks import mutation_score
 from benchmarks.planted_faults import FAULTS, Parts
+from benchmarks.planted_faults_of_kinds import FAULTS_OF_KINDS
 from lnsnum import lns16f10, reference
-from lnsnum.strategies import LawViolation, check_arithmetic_laws
+from lnsnum.strategies import KINDS, LawViolation, check_arithmetic_laws, check_laws
 
 OTHERS_MATTER = {"a stale carry: one more after an overflow", "results in the wrong order"}
 """Faults whose results depend on what else is computed."""
@@ -61,10 +62,64 @@ def test_without_a_fault_the_datapath_of_the_faults_is_right():
         assert Parts(fault.operation, fault.fmt, *np.array([[1], [2]])).gap == 1
 
 
+def _table(page, head):
+    return page[page.index(head) :].split("\n\n")[0]
+
+
+@pytest.mark.parametrize("fault", FAULTS_OF_KINDS, ids=lambda fault: f"{fault.kind}: {fault.words}")
+def test_every_fault_of_the_other_kinds_is_found(fault):
+    with pytest.raises(LawViolation) as caught:
+        check_laws(fault.implementation, fault.fmt, kind=fault.kind, **fault.options)
+    for violation in caught.value.violations:
+        assert violation.line.startswith(f"{violation.law}: {fault.operation}(")
+        assert "; expected " in violation.line
+        if fault.kind in ("conversions", "gaussian") and fault.words not in OTHERS_MATTER:
+            x = np.array(violation.inputs, _input_type(fault))
+            assert np.array_equal(fault.function(x)[0], violation.result, equal_nan=True)
+            assert violation.law != "error_bound" or violation.result != violation.right
+
+
+def _input_type(fault):
+    return {"encode": fault.options.get("dtype"), "decode": fault.fmt.dtype}.get(fault.operation, np.int64)
+
+
+@pytest.mark.parametrize("kind", ["conversions", "gaussian", "quantizers", "stochastic"])
+def test_two_runs_of_the_other_kinds_say_the_same(kind):
+    for fault in [fault for fault in FAULTS_OF_KINDS if fault.kind == kind][-2:]:
+        lines = []
+        for _ in range(2):
+            with pytest.raises(LawViolation) as caught:
+                check_laws(fault.implementation, fault.fmt, kind=kind, **fault.options)
+            lines.append(str(caught.value))
+        assert lines[0] == lines[1]
+
+
+def test_there_are_faults_of_every_kind():
+    assert {kind: sum(fault.kind == kind for fault in FAULTS_OF_KINDS) for kind in KINDS if kind != "arithmetic"} == {
+        "conversions": 24,
+        "gaussian": 9,
+        "quantizers": 13,
+        "stochastic": 13,
+    }
+
+
+def test_the_second_table_of_the_docs_is_that_of_the_command():
+    """But for the seconds."""
+    page = (Path(mutation_score.__file__).parents[1] / "docs" / "testing.md").read_text()
+    table = _table(page, "| fault | kind |")
+    listed = re.findall(r"^\| (.*?) \| ([a-z]+) \| (lns\S+|none) \|.*\|$", table, re.MULTILINE)
+    assert listed == [(fault.words, fault.kind, fault.fmt.name if fault.fmt else "none") for fault in FAULTS_OF_KINDS]
+    timeless = r"\| [0-9.]+ (?=\| [a-z])"
+    for fault in FAULTS_OF_KINDS[::4]:
+        line, found = mutation_score.row_of_kind(fault)
+        assert found
+        assert re.sub(timeless, "", line) in re.sub(timeless, "", table)
+
+
 def test_the_table_of_the_docs_is_that_of_the_command(capsys):
     """But for the seconds."""
     page = (Path(mutation_score.__file__).parents[1] / "docs" / "testing.md").read_text()
-    table = page[page.index("| fault | format |") :]
+    table = _table(page, "| fault | format |")
     listed = re.findall(r"^\| (.*?) \| (lns\S+) \|.*\|$", table, re.MULTILINE)
     assert listed == [(fault.words, fault.fmt.name) for fault in FAULTS]
     line, found = mutation_score.row(next(fault for fault in FAULTS if fault.fmt.bits == 8))
