@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TypedDict
+from typing import Literal
+
+import numpy as np
 
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow, check_choice
 from lnsnum.testing.calling import Callee, Takes
 
+FloatType = Literal["float64", "float32", "float16"]
+"""A type of floats."""
+
 Names = Sequence[str] | None
 """Names that are chosen, or None for all."""
-
-
-class Asked(TypedDict, total=False):
-    """How an implementation is asked, as in every kind: what it takes, and how many seconds a call may last."""
-
-    takes: Takes
-    timeout: float
 
 
 def choose(what: str, given: Names, known: Iterable[str]) -> tuple[str, ...]:
@@ -82,6 +80,16 @@ def check_policies(rounding: str, overflow: str, underflow: str) -> None:
     check_choice("rounding", rounding, Rounding)
     check_choice("overflow", overflow, Overflow)
     check_choice("underflow", underflow, Underflow)
+
+
+def check_subnormals() -> None:
+    """RuntimeError where the processor is set to flush subnormal floats: what is right for them could not be told."""
+    least = np.array([5e-324])
+    if (least * 1.0)[0] == 0.0:
+        raise RuntimeError(
+            "this thread's processor is set to flush subnormal floats to zero: set it back, for instance by "
+            "torch.set_flush_denormal(False), and flush in your own function alone"
+        )
 
 
 def find_functions(

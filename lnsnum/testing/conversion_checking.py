@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow, check_choice
 from lnsnum.testing.arguments import (
+    FloatType,
     Names,
     check_count,
     check_policies,
+    check_subnormals,
     check_ulp,
     choose_laws,
     find_functions,
@@ -27,9 +29,6 @@ from lnsnum.testing.report import LawReport
 from lnsnum.testing.spans import Rules
 from lnsnum.testing.trial import Tried, try_laws
 from lnsnum.testing.unary import asking
-
-FloatType = Literal["float64", "float32", "float16"]
-"""A type of floats."""
 
 CONVERSIONS = ("encode", "decode")
 """What is tried."""
@@ -118,6 +117,7 @@ def check_conversion_laws(
     error_bound: encode(1.25) = 4 (1); expected 5 (1.41421); it is off by 0.6439 ulp
     """
     fmt = LNSFormat.of(fmt)
+    check_subnormals()
     check_choice("dtype", dtype, FloatType)
     check_policies(rounding, overflow, underflow)
     spare = check_ulp(max_ulp, fmt, rounding) - least_ulp(rounding)

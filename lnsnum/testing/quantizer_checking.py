@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from lnsnum.format import LNSFormat, Overflow, Underflow, check_choice
-from lnsnum.testing.arguments import Names, check_count, choose, find_functions
+from lnsnum.testing.arguments import FloatType, Names, check_count, check_subnormals, choose, find_functions
 from lnsnum.testing.calling import Array, ImplementationError, Takes
 from lnsnum.testing.conversion_inputs import DRAWN, all_narrow, chosen_floats, in_chunks, with_neighbours
 from lnsnum.testing.positions import Axis
@@ -19,9 +19,6 @@ from lnsnum.testing.report import LawReport
 from lnsnum.testing.spans import Rules
 from lnsnum.testing.trial import Tried, try_laws
 from lnsnum.testing.unary import asking, quiet
-
-FloatType = Literal["float64", "float32", "float16"]
-"""A type of floats."""
 
 _MOST_NUMBERS = 1 << 16
 """Of so many numbers of a grid all midpoints are tried, with the floats next to them."""
@@ -96,6 +93,7 @@ def check_quantizer_laws(
     twice the greatest becomes the greatest, 7.0; infinity becomes the greatest, 7.0; NaN becomes nan; -0 becomes -0.0
     """
     fmt = None if fmt is None else LNSFormat.of(fmt)
+    check_subnormals()
     check_choice("dtype", dtype, FloatType)
     check_choice("rounding", rounding, QuantizerRounding)
     check_choice("axis", axis, Literal["value", "log"])

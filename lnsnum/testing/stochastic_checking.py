@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from lnsnum.format import LNSFormat, Overflow, Underflow, check_choice
-from lnsnum.testing.arguments import Names, choose, find_functions
+from lnsnum.testing.arguments import FloatType, Names, check_subnormals, choose, find_functions
 from lnsnum.testing.calling import Array, Callee, Takes
 from lnsnum.testing.positions import Axis
 from lnsnum.testing.random_counts import AskWords
@@ -17,9 +17,6 @@ from lnsnum.testing.report import LawReport
 from lnsnum.testing.spans import Ints, Rules
 from lnsnum.testing.stochastic_laws import STOCHASTIC_LAWS, Rounded, values_tried
 from lnsnum.testing.trial import Tried, try_laws
-
-FloatType = Literal["float64", "float32", "float16"]
-"""A type of floats."""
 
 StochasticRounding = Literal["stochastic_value", "stochastic_log"]
 """In what the rounding is unbiased."""
@@ -98,6 +95,7 @@ def check_stochastic_laws(
     """
     fmt = LNSFormat.of(fmt)
     check_choice("rounding", rounding, StochasticRounding)
+    check_subnormals()
     check_choice("dtype", dtype, FloatType)
     check_choice("overflow", overflow, Overflow)
     check_choice("underflow", underflow, Underflow)

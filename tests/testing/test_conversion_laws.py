@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from lnsnum import LNSFormat, decode, encode, lns4f1, lns6f2, lns8f3, lns10f5, lns16f7, lns16f10, reference
-from lnsnum.strategies import ImplementationError, LawViolation, check_conversion_laws
+from lnsnum.strategies import (
+    ImplementationError,
+    LawViolation,
+    check_conversion_laws,
+    check_quantizer_laws,
+    check_stochastic_laws,
+)
 from lnsnum.testing.conversion_laws import CONVERSION_LAWS
 from lnsnum.testing.positions import Axis
 from lnsnum.testing.spans import Rules
@@ -199,6 +205,22 @@ def test_what_cannot_be_judged_ends_in_a_sentence(function, operation, takes, me
 def test_bad_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
         check_conversion_laws(library(lns4f1), lns4f1, **arguments)
+
+
+def test_a_processor_that_flushes_subnormals_cannot_judge_them():
+    torch = pytest.importorskip("torch")
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush subnormals")
+    try:
+        for check, kwargs in (
+            (check_conversion_laws, {}),
+            (check_stochastic_laws, {}),
+            (check_quantizer_laws, {"rounding": "nearest"}),
+        ):
+            with pytest.raises(RuntimeError, match="is set to flush subnormal floats to zero: set it back"):
+                check(library(lns4f1), lns4f1, **kwargs)
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_without_a_function_there_is_nothing_to_try():
