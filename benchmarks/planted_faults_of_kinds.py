@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lnsnum import LNSFormat, decode, encode, lns4f1, lns8f3, lns8f5, lns10f5, lns12f6, lns16f7, lns16f10
+from lnsnum import LNSFormat, convert, decode, encode, lns4f1, lns8f3, lns8f5, lns10f5, lns12f6, lns16f7, lns16f10
 from lnsnum.gaussian import Exact
 
 FAULTS_OF_KINDS: list[FaultOfKind] = []
@@ -108,6 +108,24 @@ decoding("float32's power", lns16f10, lambda c, right: _float32_power(c, lns16f1
 decoding("NaN is -0", lns12f6, lambda c, right: np.where(np.isnan(right), -0.0, right))
 decoding("zero keeps a sign", lns8f5, lambda c, right: np.where(c == 0, -0.0, right))
 decoding("the sign is lost", lns4f1, lambda c, right: np.abs(right))
+
+
+fault(
+    "rounded twice: by way of lns10f5",
+    "conversions",
+    lns16f10,
+    "convert",
+    lambda c: convert(convert(c, lns16f10, lns10f5), lns10f5, lns8f3),
+    to=lns8f3,
+)
+fault(
+    "shifts, and drops what falls out",
+    "conversions",
+    lns8f5,
+    "convert",
+    lambda c: np.where(c & 127, ((c.astype(np.int64) & 127) - 64 >> 2) + 64 | c & 128, c).astype(np.uint8),
+    to=lns8f3,
+)
 
 
 def _as_float32(x):

@@ -31,7 +31,8 @@ reference              radicals sums codes rounding conversions arithmetic brack
 proofs                 scanning conversions operations judgement
 -                      certify
 testing                calling report trial arguments code_words unary spans coded laws pairs law_suite checking
-testing                positions conversion_laws conversion_inputs conversion_checking gaussian_laws
+testing                positions conversion_batches conversion_laws conversion_inputs conversion_checking
+testing                gaussian_laws
 testing                gaussian_checking quantizer_grid quantizer_laws quantizer_checking random_counts
 testing                stochastic_laws stochastic_checking kinds foreign junit
 testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
@@ -158,7 +159,7 @@ def test_the_reference_is_independent():
     """It imports itself and the format only, and only what judges imports it: kernels and oracle share nothing."""
     oracle = {module for module in ORDER if module.startswith("lnsnum.reference")}
     assert set().union(*map(of_our_own, oracle)) - oracle == {"lnsnum.format"}
-    judges = [f"lnsnum.testing.{name}" for name in ("law_suite", "conversion_laws", "quantizer_laws")]
+    judges = [f"lnsnum.testing.{name}" for name in ("law_suite", "conversion_batches", "quantizer_laws")]
     by_the_oracle = [module for module in ORDER if module not in oracle and of_our_own(module) & oracle]
     assert by_the_oracle == ["lnsnum.proofs.conversions", "lnsnum.proofs.operations", *judges]
     by_mpmath = ["reference.radicals", "reference.conversions", "proofs.scanning", "certify", "testing.spans"]

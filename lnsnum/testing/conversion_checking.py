@@ -21,8 +21,9 @@ from lnsnum.testing.arguments import (
     least_ulp,
 )
 from lnsnum.testing.calling import Callee, Takes
+from lnsnum.testing.conversion_batches import Decoded, Encoded, Recoded
 from lnsnum.testing.conversion_inputs import DRAWN, chosen_codes, chosen_floats, in_chunks
-from lnsnum.testing.conversion_laws import CONVERSION_LAWS, Decoded, Encoded, conversion_laws_of
+from lnsnum.testing.conversion_laws import CONVERSION_LAWS, conversion_laws_of
 from lnsnum.testing.pairs import WIDEST_WITH_EVERY_GAP
 from lnsnum.testing.positions import Axis
 from lnsnum.testing.report import LawReport
@@ -30,18 +31,20 @@ from lnsnum.testing.spans import Rules
 from lnsnum.testing.trial import Tried, try_laws
 from lnsnum.testing.unary import asking
 
-CONVERSIONS = ("encode", "decode")
+CONVERSIONS = ("encode", "decode", "convert")
 """What is tried."""
 
 
 class _Conversions:
     """What the batches of both operations are made with."""
 
-    def __init__(self, callee: Callee, rules: Rules, dtype: str, drawn: int, seed: int) -> None:
+    def __init__(self, callee: Callee, rules: Rules, to: LNSFormat | None, dtype: str, drawn: int, seed: int) -> None:
+        self.to = to or rules.fmt
         self.rules, self.axis, self.dtype, self.drawn, self.seed = rules, Axis(rules.fmt), dtype, drawn, seed
         floats, codes = np.dtype(dtype), rules.fmt.dtype
         self.ask_encode = asking(callee, "encode", floats, codes)
         self.ask_decode = asking(callee, "decode", codes, floats)
+        self.ask_convert = asking(callee, "convert", codes, self.to.dtype)
         self.has_decode = "decode" in callee.functions
 
     def encoded(self) -> Iterator[Encoded]:
@@ -60,11 +63,19 @@ class _Conversions:
         for part, steps in in_chunks(codes, greatest_step=self.rules.fmt.max_magnitude):
             yield Decoded(self.ask_decode, part, steps, self.rules, self.axis, self.dtype)
 
+    def recoded(self) -> Iterator[Recoded]:
+        """Codes, for another format."""
+        rules = self.rules._replace(fmt=self.to)
+        codes = chosen_codes(self.axis, self.drawn, self.seed)
+        for part, steps in in_chunks(codes, greatest_step=self.rules.fmt.max_magnitude):
+            yield Recoded(self.ask_convert, part, steps, self.rules.fmt, rules)
+
 
 def check_conversion_laws(
     implementation: object,
     fmt: LNSFormat | str,
     *,
+    to: LNSFormat | str | None = None,
     dtype: FloatType = "float32",
     max_ulp: float | Fraction | None = None,
     operations: Names = None,
@@ -79,22 +90,25 @@ def check_conversion_laws(
 ) -> LawReport:
     """Try the laws of conversions on an encoder and a decoder of your own.
 
-        encode: floats -> codes          decode: codes -> floats          at log_offset 0
+        encode: floats -> codes          decode: codes -> floats          convert: codes of fmt -> codes of `to`
+
+    all at log_offset 0.
 
     Every code of up to 16 bits is tried, every boundary between two, with the floats next to it, every float16 and
     every bfloat16: `lnsnum.testing.conversion_inputs` lists all. The verdict is the same in every run.
 
     Args:
-        implementation: an object, module or mapping with `encode` or `decode` or both, or one function, where
+        implementation: an object, module or mapping with some of `encode`, `decode`, `convert`, or one function, where
             `operations` names one. Each takes one array and returns one, or numbers, or tensors of torch.
         fmt: the format, or its name.
+        to: the format that `convert` converts to, or its name; without it convert is not tried. Bases may differ.
         dtype: of the floats.
         max_ulp: how far from the exact logarithm a code may be, in code steps. Unless said otherwise 0.5 under
             nearest, which asks for the right code, and 1 under the other modes. What is more than that is allowed to
             decode too, besides the nearest float.
         operations: which to try; all that the implementation has unless said otherwise.
         laws: which to try, names from `CONVERSION_LAWS`.
-        rounding, overflow, underflow: what is asked of encode, as in `lnsnum.encode`.
+        rounding, overflow, underflow: what is asked of encode and convert, as in `lnsnum.encode`.
         drawn: how many floats are drawn, and codes of more than 16 bits, besides those that are always tried.
         seed, takes, timeout: as in `check_arithmetic_laws`.
 
@@ -117,6 +131,10 @@ def check_conversion_laws(
     error_bound: encode(1.25) = 4 (1); expected 5 (1.41421); it is off by 0.6439 ulp
     """
     fmt = LNSFormat.of(fmt)
+    to = None if to is None else LNSFormat.of(to)
+    known = CONVERSIONS[:2] if to is None else CONVERSIONS
+    if to is None and operations is not None and "convert" in operations:
+        raise TypeError("operations has 'convert', but there is no format to convert to: give `to`")
     check_subnormals()
     check_choice("dtype", dtype, FloatType)
     check_policies(rounding, overflow, underflow)
@@ -124,7 +142,7 @@ def check_conversion_laws(
     check_count("drawn", drawn)
     callee, tried = find_functions(
         implementation,
-        CONVERSIONS,
+        known,
         operations,
         takes=takes,
         timeout=timeout,
@@ -135,12 +153,13 @@ def check_conversion_laws(
     all_holding = [law for law in CONVERSION_LAWS if any(law in of_one for of_one in holding.values())]
     under = f"rounding={rounding!r} of {', '.join(tried)}"
     chosen = choose_laws(laws, CONVERSION_LAWS, all_holding, under)
-    maker = _Conversions(callee, Rules(fmt, spare, rounding, overflow, underflow), dtype, drawn, seed)
-    batches: dict[str, Any] = {"encode": maker.encoded, "decode": maker.decoded}
-    whole = {"encode": dtype == "float16", "decode": fmt.bits <= WIDEST_WITH_EVERY_GAP}
+    maker = _Conversions(callee, Rules(fmt, spare, rounding, overflow, underflow), to, dtype, drawn, seed)
+    batches: dict[str, Any] = {"encode": maker.encoded, "decode": maker.decoded, "convert": maker.recoded}
+    every_code = fmt.bits <= WIDEST_WITH_EVERY_GAP
+    whole = {"encode": dtype == "float16", "decode": every_code, "convert": every_code}
     plan = {
         name: Tried({law: CONVERSION_LAWS[law] for law in chosen if law in holding[name]}, batches[name](), whole[name])
         for name in tried
     }
-    missing = tuple(name for name in CONVERSIONS if name not in callee.functions)
+    missing = tuple(name for name in known if name not in callee.functions)
     return try_laws("conversions", fmt, callee, plan, order=CONVERSION_LAWS, missing=missing)

@@ -89,11 +89,16 @@ def exact_span(fmt: LNSFormat, spare: Fraction, gap: int, direction: int) -> tup
     else:
         s = (mp.log(-mp.expm1(-t)) if t < 1 else mp.log1p(-mp.exp(-t))) / h
     at = int(mp.floor(mp.ldexp(s, _POINT)))
+    if at == 0 and s > 0:
+        at = 1
+    return (float(s), *_decided(at, int(mp.floor(mp.ldexp(mp.ln2 / h, _POINT))), spare))
+
+
+def _decided(at: int, steps_to_two: int, spare: Fraction) -> tuple[int, ...]:
+    """The whole numbers of a row, from s and 2^F log_base 2 in integers of 2^-128."""
     halves = (at + (1 << (_POINT - 2))) >> (_POINT - 1)
     if halves and abs(at - (halves << (_POINT - 1))) <= _NEAR:  # so near to a number and a half only if it is one
         at = halves << (_POINT - 1)
-    elif at == 0 and s > 0:
-        at = 1
 
     def floor(x: int) -> int:
         return max(min(x >> _POINT, FAR), -FAR)
@@ -102,12 +107,26 @@ def exact_span(fmt: LNSFormat, spare: Fraction, gap: int, direction: int) -> tup
         return -floor(-x)
 
     half, more = 1 << (_POINT - 1), (spare.numerator << _POINT) // spare.denominator
-    above_half = _whole(int(mp.floor(mp.ldexp(mp.ln2 / h, _POINT))))  # r counted from half the smallest
+    above_half = _whole(steps_to_two)  # r counted from half the smallest
     above_half = _whole(at + above_half) if abs(at) > _NEAR else at + above_half
     low, high = ceil(at - half - more), floor(at + half + more)
     rounded = (floor(at - more), floor(at + more), ceil(at - more), ceil(at + more))
     zero = (ceil(more - above_half), ceil(-more - above_half))
-    return (float(s), floor(at), low, high, int(more == 0 and low < high), *rounded, *zero)
+    return (floor(at), low, high, int(more == 0 and low < high), *rounded, *zero)
+
+
+def recoded_spans(fmt: LNSFormat, to: LNSFormat, spare: Fraction, logs: Ints) -> Spans:
+    """The rows for s = 2^F' log_base' base^(E / 2^F): where the numbers of a format lie among those of another."""
+    mp = _context()
+    with mp.workprec(500):
+        of_one, of_two = (mp.log(mp.mpf(base)) for base in (fmt.base, to.base))
+        ratio = int(mp.floor(mp.ldexp(of_one / of_two, _POINT + 250 + to.fraction_bits - fmt.fraction_bits)))
+        steps_to_two = int(mp.floor(mp.ldexp(mp.ln2 / of_two, _POINT + to.fraction_bits)))
+    unique, which = np.unique(logs, return_inverse=True)
+    at = [(log * ratio) >> 250 for log in unique.tolist()]
+    rows = np.array([_decided(s, steps_to_two, spare) for s in at], np.int64).reshape(-1, len(Spans._fields) - 1)
+    values = np.array([min(max(float(Fraction(s, 1 << _POINT)), -1e300), 1e300) for s in at])
+    return Spans._make([values[which], *rows[which].T])
 
 
 def spans(fmt: LNSFormat, spare: Fraction, gap: Ints, direction: Ints) -> Spans:

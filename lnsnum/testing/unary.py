@@ -41,8 +41,11 @@ class Unary(Batch):
         return plain(self.out[i])
 
     def told_input(self, x: Any) -> str:
-        """An input in words."""
-        return str(x)
+        """An input in words; a NaN that is not the plain one with its bits."""
+        if x == x:
+            return str(x)
+        bits, plain_bits = (np.array(nan, x.dtype).view(f"u{x.dtype.itemsize}")[()] for nan in (x, np.nan))
+        return "nan" if bits == plain_bits else f"nan ({bits:#x})"
 
     def told(self, result: Any) -> str:
         """A result in words: a number in as many digits as tell it from all others."""

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from lnsnum import LNSFormat, decode, encode, lns4f1, lns6f2, lns8f3, lns10f5, lns16f7, lns16f10, reference
+from lnsnum import LNSFormat, convert, decode, encode, lns4f1, lns6f2, lns8f3, lns10f5, lns16f7, lns16f10, reference
 from lnsnum.strategies import (
     ImplementationError,
     LawViolation,
@@ -126,6 +126,48 @@ def test_any_other_float_in_the_place_of_one_is_found(fmt):
             assert (violation.inputs, violation.right) == ((int(code),), float(right[code]))
 
 
+PAIRS = [
+    (lns8f3, lns16f10),
+    (lns16f10, lns8f3),
+    (lns10f5, LNSFormat(9, 2, base=4.0)),
+    (LNSFormat(9, 2, base=4.0), LNSFormat(5, 0, base=16.0)),
+    (LNSFormat(8, 3, base=10.0), lns10f5),
+    (lns8f3, LNSFormat(9, 2, base=1 + 2.0**-30)),
+    (LNSFormat(20, 9), LNSFormat(12, 5, base=1.5)),
+]
+
+
+@pytest.mark.parametrize(("fmt", "to"), PAIRS, ids=str)
+@pytest.mark.parametrize("rounding", MODES)
+@pytest.mark.parametrize("policies", [{}, {"overflow": "nan", "underflow": "saturate"}], ids=["", "policies"])
+def test_the_library_keeps_the_laws_from_one_format_to_another(fmt, to, rounding, policies):
+    modes = {"rounding": rounding, **policies}
+    report = check_conversion_laws(
+        {"convert": lambda codes: convert(codes, fmt, to, **modes)}, fmt, to=to, **modes, drawn=1000
+    )
+    assert (report.operations, report.missing) == (("convert",), ("encode", "decode"))
+    assert report.exhaustive == (fmt.bits <= 16)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "to"),
+    [(lns6f2, lns4f1), (lns6f2, LNSFormat(5, 0, base=4.0)), (LNSFormat(6, 1, base=10.0), lns8f3)],
+    ids=str,
+)
+@pytest.mark.parametrize("rounding", MODES)
+def test_every_other_code_in_another_format_is_found(fmt, to, rounding):
+    right = [reference.convert(code, fmt, to, rounding=rounding) for code in range(1 << fmt.bits)]
+    for code in range(0, 1 << fmt.bits, 5):
+        table = np.array(right, to.dtype)
+        assert check_conversion_laws(lambda c, t=table: t[c], fmt, to=to, operations=["convert"], rounding=rounding)
+        table[code] ^= 1 + code % 3
+        with pytest.raises(LawViolation) as caught:
+            check_conversion_laws(lambda c, t=table: t[c], fmt, to=to, operations=["convert"], rounding=rounding)
+        own = [v for v in caught.value.violations if v.inputs == (code,)]
+        assert own
+        assert all((v.result, v.right) == (table[code], right[code]) for v in own)
+
+
 def test_an_approximation_passes_at_its_own_bound():
     def mitchell(x):
         significand, exponent = np.frexp(np.where(np.isfinite(x) & (x != 0), np.abs(x), 1).astype(np.float64))
@@ -221,6 +263,12 @@ def test_a_processor_that_flushes_subnormals_cannot_judge_them():
                 check(library(lns4f1), lns4f1, **kwargs)
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_convert_needs_a_format_to_convert_to():
+    assert check_conversion_laws({"convert": abs, **library(lns4f1)}, lns4f1, drawn=0).missing == ()
+    with pytest.raises(TypeError, match="operations has 'convert', but there is no format to convert to: give `to`"):
+        check_conversion_laws(abs, lns4f1, operations=["convert"])
 
 
 def test_without_a_function_there_is_nothing_to_try():

@@ -78,7 +78,8 @@ def test_every_fault_of_the_other_kinds_is_found(fault):
         assert "; expected " in violation.line
         if fault.kind in ("conversions", "gaussian") and fault.words not in OTHERS_MATTER:
             x = np.array(violation.inputs, _input_type(fault))
-            assert np.array_equal(fault.function(x)[0], violation.result, equal_nan=True)
+            is_plain = not np.isnan(x[0])  # the bits of another NaN are in the line alone
+            assert not is_plain or np.array_equal(fault.function(x)[0], violation.result, equal_nan=True)
             assert violation.law != "error_bound" or violation.result != violation.right
 
 
