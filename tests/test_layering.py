@@ -55,6 +55,7 @@ toolbox                . loss values comparison counting moves reading recoding 
 toolbox.file_kinds     . zip_members numpy_files safetensors_files torch_pickle torch_files npz_writer
 toolbox                sources conversion inspection difference plots
 toolbox.export_targets . new_folder plain_names fixed_text exported hardware_tables numpy_arrays memory_image c_source
+toolbox.export_targets c_adder
 toolbox                export
 cli                    app tables inspect verify diff export convert resuming training_run train evaluate study
 cli                    report certify check . __main__
