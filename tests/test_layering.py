@@ -44,7 +44,7 @@ torch_bridge.distributed exchange first_broadcast gathering
 torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step
 torch_bridge           launch float_step
 torch_bridge.distributed replicas shard_step
-torch_bridge           placing model madam checkpoint graphs . strategies
+torch_bridge           placing model madam checkpoint graphs sequential . strategies
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation
@@ -55,9 +55,9 @@ toolbox                . loss values comparison counting moves reading recoding 
 toolbox.file_kinds     . zip_members numpy_files safetensors_files torch_pickle torch_files npz_writer
 toolbox                sources conversion inspection difference plots
 toolbox.export_targets . new_folder plain_names fixed_text exported hardware_tables numpy_arrays memory_image c_source
-toolbox.export_targets c_adder
-toolbox                export
-cli                    app tables inspect verify diff export convert resuming training_run train evaluate study
+toolbox.export_targets c_adder c_network
+toolbox                export network
+cli                    app tables trained inspect verify diff export convert resuming training_run train evaluate study
 cli                    report certify check . __main__
 """
 """The house, from the ground up: a wing (- is `lnsnum` itself) and its rooms, each of which imports only rooms that

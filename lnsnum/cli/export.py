@@ -1,4 +1,4 @@
-"""`lnsnum export`."""
+"""`lnsnum export`: tensors of a weight file, and whole networks as programs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from rich.table import Table
 
 from lnsnum.cli.app import CommandError, app, byte_progress, console, print_json
 from lnsnum.cli.tables import name_of
+from lnsnum.cli.trained import load_trained
 from lnsnum.files.atomic import shown
 from lnsnum.format import LNSFormat
 
 if TYPE_CHECKING:
     from lnsnum.toolbox.export import Export
+
+NETWORK = "c-network"
+"""The target that is no list of tensors."""
 
 
 @app.command()
@@ -23,7 +27,10 @@ def export(
         Path | None, typer.Argument(help="A weight file, or the index of a set.", show_default=False)
     ] = None,
     to: Annotated[
-        str, typer.Option(help="As what: c, readmemh (memories for Verilog) or npy.", show_default=False)
+        str,
+        typer.Option(
+            help="As what: c, readmemh (memories for Verilog), npy or c-network (a program).", show_default=False
+        ),
     ] = "",
     out: Annotated[Path | None, typer.Option(help="The folder to make; by default named after the file.")] = None,
     only: Annotated[
@@ -34,39 +41,49 @@ def export(
         list[str] | None, typer.Option(help="Write the tables of this format, for readmemh; can be repeated.")
     ] = None,
     prefix: Annotated[
-        str | None, typer.Option(help="What all names begin with, for c; by default made from the file's name.")
+        str | None,
+        typer.Option(help="What all names begin with, for c and c-network; by default made from the file's name."),
     ] = None,
     pack: Annotated[bool, typer.Option("--pack", help="Leave out the unused bits of codes, for c.")] = False,
     values: Annotated[
         str | None, typer.Option(help="What codes become, for npy: codes (by default), float32 or float64.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The data it was trained on, if that was no default, for c-network.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Take the place of an earlier export.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest and totals as JSON.")] = False,
 ) -> None:
-    """Write the tensors of a weight file as C source, as memories for hardware, or as NumPy arrays."""
+    """Write the tensors of a weight file as C source, as memories for hardware, or as NumPy arrays; or the network that
+    lnsnum train saved as a program in C.
+    """
     from lnsnum.toolbox import export as exporting
     from lnsnum.toolbox.export_targets.exported import MANIFEST
     from lnsnum.toolbox.export_targets.memory_image import why_no_tables
     from lnsnum.toolbox.export_targets.numpy_arrays import Values
 
-    targets = get_args(exporting.Target)
+    targets = (*get_args(exporting.Target), NETWORK)
     if to not in targets:
         given = f"--to {shown(to)} is not known" if to else "--to is missing"
         raise CommandError(f"{given}: one of {', '.join(targets)}")
-    for option, is_given, target in (
-        ("--prefix", prefix is not None, "c"),
-        ("--pack", pack, "c"),
-        ("--values", values, "npy"),
-        ("--tables", tables, "readmemh"),
+    for option, is_given, takers in (
+        ("--prefix", prefix is not None, ("c", NETWORK)),
+        ("--pack", pack, ("c",)),
+        ("--values", values, ("npy",)),
+        ("--tables", tables, ("readmemh",)),
+        ("--only", only and to == NETWORK, get_args(exporting.Target)),
+        ("--data", data, (NETWORK,)),
     ):
-        if is_given and to != target:
-            raise CommandError(f"{option} is for --to {target}, not for --to {to}")
+        if is_given and to not in takers:
+            raise CommandError(f"{option} is for --to {' and '.join(takers)}, not for --to {to}")
     if values not in (None, *get_args(Values)):
         raise CommandError(f"--values {shown(str(values))} is not known: one of {', '.join(get_args(Values))}")
     try:
         formats = [LNSFormat.parse(name) for name in tables or ()]
     except ValueError as error:
         raise CommandError(f"--tables {error}") from error
+    if to == NETWORK and file is None:
+        raise CommandError("there is nothing to export: give a weight file that lnsnum train wrote")
     if file is None and not formats:
         raise CommandError("there is nothing to export: give a weight file, or --tables FORMAT")
     if file is None and only:
@@ -81,6 +98,10 @@ def export(
     folder = out or Path(exporting.stem_of(file) if file is not None else formats[0].name)
     if out is None and folder.exists() and not folder.is_dir():
         raise CommandError(f"{shown(folder)} is no folder: say by --out where the export is to go")
+    if to == NETWORK:
+        assert file is not None
+        _export_network(file, data, folder, prefix or exporting.prefix_of(file), force, as_json)
+        return
     with byte_progress() as progress:
         task = progress.add_task("export", total=None)
         done = exporting.export(
@@ -118,6 +139,33 @@ def export(
     console.print(
         f"{shown(done.folder)}: {files} of {sum(done.sizes.values()):,} bytes, and {MANIFEST}", soft_wrap=True
     )
+
+
+def _export_network(file: Path, data: Path | None, folder: Path, prefix: str, replace: bool, as_json: bool) -> None:
+    """The network of a classification as a program."""
+    task, model = load_trained(file, data)
+    from lnsnum.tasks.classification import Classification
+    from lnsnum.toolbox.export_targets.exported import MANIFEST
+    from lnsnum.toolbox.network import export_network
+    from lnsnum.torch_bridge.sequential import NetworkError
+
+    if not isinstance(task, Classification):
+        raise CommandError(f"{shown(file)} is for the task {task.name}: --to {NETWORK} writes networks that classify")
+    shape = task.channels, task.height, task.width
+    try:
+        done = export_network(model, shape, folder, prefix=prefix, replace=replace)
+    except NetworkError as error:
+        raise CommandError(f"{shown(file)}: {error}") from error
+    if as_json:
+        print_json({"folder": str(done.folder), "manifest": done.to_json(), "totals": {"bytes": done.bytes}})
+        return
+    facts = done.network
+    console.print(
+        f"{facts['weights']:,} weights in {facts['layers']} layers: {facts['constant_bytes']:,} bytes of constants, "
+        f"{facts['written_bytes']:,} bytes that are written to, beside the code"
+    )
+    console.print(f"{shown(done.folder)}: {', '.join(done.sizes)}, and {MANIFEST}", soft_wrap=True)
+    console.print(f"gcc -std=c99 -O2 {prefix}_*.c -o {prefix}    reads images as text and prints classes")
 
 
 def _to_json(done: Export) -> dict[str, Any]:

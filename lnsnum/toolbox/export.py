@@ -115,7 +115,7 @@ def export(
         if target != "c":
             raise ValueError(f"a prefix is for names in C: target={target!r} has none")
         check_prefix(prefix)
-    with new_folder(folder, replaceable=why_kept if replace else _occupied) as place:
+    with new_folder(folder, replaceable=why_kept if replace else occupied) as place:
         tensors: list[Written] = []
         left_out: dict[str, str] = {}
         if path is not None:
@@ -221,7 +221,8 @@ def check_prefix(prefix: str) -> None:
         raise ValueError(f"prefix={prefix!r} cannot begin names in C ({rule}): {fitting!r} can")
 
 
-def _occupied(folder: Path) -> str | None:
+def occupied(folder: Path) -> str | None:
+    """Why a folder with something in it is not written to, if an earlier export is not to be replaced."""
     return "is not empty" if why_kept(folder) else "has an earlier export: with --force it is replaced"
 
 

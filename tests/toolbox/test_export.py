@@ -778,7 +778,7 @@ def test_json_is_the_manifest_and_totals(gallery, tmp_path, capsys, monkeypatch)
             ["--tables", "lns20f10", "--to", "readmemh"],
             "there is nothing to export: lns20f10 has more than 16 bits: its tables would be too long for a memory",
         ),
-        (["FILE", "--to", "npy", "--prefix", "a"], "--prefix is for --to c, not for --to npy"),
+        (["FILE", "--to", "npy", "--prefix", "a"], "--prefix is for --to c and c-network, not for --to npy"),
         (["FILE", "--to", "c", "--prefix", "My-Net"], "--prefix='My-Net' cannot begin names in C"),
         (["FILE", "--to", "c", "--prefix", "My-Net"], "'my_net' can"),
         (["FILE", "--to", "c", "--prefix", ""], "--prefix='' cannot begin names in C"),
