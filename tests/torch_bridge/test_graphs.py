@@ -190,6 +190,28 @@ def test_tied_weights_are_one():
     assert exported.embedding.parametrizations.weight[0] is exported.head.parametrizations.weight[0]
 
 
+class Listed(nn.Module):
+    """Weights in a list and in a dict, of which one stands under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.several = nn.ParameterList([torch.randn(40, 40), torch.randn(3)])
+        self.named = nn.ParameterDict({"w": torch.randn(40, 40), "again": self.several[0]})
+
+    def forward(self, x):
+        return x @ self.several[0] @ self.named["w"] @ self.named["again"] + self.several[1].sum()
+
+
+def test_weights_of_lists_and_dicts():
+    model, x = converted(lambda: (Listed(), torch.randn(2, 40)))
+    with torch.no_grad():
+        expected = model(x)
+        exported = for_export(model)
+        assert torch.equal(exported(x), expected)
+        assert torch.equal(export(exported, (x,)).run_decompositions().module()(x), expected)
+        assert torch.equal(copy.deepcopy(exported)(x), expected)
+
+
 def test_a_program_needs_no_lnsnum_and_a_byte_a_weight(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 512)).eval()

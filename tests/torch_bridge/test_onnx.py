@@ -50,3 +50,10 @@ def test_a_file_has_a_byte_a_weight(tmp_path):
     path = tmp_path / "model.onnx"
     torch.onnx.export(for_export(model), (x,), path, dynamo=True, optimize=False, external_data=False, verbose=False)
     assert os.path.getsize(path) <= sum(p.numel() for p in model.parameters()) + 60_000
+
+
+def test_a_model_with_lns_weights_is_refused_by_name(tmp_path):
+    model, x = converted(mlp)
+    with pytest.raises(RuntimeError, match=r"export lnsnum\.torch_bridge\.for_export\(model\)"):
+        torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    assert list(tmp_path.iterdir()) == []
