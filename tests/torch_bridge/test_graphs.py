@@ -273,6 +273,7 @@ def test_what_cannot_be_exported_is_refused():
         for_export(model)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # torch's own compiler's
 @pytest.mark.long
 def test_ahead_of_time_inductor(tmp_path):
     """A shared library: a C++ compiler and a minute. The graph decodes before BLAS multiplies, as eager does."""
