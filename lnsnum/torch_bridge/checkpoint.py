@@ -27,6 +27,7 @@ from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.placing import encode_what_is_loaded
+from lnsnum.torch_bridge.surroundings import is_spread
 from lnsnum.torch_bridge.weight import LNSWeight
 from lnsnum.weight_file import WeightFileError, save_tensors
 
@@ -284,6 +285,12 @@ def _elements(tensor: torch.Tensor) -> NDArray[Any]:
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and persistent buffers by name, the tensors themselves; tied ones once."""
     parameters: dict[str, torch.Tensor] = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if is_spread(parameter):
+            raise TypeError(
+                f"{name!r} is a {type(parameter).__name__}, of which other processes hold parts: load before "
+                "fully_shard, and save by torch.distributed.checkpoint"
+            )
     state: dict[str, Any] = model.state_dict(keep_vars=True)
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - parameters.keys()
     for name, value in state.items():

@@ -31,7 +31,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lnsnum.format import LNSFormat, check_choice
-from lnsnum.torch_bridge.distributed import replicas
+from lnsnum.torch_bridge.distributed import dtensors, replicas
+from lnsnum.torch_bridge.distributed.dtensors import Member, local_of, weight_of
 from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
 from lnsnum.torch_bridge.kernels import hypentropy
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
@@ -180,12 +181,14 @@ class Madam(Optimizer):
         self._blocked: set[int] = set()  # places of parameters of whose ceiling has been warned
         self._checked: dict[int, tuple[tuple[Any, ...], float]] = {}  # options of groups, and an lr, that are good
         self._launches: dict[Any, Launch] = {}  # of groups, and where attached of parameters
-        self._agrees = False  # with those of the other processes of DistributedDataParallel
+        self._agrees = False  # with those of the other processes
+        self._is_cut = False  # whether parameters are DTensors
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_hooks" not in self.__dict__:
             self._forget_attachment()
+            self._is_cut = any(local_of(p) is not None for group in self.param_groups for p in group["params"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, checked; see `torch.optim.Optimizer.add_param_group`."""
@@ -198,6 +201,7 @@ class Madam(Optimizer):
         except Exception:
             del self.param_groups[-1]
             raise
+        self._is_cut = self._is_cut or any(local_of(p) is not None for p in self.param_groups[-1]["params"])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Let the gradients go, or fill them with zeros; see `torch.optim.Optimizer.zero_grad`."""
@@ -215,13 +219,15 @@ class Madam(Optimizer):
             launches = self._check_step()
         elif any(group["non_finite"] == "raise" for group in self.param_groups):
             raise ValueError("non_finite='raise' looks at the gradients, which a compiled step cannot: take 'skip'")
+        if self._is_cut:
+            self._step_cut()
         stream = 0
         for g, group in enumerate(self.param_groups):
             launch = launches.get(g)
             if launch is not None:
                 self._step_launched(launch, group, stream)
             for place, p in enumerate(group["params"]):
-                if launch is not None and place in launch.places:
+                if (launch is not None and place in launch.places) or (self._is_cut and local_of(p) is not None):
                     pass
                 elif p.grad is not None and self._arrived is not None and p in self._attached and self._is_attached():
                     self._arrived(p)  # it was unfrozen since: from now on it has a hook too
@@ -251,6 +257,30 @@ class Madam(Optimizer):
         else:
             step_floats(p, p.grad, state, group)
 
+    def _cut(self) -> list[Member]:
+        """The parameters that are DTensors."""
+        members, stream = [], 0
+        for group in self.param_groups:
+            members += [
+                Member(p, group, stream + place, self.state[p])
+                for place, p in enumerate(group["params"])
+                if local_of(p) is not None and p.requires_grad
+            ]
+            stream += len(group["params"])
+        return members
+
+    def _step_cut(self) -> None:
+        if torch.compiler.is_compiling():
+            raise ValueError("a step of what fully_shard has cut reduces over processes: do not compile it")
+        members = self._cut()
+        for member, is_blocked in zip(members, dtensors.step_dtensors(members), strict=True):
+            if member.p.grad is None:
+                _forget_counts(member.state)
+            weight = weight_of(member.p)
+            if is_blocked and weight is not None and member.stream not in self._blocked:
+                self._blocked.add(member.stream)
+                _warn_of_ceiling(_name_of(member.p, member.group, member.stream), weight.fmt)
+
     def _step_launched(self, launch: Launch, group: dict[str, Any], stream: int) -> None:
         for place in launch.step(group):
             self._warn_of_ceiling(group["params"][place], group, stream + place)
@@ -274,7 +304,7 @@ class Madam(Optimizer):
         for g, group in enumerate(self.param_groups):
             launched = launches[g].places if g in launches else ()
             for place, p in enumerate(group["params"]):
-                if p.grad is not None and place not in launched:
+                if p.grad is not None and place not in launched and not (self._is_cut and local_of(p) is not None):
                     _check_gradient(p, group, self.state.get(p, {}))
         first = 0
         for g, group in enumerate(self.param_groups):
@@ -286,15 +316,18 @@ class Madam(Optimizer):
 
     def _check_processes(self) -> None:
         """Compare this optimizer with those of the processes that have replicas of the model, once they have."""
-        process_group = replicas.group_of(p for group in self.param_groups for p in group["params"])
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        process_group = dtensors.group_of(parameters) if self._is_cut else replicas.group_of(parameters)
         if process_group is None:
             return
-        told = {}
+        told: dict[str, str] = {}
         for g, group in enumerate(self.param_groups):
             told |= {f"{name} of group {g}": repr(group[name]) for name in sorted(_HYPERPARAMETERS)}
             for place, p in enumerate(group["params"]):
                 state = self.state.get(p, {})
                 told[f"shape of parameter {place} of group {g}"] = str(tuple(p.shape))
+                if local_of(p) is not None:
+                    continue  # of its state each process has another part
                 told[f"state of parameter {place} of group {g}, hashed,"] = replicas.digest(
                     part for name in sorted(state) for part in (name, state[name])
                 )
@@ -327,7 +360,7 @@ class Madam(Optimizer):
     def _warn_of_lr(self, i: int) -> None:
         """Once for each group, where one step crosses the whole range."""
         group = self.param_groups[i]
-        fmt = next((p.fmt for p in group["params"] if isinstance(p, LNSWeight)), None)
+        fmt = next((weight.fmt for p in group["params"] if (weight := weight_of(p)) is not None), None)
         if fmt is None or i in self._warned:
             return
         steps = float(group["lr"]) * (1 << fmt.fraction_bits) / math.log(fmt.base)
@@ -347,6 +380,10 @@ class Madam(Optimizer):
                 tensor, which a graph can raise, with room for 16 growths. To be called before the first compiled step,
                 and after the state was loaded.
         """
+        if self._is_cut:
+            if for_graph:
+                raise ValueError("a step of what fully_shard has cut cannot be compiled: leave for_graph out")
+            dtensors.make_states(self._cut())
         stream = 0
         for group in self.param_groups:
             for p in group["params"]:
@@ -486,7 +523,8 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     groups: dict[str, list[torch.Tensor]] = {}
     for p in model.parameters():
         if p.requires_grad:
-            groups.setdefault(p.fmt.name if isinstance(p, LNSWeight) else "float", []).append(p)
+            weight = weight_of(p)
+            groups.setdefault("float" if weight is None else weight.fmt.name, []).append(p)
     return [{"params": group} for group in groups.values()]
 
 
@@ -527,12 +565,17 @@ def _check_parameters(group: dict[str, Any]) -> None:
             raise TypeError(f"parameter {i} of the group is of {p.dtype}: Madam takes real floating-point parameters")
         if isinstance(p, LNSWeight) and not p.is_whole():
             raise ValueError(f"parameter {i} of the group is a view of a part of a weight: give the whole")
+        if group["zero"] == "raise" and local_of(p) is not None:
+            raise ValueError(
+                f"parameter {i} of the group is a part of one, and zero='raise' looks at all: take 'keep' or 'learn'"
+            )
         if group["zero"] == "raise" and not p.is_meta and bool((p.detach() == 0).any()):
             raise ValueError(
                 f"parameter {i} of the group has zeros, which zero='raise' refuses: the rule hypentropy lets them "
                 "learn, convert_model(zeros='redraw') re-draws them, zero='keep' keeps them"
             )
-    formats = {p.fmt.name: p.fmt for p in group["params"] if isinstance(p, LNSWeight)}
+    weights = [weight for p in group["params"] if (weight := weight_of(p)) is not None]
+    formats = {weight.fmt.name: weight.fmt for weight in weights}
     if group["rule"] == "hypentropy":
         for fmt in formats.values():
             hypentropy.check_format(fmt)
@@ -586,7 +629,7 @@ _SHAPES_OF_STATE = {"counts": (COUNTS,)}
 
 
 def _check_state(place: int, p: torch.Tensor, state: dict[str, Any]) -> None:
-    is_codes = isinstance(p, LNSWeight)
+    is_codes = weight_of(p) is not None
     moment, own = state.get("second_moment"), "an LNSWeight" if is_codes else "a float parameter"
     if not isinstance(moment, torch.Tensor) or moment.shape != p.shape:
         raise ValueError(f"the state of parameter {place} is not that of a parameter of shape {tuple(p.shape)}")

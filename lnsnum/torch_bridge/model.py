@@ -19,6 +19,7 @@ from torch import nn
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernels.codes import check_format
 from lnsnum.torch_bridge.carrying import succeed
+from lnsnum.torch_bridge.distributed.dtensors import weight_of
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
 from lnsnum.torch_bridge.kernels.fitting import exact_windows
@@ -433,10 +434,15 @@ def decode_model(model: nn.Module) -> nn.Module:
     """Replace every `LNSWeight` parameter by a plain float parameter of the same values, in place; returns the model.
 
     Raises:
-        TypeError: where model is no module.
+        TypeError: where model is no module, or sharded.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    for name, p in model.named_parameters():
+        if not isinstance(p, LNSWeight) and weight_of(p) is not None:
+            raise TypeError(
+                f"parameter {name!r} is a shard, of which other processes hold the rest: decode before fully_shard"
+            )
     replacements = {}
     for p in model.parameters():
         if isinstance(p, LNSWeight):

@@ -1,6 +1,6 @@
 """Where torch is when it comes to a weight: what would make floats of codes there, or let processes differ, is refused.
 
-    in torch's sharding                 its shards would be floats, and train as such
+    in torch's sharding                 but for fully_shard, its shards would be floats, and train as such
     while torch.jit traces              the graph would hold a parameter without memory
     in torch.export's taking apart      it makes parameters of codes, which can have no gradient, and loses tables
     in DistributedDataParallel          it exchanges gradients, so every process must have the same codes: compared once
@@ -26,13 +26,13 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lnsnum.torch_bridge.kernels.codes import as_numpy
 
 _FULLY_SHARDED = (
-    "fully_shard and FullyShardedDataParallel would make floats of LNS weights: train the converted model in "
-    "DistributedDataParallel(model), or decode_model it first"
+    "FullyShardedDataParallel would make floats of LNS weights: shard the converted model by fully_shard, or "
+    "decode_model it first"
 )
 
 _TENSOR_PARALLEL = (
-    "a DTensor, which distribute_tensor and parallelize_module make, cannot hold LNS weights: train the converted "
-    "model in DistributedDataParallel(model), or decode_model it first"
+    "a DTensor, which distribute_tensor and parallelize_module make, cannot hold LNS weights but those of fully_shard: "
+    "train the converted model in fully_shard or DistributedDataParallel, or decode_model it first"
 )
 
 _SHARDING = {
@@ -52,8 +52,8 @@ _agreed: WeakSet[nn.Module] = WeakSet()
 """Those of DistributedDataParallel in which the processes were found to have the same codes."""
 
 
-def check_surroundings(kind: type) -> None:
-    """Refuse an operation on a weight, of class `kind`, by who calls for it: the caller of `__torch_dispatch__`.
+def check_surroundings(kind: type, arguments: tuple[Any, ...]) -> None:
+    """Refuse an operation on weights, of class `kind`, by who calls for it: the caller of `__torch_dispatch__`.
 
     Raises:
         NotImplementedError: within torch's sharding, and while torch.jit traces.
@@ -65,7 +65,7 @@ def check_surroundings(kind: type) -> None:
         name: str = caller.f_globals.get("__name__", "")
         if name.startswith("torch.distributed."):
             for beginning, why in _SHARDING.items():
-                if name.startswith(beginning):
+                if name.startswith(beginning) and not _may_shard(name, kind, arguments):
                     raise NotImplementedError(why)
         user = caller.f_back
         # While it runs an operation, torch.jit hides that it traces. What it calls modules by, it does not hide.
@@ -93,6 +93,18 @@ def check_not_taken_apart() -> None:
             "torch.export cannot take LNS weights apart, as run_decompositions, AOTInductor and ONNX want: export "
             "lnsnum.torch_bridge.for_export(model), whose weights are codes in plain buffers"
         )
+
+
+def _may_shard(module: str, kind: type, arguments: tuple[Any, ...]) -> bool:
+    """Whether code of torch's sharding may have a weight: fully_shard any, a DTensor the shards that this makes."""
+    if module.startswith("torch.distributed.fsdp._fully_shard"):
+        return True
+    weights: list[Any] = [one for argument in arguments for one in _leaves(argument) if isinstance(one, kind)]
+    return module.startswith("torch.distributed.tensor") and all(weight._span.is_shard for weight in weights)
+
+
+def _leaves(argument: Any) -> list[Any]:
+    return [leaf for part in argument for leaf in _leaves(part)] if isinstance(argument, (tuple, list)) else [argument]
 
 
 def level_of_the_caller() -> int:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import lru_cache
+from types import FrameType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -25,6 +26,7 @@ from torch.utils._python_dispatch import return_and_correct_aliasing
 
 from lnsnum.torch_bridge.carrying import Belongings, belongings
 from lnsnum.torch_bridge.distributed.first_broadcast import asks_for_bytes, bytes_to_broadcast
+from lnsnum.torch_bridge.distributed.gathering import fill_shard, is_fully_shard, new_shard
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, is_real
 from lnsnum.torch_bridge.products import product_of
@@ -39,7 +41,7 @@ Weight = Any
 
 def dispatch(kind: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation some of whose arguments are weights, of class `kind`."""
-    check_surroundings(kind)
+    check_surroundings(kind, args)
     way = _way_of(func)
     if way.handler is not None and isinstance(args[0], kind):
         out = way.handler(func, *args, **kwargs)
@@ -117,11 +119,25 @@ def _on_codes(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> Any:
         views = func(expanded, *args, **kwargs)
         copied = False
     except RuntimeError:  # dimensions that no view of the offsets can merge
+        if weight._span.is_shard and is_fully_shard(_caller()):
+            return _without_scale(weight, codes)
         views = func(expanded.contiguous(), *args, **kwargs)
         copied = True
     if isinstance(codes, torch.Tensor):
         return weight.like(codes, offsets=_narrow(views), copied=copied)
     return type(codes)(weight.like(c, offsets=_narrow(o), copied=copied) for c, o in zip(codes, views, strict=True))
+
+
+def _without_scale(weight: Weight, codes: torch.Tensor) -> Weight:
+    """The flat view of a shard that fully_shard keeps, and never looks at: without a copy of the offsets, so stale."""
+    view = weight.like(codes, offsets=codes.new_zeros((1,) * codes.ndim, dtype=torch.int32))
+    view.__dict__["_taken_at"] = -1
+    return view
+
+
+def _caller() -> FrameType | None:
+    """Who asks for an operation, from within its handler."""
+    return sys._getframe(3).f_back  # behind this, the handler, dispatch and __torch_dispatch__
 
 
 def _narrow(offsets: torch.Tensor) -> torch.Tensor:
@@ -152,7 +168,7 @@ def _clone(func: Any, weight: Weight, **kwargs: Any) -> Weight:
 
 def _detach(func: Any, weight: Weight) -> Any:
     """An alias. In `nn.Module._apply` it becomes the parameter, and then gets all that the parameter had."""
-    caller = sys._getframe(2).f_back  # behind this, dispatch and __torch_dispatch__
+    caller = _caller()
     if caller is not None and asks_for_bytes(caller):
         return bytes_to_broadcast(weight, caller)
     alias = _on_codes(func, weight)
@@ -201,10 +217,17 @@ def _copy(func: Any, weight: Weight, source: torch.Tensor, non_blocking: bool = 
     scale that it has.
     """
     is_weight = isinstance(source, type(weight))
+    if is_weight and weight._span.is_shard and is_fully_shard(_caller()):
+        return fill_shard(weight, source)
     of_this_kind = is_weight and source.fmt == weight.fmt and source.shape == weight.shape  # type: ignore[attr-defined]
     if of_this_kind and weight.take_scale(source):
         weight.codes.copy_(source.codes, non_blocking)  # type: ignore[attr-defined]
         return weight
+    if of_this_kind and weight._span.is_shard:
+        raise ValueError(
+            f"codes at log_offset {source._span.low} to {source._span.high} cannot become those of a shard at "  # type: ignore[attr-defined]
+            f"{weight._span.low} to {weight._span.high}, whose other shards have that too: load them before fully_shard"
+        )
     floats = source.to_float() if is_weight else source  # type: ignore[attr-defined]
     write_anew(weight, floats.to(weight.device, weight.dtype).expand(weight.shape))
     return weight
@@ -214,6 +237,13 @@ def _plain_like(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> torch.T
     """zeros_like, new_zeros and their kin: a plain tensor in the order of the codes, without decoding."""
     kwargs["dtype"] = kwargs.get("dtype") or weight.dtype
     return func(weight.codes, *args, **kwargs)  # type: ignore[no-any-return]
+
+
+def _new_zeros(func: Any, weight: Weight, size: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Plain zeros; in fully_shard the memory of a shard."""
+    if is_fully_shard(_caller()):
+        return new_shard(weight, size)  # type: ignore[no-any-return]
+    return _plain_like(func, weight, size, *args, **kwargs)
 
 
 def _empty_like(func: Any, weight: Weight, *, dtype: torch.dtype | None = None, **kwargs: Any) -> torch.Tensor:
@@ -387,14 +417,15 @@ _FILLING = frozenset(
 """What writes all elements, whatever they were."""
 
 _LIKE = [
-    aten.full_like.default, aten.new_full.default, aten.new_ones.default, aten.new_zeros.default,
-    aten.ones_like.default, aten.rand_like.default, aten.randn_like.default, aten.zeros_like.default,
+    aten.full_like.default, aten.new_full.default, aten.new_ones.default, aten.ones_like.default,
+    aten.rand_like.default, aten.randn_like.default, aten.zeros_like.default,
 ]  # fmt: skip
 
 _HANDLERS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(_REINTERPRETING, _refuse_memory),
     **dict.fromkeys(_LIKE, _plain_like),
     aten.empty_like.default: _empty_like,
+    aten.new_zeros.default: _new_zeros,
     aten.new_empty.default: _new_empty,
     aten.new_empty_strided.default: _new_empty,
     aten.detach.default: _detach,

@@ -32,14 +32,15 @@ def hear(subject: str, number: int, group: Any) -> list[Told]:
     Raises:
         RuntimeError: where one has not within the timeout of the group's store.
     """
-    store, heard = _get_process_group_store(group), []
+    store: Any = _get_process_group_store(group)
+    waited, heard = store.timeout.total_seconds(), []
     for rank in range(dist.get_world_size(group)):
         key = f"lnsnum/{subject}/{number}/{rank}"
         try:
             store.wait([key])
         except RuntimeError as error:
             raise RuntimeError(
-                f"process {rank} has told nothing of its {subject} for {store.timeout.total_seconds():.0f} s: every "
+                f"process {rank} has told nothing of its {subject} for {waited:.0f} s: every "
                 "process of a group has to come this far, with the same version of lnsnum"
             ) from error
         heard.append(json.loads(store.get(key)))

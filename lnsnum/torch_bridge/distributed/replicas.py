@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch._C._distributed_c10d import _verify_params_across_processes
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -78,7 +79,7 @@ def _release(parameters: Iterable[torch.Tensor], group: Any) -> None:
     more than there are."""
     plain = [torch.empty(0, device=p.device) for p in parameters]
     with contextlib.suppress(RuntimeError):
-        dist._verify_params_across_processes(group, [*plain, plain[0]], None)
+        _verify_params_across_processes(group, [*plain, plain[0]], None)
 
 
 def group_of(parameters: Iterable[torch.Tensor]) -> Any:

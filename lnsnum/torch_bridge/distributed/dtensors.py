@@ -1,0 +1,184 @@
+"""Madam's step of parameters that fully_shard has cut: DTensors, on shards of LNS weights or of floats.
+
+Moments are DTensors too, cut alike, so that checkpoints put them together; what is one number for the whole is the same
+on every process. `shard_step` says what is reduced; here it is, by all_reduce within the processes that share a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from lnsnum.torch_bridge.distributed.shard_step import Numbers, Reductions, Shard, steps, unit_states
+from lnsnum.torch_bridge.float_step import float_state, step_floats
+from lnsnum.torch_bridge.step import State, blank_state
+from lnsnum.torch_bridge.weight import LNSWeight
+
+_MOMENTS = "second_moment", "momentum"
+
+
+class Member(NamedTuple):
+    """A parameter of the optimizer that is a DTensor."""
+
+    p: Any
+    group: dict[str, Any]
+    stream: int
+    state: State
+    """The optimizer's, which is filled."""
+
+
+def local_of(p: torch.Tensor) -> torch.Tensor | None:
+    """What this process has of a DTensor; None of any other tensor."""
+    return getattr(p, "_local_tensor", None)
+
+
+def weight_of(p: torch.Tensor) -> LNSWeight | None:
+    """The LNS weight that a parameter is, or of which it holds a shard; None of floats."""
+    if isinstance(p, LNSWeight):
+        return p
+    local = local_of(p)
+    return local if isinstance(local, LNSWeight) else None
+
+
+def group_of(parameters: Iterable[torch.Tensor]) -> Any:
+    """The processes that share the first parameter which is a DTensor, replicas of its shards too where its mesh is of
+    all processes; None where none is."""
+    first: Any = next((p for p in parameters if local_of(p) is not None), None)
+    if first is None:
+        return None
+    return dist.group.WORLD if first.device_mesh.size() == dist.get_world_size() else _place_of(first).group
+
+
+def step_dtensors(members: list[Member]) -> list[bool]:
+    """One step of all that have a gradient; for each whether a scale should have grown, and could not."""
+    make_states(members)
+    _check_gradients(members)
+    blocked = [False] * len(members)
+    for group, own in _by_processes(members).items():
+        codes = [k for k in own if weight_of(members[k].p) is not None]
+        shards = [_shard_of(members[k]) for k in codes]
+        for k, is_blocked in zip(codes, _answered(steps(shards), group, _device(members[own[0]].p)), strict=True):
+            blocked[k] = is_blocked
+        for k, shard in zip(codes, shards, strict=True):
+            members[k].state.update({name: shard.state[name] for name in ("units", "at")})
+    for member in members:
+        if weight_of(member.p) is None and member.p.grad is not None:
+            step_floats(_local(member.p), _local(member.p.grad), _local_state(member), member.group)
+    return blocked
+
+
+def make_states(members: list[Member]) -> None:
+    """Make the state of those that have none, and the momentum where it is asked for anew."""
+    for group, own in _by_processes(members).items():
+        new = [members[k] for k in own if not members[k].state and weight_of(members[k].p) is not None]
+        units = _answered(unit_states([_shard_of(m) for m in new]), group, _device(members[own[0]].p))
+        for member, unit in zip(new, units, strict=True):
+            dtype = torch.uint8 if member.group["second_moment"] == "byte" else torch.float32
+            member.state.update({**blank_state(_zeros_like(member.p, dtype), member.stream), **unit})
+    for p, group, _, state in members:
+        if not state:  # of floats; the RMS of the whole, so that no order of a sum shows in it
+            whole = float_state(p.full_tensor())
+            state.update({**whole, "second_moment": _zeros_like(p, whole["second_moment"].dtype)})
+        if group["momentum"] == 0:
+            state.pop("momentum", None)
+        elif "momentum" not in state:
+            state["momentum"] = _zeros_like(
+                p, torch.uint8 if weight_of(p) is not None else state["second_moment"].dtype
+            )
+            state["momentum_product"].fill_(1.0)
+
+
+class _Place(NamedTuple):
+    """How a DTensor lies on its mesh."""
+
+    group: Any
+    cut: int
+    begin: int
+
+
+def _place_of(p: Any) -> _Place:
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    cut = [(dim, one.dim) for dim, one in enumerate(p.placements) if type(one).__name__ == "Shard"]
+    others = [one for one in p.placements if type(one).__name__ not in ("Shard", "Replicate")]
+    if others or len(cut) != 1:
+        raise NotImplementedError(
+            f"a parameter is spread as {tuple(p.placements)}: Madam steps what fully_shard cut along one dimension, "
+            "on a mesh of one dimension, or of two for replicas"
+        )
+    _, begin = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)
+    (mesh_dim, dim), *_ = cut
+    return _Place(p.device_mesh.get_group(mesh_dim), dim, begin[dim])
+
+
+def _by_processes(members: list[Member]) -> dict[Any, list[int]]:
+    """The places of the members that the same processes share, in the order of the optimizer."""
+    found: dict[Any, list[int]] = {}
+    for k, member in enumerate(members):
+        found.setdefault(_place_of(member.p).group, []).append(k)
+    return found
+
+
+def _shard_of(member: Member) -> Shard:
+    p = member.p
+    weight, place = weight_of(p), _place_of(p)
+    assert weight is not None
+    gradient = None if p.grad is None else local_of(p.grad)
+    return Shard(weight, gradient, _local_state(member), member.group, p.shape, place.cut, place.begin)
+
+
+def _local_state(member: Member) -> State:
+    """The state with this process's moments; the numbers in it are the very tensors."""
+    return {name: local_of(value) if name in _MOMENTS else value for name, value in member.state.items()}
+
+
+def _zeros_like(p: Any, dtype: torch.dtype) -> torch.Tensor:
+    from torch.distributed.tensor import DTensor
+
+    local = _local(p)
+    zeros = torch.zeros(local.shape, dtype=dtype, device=local.device)
+    return DTensor.from_local(zeros, p.device_mesh, p.placements, run_check=False, shape=p.shape, stride=p.stride())
+
+
+def _check_gradients(members: list[Member]) -> None:
+    """Refuse gradients that are not finite, on every process, where that is asked for."""
+    for group, own in _by_processes(members).items():
+        asked = [k for k in own if members[k].group["non_finite"] == "raise"]
+        if not asked:
+            continue
+
+        def count(asked: list[int]) -> Reductions:
+            bad = [0 if (g := members[k].p.grad) is None else int((~torch.isfinite(_local(g))).sum()) for k in asked]
+            return (yield "sum", np.array(bad, np.int64))
+
+        for k, bad in zip(asked, _answered(count(asked), group, _device(members[own[0]].p)).tolist(), strict=True):
+            if bad:
+                shape = tuple(members[k].p.shape)
+                raise FloatingPointError(f"{bad} elements of a gradient of shape {shape} are NaN or infinite")
+
+
+def _local(p: Any) -> torch.Tensor:
+    local = local_of(p)
+    assert local is not None
+    return local
+
+
+def _device(p: Any) -> torch.device:
+    return _local(p).device
+
+
+def _answered(asking: Reductions, group: Any, device: torch.device) -> Any:
+    """Run a step of shards: reduce what it asks for over the processes of a group."""
+    answer: Numbers | None = None
+    try:
+        while True:
+            how, numbers = asking.send(answer)  # type: ignore[arg-type]
+            reduced = torch.from_numpy(numbers).to(device)
+            dist.all_reduce(reduced, dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX, group=group)
+            answer = reduced.cpu().numpy()
+    except StopIteration as done:
+        return done.value

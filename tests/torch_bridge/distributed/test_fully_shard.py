@@ -1,0 +1,331 @@
+"""fully_shard on converted models: shards of codes, gathered as bytes; codes as of one process.
+
+Each check runs within the one group of processes that this file starts; the tests look at what came back.
+"""
+
+import warnings
+
+import pytest
+import torch
+import torch.distributed as dist
+from processes import everywhere
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Shard
+
+from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, decode_model, load_model, parameter_groups, save_model
+
+torch.set_num_threads(1)
+
+if not dist.is_available() or not dist.is_gloo_available():
+    pytest.skip("torch was built without gloo", allow_module_level=True)
+
+
+class Words(nn.Module):
+    """Rows that two and three processes do not divide, floats, and a bias of one element: a shard without any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 8)
+        self.layers = nn.Sequential(nn.Linear(8, 13), nn.Tanh(), nn.LayerNorm(13), nn.Linear(13, 11))
+        self.scale = nn.Linear(11, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.layers(self.embedding(x))
+        return logits * self.scale(logits).sigmoid()
+
+
+RUNS: dict[str, dict] = {
+    "default": {},
+    "momentum": {"momentum": 0.9, "weight_decay": 0.01},
+    "per channel": {"per_channel": True},
+    "float moments": {"second_moment": "float32"},
+    "16 bits": {"fmt": "lns16f10"},
+    "ceilings that follow": {"p_scale": 0.5, "lr": 0.1},
+    "ceilings of channels": {"p_scale": 0.5, "lr": 0.1, "per_channel": True},
+    "paper": {"rule": "paper"},
+    "reshard": {"layerwise": True},
+    "columns": {"columns": True},
+    "columns per channel": {"columns": True, "per_channel": True},
+}
+
+STEPS = 25
+
+
+def a_run(fmt="lns8f5", per_channel=False, p_scale=3.0, layerwise=False, columns=False, **options) -> tuple:
+    torch.manual_seed(1)
+    model = Words()
+    if columns:
+        model = nn.Sequential(
+            nn.Embedding(11, 12), nn.Tanh(), nn.Linear(12, 6, bias=False), nn.Linear(6, 12, bias=False)
+        )
+
+    def chosen(name: str, p: nn.Parameter) -> bool:
+        return "layers.2" not in name
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        convert_model(model, fmt, filter_fn=chosen, per_channel=per_channel, p_scale=p_scale)
+    return model, options
+
+
+def sharded(model: nn.Module, layerwise: bool = False, columns: bool = False, **arguments) -> nn.Module:
+    if columns:
+        arguments["shard_placement_fn"] = lambda p: Shard(1)
+    if layerwise:
+        for layer in (model.layers[0], model.layers[3]):
+            fully_shard(layer, reshard_after_forward=True, **arguments)
+    return fully_shard(model, **arguments)
+
+
+def loss_of(model: nn.Module, rank: int, number: int) -> torch.Tensor:
+    words = torch.randint(11, (6, 2), generator=torch.Generator().manual_seed(1000 * number + rank))
+    return nn.functional.cross_entropy(model(words[:, 0]), words[:, 1])
+
+
+def whole_codes(model: nn.Module) -> list:
+    """Codes and scales of all parameters, put together from the shards; of floats their values."""
+    found = []
+    for p in model.parameters():
+        local = getattr(p, "_local_tensor", p)
+        if p is local:
+            parts, scale = [local], getattr(local, "log_offset", None)
+        else:
+            parts = [None] * dist.get_world_size()
+            own = local.codes if isinstance(local, LNSWeight) else local.detach()
+            dist.all_gather_object(parts, own.clone())
+            whole = getattr(getattr(local, "_span", None), "whole", None)
+            scale = whole if whole is not None else getattr(local, "log_offset", None)
+        dim = 0 if p is local else p.placements[0].dim
+        parts = [part.codes if isinstance(part, LNSWeight) else part.detach() for part in parts]
+        found.append((torch.cat(parts, dim).tolist(), None if scale is None else torch.as_tensor(scale).tolist()))
+    return found
+
+
+def trained(rank: int, size: int, name: str) -> tuple:
+    options = dict(RUNS[name])
+    model, rest = a_run(**options)
+    sharded(model, **{key: options[key] for key in ("layerwise", "columns") if key in options})
+    kinds = [type(p._local_tensor).__name__ for p in model.parameters()]
+    optimizer = Madam(parameter_groups(model), **rest)
+    for number in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(model, rank, number).backward()
+        optimizer.step()
+    return whole_codes(model), kinds
+
+
+def averaged(own: list[torch.Tensor], columns: bool) -> torch.Tensor:
+    """Gradients as reduce_scatter of gloo averages them: those of shard k around the ring, from process k + 1 on."""
+    size = len(own)
+    parts = [gradient.chunk(size, 1 if columns else 0) for gradient in own]
+    shards = []
+    for k in range(len(parts[0])):
+        total = parts[(k + 1) % size][k]
+        for other in range(2, size + 1):
+            total = total + parts[(k + other) % size][k]
+        shards.append(total / size)
+    return torch.cat(shards, 1 if columns else 0)
+
+
+def trained_alone(size: int, name: str) -> list:
+    options = dict(RUNS[name])
+    model, rest = a_run(**options)
+    optimizer = Madam(parameter_groups(model), **rest)
+    parameters = list(model.parameters())
+    for number in range(STEPS):
+        own = [torch.autograd.grad(loss_of(model, rank, number), parameters) for rank in range(size)]
+        for k, p in enumerate(parameters):
+            p.grad = averaged([gradients[k] for gradients in own], options.get("columns", False))
+        optimizer.step()
+    return whole_codes(model)
+
+
+# -------------------------------------------------------------------------------------------------------- bytes, memory
+
+
+class Counted:
+    """What all_gather ships, by wrapping the function that fully_shard calls."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.name = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"
+        self.own = getattr(dist, self.name)
+
+    def __enter__(self) -> "Counted":
+        def counting(*args, **kwargs):
+            given = kwargs.get("input_tensor", args[1] if len(args) > 1 else None)
+            self.bytes += given.numel() * given.itemsize
+            return self.own(*args, **kwargs)
+
+        setattr(dist, self.name, counting)
+        return self
+
+    def __exit__(self, *_) -> None:
+        setattr(dist, self.name, self.own)
+
+
+def bytes_shipped(rank: int) -> dict:
+    found = {}
+    for name, convert in (("codes", True), ("floats", False)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(32, 48, bias=False), nn.Tanh(), nn.Linear(48, 16, bias=False))
+        if convert:
+            convert_model(model, "lns8f5")
+        fully_shard(model)
+        with Counted() as counted:
+            model(torch.ones(2, 32)).sum().backward()
+        found[name] = counted.bytes
+    return found
+
+
+def mixed_precision(rank: int) -> tuple:
+    """Codes decode to bfloat16 themselves: activations are those of the model that appears so."""
+    model, _ = a_run()
+    expected = None
+    whole, _ = a_run()
+    with torch.no_grad():
+        expected = whole.to(torch.bfloat16)(torch.arange(4))
+    fully_shard(model, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+    with torch.no_grad():
+        found = model(torch.arange(4))
+    return found.dtype == torch.bfloat16, torch.equal(found, expected)
+
+
+def clipped(rank: int) -> tuple:
+    model, _ = a_run()
+    fully_shard(model)
+    optimizer = Madam(parameter_groups(model))
+    loss_of(model, rank, 0).backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    after = nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+    optimizer.step()
+    return float(norm.full_tensor()), float(after.full_tensor()), whole_codes(model)
+
+
+def told_by(function) -> str:
+    try:
+        function()
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, FloatingPointError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def refusals(rank: int) -> dict:
+    model, _ = a_run()
+    fully_shard(model)
+    weight = model.embedding.weight
+    found = {"full_tensor": told_by(weight.full_tensor), "zero": told_by(lambda: Madam([weight], zero="raise"))}
+    found["save"] = told_by(lambda: save_model("nowhere", model))
+    found["load"] = told_by(lambda: load_model("nowhere", model))
+    found["decode"] = told_by(lambda: decode_model(model))
+    local = weight._local_tensor
+    other = LNSWeight(local.codes.clone(), local.fmt, local.log_offset + 1)
+    found["other scale"] = told_by(lambda: local.copy_(other)).replace(str(local.log_offset), "n")
+    before = local.codes.clone()
+    weight.data.copy_(weight.detach())
+    found["itself"] = str(torch.equal(before, local.codes))
+    optimizer = Madam(parameter_groups(model), seed=rank)
+    loss_of(model, rank, 0).backward()
+    found["seed"] = told_by(optimizer.step)
+    found["attach"] = told_by(lambda: Madam(parameter_groups(model)).attach(model))
+    found["for_graph"] = told_by(lambda: Madam(parameter_groups(model)).make_state(for_graph=True))
+    if rank == 1:
+        weight.grad._local_tensor[0, 0] = torch.nan
+    found["not finite"] = told_by(Madam(parameter_groups(model), non_finite="raise").step)
+    return found
+
+
+def all_checks(rank: int, size: int) -> dict:
+    warnings.simplefilter("ignore")
+    runs = [name for name in RUNS if size == 2 or "columns" not in RUNS[name] or size == 3]
+    found: dict = {("trained", name): trained(rank, size, name) for name in runs}
+    for check in (bytes_shipped, mixed_precision, clipped, refusals):
+        found[check.__name__] = check(rank)
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> list[dict]:
+    return everywhere(2, all_checks, tmp_path_factory.mktemp("two"), 2)
+
+
+def check_runs(found: list[dict], size: int, name: str) -> None:
+    codes, kinds = zip(*(each["trained", name] for each in found), strict=True)
+    assert all(one == codes[0] for one in codes)
+    assert codes[0] == trained_alone(size, name)
+    assert kinds[0].count("LNSWeight") == len(kinds[0]) - kinds[0].count("Tensor") > 2
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_codes_are_those_of_one_process(name, found):
+    check_runs(found, 2, name)
+
+
+def test_a_quarter_of_the_bytes_is_gathered(found):
+    for each in found:
+        assert each["bytes_shipped"]["floats"] == 4 * each["bytes_shipped"]["codes"]
+        assert each["bytes_shipped"]["codes"] >= (32 * 48 + 48 * 16) // 2
+
+
+def test_shards_appear_in_the_type_of_mixed_precision(found):
+    assert [each["mixed_precision"] for each in found] == [(True, True)] * 2
+
+
+def test_gradients_are_clipped_together(found):
+    first, second = (each["clipped"] for each in found)
+    assert first == second
+    assert first[0] > 1e-2
+    assert first[1] == pytest.approx(1e-3, rel=1e-4)
+
+
+def test_what_shards_cannot_do_is_told_on_both(found):
+    first, second = (each["refusals"] for each in found)
+    assert first == second
+    wanted = {
+        "full_tensor": "NotImplementedError: _c10d_functional",
+        "zero": "ValueError: parameter 0 of the group is a part of one, and zero='raise' looks at all",
+        "save": "TypeError: 'embedding.weight' is a DTensor, of which other processes hold parts: load before",
+        "load": "TypeError: 'embedding.weight' is a DTensor, of which other processes hold parts: load before",
+        "decode": "TypeError: parameter 'embedding.weight' is a shard, of which others hold the rest",
+        "other scale": "ValueError: codes at log_offset ",
+        "itself": "True",
+        "seed": "RuntimeError: Madam's seed of group 0 is 1 on process 1 and 0 on process 0",
+        "attach": "TypeError: the model is a FSDP",
+        "for_graph": "ValueError: a step of what fully_shard has cut cannot be compiled",
+        "not finite": "FloatingPointError: 1 elements of a gradient of shape (11, 8) are NaN or infinite",
+    }
+    for name, told in wanted.items():
+        assert first[name].startswith(told), (name, first[name])
+
+
+@pytest.fixture(scope="module")
+def found_by_three(tmp_path_factory) -> list[dict]:
+    return everywhere(3, all_checks, tmp_path_factory.mktemp("three"), 3)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", RUNS)
+def test_codes_of_three_processes_are_those_of_one(name, found_by_three):
+    check_runs(found_by_three, 3, name)
+
+
+def replicas_of_shards(rank: int) -> tuple:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    model, rest = a_run(momentum=0.9)
+    fully_shard(model, mesh=mesh)
+    optimizer = Madam(parameter_groups(model), **rest)
+    for number in range(5):
+        optimizer.zero_grad()
+        loss_of(model, rank, number).backward()
+        optimizer.step()
+    return [p._local_tensor.codes.tolist() for p in model.parameters() if isinstance(p._local_tensor, LNSWeight)]
+
+
+@pytest.mark.distributed
+def test_replicas_of_shards_stay_the_same(tmp_path):
+    first, second, third, fourth = everywhere(4, replicas_of_shards, tmp_path)
+    assert first == third
+    assert second == fourth
+    assert first != second
