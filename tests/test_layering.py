@@ -43,7 +43,7 @@ torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin
 torch_bridge.distributed exchange first_broadcast gathering
 torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step
 torch_bridge           launch float_step
-torch_bridge.distributed replicas shard_step dtensors
+torch_bridge.distributed replicas shard_step dtensors scales
 torch_bridge           placing model madam checkpoint graphs sequential . strategies
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle

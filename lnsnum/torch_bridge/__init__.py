@@ -6,6 +6,7 @@ steps, `checkpoint` saves, `graphs` exports, `distributed` is for several proces
 
 from lnsnum.torch_bridge.checkpoint import load_model, save_model
 from lnsnum.torch_bridge.distributed.replicas import compare_replicas
+from lnsnum.torch_bridge.distributed.scales import log_offsets, set_log_offsets
 from lnsnum.torch_bridge.graphs import for_export
 from lnsnum.torch_bridge.madam import Madam, StepReport, parameter_groups
 from lnsnum.torch_bridge.model import ConversionReport, ParameterReport, convert_model, decode_model
@@ -25,8 +26,10 @@ __all__ = [
     "decode_model",
     "for_export",
     "load_model",
+    "log_offsets",
     "parameter_groups",
     "save_model",
+    "set_log_offsets",
     "use_weight_only",
     "weight_only_linear",
 ]

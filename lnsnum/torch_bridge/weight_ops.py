@@ -224,9 +224,11 @@ def _copy(func: Any, weight: Weight, source: torch.Tensor, non_blocking: bool = 
         weight.codes.copy_(source.codes, non_blocking)  # type: ignore[attr-defined]
         return weight
     if of_this_kind and weight._span.is_shard:
+        other: Any = source
         raise ValueError(
-            f"codes at log_offset {source._span.low} to {source._span.high} cannot become those of a shard at "  # type: ignore[attr-defined]
-            f"{weight._span.low} to {weight._span.high}, whose other shards have that too: load them before fully_shard"
+            f"codes at log_offset {other._span.low} to {other._span.high} cannot become those of a shard at "
+            f"{weight._span.low} to {weight._span.high}, which other shards have too: call set_log_offsets(model, ...) "
+            "first"
         )
     floats = source.to_float() if is_weight else source  # type: ignore[attr-defined]
     write_anew(weight, floats.to(weight.device, weight.dtype).expand(weight.shape))

@@ -123,12 +123,15 @@ def _by_processes(members: list[Member]) -> dict[Any, list[int]]:
     return found
 
 
-def _shard_of(member: Member) -> Shard:
-    p = member.p
+def shard_of(p: Any) -> Shard:
+    """The shard that a DTensor of an LNS weight holds, without an optimizer's state."""
     weight, place = weight_of(p), _place_of(p)
     assert weight is not None
-    gradient = None if p.grad is None else local_of(p.grad)
-    return Shard(weight, gradient, _local_state(member), member.group, p.shape, place.cut, place.begin)
+    return Shard(weight, None if p.grad is None else local_of(p.grad), {}, {}, p.shape, place.cut, place.begin)
+
+
+def _shard_of(member: Member) -> Shard:
+    return shard_of(member.p)._replace(state=_local_state(member), group=member.group)
 
 
 def _local_state(member: Member) -> State:

@@ -8,13 +8,26 @@ import warnings
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from processes import everywhere
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Shard
 
-from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, decode_model, load_model, parameter_groups, save_model
+from lnsnum.torch_bridge import (
+    LNSWeight,
+    Madam,
+    convert_model,
+    decode_model,
+    load_model,
+    log_offsets,
+    parameter_groups,
+    save_model,
+    set_log_offsets,
+)
 
 torch.set_num_threads(1)
 
@@ -204,10 +217,59 @@ def clipped(rank: int) -> tuple:
     return float(norm.full_tensor()), float(after.full_tensor()), whole_codes(model)
 
 
+CHECKPOINTS: dict[str, dict] = {"one scale": {}, "channels": {"per_channel": True}}
+
+
+def begun(options: dict) -> tuple:
+    """A model whose ceilings grow within the first 21 steps."""
+    model, _ = a_run(p_scale=0.5, **options)
+    fully_shard(model)
+    return model, Madam(parameter_groups(model), momentum=0.9, lr=0.1)
+
+
+def continued(model: nn.Module, optimizer: Madam, rank: int, numbers: range) -> list:
+    for number in numbers:
+        optimizer.zero_grad()
+        loss_of(model, rank, number).backward()
+        optimizer.step()
+    return whole_codes(model)
+
+
+def saved(rank: int, folder, options: dict) -> tuple:
+    """What was saved after 21 steps, and three steps more, which a model that is loaded repeats."""
+    model, optimizer = begun(options)
+    codes = continued(model, optimizer, rank, range(21))
+    weights, state = get_state_dict(model, optimizer)
+    dcp.save({"log_offsets": log_offsets(model), "model": weights, "optimizer": state}, checkpoint_id=folder)
+    after = continued(model, optimizer, rank, range(21, 24))
+    told = told_by(lambda: loaded(folder, options, scales=False))
+    other, resumed = loaded(folder, options)
+    return codes, whole_codes(other), after, continued(other, resumed, rank, range(21, 24)), told
+
+
+def loaded(folder, options: dict, scales: bool = True) -> tuple:
+    model, optimizer = begun(options)
+    offsets = log_offsets(model)
+    before = {name: one.clone() for name, one in offsets.items()}
+    dcp.load({"log_offsets": offsets}, checkpoint_id=folder)
+    assert any(not torch.equal(one, before[name]) for name, one in offsets.items())
+    if scales:
+        set_log_offsets(model, offsets)
+    weights, state = get_state_dict(model, optimizer)
+    given = {"model": weights, "optimizer": state}
+    dcp.load(given, checkpoint_id=folder)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
+    return model, optimizer
+
+
+def loaded_by_others(rank: int, folder) -> dict:
+    return {name: whole_codes(loaded(folder / name, options)[0]) for name, options in CHECKPOINTS.items()}
+
+
 def told_by(function) -> str:
     try:
         function()
-    except (RuntimeError, ValueError, TypeError, NotImplementedError, FloatingPointError) as error:
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, FloatingPointError, CheckpointException) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 
@@ -237,10 +299,11 @@ def refusals(rank: int) -> dict:
     return found
 
 
-def all_checks(rank: int, size: int) -> dict:
+def all_checks(rank: int, size: int, folder) -> dict:
     warnings.simplefilter("ignore")
     runs = [name for name in RUNS if size == 2 or "columns" not in RUNS[name] or size == 3]
     found: dict = {("trained", name): trained(rank, size, name) for name in runs}
+    found |= {("saved", name): saved(rank, folder / name, options) for name, options in CHECKPOINTS.items()}
     for check in (bytes_shipped, mixed_precision, clipped, refusals):
         found[check.__name__] = check(rank)
     return found
@@ -248,7 +311,7 @@ def all_checks(rank: int, size: int) -> dict:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> list[dict]:
-    return everywhere(2, all_checks, tmp_path_factory.mktemp("two"), 2)
+    return everywhere(2, all_checks, tmp_path_factory.mktemp("two"), 2, tmp_path_factory.mktemp("saved"))
 
 
 def check_runs(found: list[dict], size: int, name: str) -> None:
@@ -273,6 +336,18 @@ def test_shards_appear_in_the_type_of_mixed_precision(found):
     assert [each["mixed_precision"] for each in found] == [(True, True)] * 2
 
 
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_a_checkpoint_resumes_code_for_code(name, found):
+    first, second = (each["saved", name] for each in found)
+    codes, again, after, resumed, told = first
+    assert again == codes
+    assert resumed == after != codes
+    assert first[:4] == second[:4]
+    for each in (told, second[4]):
+        assert "cannot become those of a shard" in each
+        assert "call set_log_offsets(model, ...)" in each
+
+
 def test_gradients_are_clipped_together(found):
     first, second = (each["clipped"] for each in found)
     assert first == second
@@ -288,7 +363,7 @@ def test_what_shards_cannot_do_is_told_on_both(found):
         "zero": "ValueError: parameter 0 of the group is a part of one, and zero='raise' looks at all",
         "save": "TypeError: 'embedding.weight' is a DTensor, of which other processes hold parts: load before",
         "load": "TypeError: 'embedding.weight' is a DTensor, of which other processes hold parts: load before",
-        "decode": "TypeError: parameter 'embedding.weight' is a shard, of which others hold the rest",
+        "decode": "TypeError: parameter 'embedding.weight' is a shard, of which other processes hold the rest",
         "other scale": "ValueError: codes at log_offset ",
         "itself": "True",
         "seed": "RuntimeError: Madam's seed of group 0 is 1 on process 1 and 0 on process 0",
@@ -302,13 +377,27 @@ def test_what_shards_cannot_do_is_told_on_both(found):
 
 @pytest.fixture(scope="module")
 def found_by_three(tmp_path_factory) -> list[dict]:
-    return everywhere(3, all_checks, tmp_path_factory.mktemp("three"), 3)
+    return everywhere(3, all_checks, tmp_path_factory.mktemp("three"), 3, tmp_path_factory.mktemp("saved"))
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("name", RUNS)
 def test_codes_of_three_processes_are_those_of_one(name, found_by_three):
     check_runs(found_by_three, 3, name)
+
+
+def saved_all(rank: int, folder) -> dict:
+    return {name: saved(rank, folder / name, options)[0] for name, options in CHECKPOINTS.items()}
+
+
+@pytest.mark.distributed
+def test_a_checkpoint_of_two_is_loaded_by_one_and_by_three(tmp_path):
+    folders = [tmp_path / name for name in ("saved", "two", "one", "three")]
+    for folder in folders:
+        folder.mkdir()
+    expected, _ = everywhere(2, saved_all, folders[1], folders[0])
+    for size, folder in ((1, folders[2]), (3, folders[3])):
+        assert everywhere(size, loaded_by_others, folder, folders[0]) == [expected] * size
 
 
 def replicas_of_shards(rank: int) -> tuple:
