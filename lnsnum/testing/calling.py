@@ -38,8 +38,40 @@ class HangsError(Exception):
     """A call did not end in time."""
 
 
+class RaisedError(Exception):
+    """A call raised what is the cause of this."""
+
+
 class CallError(Exception):
     """What went wrong in a function that is not Python's, as the end of a sentence: "ended with exit code 1"."""
+
+
+def run_within(work: Callable[[], Any], seconds: float) -> Any:
+    """What `work` returns, in a thread of its own, which is left behind where it does not end.
+
+    Raises:
+        HangsError: where it does not end in time.
+        RaisedError: from what it raised; an ImplementationError as it is.
+    """
+    results: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # one of theirs, SystemExit too: told of in our thread
+            errors.append(error)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        if isinstance(errors[0], ImplementationError | HangsError):
+            raise errors[0]
+        raise RaisedError from errors[0]
+    if thread.is_alive():
+        raise HangsError
+    return results[0]
 
 
 class Foreign:
@@ -96,49 +128,25 @@ class Callee:
             self._takes[name] = self._find_out(name, tuple(x[:_PROBE] for x in inputs), dtype)
         try:
             return self._ask(name, inputs, dtype, self._takes[name], self.timeout, told)
-        except (HangsError, _RaisedError) as trouble:
+        except (HangsError, RaisedError) as trouble:
             raise self._located(name, inputs, dtype, told, trouble) from trouble.__cause__
 
     def _find_out(self, name: str, inputs: tuple[Array, ...], dtype: np.dtype[Any]) -> Takes:
-        """Arrays unless they raise or give one number; then single numbers, then tensors, whichever works first."""
+        """Arrays unless they raise or give another shape; then single inputs, then tensors, whichever works first."""
         try:
-            out = self._run(lambda: self.functions[name](*(x.copy() for x in inputs)), self.timeout)
-        except (HangsError, _RaisedError):
+            out = run_within(lambda: self.functions[name](*(x.copy() for x in inputs)), self.timeout)
+        except (HangsError, RaisedError):
             out = None
-        if out is not None and not isinstance(out, (int, float, np.generic)):
+        if out is not None and getattr(out, "shape", None) == (len(inputs[0]),):
             return "tensors" if _is_tensor(out) else "arrays"
         others: tuple[Takes, ...] = ("elements", "tensors") if "torch" in sys.modules else ("elements",)
         for takes in others:
             try:
                 self._ask(name, inputs, dtype, takes, self.timeout, lambda _: name)
-            except (HangsError, _RaisedError, ImplementationError):
+            except (HangsError, RaisedError, ImplementationError):
                 continue
             return takes
         return "arrays"
-
-    def _run(self, work: Callable[[], Any], seconds: float) -> Any:
-        """In a thread of its own, which is left behind where it does not end."""
-        results: list[Any] = []
-        errors: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                results.append(work())
-            except BaseException as error:  # one of theirs, SystemExit too: told of in our thread
-                errors.append(error)
-
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
-        thread.start()
-        thread.join(seconds)
-        if errors:
-            if isinstance(errors[0], ImplementationError):
-                raise errors[0]
-            if isinstance(errors[0], HangsError):
-                raise errors[0]
-            raise _RaisedError from errors[0]
-        if thread.is_alive():
-            raise HangsError
-        return results[0]
 
     def _ask(
         self, name: str, inputs: tuple[Array, ...], dtype: np.dtype[Any], takes: Takes, seconds: float, told: Told
@@ -146,10 +154,10 @@ class Callee:
         function, count = self.functions[name], len(inputs[0])
         where = self._place(told, 0)
         if isinstance(function, Foreign):
-            answers: Array = self._run(lambda: function.ask(inputs, seconds), seconds + _GRACE)
+            answers: Array = run_within(lambda: function.ask(inputs, seconds), seconds + _GRACE)
             return answers
         if takes == "elements":
-            out = self._run(lambda: _one_by_one(function, inputs), seconds)
+            out = run_within(lambda: _one_by_one(function, inputs), seconds)
             for i, element in enumerate(out):
                 if isinstance(element, bool) or not isinstance(element, _ELEMENTS[dtype.kind]):
                     where, kind = self._place(told, i), type(element).__name__
@@ -158,7 +166,7 @@ class Callee:
         if takes == "tensors":
             torch = sys.modules["torch"]
             tensors = [torch.from_numpy(x.astype(np.int64) if x.dtype.kind == "u" else x.copy()) for x in inputs]
-            out = self._run(lambda: function(*tensors), seconds)
+            out = run_within(lambda: function(*tensors), seconds)
             if not _is_tensor(out):
                 raise ImplementationError(
                     f"{where} returned a {type(out).__name__}: return one tensor, as it was given"
@@ -168,7 +176,7 @@ class Callee:
                 raise ImplementationError(f"{where} returned a tensor of {str(out.dtype)[6:]}: return {wanted}")
             out = out.detach().cpu().numpy()
         else:
-            out = self._run(lambda: function(*(x.copy() for x in inputs)), seconds)
+            out = run_within(lambda: function(*(x.copy() for x in inputs)), seconds)
             if not isinstance(out, np.ndarray):
                 raise ImplementationError(f"{where} returned a {type(out).__name__}: return one array of {dtype}")
             if out.dtype != dtype and not (dtype.kind == "i" and out.dtype.kind in "iu"):
@@ -212,7 +220,7 @@ class Callee:
                 half = tuple(x[low:middle] for x in inputs)
                 self._ask(name, half, dtype, self._takes[name], min(self.timeout, _PATIENCE), told)
                 low = middle
-            except (HangsError, _RaisedError) as again:
+            except (HangsError, RaisedError) as again:
                 high, hangs = middle, isinstance(again, HangsError)
                 trouble = again
         where = self._place(told, low)
@@ -235,10 +243,6 @@ _ELEMENTS: dict[str, tuple[type, ...]] = {"u": (int, np.integer), "i": (int, np.
 _WANTED = {"u": "an integer", "i": "an integer", "f": "a float"}
 
 
-class _RaisedError(Exception):
-    pass
-
-
 def _is_of(tensor: Any, dtype: np.dtype[Any]) -> bool:
     """Whether a tensor has integers, or the floats that were asked for."""
     if dtype.kind == "f":
@@ -253,4 +257,5 @@ def _is_tensor(out: object) -> bool:
 
 def _one_by_one(function: Callable[..., Any], inputs: tuple[Array, ...]) -> list[Any]:
     columns = [x.tolist() if x.ndim == 1 else x for x in inputs]
-    return [function(*row) for row in zip(*columns, strict=True)]
+    results = [function(*row) for row in zip(*columns, strict=True)]
+    return [x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in results]

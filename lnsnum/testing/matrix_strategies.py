@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.testing.code_strategies import codes
 from lnsnum.testing.ranks import Ints, Shape, Strategy, checked_shape, ranks
-from lnsnum.testing.tie_strategies import last_gap, log_step
+from lnsnum.testing.spans import log_step
+from lnsnum.testing.tie_strategies import last_gap
 
 Sums = Literal["any", "cancel", "swamp", "overflow"]
 Pair = tuple[NDArray[Any], NDArray[Any]]

@@ -9,6 +9,7 @@ kernel of the library has a part in it.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -25,6 +26,12 @@ _POINT = 128
 _NEAR = 1 << (_POINT - 100)
 FAR = 1 << 62
 _TINY = 2.0**-20
+
+
+def log_step(fmt: LNSFormat) -> float:
+    """h: the natural logarithm of a code step."""
+    # log1p where the base is near 1, whose logarithm would lose its digits
+    return math.log1p(fmt.base - 1) / (1 << fmt.fraction_bits)
 
 
 class Rules(NamedTuple):
@@ -60,12 +67,13 @@ class Spans(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _context() -> Any:
+def context() -> Any:
+    """mpmath at 400 bits."""
     import mpmath
 
-    context = mpmath.MPContext()  # our own: mpmath.mp keeps the precision that its user gave it
-    context.prec = 400
-    return context
+    own = mpmath.MPContext()  # mpmath.mp keeps the precision that its user gave it
+    own.prec = 400
+    return own
 
 
 def _whole(x: int) -> int:
@@ -77,7 +85,7 @@ def _whole(x: int) -> int:
 @lru_cache(maxsize=1 << 17)
 def exact_span(fmt: LNSFormat, spare: Fraction, gap: int, direction: int) -> tuple[float | int, ...]:
     """One row of `Spans`, in integers of 2^-128: a sum (direction 1), a difference (-1), a product (0)."""
-    mp = _context()
+    mp = context()
     h = mp.ldexp(mp.log(mp.mpf(fmt.base)), -fmt.fraction_bits)
     t = gap * h
     if direction == 0:
@@ -117,7 +125,7 @@ def _decided(at: int, steps_to_two: int, spare: Fraction) -> tuple[int, ...]:
 
 def recoded_spans(fmt: LNSFormat, to: LNSFormat, spare: Fraction, logs: Ints) -> Spans:
     """The rows for s = 2^F' log_base' base^(E / 2^F): where the numbers of a format lie among those of another."""
-    mp = _context()
+    mp = context()
     with mp.workprec(500):
         of_one, of_two = (mp.log(mp.mpf(base)) for base in (fmt.base, to.base))
         ratio = int(mp.floor(mp.ldexp(of_one / of_two, _POINT + 250 + to.fraction_bits - fmt.fraction_bits)))

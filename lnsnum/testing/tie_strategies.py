@@ -20,6 +20,7 @@ from lnsnum.format import LNSFormat, Rounding, check_choice
 from lnsnum.testing.code_strategies import signed
 from lnsnum.testing.float_strategies import FloatType, float_ties
 from lnsnum.testing.ranks import Strategy
+from lnsnum.testing.spans import log_step
 
 Operation = Literal["encode", "add", "subtract", "fma", "multiply", "divide", "square", "sqrt"]
 
@@ -84,12 +85,6 @@ def near_ties(
 
 
 # ---------------------------------------------------------------------------------------------------------------- sums
-
-
-def log_step(fmt: LNSFormat) -> float:
-    """h: the natural logarithm of a code step."""
-    # log1p where the base is near 1, whose logarithm would lose its digits
-    return math.log1p(fmt.base - 1) / (1 << fmt.fraction_bits)
 
 
 def last_gap(fmt: LNSFormat, opposite: bool) -> int:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat
-from lnsnum.testing.calling import Callee
 from lnsnum.testing.report import LawReport, LawResult, LawViolation, Violation
 
 Ints = NDArray[np.int64]
@@ -119,10 +118,16 @@ def in_other_company(size: int) -> list[Ints]:
     return [part for part in (order[: size // 3], order[size // 3 :]) if part.size]
 
 
+class Asked(Protocol):
+    """What is tried, however it is asked: it is told which law is being tried, for what it says of calls that fail."""
+
+    law: str
+
+
 class Trial(Generic[B]):
     """One operation, tried with its laws."""
 
-    def __init__(self, callee: Callee, operation: str, laws: Mapping[str, Law[B]]) -> None:
+    def __init__(self, callee: Asked, operation: str, laws: Mapping[str, Law[B]]) -> None:
         self.callee, self.operation, self.laws = callee, operation, laws
         self.worst: dict[str, _Worst] = {}
         self.spoken = dict.fromkeys(laws, 0)
@@ -182,7 +187,7 @@ class Tried(NamedTuple, Generic[B]):
 def try_laws(
     kind: str,
     fmt: LNSFormat | None,
-    callee: Callee,
+    callee: Asked,
     tried: Mapping[str, Tried[Any]],
     *,
     order: Iterable[str],
