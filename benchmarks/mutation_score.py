@@ -8,7 +8,10 @@ import time
 
 from benchmarks.planted_faults import FAULTS, Fault
 from benchmarks.planted_faults_of_kinds import FAULTS_OF_KINDS, FaultOfKind
-from lnsnum.strategies import LawReport, LawViolation, Violation, check_arithmetic_laws, check_laws
+from benchmarks.planted_optimizers import OPTIMIZER_FAULTS, OptimizerFault
+from benchmarks.planted_sums import SUM_FAULTS, SumFault
+from lnsnum.strategies import LawReport, LawViolation, Violation, check_arithmetic_laws, check_laws, check_sum_laws
+from lnsnum.torch_bridge.strategies import check_optimizer_laws
 
 HEAD = "| fault | format | inputs | seconds | laws broken | smallest example |\n| --- | --- | ---: | ---: | --- | --- |"
 
@@ -65,9 +68,50 @@ def row_of_kind(fault: FaultOfKind) -> tuple[str, bool]:
     return f"| {' | '.join(line)} |", found is not None
 
 
+HEAD_OF_SUMS = (
+    "| fault | operation | format | accumulator | inputs | seconds | laws broken | smallest example |\n"
+    "| --- | --- | --- | --- | ---: | ---: | --- | --- |"
+)
+
+
+def _example_of_sums(violation: Violation) -> str:
+    right = "" if violation.right is None else f", right is {violation.right}"
+    return f"{violation.operation}({', '.join(map(str, violation.inputs))}) = {violation.result}{right}"
+
+
+def row_of_sums(fault: SumFault) -> tuple[str, bool]:
+    """A line of the third table."""
+    check = lambda: check_sum_laws(fault, fault.fmt, operations=[fault.operation], **fault.options)  # noqa: E731
+    report, seconds = tried(check)
+    laws, example, found = cells(report, _example_of_sums)
+    stated = f"{fault.options['accumulator']}, {fault.options['order']}"
+    numbers = f"{report.inputs:,}", f"{seconds:.1f}"
+    line = fault.words, fault.operation, fault.fmt.name, stated, *numbers, laws, example
+    return f"| {' | '.join(line)} |", found is not None
+
+
+HEAD_OF_OPTIMIZERS = "| fault | seconds | laws broken | what is said of the first |\n| --- | ---: | --- | --- |"
+
+
+def row_of_optimizer(fault: OptimizerFault) -> tuple[str, bool]:
+    """A line of the fourth table."""
+    report, seconds = tried(lambda: check_optimizer_laws(fault.make, **fault.options))
+    laws, _, _ = cells(report, str)
+    said = report.violations[0].line.partition("; expected ")[2] if report.violations else "not found"
+    return f"| {fault.words} | {seconds:.1f} | {laws} | {said} |", bool(report.violations)
+
+
+TABLES = (
+    (HEAD, FAULTS, row),
+    (HEAD_OF_KINDS, FAULTS_OF_KINDS, row_of_kind),
+    (HEAD_OF_SUMS, SUM_FAULTS, row_of_sums),
+    (HEAD_OF_OPTIMIZERS, OPTIMIZER_FAULTS, row_of_optimizer),
+)
+
+
 def main() -> None:
     missed = 0
-    for head, faults, of_one in ((HEAD, FAULTS, row), (HEAD_OF_KINDS, FAULTS_OF_KINDS, row_of_kind)):
+    for head, faults, of_one in TABLES:
         print(head)
         found = 0
         for fault in faults:

@@ -5,7 +5,8 @@ Each shrinks to what is simplest: base 2, few bits, few elements other than 1, l
 and `matrix_strategies`. `lnsnum.torch_bridge.strategies` has weights, models and gradients.
 
 `check_laws` (`lnsnum.testing.kinds`) tries laws on something of your own, by kind; each kind has a function too, such
-as `check_arithmetic_laws`. They and the strategies need the extra `hypothesis`; docs/testing.md has examples.
+as `check_arithmetic_laws` and `check_sum_laws`; `check_optimizer_laws` is in `lnsnum.torch_bridge.strategies`. They and
+the strategies need the extra `hypothesis`; docs/testing.md has examples.
 """
 
 from lnsnum.testing.calling import ImplementationError
@@ -19,6 +20,7 @@ from lnsnum.testing.matrix_strategies import matrices
 from lnsnum.testing.quantizer_checking import check_quantizer_laws
 from lnsnum.testing.report import LawReport, LawViolation, Violation
 from lnsnum.testing.stochastic_checking import check_stochastic_laws
+from lnsnum.testing.sum_checking import check_sum_laws
 from lnsnum.testing.tie_strategies import near_ties
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "check_laws",
     "check_quantizer_laws",
     "check_stochastic_laws",
+    "check_sum_laws",
     "codes",
     "finite_floats",
     "formats",

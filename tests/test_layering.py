@@ -34,7 +34,9 @@ testing                calling report trial arguments code_words unary spans cod
 testing                positions conversion_batches conversion_laws conversion_inputs conversion_checking
 testing                gaussian_laws
 testing                gaussian_checking quantizer_grid quantizer_laws quantizer_checking random_counts
-testing                stochastic_laws stochastic_checking kinds foreign junit
+testing                stochastic_laws stochastic_checking
+testing                sum_rounding exact_sums accumulators sum_batches sum_cases sum_laws sum_checking kinds
+testing                foreign junit
 testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
 -                      strategies
 torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling
@@ -44,7 +46,8 @@ torch_bridge.distributed exchange first_broadcast gathering
 torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step
 torch_bridge           launch float_step
 torch_bridge.distributed replicas shard_step dtensors scales
-torch_bridge           placing model madam checkpoint graphs sequential . strategies
+torch_bridge           placing model madam checkpoint graphs sequential .
+torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation
@@ -160,9 +163,10 @@ def test_the_reference_is_independent():
     """It imports itself and the format only, and only what judges imports it: kernels and oracle share nothing."""
     oracle = {module for module in ORDER if module.startswith("lnsnum.reference")}
     assert set().union(*map(of_our_own, oracle)) - oracle == {"lnsnum.format"}
-    judges = [f"lnsnum.testing.{name}" for name in ("law_suite", "conversion_batches", "quantizer_laws")]
+    judges = ["law_suite", "conversion_batches", "quantizer_laws", "sum_rounding", "sum_batches"]
+    by_laws = [f"lnsnum.testing.{name}" for name in judges]
     by_the_oracle = [module for module in ORDER if module not in oracle and of_our_own(module) & oracle]
-    assert by_the_oracle == ["lnsnum.proofs.conversions", "lnsnum.proofs.operations", *judges]
+    assert by_the_oracle == ["lnsnum.proofs.conversions", "lnsnum.proofs.operations", *by_laws]
     by_mpmath = ["reference.radicals", "reference.conversions", "proofs.scanning", "certify", "testing.spans"]
     by_mpmath.append("testing.positions")
     assert [module for module in ORDER if "mpmath" in of_others(module)] == [f"lnsnum.{name}" for name in by_mpmath]

@@ -21,6 +21,8 @@ from lnsnum.testing.quantizer_laws import QUANTIZER_LAWS
 from lnsnum.testing.report import LawReport
 from lnsnum.testing.stochastic_checking import check_stochastic_laws
 from lnsnum.testing.stochastic_laws import STOCHASTIC_LAWS
+from lnsnum.testing.sum_checking import check_sum_laws
+from lnsnum.testing.sum_laws import SUM_LAWS
 from lnsnum.testing.trial import Law
 
 
@@ -48,6 +50,7 @@ KINDS = {
     "gaussian": Kind(GAUSSIAN_LAWS, check_gaussian_laws),
     "quantizers": Kind(QUANTIZER_LAWS, check_quantizer_laws),
     "stochastic": Kind(STOCHASTIC_LAWS, check_stochastic_laws),
+    "sums": Kind(SUM_LAWS, check_sum_laws),
 }
 """By name."""
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for the bridge: weights, small models, gradients.
+"""For tests of the bridge: Hypothesis strategies for weights, small models, gradients; and the laws of optimizers.
 
     block  =  Linear | Tanh, ReLU, GELU | LayerNorm | x + blocks(x) | two Linear of one weight
     model  =  [Embedding, mean over tokens | Conv2d, Flatten] blocks Linear
@@ -23,9 +23,10 @@ from lnsnum.testing.code_strategies import bases, codes, formats, scales
 from lnsnum.testing.ranks import Ints, Shape, Strategy, about_zero, checked_shape, ranks
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
 from lnsnum.torch_bridge.kernels.scale import LogOffset
+from lnsnum.torch_bridge.optimizer_checking import check_optimizer_laws
 from lnsnum.torch_bridge.weight import LNSWeight
 
-__all__ = ["gradients", "lns_weights", "models"]
+__all__ = ["check_optimizer_laws", "gradients", "lns_weights", "models"]
 
 
 def lns_weights(

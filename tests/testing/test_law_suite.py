@@ -530,7 +530,7 @@ def test_the_output_in_the_docs_is_real():
         else:
             assert text == printed
             compared += 1
-    assert compared == 5
+    assert compared == 7
 
 
 @pytest.mark.parametrize("fmt", [lns4f1, LNSFormat(4, 0, base=4.0), LNSFormat(4, 1, base=16.0)], ids=str)
