@@ -30,11 +30,13 @@ files                  system_errors atomic pickles packing layout single sharde
 reference              radicals sums codes rounding conversions arithmetic brackets order .
 proofs                 scanning conversions operations judgement
 -                      certify
-testing                calling report trial arguments code_words unary spans coded laws pairs law_suite checking
+testing                foreign c_functions calling report trial arguments code_words unary spans coded laws pairs
+testing                law_suite checking
 testing                positions conversion_batches conversion_laws conversion_inputs conversion_checking
 testing                gaussian_laws
 testing                gaussian_checking quantizer_grid quantizer_laws quantizer_checking random_counts
-testing                stochastic_laws stochastic_checking kinds foreign junit
+testing                stochastic_laws stochastic_checking kinds
+testing                junit
 testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
 -                      strategies
 torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling

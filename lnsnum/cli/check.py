@@ -41,9 +41,10 @@ def check(
         raise CommandError("give one of --command and --library: what is to be tried")
     if junit is not None:
         check_writable("--junit", junit)
+    from lnsnum.testing.c_functions import c_library
     from lnsnum.testing.calling import ImplementationError
     from lnsnum.testing.checking import check_arithmetic_laws
-    from lnsnum.testing.foreign import Program, c_library
+    from lnsnum.testing.foreign import Program
     from lnsnum.testing.junit import write_junit
     from lnsnum.testing.laws import OPERATIONS
     from lnsnum.testing.report import LawViolation

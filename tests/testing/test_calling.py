@@ -15,8 +15,9 @@ import pytest
 import lnsnum
 from lnsnum import arithmetic, cli, lns6f2, lns12f6
 from lnsnum.strategies import LawViolation, check_arithmetic_laws
+from lnsnum.testing.c_functions import HEADER, c_library
 from lnsnum.testing.calling import ImplementationError
-from lnsnum.testing.foreign import HEADER, Program, c_library
+from lnsnum.testing.foreign import Program
 from lnsnum.testing.laws import LAWS, OPERATIONS
 
 SUMS = np.array([arithmetic.add(np.arange(64, dtype=np.uint8), np.uint8(b), lns6f2)[0] for b in range(64)])
@@ -302,3 +303,8 @@ def test_the_adder_of_the_docs_breaks_as_the_page_says(build, monkeypatch, capsy
     subprocess.run([*compiling.replace("adder.so", "mended.so").split()], check=True)
     code, out, _ = run(monkeypatch, capsys, *checking.replace("adder.so", "mended.so").split())
     assert (code, "kept 12 laws on 65536 inputs (all)" in out) == (0, True)
+    pytest.importorskip("cffi")
+    (from_python,) = re.findall(r"^<!-- with adder.so -->\n```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    with pytest.raises(LawViolation, match="saturation"):
+        exec(from_python, {})
+    exec(from_python.replace("adder.so", "mended.so"), {})
