@@ -30,8 +30,8 @@ files                  system_errors atomic pickles packing layout single sharde
 reference              radicals sums codes rounding conversions arithmetic brackets order .
 proofs                 scanning conversions operations judgement
 -                      certify
-testing                foreign c_functions calling report trial arguments code_words unary spans coded laws pairs
-testing                law_suite checking
+testing                foreign c_functions verilog_bench verilog calling report trial arguments code_words unary
+testing                spans coded laws pairs law_suite checking
 testing                positions conversion_batches conversion_laws conversion_inputs conversion_checking
 testing                gaussian_laws
 testing                gaussian_checking quantizer_grid quantizer_laws quantizer_checking random_counts

@@ -254,7 +254,7 @@ def test_the_command_says_what_held_and_what_broke(build, monkeypatch, capsys, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "lns6f2"], "give one of --command and --library"),
+        (["--format", "lns6f2"], "give one of --command, --library and --verilog"),
         (["--format", "lns6f2", "--command", "true"], "--command needs --operation once"),
         (["--format", "lns6", "--command", "true", "--operation", "add"], "'lns6' is no format name"),
         (
