@@ -16,23 +16,35 @@ from lnsnum.format import LNSFormat
 _VERILOG = "Verilog"
 """The panel of its options in the help."""
 
+_NAMES = {
+    "arithmetic": ("add", "subtract", "multiply", "divide"),
+    "gaussian": ("sb", "db"),
+    "quantizers": ("quantize",),
+}
+"""The kinds that make sense from outside of Python, and the names of their functions."""
+
 
 @app.command()
 def check(
-    format_name: Annotated[str, typer.Option("--format", help="The format of the codes, such as lns8f3.")],
-    kind: Annotated[str, typer.Option(help="What is tried: its laws are those of this kind.")] = "arithmetic",
+    format_name: Annotated[
+        str | None, typer.Option("--format", help="The format of the codes, such as lns8f3. Quantizers need none.")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="arithmetic, gaussian (sb and db of z) or quantizers (floats to floats).")
+    ] = "arithmetic",
     command: Annotated[
         str | None,
         typer.Option(help="A program that reads lines 'a b' of codes and writes a code for each. Needs --operation."),
     ] = None,
     library: Annotated[
-        Path | None, typer.Option(help="A shared library of C functions, named add, subtract, multiply, divide.")
+        Path | None, typer.Option(help="A shared library of C functions that have the names of operations.")
     ] = None,
     verilog: Annotated[
         list[Path] | None, typer.Option(help="A file of Verilog. Can be repeated. Needs --top and --operation.")
     ] = None,
     operation: Annotated[
-        list[str] | None, typer.Option(help="add, subtract, multiply or divide. Can be repeated with --library.")
+        list[str] | None,
+        typer.Option(help="add, subtract, multiply, divide; sb, db. Can be repeated with --library."),
     ] = None,
     law: Annotated[list[str] | None, typer.Option(help="Try this law alone. Can be repeated.")] = None,
     max_ulp: Annotated[
@@ -82,7 +94,6 @@ def check(
     from lnsnum.testing.foreign import Program
     from lnsnum.testing.junit import write_junit
     from lnsnum.testing.kinds import check_laws
-    from lnsnum.testing.laws import OPERATIONS
     from lnsnum.testing.report import LawViolation
     from lnsnum.testing.verilog import VerilogModule
     from lnsnum.testing.verilog_bench import Pins
@@ -99,18 +110,20 @@ def check(
     }
     implementation: object
     try:
-        fmt = LNSFormat.parse(format_name)
+        if kind not in _NAMES:
+            raise CommandError(f"--kind {kind} is not known here: one of {', '.join(_NAMES)}")
+        fmt = None if format_name is None else LNSFormat.parse(format_name)
+        if kind == "quantizers":  # there is one function
+            operation, asked["operations"] = ["quantize"], None
         if library is not None:
-            if operation is None and kind != "arithmetic":
-                raise CommandError(f"--library needs --operation with --kind {kind}: the names of its functions")
-            implementation = c_library(library, operation or tuple(OPERATIONS))
+            implementation = c_library(library, operation or _NAMES[kind])
         elif operation is None or len(operation) != 1:
             raise CommandError(f"{'--verilog' if verilog else '--command'} needs --operation once: what it does")
         elif command is not None:
             implementation = {operation[0]: Program(command)}
         elif verilog is not None:
-            if top is None:
-                raise CommandError("--verilog needs --top: the name of the module")
+            if top is None or fmt is None:
+                raise CommandError(f"--verilog needs {'--format' if top else '--top: the name of the module'}")
             pins = Pins(
                 tuple(port.strip() for port in ports.split(",")),
                 clock=clock,

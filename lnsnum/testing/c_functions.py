@@ -3,8 +3,9 @@
     void add(const uint32_t *a, const uint32_t *b, uint32_t *out, size_t n);        out[i] = a[i] + b[i],  i < n
 
 Where ctypes or cffi know the arguments, the arrays may be of uint8_t, uint16_t or uint64_t too; of a library's path,
-and of a function of ctypes' without argtypes, they are of uint32_t. A function of plain numbers, `uint32_t add(uint32_t
-a, uint32_t b)`, is asked as one of Python's is. cffi is looked at where somebody has imported it.
+and of a function of ctypes' without argtypes, they are of uint32_t. What is no code has arrays of int64_t or floats
+(`void sb(const int64_t *z, int64_t *out, size_t n)`). A function of plain numbers, `uint32_t add(uint32_t a, uint32_t
+b)`, is asked as one of Python's is. cffi is looked at where somebody has imported it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lnsnum.testing.foreign import Array, CallError, Foreign
 
@@ -30,9 +30,10 @@ void add(const uint32_t *a, const uint32_t *b, uint32_t *out, size_t n);
 """What a C library must look like. It may have some of the four functions."""
 
 Items = np.dtype[Any]
-"""What the arrays hold: unsigned integers of NumPy's."""
+"""What the arrays hold."""
 
-_WORDS = np.dtype(np.uint32)
+_UNTOLD = np.dtype(np.void)
+"""What arrays hold whose type nobody has told: uint32 for codes, int64 for other integers, floats as they are."""
 
 
 class CFunction(Foreign):
@@ -44,20 +45,24 @@ class CFunction(Foreign):
         arrays: how many there are; None where nobody knows.
     """
 
-    def __init__(self, call: Callable[..., Any], items: Items = _WORDS, arrays: int | None = None) -> None:
+    def __init__(self, call: Callable[..., Any], items: Items = _UNTOLD, arrays: int | None = None) -> None:
         self.call, self.items, self.arrays = call, items, arrays
 
-    def ask(self, inputs: tuple[Array, ...], seconds: float) -> NDArray[np.int64]:
-        """Call it once for all; where it writes nothing, the greatest integer stays, no code of most formats."""
+    def ask(self, inputs: tuple[Array, ...], seconds: float) -> Array:
+        """Call it once for all; where it writes nothing, NaN stays or the greatest integer, no code of most formats."""
         asked = len(inputs) + 1
         if self.arrays not in (None, asked):
             raise CallError(f"cannot be asked: it takes {self.arrays} arrays, and there are {asked}, the results' too")
-        if inputs[0].dtype.itemsize > self.items.itemsize:
-            raise CallError(f"cannot be asked: it takes arrays of {self.items}, too narrow for {inputs[0].dtype}")
-        arrays = [np.ascontiguousarray(x, self.items) for x in inputs]
-        arrays.append(np.full(arrays[0].shape, np.iinfo(self.items).max, self.items))
+        given = inputs[0].dtype
+        items = self.items
+        if items == _UNTOLD:
+            items = np.dtype({"u": np.uint32, "i": np.int64}.get(given.kind, given))
+        if items.kind != given.kind or items.itemsize < given.itemsize or (given.kind == "f" and items != given):
+            raise CallError(f"cannot be asked: it takes arrays of {items}, and these are of {given}")
+        arrays = [np.ascontiguousarray(x, items) for x in inputs]
+        arrays.append(np.full(arrays[0].shape, np.nan if items.kind == "f" else np.iinfo(items).max, items))
         self.call(*(x.ctypes.data for x in arrays), arrays[0].size)
-        return arrays[-1].astype(np.int64)
+        return arrays[-1] if items.kind == "f" else arrays[-1].astype(np.int64)
 
 
 def c_library(path: str | os.PathLike[str], operations: Sequence[str]) -> dict[str, Foreign]:
@@ -102,16 +107,20 @@ def c_function(function: Any) -> Any:
 _OF_CTYPES: Any = ctypes.CFUNCTYPE(None).__base__
 
 
+_OTHER = np.dtype(object)
+"""What no pointer to numbers points to."""
+
+
 def _made(call: Callable[..., Any], arguments: list[Items | None], function: Any) -> Any:
     """The function as one that takes arrays, as it is where it takes none; None stands for what is no pointer."""
     if not any(arguments):
         return function
     *arrays, length = arguments
     items = arrays[0]
-    if items is None or items.kind != "u" or length is not None or arrays != [items] * max(len(arrays), 2):
+    if items is None or items == _OTHER or length is not None or arrays != [items] * max(len(arrays), 2):
         raise TypeError(
-            f"{function} cannot be asked: its arguments must be pointers to unsigned integers of one size, the last "
-            "for the results, then their number; or else two numbers"
+            f"{function} cannot be asked: its arguments must be pointers to numbers of one type, the last for the "
+            "results, then how many there are; or else numbers alone"
         )
     return CFunction(call, items, len(arrays))
 
@@ -124,12 +133,13 @@ def _from_ctypes(function: Any) -> Any:
 
     def items(kind: Any) -> Items | None:
         if kind is ctypes.c_void_p:
-            return _WORDS
+            return _UNTOLD
         if hasattr(kind, "_dtype_"):  # NumPy's ndpointer
-            return _WORDS if kind._dtype_ is None else np.dtype(kind._dtype_)
+            return _UNTOLD if kind._dtype_ is None else np.dtype(kind._dtype_)
         if not issubclass(kind, ctypes._Pointer):
             return None
-        return np.dtype(kind._type_) if issubclass(kind._type_, ctypes._SimpleCData) else np.dtype(np.void)
+        told = np.dtype(kind._type_) if issubclass(kind._type_, ctypes._SimpleCData) else _OTHER
+        return told if told.kind in "uif" else _OTHER
 
     if function.argtypes is None:
         return CFunction(call)
@@ -145,8 +155,13 @@ def _from_cffi(ffi: Any, function: Any, kind: Any) -> Any:
             return None
         item = argument.item
         if item.kind == "void":
-            return _WORDS
-        unsigned = item.kind == "primitive" and int(ffi.cast(item, -1)) == (1 << 8 * ffi.sizeof(item)) - 1
-        return np.dtype(f"u{ffi.sizeof(item)}") if unsigned else np.dtype(np.void)
+            return _UNTOLD
+        if item.kind != "primitive":
+            return _OTHER
+        if item.cname in ("float", "double"):
+            return np.dtype(f"f{ffi.sizeof(item)}")
+        size, least = ffi.sizeof(item), int(ffi.cast(item, -1))
+        letter = "i" if least == -1 else "u" if least == (1 << 8 * size) - 1 else ""  # else a truth value
+        return np.dtype(f"{letter}{size}") if letter else _OTHER
 
     return _made(call, [items(argument) for argument in kind.args], function)

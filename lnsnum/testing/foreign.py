@@ -8,6 +8,7 @@ are in `c_functions`, modules of Verilog in `verilog`.
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -29,15 +30,20 @@ class CallError(Exception):
 
 
 class Foreign:
-    """A function that is not Python's: it takes arrays of codes and returns whole numbers, be they codes or not."""
+    """A function that is not Python's: it takes arrays of codes and returns whole numbers, be they codes or not.
 
-    def ask(self, inputs: tuple[Array, ...], seconds: float) -> NDArray[np.int64]:
+    Of other kinds of laws it takes signed integers, and returns int64 too, or floats, and returns these.
+    """
+
+    def ask(self, inputs: tuple[Array, ...], seconds: float) -> Array:
         """The results of n inputs, within some seconds."""
         raise NotImplementedError
 
 
 class Program(Foreign):
     """A program that reads a line `a b` for each pair of codes, in decimal digits, and writes a line for each.
+
+    Floats are written so that they read back as they were: `0.1`, `1e-45`, `inf`, `nan`.
 
     Args:
         command: the program and its arguments, as in a shell, or a list of them.
@@ -59,19 +65,20 @@ class Program(Foreign):
             raise FileNotFoundError(f"{words[0]} is no program that can be run: give its path, such as ./adder")
         self.words = [program, *words[1:]]
 
-    def ask(self, inputs: tuple[Array, ...], seconds: float) -> NDArray[np.int64]:
+    def ask(self, inputs: tuple[Array, ...], seconds: float) -> Array:
         """Run it once for all lines."""
+        wanted, pattern, dtype = _ANSWERS[inputs[0].dtype.kind]
         lines = "".join(" ".join(map(str, row)) + "\n" for row in zip(*(x.tolist() for x in inputs), strict=True))
         done = run(self.words, seconds, lines.encode())
         answers = done.stdout.split()
         count = len(inputs[0])
         for answer in answers[:count]:
-            if not answer.isdigit() or len(answer) > _DIGITS:
+            if not re.fullmatch(pattern, answer, re.IGNORECASE):
                 text = answer.decode(errors="replace")[:40]
-                raise CallError(f"was answered {text!r}: write one code in decimal digits for each line")
+                raise CallError(f"was answered {text!r}: write one {wanted} for each line")
         if len(answers) != count:
             raise CallError(f"and what follows: {count} lines got {len(answers)} answers: write one for each line")
-        return np.array(answers, np.bytes_).astype(np.int64)
+        return np.array(answers, np.bytes_).astype(dtype).astype(inputs[0].dtype if dtype == np.float64 else dtype)
 
 
 def run(words: Sequence[str], seconds: float, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -94,5 +101,9 @@ def run(words: Sequence[str], seconds: float, given: bytes = b"") -> subprocess.
     return done
 
 
-_DIGITS = 18
-"""What an int64 holds for certain."""
+_ANSWERS: dict[str, tuple[str, bytes, Any]] = {
+    "u": ("code in decimal digits", rb"[0-9]{1,18}", np.int64),
+    "i": ("integer in decimal digits", rb"[+-]?[0-9]{1,18}", np.int64),
+    "f": ("float", rb"[+-]?([0-9]+\.?[0-9]*(e[+-]?[0-9]+)?|\.[0-9]+(e[+-]?[0-9]+)?|inf|infinity|nan)", np.float64),
+}
+"""By the kind of the inputs: what to write, how it looks (18 digits are what an int64 holds), and what holds it."""

@@ -83,6 +83,8 @@ class VerilogModule(Foreign):
 
     def ask(self, inputs: tuple[Array, ...], seconds: float) -> NDArray[np.int64]:
         """Simulate it once for all vectors."""
+        if inputs[0].dtype.kind != "u":
+            raise CallError(f"cannot be asked: its ports take codes, and these are of {inputs[0].dtype}")
         if len(inputs) != self.pins.operands:
             raise CallError(
                 f"cannot be asked: {self.top} has {self.pins.operands} ports for operands, and there are {len(inputs)}"

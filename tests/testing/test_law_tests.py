@@ -76,7 +76,7 @@ def test_adder():
     return right
 
 def test_the_suite_ran_once():
-    assert len(CALLS) == 3  # to find out what it takes, for all, and for determinism
+    assert sum(CALLS) == 4 + 4096 + 4096  # to find out what it takes, for all, and for determinism
 """
     )
     expected = dict.fromkeys([*(f"test_adder[add-{law}]" for law in LAWS), "test_the_suite_ran_once"], "PASSED")
