@@ -1,5 +1,7 @@
 """lnsnum: the logarithmic number system for Python. See docs/number_format.md for what a code means."""
 
+from typing import TYPE_CHECKING, Any
+
 from lnsnum.conversion import convert
 from lnsnum.decoding import decode
 from lnsnum.encoding import encode, fit_log_offset
@@ -23,6 +25,19 @@ from lnsnum.operations.weight_only import weight_only_matmul
 from lnsnum.tensor import LNSTensor
 from lnsnum.weight_file import WeightFileError, load_weights, save_weights
 
+if TYPE_CHECKING:
+    from lnsnum.testing.law_tests import laws
+else:
+
+    def __getattr__(name: str) -> Any:
+        """`laws`, with what it stands on, when somebody writes tests."""
+        if name == "laws":
+            from lnsnum.testing.law_tests import laws
+
+            return laws
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -35,6 +50,7 @@ __all__ = [
     "encode",
     "fit_log_offset",
     "get_num_threads",
+    "laws",
     "lns4f1",
     "lns6f2",
     "lns8f3",

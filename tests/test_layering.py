@@ -26,17 +26,19 @@ operations             choosing accumulate float_sums prepared reducing code_pro
 array                  rationals scalars reading moved_scales storage elementwise ufuncs moves protocol
 -                      tensor
 files                  system_errors atomic pickles packing layout single sharded
--                      weight_file .
+-                      weight_file
 reference              radicals sums codes rounding conversions arithmetic brackets order .
 proofs                 scanning conversions operations judgement
--                      certify
-testing                calling report trial arguments code_words unary spans coded laws pairs law_suite checking
+testing                foreign c_functions verilog_bench verilog calling report trial arguments code_words unary
+testing                spans coded laws pairs law_suite checking
 testing                positions conversion_batches conversion_laws conversion_inputs conversion_checking
 testing                gaussian_laws
 testing                gaussian_checking quantizer_grid quantizer_laws quantizer_checking random_counts
 testing                stochastic_laws stochastic_checking
-testing                sum_rounding exact_sums accumulators sum_batches sum_cases sum_laws sum_checking kinds
-testing                foreign junit
+testing                sum_rounding exact_sums accumulators sum_batches sum_cases sum_laws sum_checking
+testing                kinds law_tests
+-                      . certify
+testing                junit
 testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
 -                      strategies
 torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling
@@ -92,13 +94,14 @@ LIBRARIES = {
     **{module: {"mpmath"} for module in ORDER if module.startswith("lnsnum.reference")},
     "lnsnum.testing.spans": {"numpy", "mpmath"},
     "lnsnum.testing.positions": {"numpy", "mpmath"},
+    "lnsnum.testing.law_tests": {"pytest"},
     **{f"lnsnum.testing.{name}": {"numpy", "hypothesis"} for name in STRATEGIES},
     "lnsnum.proofs.scanning": {"numpy", "mpmath"},
     "lnsnum.certify": {"numpy", "numba", "llvmlite", "mpmath"},
 }
 """What a module of the core imports from others; NumPy and Numba where nothing else is said."""
 
-OPTIONAL = {"torch", "mpmath", "hypothesis", "safetensors", "ml_dtypes"}
+OPTIONAL = {"torch", "mpmath", "hypothesis", "pytest", "safetensors", "ml_dtypes"}
 OPTIONAL |= {"scipy", "sklearn", "matplotlib", "typer", "rich"}
 
 
@@ -167,8 +170,8 @@ def test_the_reference_is_independent():
     by_laws = [f"lnsnum.testing.{name}" for name in judges]
     by_the_oracle = [module for module in ORDER if module not in oracle and of_our_own(module) & oracle]
     assert by_the_oracle == ["lnsnum.proofs.conversions", "lnsnum.proofs.operations", *by_laws]
-    by_mpmath = ["reference.radicals", "reference.conversions", "proofs.scanning", "certify", "testing.spans"]
-    by_mpmath.append("testing.positions")
+    by_mpmath = ["reference.radicals", "reference.conversions", "proofs.scanning"]
+    by_mpmath += ["testing.spans", "testing.positions", "certify"]
     assert [module for module in ORDER if "mpmath" in of_others(module)] == [f"lnsnum.{name}" for name in by_mpmath]
 
 

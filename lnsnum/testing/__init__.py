@@ -1,7 +1,8 @@
 """What `lnsnum.strategies` and `lnsnum check` stand on: laws that arithmetic on codes, and what leads to it, must keep.
 
-Read `trial` first, what laws of every kind have in common; `calling` and `foreign` say how an implementation is asked,
-`arguments` and `code_words` are shared, `kinds` is the door, `report` and `junit` say what came of it.
+Read `trial` first, what laws of every kind have in common; `calling` says how an implementation is asked,
+`foreign`, `c_functions` and `verilog` how one that is not Python's; `arguments` and `code_words` are shared, `kinds` is
+the door, `report` and `junit` say what came of it, `law_tests` makes tests of it.
 Each kind has a file of laws, one of inputs, and its own door: `laws`, `pairs`, `law_suite` and `checking` arithmetic,
 `conversion_laws`, `gaussian_laws`, `quantizer_laws`, `stochastic_laws` and what is named like them the others. `unary`
 and `coded` are what these share; `spans` knows exact results of arithmetic, `positions` where floats lie,

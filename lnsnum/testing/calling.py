@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from lnsnum.testing.c_functions import c_function
+from lnsnum.testing.foreign import Array, CallError, Foreign, HangsError
 
 Takes = Literal["auto", "arrays", "elements", "tensors"]
 """What the functions take: arrays of NumPy's, single numbers, tensors of torch's; "auto" finds out."""
-
-Array = NDArray[Any]
 
 Told = Callable[[int], str]
 """An input in words, by its index."""
@@ -34,16 +34,8 @@ class ImplementationError(Exception):
     """What is tried gave no result that could be judged; the message names the law and the input."""
 
 
-class HangsError(Exception):
-    """A call did not end in time."""
-
-
 class RaisedError(Exception):
     """A call raised what is the cause of this."""
-
-
-class CallError(Exception):
-    """What went wrong in a function that is not Python's, as the end of a sentence: "ended with exit code 1"."""
 
 
 def run_within(work: Callable[[], Any], seconds: float) -> Any:
@@ -74,14 +66,6 @@ def run_within(work: Callable[[], Any], seconds: float) -> Any:
     return results[0]
 
 
-class Foreign:
-    """A function that is not Python's: it takes arrays of codes and returns whole numbers, be they codes or not."""
-
-    def ask(self, inputs: tuple[Array, ...], seconds: float) -> NDArray[np.int64]:
-        """The results of n inputs, within some seconds."""
-        raise NotImplementedError
-
-
 class Callee:
     """The functions of an implementation by name.
 
@@ -107,14 +91,14 @@ class Callee:
         self.functions: dict[str, Any] = {}  # callables of Python's, and `Foreign` ones
         for name in known:
             named = implementation.get(name) if isinstance(implementation, Mapping) else None
-            function = named or getattr(implementation, name, None)
+            function = c_function(named or getattr(implementation, name, None))
             if callable(function) or isinstance(function, Foreign):
                 self.functions[name] = function
         if wanted is not None and len(wanted) == 1:
             alone = callable(implementation) or isinstance(implementation, Foreign)
             is_ufunc = hasattr(implementation, "nin")  # Numba's have a method `add`, which adds a signature
             if alone and (is_ufunc or wanted[0] not in self.functions):
-                self.functions = {wanted[0]: implementation}
+                self.functions = {wanted[0]: c_function(implementation)}
         self._takes: dict[str, Takes] = dict.fromkeys(self.functions, takes)
 
     def __call__(self, name: str, inputs: tuple[Array, ...], dtype: np.dtype[Any], told: Told) -> Array:

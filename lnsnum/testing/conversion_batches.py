@@ -13,8 +13,8 @@ import numpy as np
 
 from lnsnum.format import LNSFormat
 from lnsnum.testing import code_words
-from lnsnum.testing.calling import Array
 from lnsnum.testing.coded import Coded, find_error_bound
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.positions import Axis
 from lnsnum.testing.spans import Bounds, Ints, Mask, Rules, recoded_spans, settled
 from lnsnum.testing.trial import Finding

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lnsnum.testing.calling import Array
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.pairs import CHUNK, WIDEST_WITH_EVERY_GAP, landmarks, sizes
 from lnsnum.testing.positions import Axis
 from lnsnum.testing.spans import Ints

@@ -11,8 +11,9 @@ import numpy as np
 
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.testing.arguments import Names, check_count, check_ulp, choose, find_functions
-from lnsnum.testing.calling import Array, Callee, Takes
+from lnsnum.testing.calling import Callee, Takes
 from lnsnum.testing.conversion_inputs import in_chunks
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.gaussian_laws import GAUSSIAN_LAWS, Logs, distances
 from lnsnum.testing.pairs import WIDEST_WITH_EVERY_GAP
 from lnsnum.testing.report import LawReport

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lnsnum.format import LNSFormat
-from lnsnum.testing.calling import Array
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.pairs import WIDEST_WITH_EVERY_GAP, last_gaps, sizes
 from lnsnum.testing.spans import Ints, Mask, Spans, exact_span, spans
 from lnsnum.testing.trial import Finding, Law

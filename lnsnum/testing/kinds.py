@@ -6,7 +6,7 @@ kind  ->  its laws, and the function that tries them
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from lnsnum.format import LNSFormat
@@ -55,6 +55,19 @@ KINDS = {
 """By name."""
 
 
+def find_kind(kind: str, fmt: object, options: Iterable[str]) -> Kind:
+    """The kind of this name; ValueError and TypeError as in `check_laws`, for the names of options."""
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} is not known: one of {', '.join(KINDS)}")
+    chosen = KINDS[kind]
+    for name in options:
+        if name not in chosen.options:
+            raise TypeError(f"kind={kind!r} takes no option {name!r}: {', '.join(chosen.options)}")
+    if fmt is None and chosen.needs_format:
+        raise TypeError(f"kind={kind!r} needs a format: give fmt, such as 'lns8f3'")
+    return chosen
+
+
 def check_laws(
     implementation: object, fmt: LNSFormat | str | None = None, *, kind: str = "arithmetic", **options: Any
 ) -> LawReport:
@@ -83,12 +96,4 @@ def check_laws(
     ...     print(error)
     zero: multiply(4, 0) = 12, that is 1 * 0 = -1; expected 0 (0)
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind!r} is not known: one of {', '.join(KINDS)}")
-    chosen = KINDS[kind]
-    for name in options:
-        if name not in chosen.options:
-            raise TypeError(f"kind={kind!r} takes no option {name!r}: {', '.join(chosen.options)}")
-    if fmt is None and chosen.needs_format:
-        raise TypeError(f"kind={kind!r} needs a format: give fmt, such as 'lns8f3'")
-    return chosen.check(implementation, fmt, **options)
+    return find_kind(kind, fmt, options).check(implementation, fmt, **options)

@@ -10,8 +10,9 @@ import numpy as np
 
 from lnsnum.format import LNSFormat, Overflow, Underflow, check_choice
 from lnsnum.testing.arguments import FloatType, Names, check_count, check_subnormals, choose, find_functions
-from lnsnum.testing.calling import Array, ImplementationError, Takes
+from lnsnum.testing.calling import ImplementationError, Takes
 from lnsnum.testing.conversion_inputs import DRAWN, all_narrow, chosen_floats, in_chunks, with_neighbours
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.positions import Axis
 from lnsnum.testing.quantizer_grid import Grid, middle
 from lnsnum.testing.quantizer_laws import QUANTIZER_LAWS, Asked, Quantized, QuantizerRounding

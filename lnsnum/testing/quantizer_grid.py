@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lnsnum.testing.calling import Array
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.spans import Ints, Mask
 from lnsnum.testing.unary import Ask
 

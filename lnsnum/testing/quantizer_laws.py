@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from lnsnum.testing.calling import Array
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.positions import Axis
 from lnsnum.testing.quantizer_grid import Grid
 from lnsnum.testing.spans import Ints, Mask, Rules

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.testing.calling import Array
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.spans import Ints, Mask
 
 FALSE_ALARM = 1e-9

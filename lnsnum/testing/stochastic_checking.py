@@ -10,7 +10,8 @@ import numpy as np
 
 from lnsnum.format import LNSFormat, Overflow, Underflow, check_choice
 from lnsnum.testing.arguments import FloatType, Names, check_subnormals, choose, find_functions
-from lnsnum.testing.calling import Array, Callee, Takes
+from lnsnum.testing.calling import Callee, Takes
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.positions import Axis
 from lnsnum.testing.random_counts import AskWords
 from lnsnum.testing.report import LawReport

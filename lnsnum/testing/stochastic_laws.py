@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.testing import code_words
-from lnsnum.testing.calling import Array
 from lnsnum.testing.conversion_inputs import logs_tried
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.positions import Axis
 from lnsnum.testing.random_counts import NONE, AskWords, Counts, alarm, by_draws, by_words
 from lnsnum.testing.spans import Bounds, Ints, Mask, Rules

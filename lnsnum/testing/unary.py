@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lnsnum.testing.calling import Array, Callee
+from lnsnum.testing.calling import Callee
+from lnsnum.testing.foreign import Array
 from lnsnum.testing.trial import Batch, Finding, Ints, Mask, in_other_company
 
 Ask = Callable[[Array], Array]

@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from lnsnum.testing.calling import HangsError, ImplementationError, RaisedError, run_within
+from lnsnum.testing.calling import ImplementationError, RaisedError, run_within
+from lnsnum.testing.foreign import HangsError
 
 Make = Callable[..., torch.optim.Optimizer]
 """Makes an optimizer of parameters or of groups of them; with a parameter `seed`, of that too."""

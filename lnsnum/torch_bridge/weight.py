@@ -494,12 +494,13 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         return _rebuild, (*parts, self.requires_grad, is_parameter, attributes)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        gradient = ", requires_grad=True" if self.requires_grad else ""
+        """A text that is this weight again, of up to a thousand elements, as that of an LNSTensor is."""
         shown = is_real(self.codes)  # in a traced graph nothing has values
-        values = self.to_float() if shown else "..."
-        offset: Any = self.log_offset if shown or self._offsets is None else "..."
-        log_offset = offset.tolist() if isinstance(offset, torch.Tensor) else offset
-        return f"LNSWeight({values}, {self.fmt.name}, log_offset={log_offset}{gradient})"
+        tensor = repr(self.to_lns()) if shown else f"LNSTensor(..., {self.fmt.name!r})"
+        dtype = "" if self.dtype == torch.float32 else f", {self.dtype}"
+        place = "" if self.device.type == "cpu" else f".to({str(self.device)!r})"
+        gradient = ".requires_grad_()" if self.requires_grad and self.is_leaf else ""
+        return f"LNSWeight.from_lns({tensor}{dtype}){place}{gradient}"
 
     def __tensor_flatten__(self) -> tuple[list[str], tuple[LNSFormat, int, int, torch.dtype]]:
         check_not_taken_apart()

@@ -15,8 +15,9 @@ import pytest
 import lnsnum
 from lnsnum import arithmetic, cli, lns6f2, lns12f6
 from lnsnum.strategies import LawViolation, check_arithmetic_laws
+from lnsnum.testing.c_functions import HEADER, c_library
 from lnsnum.testing.calling import ImplementationError
-from lnsnum.testing.foreign import HEADER, Program, c_library
+from lnsnum.testing.foreign import Program
 from lnsnum.testing.laws import LAWS, OPERATIONS
 
 SUMS = np.array([arithmetic.add(np.arange(64, dtype=np.uint8), np.uint8(b), lns6f2)[0] for b in range(64)])
@@ -253,7 +254,7 @@ def test_the_command_says_what_held_and_what_broke(build, monkeypatch, capsys, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--format", "lns6f2"], "give one of --command and --library"),
+        (["--format", "lns6f2"], "give one of --command, --library and --verilog"),
         (["--format", "lns6f2", "--command", "true"], "--command needs --operation once"),
         (["--format", "lns6", "--command", "true", "--operation", "add"], "'lns6' is no format name"),
         (
@@ -267,6 +268,69 @@ def test_the_command_says_what_held_and_what_broke(build, monkeypatch, capsys, t
     ],
 )
 def test_what_cannot_be_tried_ends_with_code_2(arguments, message, monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert message in err
+
+
+OTHER_KINDS = """
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+static int64_t sb_of(int64_t z) { return (int64_t)rint(4 * log2(1 + exp2(-z / 4.0))); }
+static float quantize_one(float x) { return isnan(x) ? x : fmaxf(-7, fminf(7, rintf(x))); }
+void sb(const int64_t *z, int64_t *out, size_t n) { for (size_t i = 0; i < n; i++) out[i] = sb_of(z[i]); }
+void db(const int64_t *z, int64_t *out, size_t n) { for (size_t i = 0; i < n; i++) out[i] = -sb_of(z[i]); }
+void quantize(const float *x, float *out, size_t n) { for (size_t i = 0; i < n; i++) out[i] = quantize_one(x[i]); }
+int main(int arguments, char **names) {
+    long long z;
+    float x;
+    if (arguments == 1) while (scanf("%lld", &z) == 1) printf("%lld\\n", -(long long)sb_of(z));
+    else while (scanf("%f", &x) == 1) printf("%.9g\\n", quantize_one(x));
+    return 0;
+}
+"""
+
+
+def test_the_command_tries_other_kinds(monkeypatch, capsys, tmp_path):
+    """Gaussian logarithms of signed integers, quantizers of floats; of a library and of a program."""
+    compiler = shutil.which("gcc") or shutil.which("cc") or pytest.skip("there is no C compiler")
+    (tmp_path / "kinds.c").write_text(OTHER_KINDS)
+    library, program = tmp_path / "kinds.so", tmp_path / "kinds"
+    for target, flags in ((library, ["-shared", "-fPIC"]), (program, [])):
+        subprocess.run([compiler, "-O1", *flags, "-o", target, tmp_path / "kinds.c", "-lm"], check=True)
+    gaussian, quantizers = ["--kind", "gaussian", "--format", "lns6f2"], ["--kind", "quantizers"]
+    code, out, _ = run(monkeypatch, capsys, *gaussian, "--library", library, "--operation", "sb")
+    assert (code, "sb kept" in out) == (0, True)
+    code, out, _ = run(monkeypatch, capsys, *gaussian, "--library", library)
+    assert (code, bool(re.search(r"^error_bound: db\(\d+\) = -\d+; ", out, re.MULTILINE))) == (1, True)
+    code, out, _ = run(monkeypatch, capsys, *gaussian, "--command", program, "--operation", "sb")
+    assert (code, bool(re.search(r"^sign: sb\(0\) = -4; ", out, re.MULTILINE))) == (1, True)
+    for given in (["--library", library], ["--command", f"{program} quantize"]):
+        code, out, _ = run(monkeypatch, capsys, *quantizers, *given, "--junit", tmp_path / "laws.xml")
+        assert (code, "15 numbers, -7.0 to 7.0" in out) == (0, True)
+    assert ElementTree.parse(tmp_path / "laws.xml").getroot().get("failures") == "0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--kind", "sums", "--command", "true"], "--kind sums is not known here: one of arithmetic, gaussian"),
+        (["--kind", "gaussian", "--command", "true", "--operation", "sb"], "kind='gaussian' needs a format: give fmt"),
+        (["--kind", "quantizers", "--command", "true", "--law", "inverse"], "laws has 'inverse', which is not known"),
+        (
+            ["--kind", "quantizers", "--command", "true", "--max-ulp", "2"],
+            "kind='quantizers' takes no option 'max_ulp'",
+        ),
+        (["--kind", "quantizers", "--command", "echo x"], "(law determinism) was answered 'x': write one float for"),
+        (
+            ["--kind", "gaussian", "--format", "lns6f2", "--operation", "sb", "--command", "echo 0.5"],
+            "was answered '0.5': write one integer in decimal digits for each line",
+        ),
+    ],
+)
+def test_what_cannot_be_tried_of_other_kinds(arguments, message, monkeypatch, capsys):
     code, _, err = run(monkeypatch, capsys, *arguments)
     assert code == 2
     assert message in err
@@ -302,3 +366,8 @@ def test_the_adder_of_the_docs_breaks_as_the_page_says(build, monkeypatch, capsy
     subprocess.run([*compiling.replace("adder.so", "mended.so").split()], check=True)
     code, out, _ = run(monkeypatch, capsys, *checking.replace("adder.so", "mended.so").split())
     assert (code, "kept 12 laws on 65536 inputs (all)" in out) == (0, True)
+    pytest.importorskip("cffi")
+    (from_python,) = re.findall(r"^<!-- with adder.so -->\n```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    with pytest.raises(LawViolation, match="saturation"):
+        exec(from_python, {})
+    exec(from_python.replace("adder.so", "mended.so"), {})

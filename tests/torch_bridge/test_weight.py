@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,6 +25,7 @@ import lnsnum
 from lnsnum import LNSFormat, LNSTensor, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10, lns32f23
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, decode_model
 from lnsnum.torch_bridge.kernels import codes as bridge_codes
+from lnsnum.torch_bridge.strategies import lns_weights
 
 torch.set_num_threads(1)
 
@@ -1134,14 +1136,25 @@ def test_zeros_like_is_zeros_of_the_type_asked():
 
 def test_repr():
     weight = LNSWeight.from_float(torch.tensor([1.0, -0.5, 0.0]), lns8f5, log_offset=16)
-    assert repr(weight) == "LNSWeight(tensor([ 1.0000, -0.5000,  0.0000]), lns8f5, log_offset=16)"
-    assert repr(nn.Parameter(weight)) == (
-        "LNSWeight(tensor([ 1.0000, -0.5000,  0.0000]), lns8f5, log_offset=16, requires_grad=True)"
-    )
+    text = "LNSWeight.from_lns(LNSTensor.from_float([ 1. , -0.5,  0. ], 'lns8f5', log_offset=16)"
+    assert repr(weight) == f"{text})"
+    assert repr(weight.to(torch.bfloat16)) == f"{text}, torch.bfloat16)"
+    assert repr(nn.Parameter(weight)) == f"{text}).requires_grad_()"
     assert "lns8f5" in str(weight)
     model = nn.Linear(2, 2)
     convert_model(model, lns8f5)
     assert repr(model) == "Linear(in_features=2, out_features=2, bias=True)"
+
+
+@given(lns_weights(nan=True))
+def test_the_text_of_a_weight_is_the_weight(weight):
+    """Codes where no float of six digits names them."""
+    names = {"LNSWeight": LNSWeight, "LNSTensor": LNSTensor, "torch": torch}
+    names |= {name: getattr(np, name) for name in ("array", "nan", "int32", "uint8", "uint16")}
+    again = eval(repr(weight), names)
+    assert (again.fmt, again.dtype, again.requires_grad) == (weight.fmt, weight.dtype, weight.requires_grad)
+    assert (again.codes.dtype, torch.equal(again.codes, weight.codes)) == (weight.codes.dtype, True)
+    assert np.array_equal(again.to_lns().log_offset, weight.to_lns().log_offset)
 
 
 def test_it_looks_like_a_float_parameter():

@@ -194,7 +194,8 @@ def test_to_lns_of_a_view():
 
 def test_repr_and_nbytes():
     weight = LNSWeight.from_float(torch.tensor([[1.0], [-0.5]]), lns8f5, log_offset=torch.tensor([[16], [-32]]))
-    assert repr(weight) == "LNSWeight(tensor([[ 1.0000],\n        [-0.5000]]), lns8f5, log_offset=[[16], [-32]])"
+    tensor = LNSTensor.from_float(np.array([[1.0], [-0.5]]), "lns8f5", log_offset=np.array([[16], [-32]], np.int32))
+    assert repr(weight) == f"LNSWeight.from_lns({tensor!r})"
     assert weight.nbytes == 2 + 2 * 4
 
 
