@@ -161,7 +161,21 @@ def _decode_blocks(codes, values, walk, begin, greatest, size, table, out):  # t
         _look_up(place[: end - start], table, out[start:end])
 
 
-def _decode_by_logs(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> NDArray[Any]:
+def decode_flat(
+    codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str, out: NDArray[Any], *, threads: int | Team | None = None
+) -> None:
+    """Write the bit patterns of one-dimensional codes of any scales into `out`, of the pattern's type."""
+    if fmt.bits > WIDEST_TABLE:
+        out[:] = _decode_wide(codes, fmt, scale, dtype)
+    elif scale.single:
+        gather(codes, decode_table(fmt, int(scale.values[0]), dtype), out, threads=threads)
+    else:
+        _decode_by_logs(codes, fmt, scale, dtype, out, threads)
+
+
+def _decode_by_logs(
+    codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str, out: NDArray[Any], threads: int | Team | None
+) -> None:
     """Bit patterns of one-dimensional codes of several scales, by the floats of all E that they have."""
     to, steps = FLOAT_TYPES[dtype], fmt.codes_per_octave
     # scales that lie so far out that all floats are zero, or infinity, might as well lie there
@@ -170,7 +184,8 @@ def _decode_by_logs(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> 
     low, high = (min(max(end, nothing), infinity) for end in scale.ends)
     first, last = low - fmt.max_log, high + fmt.max_log
     if last - first >= min(_MOST_LOGS, codes.size):
-        return _decode_by_powers(codes, fmt, scale, dtype)
+        out[:] = _decode_by_powers(codes, fmt, scale, dtype, threads)
+        return
     table = _table_of_logs(fmt, first, last, dtype)
     width = 16 if max(table.size, 1 << fmt.bits) <= 1 << 15 else 32
     integer = np.dtype(f"i{width // 8}").type
@@ -178,13 +193,11 @@ def _decode_by_logs(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> 
     one = fmt.bias + first
     values = scale.clipped(-one, low - one, high - one, integer)
     constants = integer(fmt.max_magnitude), integer(last - first + 1), table
-    out = np.empty(codes.shape, to.pattern)
 
     def run(begin: int, end: int) -> None:
         _decode_blocks(codes[begin:end], values, scale.walk, begin, *constants, out[begin:end])
 
-    in_chunks(run, codes.size, _PARALLEL)
-    return out
+    in_chunks(run, codes.size, _PARALLEL, threads=threads)
 
 
 EXACT_STEPS_ERROR, STEPS_ERROR = 2.0**-50, 2.0**-43
@@ -378,12 +391,7 @@ def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offs
         array, offset = array.transpose(order), in_order(offset, array.ndim, order)
     scale = Scales.of(offset, array.shape)
     flat = contiguous(array).reshape(-1)
-    if fmt.bits > WIDEST_TABLE:
-        out = _decode_wide(flat, fmt, scale, name)
-    elif not scale.single:
-        out = _decode_by_logs(flat, fmt, scale, name)
-    else:
-        out = np.empty(flat.shape, FLOAT_TYPES[name].pattern)
-        gather(flat, decode_table(fmt, int(scale.values[0]), name), out)
+    out = np.empty(flat.shape, FLOAT_TYPES[name].pattern)
+    decode_flat(flat, fmt, scale, name, out)
     out = put_back(out.reshape(array.shape), order)
     return out if name == "bfloat16" else out.view(name)

@@ -16,7 +16,8 @@ PACKAGE = Path(lnsnum.__file__).parent
 HOUSE = """
 kernels                compiling threads addresses
 -                      exact format
-kernels                byte_tables elementary rounding decide thresholds groups granularity codes scales strides
+kernels                byte_tables elementary rounding decide thresholds groups granularity codes filling
+kernels                scales strides
 kernels                row_encoding
 kernels                vector_encoding scalar_encoding
 -                      encoding decoding gaussian
@@ -90,6 +91,7 @@ STRATEGIES = ["ranks", "code_strategies", "float_strategies", "tie_strategies", 
 LIBRARIES = {
     "lnsnum.files.single": {"numpy", "safetensors", "ml_dtypes"},
     "lnsnum.kernels.byte_tables": {"numpy", "numba", "llvmlite"},  # which Numba brings
+    "lnsnum.kernels.filling": {"numpy", "numba", "llvmlite"},
     "lnsnum.operations.code_products": {"numpy", "numba", "llvmlite"},
     **{module: {"mpmath"} for module in ORDER if module.startswith("lnsnum.reference")},
     "lnsnum.testing.spans": {"numpy", "mpmath"},

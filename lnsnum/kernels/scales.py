@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from lnsnum.kernels.codes import LogOffset
 from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.filling import fill_run, fill_runs
 from lnsnum.kernels.groups import GroupOffsets
 
 
@@ -143,15 +144,13 @@ def _clip(values, constant, low, high, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _fill(value, out):  # type: ignore[no-untyped-def]
-    for i in range(out.size):
-        out[i] = value
-
-
-@kernel
 def _copy(values, out):  # type: ignore[no-untyped-def]
     for i in range(out.size):
         out[i] = values[i]
+
+
+_SHORT = 256
+"""Runs of so many elements at most are written some at a time."""
 
 
 @kernel
@@ -169,13 +168,17 @@ def _spread_runs(values, run, begin, out):  # type: ignore[no-untyped-def]
     at, left, done = group % values.size, run - (begin - group * run), 0
     # in loops of their own, over slices: there LLVM sees that no index counts from the end, and makes vectors
     while done < out.size:
+        some = fill_runs(out, done, run, values[at:]) if 1 < run <= _SHORT and left == run else 0
         if run == 1:
             count = min(values.size - at, out.size - done)
             _copy(values[at : at + count], out[done : done + count])
             at = 0
+        elif some > 0:
+            count = some * run
+            at = at + some if at + some < values.size else 0
         else:
             count = min(left, out.size - done)
-            _fill(values[at], out[done : done + count])
+            fill_run(out, done, count, values[at])
             left, at = run, (at + 1 if at + 1 < values.size else 0)
         done += count
 
@@ -189,13 +192,21 @@ def _spread_groups(values, walk, begin, out):  # type: ignore[no-untyped-def]
     row, k = line // length, line % length
     # of the first value of the group
     at, done = (row * groups + k // group) * across % values.size, 0
+    stop = min(k - k % group + group, length)
     while done < out.size:
         left = out.size - done
         if across == 1:
             # all that is left of the group shares one
-            stop = min(k - k % group + group, length)
-            count = min((stop - k) * run - inside, left)
-            _fill(values[at], out[done : done + count])
+            first = k - k % group
+            whole, some = (length - first) // group, 0
+            if run == 1 and k == first and whole > 0:
+                some = fill_runs(out, done, group, values[at : at + whole])
+            if some > 0:
+                count = some * group
+                at, stop = at + some - 1, k + count
+            else:
+                count = min((stop - k) * run - inside, left)
+                fill_run(out, done, count, values[at])
             k = stop
         else:
             if run == 1:
@@ -204,13 +215,14 @@ def _spread_groups(values, walk, begin, out):  # type: ignore[no-untyped-def]
                 j += count
             else:
                 count = min(run - inside, left)
-                _fill(values[at + j], out[done : done + count])
+                fill_run(out, done, count, values[at + j])
                 j += 1
             if j == across:
                 j, k = 0, k + 1
         inside = 0
         done += count
         # a line of the next group begins, or a row
-        if j == 0 and (k == length or k % group == 0):
+        if j == 0 and k == stop:
             at = at + across if at + across < values.size else 0
             k = 0 if k == length else k
+            stop = min(k + group, length)

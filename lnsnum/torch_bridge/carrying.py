@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-FIELDS = frozenset(["codes", "fmt", "_span", "_offsets", "_taken_at", "_is_parameter", "_heir_of"])
+FIELDS = frozenset(["codes", "fmt", "_span", "_offsets", "_groups", "_taken_at", "_is_parameter", "_heir_of"])
 """Attributes of an LNSWeight that are its own."""
 
 

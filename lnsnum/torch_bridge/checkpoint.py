@@ -220,12 +220,12 @@ def _put(files: WeightFiles, name: str, own: torch.Tensor, places: Places) -> No
             module._buffers[key] = new
 
 
-def _kind(tensor: torch.Tensor) -> tuple[LNSFormat, torch.Size] | None:
-    """Format and shape of the scale, None of a plain tensor: what is the same where one can be copied to the other."""
+def _kind(tensor: torch.Tensor) -> tuple[LNSFormat, torch.Size, int | None] | None:
+    """Format, shape and groups of the scale, None of a plain tensor: alike where one can be copied to the other."""
     if not isinstance(tensor, LNSWeight):
         return None
     offset = tensor.log_offset
-    return tensor.fmt, offset.shape if isinstance(offset, torch.Tensor) else torch.Size()
+    return tensor.fmt, offset.shape if isinstance(offset, torch.Tensor) else torch.Size(), tensor.group_size
 
 
 def _places(model: nn.Module) -> dict[int, Places]:
@@ -261,6 +261,12 @@ def _describe(name: str, tensor: torch.Tensor, packed: bool) -> Description:
         raise ValueError(f"{name!r} of the model is on the meta device: it has no values to save")
     if isinstance(tensor, LNSWeight):
         offset = tensor.log_offset
+        if tensor.group_size is not None:
+            raise TypeError(
+                f"{name!r} of the model has a log_offset for each group of {tensor.group_size} elements, and weight "
+                "files hold one for a tensor or for each channel: torch.save keeps them, or convert the model with "
+                "per_channel=True"
+            )
         scale = bridge.as_numpy(offset.cpu().contiguous()) if isinstance(offset, torch.Tensor) else offset
         return Description.of_codes(tuple(tensor.shape), tensor.fmt, scale, packed=packed)
     dtype = str(tensor.dtype).removeprefix("torch.")

@@ -147,7 +147,10 @@ class _LookUp(nn.Module):
 
 
 def _look_up_of(weight: LNSWeight) -> _LookUp | None:
-    """What decodes a weight; None where its floats take no more than codes and tables."""
+    """What decodes a weight; None where its floats take no more than codes and tables, and of groups, which leave as
+    floats: no table is there for each of their scales."""
+    if weight.group_size is not None:
+        return None
     lookup = _LookUp(weight)
     floats = weight.numel() * weight.dtype.itemsize
     return lookup if weight.codes.numel() * weight.codes.itemsize + lookup.nbytes() < floats else None

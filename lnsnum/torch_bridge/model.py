@@ -11,19 +11,20 @@ import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernels.codes import check_format
+from lnsnum.kernels.groups import check_group_size
 from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.distributed.dtensors import weight_of
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
 from lnsnum.torch_bridge.kernels.fitting import exact_windows
-from lnsnum.torch_bridge.kernels.scale import ZERO_STD, LogOffset, check_offset, fit_to_rms, std_of_zeros
+from lnsnum.torch_bridge.kernels.scale import ZERO_STD, LogOffset, check_offset, each_of, fit_to_rms, std_of_zeros
 from lnsnum.torch_bridge.placing import replace_parameters
 from lnsnum.torch_bridge.surroundings import is_spread, spread_over_processes
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -40,6 +41,8 @@ class ParameterReport:
     format: LNSFormat
     shape: tuple[int, ...]
     log_offset: LogOffset
+    group_size: int | None
+    """Of the groups that log_offset has one for each of; None where it is of the whole, or of channels."""
     relative_error: float
     """||decoded - w|| / ||w||, w after zeros were re-drawn."""
     at_ceiling: float
@@ -97,6 +100,8 @@ def convert_model(
     *,
     filter_fn: Callable[[str, nn.Parameter], bool] | None = None,
     per_channel: bool = False,
+    channels: int | tuple[int, ...] | Mapping[str, int | tuple[int, ...]] | None = None,
+    group_size: int | Mapping[str, int] | None = None,
     p_scale: float | Mapping[str, float] = 3.0,
     zeros: Zeros = "keep",
     zero_std: float = ZERO_STD,
@@ -116,6 +121,11 @@ def convert_model(
         filter_fn: given name and parameter, says whether to convert it. All of them where not given.
         per_channel: choose a log_offset for each index of the first dimension, of parameters with two or more; four
             bytes each.
+        channels: choose one for each index of these dimensions instead: (0, 1) for each (expert, channel) of stacks.
+            Or a mapping from name patterns, as of formats, for parameters that have these dimensions.
+        group_size: choose one for each group of so many elements along the last dimension, 16 to 256; four bytes a
+            group. Of parameters with two or more dimensions whose last one is made up of several whole groups; others
+            are converted as the options before say. Or a mapping from name patterns.
         p_scale: headroom: the greatest magnitude is at or just above p_scale times the root mean square, unless all
             values are exact in the format and another keeps them so. Or a mapping from name patterns, as of formats;
             3 where none matches.
@@ -142,9 +152,17 @@ def convert_model(
         if not 0.0 < given < math.inf:
             raise ValueError(f"{what}={given} is out of range: finite and greater than 0")
     chosen, left = _choose(model, fmt, filter_fn)
-    for pattern in scales:
-        if not fnmatch.filter([name for name, _ in model.named_parameters()], pattern):
-            raise ValueError(f"p_scale: no parameter's name matches {pattern!r}")
+    options: dict[str, Mapping[str, Any]] = {"p_scale": scales}
+    for what, option in (("channels", channels), ("group_size", group_size)):
+        options[what] = option if isinstance(option, Mapping) else {} if option is None else {"*": option}
+    for size in options["group_size"].values():
+        check_group_size(size)
+    for what, patterns in options.items():
+        for pattern in patterns:
+            if not fnmatch.filter([name for name, _ in model.named_parameters()], pattern):
+                raise ValueError(f"{what}: no parameter's name matches {pattern!r}")
+    asked = {name: [_first_match(name, options[what], None) for what in ("channels", "group_size")] for name in chosen}
+    layouts = {name: _layout(name, p.shape, per_channel, *asked[name]) for name, (p, _) in chosen.items()}
     for name, (parameter, _) in chosen.items():
         _check_convertible(name, parameter)
     _check_memory(model, chosen.keys())
@@ -157,7 +175,7 @@ def convert_model(
             name,
             _within_norm(parameter.detach(), *norms[id(parameter)]) if id(parameter) in norms else parameter.detach(),
             format_,
-            per_channel,
+            layouts[name],
             _first_match(name, scales, 3.0),
             zeros,
             zero_std,
@@ -216,7 +234,7 @@ def _choose(
     return chosen, left
 
 
-def _first_match(name: str, patterns: Mapping[str, float], default: float) -> float:
+def _first_match(name: str, patterns: Mapping[str, Any], default: Any) -> Any:
     return next((value for pattern, value in patterns.items() if fnmatch.fnmatchcase(name, pattern)), default)
 
 
@@ -314,11 +332,59 @@ def _within_norm(w: torch.Tensor, max_norm: float, norm_type: float) -> torch.Te
     return (w * torch.where(norms > max_norm, max_norm / norms, 1.0)).to(w.dtype)
 
 
+class _Layout(NamedTuple):
+    """Which elements of a parameter share a scale: those of a row, once its dimensions are put in an order."""
+
+    order: tuple[int, ...]
+    rows: int
+    own: tuple[int, ...] | None
+    """The shape of the log_offsets; None of one for all."""
+    group_size: int | None = None
+
+    def matrix(self, w: torch.Tensor) -> torch.Tensor:
+        """A row for each scale."""
+        return w.permute(self.order).reshape(self.rows, w.numel() // self.rows if w.numel() else 0)
+
+    def put_back(self, matrix: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """The inverse of `matrix`."""
+        ordered = matrix.reshape([shape[d] for d in self.order])
+        return ordered.permute([self.order.index(d) for d in range(len(shape))])
+
+
+def _layout(
+    name: str, shape: torch.Size, per_channel: bool, channels: int | tuple[int, ...] | None, group_size: int | None
+) -> _Layout:
+    """What the options of conversion ask of a parameter; ValueError where it has not the dimensions asked for."""
+    order = tuple(range(len(shape)))
+    whole = _Layout(order, 1, None)
+    if len(shape) < 2 or 0 in shape:
+        return whole
+    if group_size is not None and shape[-1] > group_size and shape[-1] % group_size == 0:
+        own = (*shape[:-1], shape[-1] // group_size)
+        return _Layout(order, math.prod(own), own, group_size)
+    if channels is None:
+        channels = 0 if per_channel else None
+    try:
+        each = each_of(channels, None, shape)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"parameter {name!r}: {error}") from None
+    if each is None or each.offsets is None:
+        return whole
+    if 1 < each.offsets.numel() == shape.numel():
+        raise ValueError(
+            f"parameter {name!r}: channels={channels!r} would give each element of shape {tuple(shape)} a scale: name "
+            "the parameters that have more dimensions in a mapping, as {'*.experts.*': (0, 1)}"
+        )
+    kept = [d for d in order if each.offsets.shape[d] > 1 or shape[d] == 1]
+    rest = [d for d in order if d not in kept]
+    return _Layout((*kept, *rest), each.offsets.numel(), tuple(each.offsets.shape))
+
+
 def _convert(
     name: str,
     parameter: torch.Tensor,
     fmt: LNSFormat,
-    per_channel: bool,
+    layout: _Layout,
     p_scale: float,
     zeros: Zeros,
     zero_std: float,
@@ -326,18 +392,18 @@ def _convert(
     generator: torch.Generator,
 ) -> tuple[LNSWeight, ParameterReport]:
     """One parameter, block by block: beside the codes it takes memory for some float64 numbers, not for all."""
-    w = _Redrawn(parameter, zeros, zero_std, padding_row, generator)
+    each = layout.own is not None
+    w = _Redrawn(parameter, layout, zeros, zero_std, padding_row, generator)
     rms = w.rms() or w.std_of_zeros
-    each = per_channel and parameter.ndim > 1 and parameter.numel() > 0
     try:
         fitting = [fit_to_rms(r, fmt, p_scale) for r in (w.row_rms() if each else [rms])]
     except (ValueError, OverflowError) as error:
         raise ValueError(f"parameter {name!r}: no scale fits {p_scale} times its RMS of {rms}: {error}") from error
-    windows = exact_windows(parameter.detach().reshape(len(fitting), -1), fmt)
+    windows = exact_windows(layout.matrix(parameter.detach()), fmt)
     offsets = windows.nearest(torch.tensor(fitting, device=parameter.device), fmt).tolist()
     log_offset: LogOffset = offsets[0]
-    if each:
-        log_offset = torch.tensor(offsets, dtype=torch.int32).reshape(-1, *(1,) * (parameter.ndim - 1))
+    if layout.own is not None:
+        log_offset = torch.tensor(offsets, dtype=torch.int32).reshape(layout.own)
     codes = torch.empty(w.rows.shape, dtype=bridge.code_dtype(fmt), device=parameter.device)
     error_squares = 0.0
     for begin, block in w.blocks():
@@ -347,14 +413,15 @@ def _convert(
         codes[begin:end] = bridge.encode(block, fmt, scale, underflow="saturate")
         decoded = bridge.decode(codes[begin:end], fmt, scale, torch.float64)
         error_squares += float(((decoded - block) / w.unit).square().sum())
-    codes = bridge.with_strides_of(parameter, codes.reshape(parameter.shape))
-    weight = LNSWeight(codes, fmt, log_offset, parameter.dtype)
+    codes = bridge.with_strides_of(parameter, layout.put_back(codes, parameter.shape))
+    weight = LNSWeight(codes, fmt, log_offset, parameter.dtype, group_size=layout.group_size)
     telemetry = weight.telemetry()
     report = ParameterReport(
         name=name,
         format=fmt,
         shape=tuple(parameter.shape),
         log_offset=log_offset,
+        group_size=layout.group_size,
         relative_error=math.sqrt(error_squares / w.squares) if w.squares else 0.0,
         at_ceiling=telemetry.at_ceiling,
         at_floor=telemetry.at_floor,
@@ -367,21 +434,31 @@ def _convert(
 _BLOCK = 1 << 16
 
 
+def _in_rows(w: torch.Tensor, layout: _Layout) -> torch.Tensor:
+    """A matrix whose rows are read some at a time: of one scale each, or of none."""
+    if layout.own is not None:
+        return layout.matrix(w)
+    return w.reshape(w.shape[0], -1) if w.ndim > 1 and w.numel() else w.reshape(-1, 1)
+
+
 class _Redrawn:
     """The numbers of a parameter as float64, in blocks of rows, its zeros re-drawn where that is wanted."""
 
     def __init__(
         self,
         w: torch.Tensor,
+        layout: _Layout,
         zeros: Zeros,
         zero_std: float,
         padding_row: int | None,
         generator: torch.Generator,
     ) -> None:
-        self.rows = w.reshape(w.shape[0], -1) if w.ndim > 1 and w.numel() else w.reshape(-1, 1)
+        self.rows = _in_rows(w, layout)
         self.redraw = self.rows == 0 if zeros == "redraw" else torch.zeros_like(self.rows, dtype=torch.bool)
         if padding_row is not None:
-            self.redraw[padding_row] = False
+            padding = torch.zeros(w.shape, dtype=torch.bool, device=w.device)
+            padding[padding_row] = True
+            self.redraw &= ~_in_rows(padding, layout)
         self.drawn = torch.empty(0, dtype=torch.float64)
         self.count = 0
         self.std_of_zeros = std_of_zeros(w.shape, zero_std) if w.numel() else 0.0

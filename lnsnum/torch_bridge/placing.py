@@ -98,5 +98,5 @@ def _warn_of_floats(module: nn.Module, state_dict: dict[str, Any], prefix: str) 
 
 
 def _encode_loaded(floats: torch.Tensor, weight: LNSWeight) -> LNSWeight:
-    log_offset = choose_scale(floats, weight.fmt, own=weight.scale)
-    return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, underflow="saturate")
+    log_offset, size = choose_scale(floats, weight.fmt, own=weight.scale), weight.group_size
+    return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, group_size=size, underflow="saturate")

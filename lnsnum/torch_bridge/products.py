@@ -18,8 +18,9 @@ from torch.utils._pytree import tree_leaves
 
 from lnsnum.operations import weight_only
 from lnsnum.operations.weight_only import Appearance
-from lnsnum.torch_bridge.kernels.codes import as_numpy, is_on_cpu
+from lnsnum.torch_bridge.kernels.codes import as_numpy, is_on_cpu, offsets_of
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.kernels.scale import Scale
 from lnsnum.torch_bridge.kernels.threads import torch_team
 
 aten = torch.ops.aten
@@ -38,18 +39,17 @@ class Matrix(NamedTuple):
     """W (K, N) of a weight or a part of it, as x W takes it."""
 
     codes: torch.Tensor
-    offsets: torch.Tensor | None
-    """As `Scale.offsets`."""
+    scale: Scale
 
     @classmethod
     def of(cls, weight: Weight) -> Matrix:
         """All of a weight with two dimensions."""
-        return cls(weight.codes, weight.scale.offsets)
+        return cls(weight.codes, weight.scale)
 
     @property
     def mT(self) -> Matrix:  # noqa: N802  (torch's name)
         """W^T."""
-        return Matrix(self.codes.t(), None if self.offsets is None else self.offsets.t())
+        return Matrix(self.codes.t(), self.scale.mT)
 
 
 def multiply(
@@ -59,7 +59,7 @@ def multiply(
     after b was added. None where this is torch's work: for many rows, other types or devices, what is to be
     differentiated or traced.
     """
-    codes, offsets = matrix
+    codes, own = matrix
     if x.dtype != weight.dtype or x.dtype not in APPEARANCES or codes.ndim != 2 or x.ndim == 0:
         return None
     inner, outer = codes.shape
@@ -73,11 +73,11 @@ def multiply(
     if not (is_on_cpu(codes) and is_on_cpu(x)):
         return None
     by_rows = codes.t().is_contiguous()
-    if not by_rows and (not codes.is_contiguous() or (offsets is not None and offsets.shape[1] > 1)):
+    if not by_rows and (not codes.is_contiguous() or (own.offsets is not None and own.offsets.shape[1] > 1)):
         return None
     if by_rows:
-        codes, offsets = matrix.mT
-    scale: Any = weight.scale.low if offsets is None else as_numpy(offsets.contiguous())
+        codes, own = matrix.mT
+    scale: Any = own.low if own.offsets is None else offsets_of(own)
     appearance, dtype = cast(Appearance, FLOAT_NAMES[x.dtype]), x.dtype
     x = x.to(torch.float32).detach().resolve_neg().contiguous()
     planes = weight_only.planes_for(weight.fmt, scale, len(codes), appearance)
@@ -126,8 +126,11 @@ def _bmm(x: Any, stack: Any) -> torch.Tensor | None:
     """Of two stacks of matrices, the second one of codes."""
     if not _asks(stack):
         return None
-    offsets = stack.scale.offsets
-    each = [None] * len(stack) if offsets is None else list(offsets.expand(len(stack), *offsets.shape[1:]))
+    scale = stack.scale
+    if scale.offsets is None:
+        each = [scale] * len(stack)
+    else:
+        each = [scale._replace(offsets=own) for own in scale.offsets.expand(len(stack), *scale.offsets.shape[1:])]
     products = []
     for rows, codes, own in zip(x, stack.codes, each, strict=True):
         product = multiply(rows, stack, Matrix(codes, own))

@@ -25,7 +25,7 @@ from lnsnum.torch_bridge.kernels.moments import (
 )
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers, apply_step, kappa_of, step_scalars
-from lnsnum.torch_bridge.units import blocks_of, histograms_of, per_scale, refresh_units, unit_state
+from lnsnum.torch_bridge.units import blocks_of, per_scale, refresh_units, tallies_of, unit_state
 from lnsnum.torch_bridge.weight import LNSWeight
 
 SecondMoment = Literal["byte", "float32"]
@@ -179,7 +179,8 @@ def _write_codes(
         write(p.codes, codes, rows)
         torch.autograd.graph.increment_version(p)
         return
-    p.copy_(p.like(codes if rows is None else p.codes.index_copy(0, rows, codes), offsets=offsets))
+    new = codes if rows is None else p.codes.index_copy(0, rows, codes)
+    p.copy_(p.like(new, offsets=offsets, groups=p.scale.groups))
 
 
 def numbers_of(state: State, group: dict[str, Any], exponent: Any, number: Any = float) -> StepNumbers:
@@ -264,7 +265,7 @@ def follow_ceiling(p: LNSWeight, state: State, group: dict[str, Any], choices: C
     """
     if int(state["step"]) % ceiling.EVERY or not p.may_set_scale_of_all():
         return 0, False
-    growing = ceiling.decide(histograms_of(p), p.fmt)
+    growing = ceiling.decide_by(tallies_of(p))
     if growing.grows.any():
         p.grow_(growing.grows, Draw(group["seed"], state["stream"], int(state["step"])), keep=choices.zero == "keep")
         grows = torch.from_numpy(growing.grows).reshape(state["at"].shape)
@@ -286,12 +287,11 @@ def _follow_in_graph(
             "optimizer.make_state(for_graph=True) before, or take ceiling='fixed'"
         )
     draw = Draw(group["seed"], state["stream"], state["step"])
-    followed = ceiling_twin.follow(
-        codes, scale.offsets, state["units"], p.fmt, scale.high, draw, keep=choices.zero == "keep"
-    )
+    apart, offsets = scale.apart(codes), scale.apart_as_codes(scale.offsets)
+    followed = ceiling_twin.follow(apart, offsets, state["units"], p.fmt, scale.high, draw, keep=choices.zero == "keep")
     state["units"].copy_(followed.units)
     state["at"].copy_(followed.offsets)
-    return followed.codes, followed.offsets, followed.grown
+    return scale.together(followed.codes), scale.with_groups(followed.offsets), followed.grown
 
 
 def _step_in_torch(
@@ -305,8 +305,9 @@ def _step_in_torch(
     part: Part = WHOLE,
 ) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
     """The same in torch's operations, out of place."""
-    codes, moment, *momentum = arrays
-    floats = gradient.detach().to(torch.float32)
+    scale = p.scale
+    codes, moment, *momentum = (scale.apart(array) for array in arrays)
+    floats = scale.apart(gradient.detach().to(torch.float32))
     coded = moment.dtype == torch.uint8
     if coded or momentum:
         first = update_twin.first_exponent(floats).to(state["exponent"].device)
@@ -329,6 +330,7 @@ def _step_in_torch(
     )
     new = [stepped.codes, stepped.second_moment]
     new += [stepped.momentum_codes] if stepped.momentum_codes is not None else []
+    new = [scale.together(array) for array in new]
     *steps, not_finite = stepped.counts.to("cpu").unbind()
     size, none = torch.full((), codes.numel(), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
     return new, torch.stack([size, *steps, none, not_finite]), stepped.greatest

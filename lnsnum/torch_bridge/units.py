@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lnsnum import exact
 from lnsnum.format import LNSFormat
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels import codes as bridge
-from lnsnum.torch_bridge.kernels.scale import std_of_zeros
+from lnsnum.torch_bridge.kernels.scale import blocks_within, std_of_zeros
 from lnsnum.torch_bridge.weight import LNSWeight
 
 State = dict[str, Any]
@@ -32,10 +31,18 @@ def unit_state(p: LNSWeight) -> State:
     hold, for they come from the histogram and differences of log_offset alone.
     """
     offsets = _offsets(p)
-    histogram = None if p.is_meta else histograms_of(p)
-    if histogram is None:
+    if p.is_meta:
         return units_by(p.fmt, offsets, p.shape, None, None)
-    return units_by(p.fmt, offsets, p.shape, ceiling.root_mean_squares(histogram, p.fmt), histogram.sum(1))
+    different = None
+    if p.scale.group_size:
+        # those of one log_offset are counted together: of many groups few offsets differ
+        flat = offsets.reshape(-1).to("cpu", torch.int64).numpy()
+        different, which = np.unique(flat, return_inverse=True)
+        histogram = ceiling.histograms(_codes(p), p.fmt, blocks_of(p), which[_scale_of_blocks(p)])
+    else:
+        histogram = histograms_of(p)
+    rms = ceiling.root_mean_squares(histogram, p.fmt)
+    return units_by(p.fmt, offsets, p.shape, rms, histogram.sum(1), different)
 
 
 def units_by(
@@ -44,17 +51,19 @@ def units_by(
     weight_shape: torch.Size,
     rms: NDArray[np.float64] | None,
     sizes: NDArray[np.int64] | None,
+    different: NDArray[np.int64] | None = None,
 ) -> State:
     """`unit_state` by the RMS of the codes of each scale, in units of its floor, and by how many those are; None where
-    there are no codes yet."""
+    there are no codes yet. Both are of scales at the log_offsets `different`, where these are not those of all."""
     shape = offsets.shape
     flat = offsets.reshape(-1).to("cpu", torch.int64).numpy()
     top = int(flat.max()) if flat.size else 0
-    down = _powers(fmt, flat - top)  # floors in units of the greatest floor
+    at = flat if different is None else different
+    down = ceiling.powers(flat - top, fmt)  # floors in units of the greatest floor
     if rms is None or sizes is None:
         units = np.ones(flat.size)
     else:
-        own = rms * down
+        own = rms * ceiling.powers(at - top, fmt)[: rms.size]
         mean = math.fsum(own * own * sizes) / max(int(sizes.sum()), 1)
         units = math.sqrt(mean) / down if mean > 0.0 else std_of_zeros(weight_shape) / ceiling.floors(flat, fmt)
     floor = float(ceiling.floors(np.array([top]), fmt)[0])
@@ -81,7 +90,8 @@ def move_units(fmt: LNSFormat, state: State, offsets: torch.Tensor) -> None:
     """The units at other log_offsets than those that they were at."""
     now = offsets.reshape(-1).to("cpu", torch.int64).numpy()
     r_at, unit = state["at"].reshape(-1)[:1].long(), float(state["units"].reshape(-1)[0])
-    state["units"] = torch.from_numpy(np.minimum(unit * _powers(fmt, int(r_at[0]) - now), 1e30)).reshape(offsets.shape)
+    units = np.minimum(unit * ceiling.powers(int(r_at[0]) - now, fmt), 1e30)
+    state["units"] = torch.from_numpy(units).reshape(offsets.shape)
     state["at"] = offsets.detach().to("cpu", torch.int32).clone()
 
 
@@ -107,47 +117,47 @@ def _refresh_in_graph(p: LNSWeight, state: State, offsets: torch.Tensor) -> None
 
 
 def per_scale(values: torch.Tensor, p: LNSWeight) -> torch.Tensor:
-    """Values of the scales, shaped as the log_offsets, one for each block of `blocks_of`."""
-    first, last = _varying(p)
-    if first == last or not p.numel():
-        return values.reshape(-1)
-    shape = [1] * first + list(p.shape[first:last]) + [1] * (p.ndim - last)
-    return values.expand(shape).reshape(-1).contiguous()
+    """Values of the scales, shaped as their offsets, one for each block of `blocks_of`."""
+    return blocks_within(values, _shape(p))[1].contiguous() if p.numel() else values.reshape(-1)
 
 
 def blocks_of(p: LNSWeight) -> ceiling.Blocks:
     """Where the codes of each scale are, by their logical index."""
-    first, last = _varying(p)
-    return ceiling.Blocks(math.prod(p.shape[first:last]), math.prod(p.shape[last:]))
+    inner, runs = blocks_within(_offsets(p), _shape(p))
+    return ceiling.Blocks(runs.numel(), inner)
 
 
 def histograms_of(p: LNSWeight) -> NDArray[np.int64]:
     """How many codes of each scale have each magnitude, in the order of the log_offsets."""
     if not p.numel():
         return np.zeros((_offsets(p).numel(), p.fmt.max_magnitude + 1), np.int64)
-    codes = bridge.as_numpy(p.codes.detach().cpu().contiguous(), p.fmt.dtype)
-    counted = ceiling.histograms(codes, p.fmt, blocks_of(p))
-    first, last = _varying(p)
-    if first == last:
-        return counted
-    blocks = counted.reshape(*p.shape[first:last], -1)
+    return ceiling.histograms(_codes(p), p.fmt, blocks_of(p), _scale_of_blocks(p))
+
+
+def tallies_of(p: LNSWeight) -> NDArray[np.int64]:
+    """What decides of each scale whether it grows, in the order of the log_offsets."""
+    return ceiling.tallies(_codes(p), p.fmt, blocks_of(p), _scale_of_blocks(p))
+
+
+def _scale_of_blocks(p: LNSWeight) -> NDArray[np.int64]:
+    """Which scale each block of `blocks_of` has: between two dimensions over which they differ they may be one."""
     offsets = _offsets(p)
-    merged = tuple(d - first for d in range(first, last) if offsets.shape[d] == 1)  # one scale along them
-    return blocks.sum(merged, keepdims=True).reshape(offsets.numel(), -1)  # type: ignore[no-any-return]
+    scales: NDArray[np.int64] = per_scale(torch.arange(offsets.numel()).reshape(offsets.shape), p).numpy()
+    return scales
+
+
+def _codes(p: LNSWeight) -> NDArray[Any]:
+    return bridge.as_numpy(p.codes.detach().cpu().contiguous(), p.fmt.dtype)
 
 
 def _offsets(p: LNSWeight) -> torch.Tensor:
+    """With a dimension of their own for groups, as `_shape`."""
     scale = p.scale
-    return torch.tensor(scale.low, dtype=torch.int32) if scale.offsets is None else scale.offsets
+    if scale.offsets is None:
+        return torch.tensor(scale.low, dtype=torch.int32)
+    return scale.apart_as_codes(scale.offsets)
 
 
-def _varying(p: LNSWeight) -> tuple[int, int]:
-    """The dimensions, from the first to before the last, between which log_offsets differ; equal where none does."""
-    offsets = _offsets(p)
-    varying = [d for d in range(offsets.ndim) if offsets.shape[d] > 1]
-    return (varying[0], varying[-1] + 1) if varying else (p.ndim, p.ndim)
-
-
-def _powers(fmt: LNSFormat, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-    """base^(steps / 2^F), each to the nearest float64."""
-    return np.array([exact.nearest_float64(fmt.base, int(n), fmt.fraction_bits) for n in steps.tolist()])
+def _shape(p: LNSWeight) -> torch.Size:
+    """That of the weight, whose groups are a dimension more."""
+    return p.scale.apart(p.codes).shape

@@ -24,8 +24,10 @@ from torch.utils.hooks import warn_if_has_hooks
 import lnsnum
 from lnsnum.encoding import fit_log_offset
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow
+from lnsnum.kernels.codes import LogOffset as CoreOffset
 from lnsnum.kernels.codes import check_format
-from lnsnum.kernels.groups import GroupOffsets
+from lnsnum.kernels.granularity import Channels
+from lnsnum.kernels.groups import GroupOffsets, check_group_size
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge.carrying import Belongings, belongings, hand_over
 from lnsnum.torch_bridge.distributed.gathering import GatheredAsCodes
@@ -37,7 +39,7 @@ from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width, is_
 from lnsnum.torch_bridge.kernels.fitting import choose_scale
 from lnsnum.torch_bridge.kernels.grid import doubling
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
-from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, Span, check_offset, fit_scale
+from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, Span, blocks_within, check_offset, each_of, fit_scale
 from lnsnum.torch_bridge.surroundings import check_not_taken_apart, level_of_the_caller
 from lnsnum.torch_bridge.weight_ops import dispatch
 
@@ -67,6 +69,8 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         fmt: the format.
         log_offset: the scale in code steps: an integer, or for channels an integer tensor that broadcasts to the codes.
         dtype: the float type that it appears as and decodes to.
+        group_size: log_offset has one for each group of so many elements along the last dimension, which it divides: 16
+            to 256; (N, K / group_size) of codes (N, K).
 
     Attributes:
         codes: the tensor of codes. A kernel that writes to it must tell autograd (`increment_version`).
@@ -90,7 +94,8 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
     codes: torch.Tensor
     fmt: LNSFormat
     _span: Span  # shared by aliases of the same codes
-    _offsets: torch.Tensor | None  # of channels, and of what graphs can raise
+    _offsets: torch.Tensor | None  # of channels or groups, and of what graphs can raise
+    _groups: tuple[int, int]  # their size and the dimension along which they lie; (0, -1) of channels
     _taken_at: int | None  # for a view that has a copy of offsets: the count of changes when they were copied
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -102,6 +107,8 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         fmt: LNSFormat,
         log_offset: LogOffset = 0,
         dtype: torch.dtype = torch.float32,
+        *,
+        group_size: int | None = None,
     ) -> LNSWeight:
         check_format(fmt)
         check_width(fmt)
@@ -114,9 +121,10 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
             if low < 0 or high >= 1 << fmt.bits:
                 outside = low if low < 0 else high
                 raise ValueError(f"code {outside} is outside {fmt.name}: its codes are 0 to {(1 << fmt.bits) - 1}")
-        scale = check_offset(log_offset, codes.shape)
+        size = 0 if group_size is None else check_group_size(group_size)
+        scale = check_offset(log_offset, codes.shape, size)
         offsets = None if scale.offsets is None else scale.offsets.to(codes.device)
-        return _wrap(codes, fmt, Span(scale.low, scale.high), offsets, dtype)
+        return _wrap(codes, fmt, Span(scale.low, scale.high), offsets, dtype, groups=scale.groups)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "__class__" and not issubclass(value, LNSWeight):
@@ -154,11 +162,18 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
             raise RuntimeError("this view merged channels, and their log_offsets have been changed since: take it anew")
         if self._offsets is not None and is_real(self._offsets) and self._offsets.is_shared():
             low, high = (int(extreme) for extreme in self._offsets.aminmax())  # another process may have changed them
-        return Scale(low, high, self._offsets)
+        return Scale(low, high, self._offsets, *self._groups)
+
+    @property
+    def group_size(self) -> int | None:
+        """How many elements along a dimension share a log_offset, of which log_offset has one for each group; or None,
+        where it broadcasts to the codes.
+        """
+        return self._groups[0] or None
 
     @property
     def log_offset(self) -> LogOffset:
-        """The scale in code steps: an integer, or an int32 tensor that broadcasts to the codes."""
+        """The scale in code steps: an integer, or an int32 tensor that broadcasts to the codes, or to their groups."""
         scale = self.scale
         if scale.offsets is not None and scale.offsets.numel() == 1 and self._span.room:
             return int(scale.offsets)
@@ -182,6 +197,8 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         fmt: LNSFormat | str,
         *,
         log_offset: LogOffset | Literal["fit"] | None = None,
+        channels: Channels = None,
+        group_size: int | None = None,
         rounding: Rounding = "nearest",
         underflow: Underflow = "round",
         random_bits: torch.Tensor | None = None,
@@ -190,6 +207,8 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
 
         By default at the scale that conversion chooses: the greatest magnitude is at or just above 3 times the RMS, or
         nothing is lost, if the floats were codes of this format once. "fit" is the least at which nothing saturates.
+        `channels`, the dimensions along which each index has a log_offset, or `group_size`, of groups along the last
+        one, say of which elements a scale is chosen.
 
         >>> LNSWeight.from_float(torch.tensor([0.02, -0.01, 0.004]), "lns8f5").log_offset
         -212
@@ -198,36 +217,42 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         check_width(fmt)
         if x.dtype not in FLOAT_NAMES:
             raise TypeError(f"a tensor of {x.dtype} cannot become an LNSWeight: it holds real floating-point numbers")
+        each = each_of(channels, group_size, x.shape)
+        if channels is not None and not (log_offset is None or isinstance(log_offset, str)):
+            raise ValueError("channels says of what a scale is chosen, and log_offset gives one: leave out one of them")
         if log_offset is None:
-            log_offset = choose_scale(x.detach(), fmt)
+            log_offset = choose_scale(x.detach(), fmt, of=each)
         elif isinstance(log_offset, str):
             if log_offset != "fit":
                 raise TypeError(f"log_offset={log_offset!r} is not known: give an integer, a tensor of them, or 'fit'")
             wide = x.detach().to("cpu", torch.float64 if x.dtype == torch.float64 else torch.float32)
-            log_offset = fit_log_offset(bridge.as_numpy(wide.contiguous()), fmt, rounding=rounding)
-        scale = check_offset(log_offset, x.shape)
+            array = bridge.as_numpy(wide.contiguous())
+            fitted = fit_log_offset(array, fmt, rounding=rounding, channels=channels, group_size=group_size)
+            log_offset = _as_torch(fitted)
+        scale = check_offset(log_offset, x.shape, 0 if each is None else each.group_size)
         codes = bridge.encode(x, fmt, scale, rounding=rounding, underflow=underflow, random_bits=random_bits)
         codes = bridge.with_strides_of(x, codes)
-        return cls(codes, fmt, log_offset, x.dtype)
+        return cls(codes, fmt, log_offset, x.dtype, group_size=scale.group_size or None)
 
     @classmethod
     def from_lns(cls, tensor: LNSTensor, dtype: torch.dtype = torch.float32) -> LNSWeight:
         """The weight with the codes and the log_offset of an LNSTensor, copied."""
         offset = tensor.log_offset
-        if isinstance(offset, GroupOffsets):
-            raise TypeError(
-                f"an LNSWeight has no groups, and the tensor has a log_offset for each {offset.group_size} elements: "
-                "bring it to one scale, with astype(fmt, out_log_offset='fit')"
+        group_size = offset.group_size if isinstance(offset, GroupOffsets) else None
+        if isinstance(offset, GroupOffsets) and offset.axis != -1:
+            raise ValueError(
+                f"the tensor's groups lie along axis {offset.axis}, and those of a weight along its last dimension: "
+                "take LNSWeight.from_lns(x.T).T"
             )
-        log_offset = offset if isinstance(offset, int) else torch.from_numpy(offset.copy())
-        return cls(bridge.from_numpy(tensor.codes).clone(), tensor.fmt, log_offset, dtype)
+        return cls(bridge.from_numpy(tensor.codes).clone(), tensor.fmt, _as_torch(offset), dtype, group_size=group_size)
 
     def to_lns(self) -> LNSTensor:
         """The same codes as an LNSTensor, copied."""
         codes = bridge.as_numpy(self.codes.detach().cpu().clone().contiguous(), self.fmt.dtype)
-        offset = self.log_offset
-        log_offset = offset if isinstance(offset, int) else bridge.as_numpy(offset.cpu().clone().contiguous())
-        return LNSTensor(codes, self.fmt, log_offset=log_offset)
+        scale = self.scale
+        if scale.offsets is not None and scale.offsets.numel() == 1 and self._span.room:
+            scale = Scale(int(scale.offsets), int(scale.offsets))
+        return LNSTensor(codes, self.fmt, log_offset=bridge.offsets_of(scale))
 
     def to_float(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """A plain tensor of the values, each rounded once to `dtype` (by default the dtype it appears as)."""
@@ -243,15 +268,18 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         dtype: torch.dtype | None = None,
         *,
         offsets: torch.Tensor | None = None,
+        groups: tuple[int, int] = (0, -1),
         copied: bool = False,
     ) -> LNSWeight:
         """A weight on other codes of the same format, sharing the log_offset.
 
-        `offsets` are those of a view of channels, `copied` where they are no view of these here.
+        `offsets` are those of a view of channels, or with `groups` of groups, `copied` where they are no view of these
+        here.
         """
-        offsets = self._offsets if offsets is None else offsets
+        if offsets is None:
+            offsets, groups = self._offsets, self._groups
         taken_at = self._span.changes if copied else self._taken_at
-        return _wrap(codes, self.fmt, self._span, offsets, dtype or self.dtype, taken_at)
+        return _wrap(codes, self.fmt, self._span, offsets, dtype or self.dtype, taken_at, groups)
 
     def copied_with(self, codes: torch.Tensor, dtype: torch.dtype | None = None) -> LNSWeight:
         """A weight on other codes of the same format and shape, with a log_offset of its own."""
@@ -264,7 +292,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
             )
         span = Span(scale.low, scale.high, room=self._span.room)
         span.weight_only, span.is_shard, span.whole = self._span.weight_only, self._span.is_shard, self._span.whole
-        return _wrap(codes, self.fmt, span, offsets, dtype or self.dtype)
+        return _wrap(codes, self.fmt, span, offsets, dtype or self.dtype, groups=self._groups)
 
     def take_scale(self, source: LNSWeight) -> bool:
         """Take another weight's log_offset; False where only a part of a weight is here, or codes of other processes
@@ -277,26 +305,28 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         if not self.is_whole() or self._is_kept_by_processes():
             if own.offsets is None or other.offsets is None:
                 return own.offsets is other.offsets and own.low == other.low
-            return torch.equal(own.offsets, other.offsets)
+            return own.groups == other.groups and torch.equal(own.offsets, other.offsets)
         if own.offsets is None:
             if other.offsets is not None and is_real(other.offsets) and other.offsets.numel() == 1:
                 other = Scale(int(other.offsets), int(other.offsets))
             if other.low != other.high:
+                each = f"group of {other.group_size}" if other.group_size else "channel"
+                how = f"group_size={other.group_size}" if other.group_size else "per_channel=True"
                 raise ValueError(
-                    "a weight with one log_offset cannot take codes with one for each channel: convert the model with "
-                    "per_channel=True"
+                    f"a weight with one log_offset cannot take codes with one for each {each}: convert the model with "
+                    f"{how}"
                 )
             if own.low != other.low:
                 self._span.set(other.low, other.high)
             return True
         offsets = torch.full_like(own.offsets, other.low) if other.offsets is None else other.offsets
-        if own.offsets.shape != offsets.shape:
+        if own.offsets.shape != offsets.shape or (other.offsets is not None and own.groups != other.groups):
             raise ValueError(
                 f"log_offsets of shape {tuple(offsets.shape)} cannot become those of a weight that has "
                 f"{tuple(own.offsets.shape)}"
             )
         if not (is_real(own.offsets) and torch.equal(own.offsets, offsets)):
-            self.set_scale(Scale(other.low, other.high, offsets))
+            self.set_scale(own._replace(low=other.low, high=other.high, offsets=offsets))
         return True
 
     def set_scale(self, scale: Scale) -> None:
@@ -340,19 +370,22 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
             )
         old = self.scale
         if log_offset is None:
-            log_offset = fit_scale(self.to_float(torch.float64).nan_to_num(), self.fmt, p_scale, of=old.offsets)
-        new = check_offset(log_offset, self.shape)
+            values = old.apart(self.to_float(torch.float64).nan_to_num())
+            log_offset = fit_scale(values, self.fmt, p_scale, of=old.of_channels.offsets)
+            log_offset = log_offset if isinstance(log_offset, int) else old.with_groups(log_offset)
+        new = check_offset(log_offset, self.shape, *(old.groups if isinstance(log_offset, torch.Tensor) else ()))
         if new.offsets is not None and (old.offsets is None or new.offsets.shape != old.offsets.shape):
             if old.offsets is None:
                 raise ValueError("this weight has one log_offset: give one integer")
             shapes = tuple(new.offsets.shape), tuple(old.offsets.shape)
             raise ValueError(f"log_offsets of shape {shapes[0]} cannot become those of a weight that has {shapes[1]}")
         target = new.low if new.offsets is None else new.offsets.to(self.device)
+        old_offsets = torch.tensor(old.low) if old.offsets is None else old.offsets
         with torch.no_grad():
-            m = self.codes.to(torch.int64) & self.fmt.max_magnitude
-            shift = (old.low if old.offsets is None else old.offsets.to(torch.int64)) - target
+            m = old.apart(self.codes).to(torch.int64) & self.fmt.max_magnitude
+            shift = old.apart_as_codes(old_offsets.to(torch.int64) - target)
             moved = torch.where(m > 0, (m + shift).clamp(1, self.fmt.max_magnitude), m)
-            self.codes.add_((moved - m).to(self.codes.dtype))
+            self.codes.add_(old.together(moved - m).to(self.codes.dtype))
             self.set_scale(new)
         torch.autograd.graph.increment_version(self)
         return self
@@ -376,24 +409,25 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         Every number stays what it is, but for those below the new floor; see `lnsnum.torch_bridge.kernels.ceiling`.
         `part` is where a shard is within the whole. Nothing grows beyond a log_offset of 2^30.
         """
-        by = doubling(self.fmt)
-        offsets = self.scale.offsets
+        by, scale = doubling(self.fmt), self.scale
+        offsets = scale.offsets
         if offsets is None:
-            steps, blocks = by * int(grows.any()), Blocks(1, 1)
+            steps, each = by * int(grows.any()), torch.from_numpy(grows).reshape((1,) * self.ndim)
             if self._span.high + steps > MAX_LOG_OFFSET:
                 return
         else:
-            here = torch.from_numpy(grows).reshape(offsets.shape) & (offsets.cpu() + by <= MAX_LOG_OFFSET)
-            grows = here.expand(self.shape).reshape(-1).numpy()
-            blocks = Blocks(grows.size, 1)
-            offsets.add_((here.to(torch.int32) * by).to(offsets.device))
+            each = torch.from_numpy(grows).reshape(offsets.shape) & (offsets.cpu() + by <= MAX_LOG_OFFSET)
+            offsets.add_((each.to(torch.int32) * by).to(offsets.device))
+            each = scale.apart_as_codes(each)
         with torch.no_grad():
             if bridge.is_on_cpu(self.codes):
                 codes = self.codes.contiguous()
-                grow(bridge.as_numpy(codes, self.fmt.dtype), self.fmt, grows, blocks, draw, keep=keep, part=part)
+                inner, in_blocks = blocks_within(each, scale.apart(codes).shape)
+                flags, blocks = in_blocks.numpy(), Blocks(in_blocks.numel(), inner)
+                grow(bridge.as_numpy(codes, self.fmt.dtype), self.fmt, flags, blocks, draw, keep=keep, part=part)
             else:
-                each = torch.from_numpy(grows).view(self.shape if offsets is not None else ()).to(self.codes.device)
-                codes = ceiling_twin.grow(self.codes, self.fmt, each, draw, keep=keep, part=part)
+                here, apart = each.to(self.codes.device), scale.apart(self.codes)
+                codes = scale.together(ceiling_twin.grow(apart, self.fmt, here, draw, keep=keep, part=part))
             if codes is not self.codes:
                 self.codes.copy_(codes)
         low, high = (self._span.low + steps,) * 2 if offsets is None else (int(x) for x in offsets.aminmax())
@@ -486,7 +520,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         """By `_rebuild`, from codes that torch stores as any tensor; hooks stay behind, as torch warns."""
         warn_if_has_hooks(self)
         offsets = self.scale.offsets  # refused here where they are stale, rather than where they are loaded
-        parts = self.codes, self.fmt, self._span.numbers, offsets, self.dtype, self._taken_at
+        parts = self.codes, self.fmt, self._span.numbers, offsets, self.dtype, self._taken_at, self._groups
         is_parameter = isinstance(self, torch.nn.Parameter)
         attributes = belongings(self).attributes
         if self.weight_only and is_parameter:  # of a model that is pickled, not of its state
@@ -502,17 +536,15 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         gradient = ".requires_grad_()" if self.requires_grad and self.is_leaf else ""
         return f"LNSWeight.from_lns({tensor}{dtype}){place}{gradient}"
 
-    def __tensor_flatten__(self) -> tuple[list[str], tuple[LNSFormat, int, int, torch.dtype]]:
+    def __tensor_flatten__(self) -> tuple[list[str], _Context]:
         check_not_taken_apart()
         inner = ["codes"] if self._offsets is None else ["codes", "_offsets"]
-        return inner, (self.fmt, self._span.low, self._span.high, self.dtype)
+        return inner, (self.fmt, self._span.low, self._span.high, self.dtype, self._groups)
 
     @staticmethod
-    def __tensor_unflatten__(
-        inner: dict[str, torch.Tensor], context: tuple[LNSFormat, int, int, torch.dtype], size: Any, stride: Any
-    ) -> LNSWeight:
-        fmt, low, high, dtype = context
-        return _wrap(inner["codes"], fmt, Span(low, high), inner.get("_offsets"), dtype)
+    def __tensor_unflatten__(inner: dict[str, torch.Tensor], context: _Context, size: Any, stride: Any) -> LNSWeight:
+        fmt, low, high, dtype, groups = context
+        return _wrap(inner["codes"], fmt, Span(low, high), inner.get("_offsets"), dtype, groups=groups)
 
     def _stable_hash_for_caching(self) -> str:
         """What torch's cache of compiled graphs on disk must know: the code that decodes is not in the graphs' keys."""
@@ -535,11 +567,12 @@ def _wrap(
     offsets: torch.Tensor | None,
     dtype: torch.dtype,
     taken_at: int | None = None,
+    groups: tuple[int, int] = (0, -1),
 ) -> LNSWeight:
     """The weight on codes that are known to be good; an inference tensor where they are."""
     if codes.is_inference() != torch.is_inference_mode_enabled():
         with torch.inference_mode(codes.is_inference()):
-            return _wrap(codes, fmt, span, offsets, dtype, taken_at)
+            return _wrap(codes, fmt, span, offsets, dtype, taken_at, groups)
     weight: LNSWeight = torch.Tensor._make_wrapper_subclass(
         LNSWeight,
         codes.shape,
@@ -552,8 +585,30 @@ def _wrap(
     if not torch.compiler.is_compiling():
         torch._C._set_throw_on_mutable_data_ptr(weight)  # what would write to its memory gets an error, no null pointer
     # past __setattr__, which is for others: a view is made for each use of a weight
-    weight.__dict__.update(codes=codes, fmt=fmt, _span=span, _offsets=offsets, _taken_at=taken_at)
+    weight.__dict__.update(codes=codes, fmt=fmt, _span=span, _offsets=offsets, _groups=groups, _taken_at=taken_at)
     return weight
+
+
+_Context = tuple[LNSFormat, int, int, torch.dtype, tuple[int, int]]
+"""What of a weight is no tensor."""
+
+
+def _as_torch(log_offset: CoreOffset) -> LogOffset:
+    """A scale of the core's, copied; of groups without their size."""
+    offsets = log_offset.offsets if isinstance(log_offset, GroupOffsets) else log_offset
+    return offsets if isinstance(offsets, int) else torch.from_numpy(offsets.copy())
+
+
+def _checked_groups(groups: Any, ndim: int) -> tuple[int, int]:
+    """Size and dimension of groups as a pickle tells them."""
+    if groups == (0, -1):
+        return 0, -1
+    fits = isinstance(groups, tuple) and len(groups) == 2 and all(type(n) is int for n in groups)
+    if not fits or not -ndim <= groups[1] < 0:
+        raise ValueError(
+            f"{groups!r:.60} are no groups of a pickled LNSWeight: a size, and a dimension from -{ndim} to -1"
+        )
+    return check_group_size(groups[0]), groups[1]
 
 
 def _rebuild(
@@ -563,6 +618,7 @@ def _rebuild(
     offsets: torch.Tensor | None,
     dtype: torch.dtype,
     taken_at: int | None,
+    groups: tuple[int, int],
     requires_grad: bool,
     is_parameter: bool,
     attributes: dict[str, Any],
@@ -573,12 +629,12 @@ def _rebuild(
     if offsets is None and span.low != span.high and not span.room:  # with room it is a view that its scale refuses
         raise ValueError(f"a weight without a tensor of log_offsets has one, not {span.low} to {span.high}")
     if offsets is not None and is_real(offsets) and not offsets.is_shared():  # another process may have changed those
-        own = check_offset(offsets, codes.shape)
+        own = check_offset(offsets, codes.shape, *_checked_groups(groups, codes.ndim))
         if own.low < span.low or own.high > span.high:
             raise ValueError(
                 f"log_offsets {own.low} to {own.high} are outside of the range told of them, {span.low} to {span.high}"
             )
-    weight = _wrap(codes, fmt, span, offsets, dtype, taken_at)
+    weight = _wrap(codes, fmt, span, offsets, dtype, taken_at, _checked_groups(groups, codes.ndim))
     if is_parameter:
         weight = torch.nn.Parameter(weight, requires_grad)  # type: ignore[assignment]
     weight.weight_only = is_parameter and attributes.pop("weight_only", False) is True

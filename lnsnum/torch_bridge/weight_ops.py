@@ -111,9 +111,15 @@ def _map(kind: type, function: Callable[[Any], Any], tree: Any) -> Any:
 def _on_codes(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> Any:
     """A view of the elements: the same one of the codes, and of the channels' offsets."""
     codes = func(weight.codes, *args, **kwargs)
-    offsets = weight.scale.offsets
+    scale = weight.scale
+    offsets = scale.offsets
     if offsets is None:
         return weight.like(codes) if isinstance(codes, torch.Tensor) else _map(torch.Tensor, weight.like, codes)
+    if scale.group_size:
+        views = _views_of_groups(scale, weight.shape, lambda x: func(x, *args, **kwargs))
+        if isinstance(codes, torch.Tensor):
+            return weight.like(codes, **views[0])
+        return type(codes)(weight.like(c, **view) for c, view in zip(codes, views, strict=True))
     expanded = offsets.expand(weight.shape)
     try:
         views = func(expanded, *args, **kwargs)
@@ -140,6 +146,56 @@ def _caller() -> FrameType | None:
     return sys._getframe(3).f_back  # behind this, the handler, dispatch and __torch_dispatch__
 
 
+def _views_of_groups(scale: Any, shape: torch.Size, view: Callable[[torch.Tensor], Any]) -> list[dict[str, Any]]:
+    """What `LNSWeight.like` takes for each view of a weight with groups.
+
+    The offsets of the first groups, expanded to the codes, are viewed alike, and tell where the rows went; the places
+    along the dimension of the groups, expanded, which of them are there. Where whole groups stay together the offsets
+    are a view of the weight's. Where they do not, each element has its own, copied.
+    """
+    axis, length = scale.axis, shape[scale.axis]
+    places = torch.arange(length, device=scale.offsets.device).view(length, *(1,) * (-1 - axis))
+    try:
+        rows, along = (_as_list(view(x.expand(shape))) for x in (scale.offsets.narrow(axis, 0, 1), places))
+        found = [_view_of_groups(scale, row, place) for row, place in zip(rows, along, strict=True)]
+    except RuntimeError:  # dimensions that no view can merge
+        found = [None]
+    kept = [one for one in found if one is not None]
+    if len(kept) == len(found):
+        return kept
+    # each group's offset, for its elements
+    each = scale.apart_as_codes(scale.offsets)
+    repeats = [-1] * each.ndim
+    repeats[axis] = scale.group_size
+    whole = scale.together(each.expand(repeats).contiguous()).expand(shape).contiguous()
+    return [{"offsets": _narrow(part), "copied": True} for part in _as_list(view(whole))]
+
+
+def _view_of_groups(scale: Any, row: torch.Tensor, place: torch.Tensor) -> dict[str, Any] | None:
+    """Of one view, by the strides of the offsets of the first groups and of places; None where it cuts groups."""
+    size, step = scale.group_size, scale.offsets.stride(scale.axis)
+    along = [d for d, stride in enumerate(place.stride()) if stride != 0 and place.shape[d] > 1]
+    first = place.storage_offset()
+    row = _narrow(row)
+    shape, strides, groups = list(row.shape), list(row.stride()), (0, -1)
+    if along:
+        dim = along[0]
+        length = place.shape[dim]
+        if len(along) > 1 or shape[dim] > 1 or place.stride(dim) != 1:
+            return None
+        if first // size != (first + length - 1) // size:
+            if first % size or length % size:
+                return None
+            groups = size, dim - row.ndim
+            shape[dim], strides[dim] = length // size, step
+    offsets = row.as_strided(shape, strides, row.storage_offset() + first // size * step)
+    return {"offsets": offsets, "groups": groups}
+
+
+def _as_list(views: Any) -> list[torch.Tensor]:
+    return [views] if isinstance(views, torch.Tensor) else list(views)
+
+
 def _narrow(offsets: torch.Tensor) -> torch.Tensor:
     """One element of each dimension along which expanded offsets are the same."""
     for dim, stride in enumerate(offsets.stride()):
@@ -159,7 +215,7 @@ def _as_strided(func: Any, weight: Weight, size: Any, stride: Any, storage_offse
         raise NotImplementedError(
             "as_strided of an LNSWeight with a log_offset for each channel: take view, slice or to_float()"
         )
-    return weight.like(codes, offsets=offsets)
+    return weight.like(codes)
 
 
 def _clone(func: Any, weight: Weight, **kwargs: Any) -> Weight:
@@ -292,6 +348,8 @@ def _renorm_rows(func: Any, weight: Weight, *args: Any) -> Weight:
 def _embedding(func: Any, weight: Weight, indices: torch.Tensor, *args: Any) -> torch.Tensor:
     """Gathers codes, then decodes the rows that are used."""
     scale = weight.scale
+    if scale.group_size and scale.axis != -1:
+        return func(weight.to_float(), indices, *args)  # type: ignore[no-any-return]
     if scale.offsets is not None and scale.offsets.shape[0] > 1:
         scale = scale._replace(offsets=aten.embedding.default(scale.offsets, indices))
     elif scale.offsets is not None:

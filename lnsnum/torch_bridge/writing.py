@@ -42,7 +42,7 @@ def write_anew(weight: Weight, floats: torch.Tensor, *, underflow: Underflow = "
         write_over(weight, floats)
         return
     own = weight.scale
-    scale = check_offset(choose_scale(floats, weight.fmt, own=own), weight.shape)
+    scale = check_offset(choose_scale(floats, weight.fmt, own=own), weight.shape, *own.groups)
     if scale.offsets is not None:
         scale = scale._replace(offsets=scale.offsets.to(weight.device))
     if _are_equal(scale, own):
@@ -86,10 +86,11 @@ def multiply(weight: Weight, factor: float) -> float:
         return factor
     step = math.log(weight.fmt.base) / (1 << weight.fmt.fraction_bits)
     by = round(math.log(abs(factor)) / step)
-    low, high, offsets = weight.scale
-    if max(abs(low + by), abs(high + by)) > MAX_LOG_OFFSET:
+    own = weight.scale
+    low, high = own.low + by, own.high + by
+    if max(abs(low), abs(high)) > MAX_LOG_OFFSET:
         return factor
-    weight.set_scale(Scale(low + by, high + by, None if offsets is None else offsets + by))
+    weight.set_scale(own._replace(low=low, high=high, offsets=None if own.offsets is None else own.offsets + by))
     return math.copysign(math.exp(math.log(abs(factor)) - by * step), factor)
 
 
@@ -108,15 +109,15 @@ def _are_equal(a: Scale, b: Scale) -> bool:
 
 
 def _greatest(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
-    """The greatest magnitude, or that of each channel."""
-    scale = weight.scale
+    """The greatest magnitude, or that of each channel; of groups as of `Scale.apart`."""
+    scale = weight.scale.of_channels
     shape = (1,) if scale.offsets is None else scale.offsets.shape
     top = torch.full(shape, weight.fmt.max_magnitude, dtype=weight.codes.dtype, device=weight.device)
     return bridge.decode(top, weight.fmt, scale, dtype)
 
 
 def _share_clipped(weight: Weight, floats: torch.Tensor) -> float:
-    beyond = floats.abs() > _greatest(weight, floats.dtype)
+    beyond = weight.scale.apart(floats).abs() > _greatest(weight, floats.dtype)
     return int(beyond.sum()) / max(floats.numel(), 1)
 
 

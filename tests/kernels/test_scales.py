@@ -51,7 +51,7 @@ def test_runs_are_the_scales_of_the_elements(shape, data):
     for part in (scale.each(begin, end), scale.part(begin, end).at(np.arange(end - begin))):
         assert np.array_equal(np.broadcast_to(part, end - begin), each[begin:end])
     out = np.empty(end - begin, np.int16)
-    spread(scale.values, scale.run, begin, out)
+    spread(scale.values, scale.walk, begin, out)
     assert np.array_equal(out, each[begin:end])
 
 

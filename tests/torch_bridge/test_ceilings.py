@@ -15,7 +15,7 @@ from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f4, lns8f5, lns16f10
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels.random_words import Draw, draw_keys, fill_words
-from lnsnum.torch_bridge.units import histograms_of, unit_state
+from lnsnum.torch_bridge.units import histograms_of, tallies_of, unit_state
 
 torch.set_num_threads(1)
 
@@ -71,7 +71,7 @@ def test_a_scale_grows_where_more_than_two_percent_are_at_the_ceiling_and_at_lea
         (1, 1, False),
     ):
         codes = np.array([127] * top + [100] * (n - top), np.uint8)
-        growing = ceiling.decide(ceiling.histograms(codes, lns8f5, ceiling.Blocks(1, 1)), lns8f5)
+        growing = ceiling.decide_by(ceiling.tallies(codes, lns8f5, ceiling.Blocks(1, 1)))
         assert growing.grows.tolist() == [expected], (n, top)
         assert growing.blocked.tolist() == [False]
 
@@ -82,7 +82,7 @@ def test_a_scale_whose_small_codes_would_be_lost_does_not_grow():
     top = 2 ** (126 / 32)
     border = round(3 * (top**2 - 16) / 15)  # (3 top^2 + n) / (3 + n) = 16
     for ones, grows in ((border - 3, True), (border + 3, False)):
-        growing = ceiling.decide(ceiling.histograms(floor_codes(ones), lns8f5, ceiling.Blocks(1, 1)), lns8f5)
+        growing = ceiling.decide_by(ceiling.tallies(floor_codes(ones), lns8f5, ceiling.Blocks(1, 1)))
         wanted = ones + 3 < 50 * 3
         assert (growing.grows[0], growing.blocked[0]) == (grows and wanted, not grows and wanted)
 
@@ -218,16 +218,17 @@ def test_the_unit_is_the_rms_of_the_values(fmt, log_offset):
 @pytest.mark.parametrize(
     "shape", [(3, 1, 1), (1, 4, 1), (1, 1, 5), (3, 4, 1), (1, 4, 5), (3, 1, 5), (3, 4, 5), (1, 1, 1)]
 )
-def test_units_and_histograms_of_scales_along_any_dimensions(shape):
+def test_units_and_tallies_of_scales_along_any_dimensions(shape):
     generator = torch.Generator().manual_seed(2)
     codes = torch.randint(1, 128, (3, 4, 5), generator=generator)
     offsets = torch.randint(-40, 40, shape, generator=generator, dtype=torch.int32)
     p = nn.Parameter(LNSWeight(codes.to(torch.uint8), lns8f5, offsets))
-    state, counted = unit_state(p), histograms_of(p)
+    state, counted = unit_state(p), tallies_of(p)
     r = float(p.to_float(torch.float64).square().mean().sqrt())
     torch.testing.assert_close(state["units"], r / 2.0 ** ((offsets.double() - 63) / 32), rtol=1e-12, atol=0)
     scale = torch.arange(offsets.numel()).reshape(shape).expand(3, 4, 5)
-    for i, counts in enumerate(counted):
+    np.testing.assert_array_equal(counted, ceiling.sums(histograms_of(p), lns8f5))
+    for i, counts in enumerate(histograms_of(p)):
         np.testing.assert_array_equal(counts, np.bincount(codes[scale == i], minlength=128))
     # and the step takes them: each element as alone, at its own scale
     optimizer = Madam([p], lr=0.3, seed=2)

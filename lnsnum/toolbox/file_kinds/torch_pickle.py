@@ -217,7 +217,8 @@ class TorchPickleReader(PickleReader):
             function, kind, inner, state = arguments
             return self._of_class(of_type(Global, function).name, of_type(Global, kind).name, inner, state)
         if name.startswith("lnsnum.torch_bridge.") and (weight := _weight([*arguments])) is not None:
-            return weight
+            size = _group_size([*arguments])
+            return Unusable(f"an LNSWeight with a log_offset for each group of {size} elements") if size else weight
         if name.startswith("torch._utils._rebuild_"):
             return Unusable(_kind(name.removeprefix("torch._utils._rebuild_"), arguments))
         return super().called(name, arguments)
@@ -299,6 +300,12 @@ def _weight(parts: list[Any]) -> StoredWeight | None:
     if not 1 <= len(tensors) <= 2 or len(formats) != 1 or len(spans) != 1:
         return None
     return StoredWeight(tensors[0], formats[0], tensors[1] if len(tensors) > 1 else spans[0][0])
+
+
+def _group_size(parts: list[Any]) -> int:
+    """Of a weight's groups, which are told by their size and dimension; 0 where there are none."""
+    pairs = [part for part in parts if isinstance(part, tuple) and [type(n) for n in part] == [int, int]]
+    return int(pairs[0][0]) if pairs else 0
 
 
 def _format(part: Any) -> LNSFormat | None:

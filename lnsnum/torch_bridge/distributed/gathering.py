@@ -30,6 +30,11 @@ def is_fully_shard(caller: FrameType | None) -> bool:
 
 def new_shard(weight: Weight, size: Any) -> Weight:
     """Memory for a shard of a weight, or for another shard in the place of one: zeros, of `size`, with padding."""
+    if weight.group_size is not None:
+        raise NotImplementedError(
+            f"a weight with a log_offset for each group of {weight.group_size} elements has no shards: convert the "
+            "model with one for each weight, or with per_channel=True"
+        )
     offsets = weight.scale.offsets
     low: int | torch.Tensor = weight.scale.low
     if offsets is not None:

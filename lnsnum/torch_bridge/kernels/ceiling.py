@@ -2,8 +2,8 @@
 
     m  <-  m - G  where m > G,  else [u < X[m] / c];   log_offset <- log_offset + G;       c = base^(G / 2^F) >= 2
 
-Every number is what it was, but for those below the new floor, which are right on average. What decides is counted: the
-histogram of the codes of a scale, integers, so it is the same in any order and for any sharding.
+Every number is what it was, but for those below the new floor, which are right on average. What decides is counted:
+the codes of a scale at its ceiling, and their squares as integers, so it is the same in any order and for any sharding.
 """
 
 from __future__ import annotations
@@ -37,25 +37,54 @@ class Blocks(NamedTuple):
 
 
 @kernel
-def _count(codes, greatest, inner, histograms):  # type: ignore[no-untyped-def]
-    count = histograms.shape[0]
+def _count(codes, greatest, inner, of, histograms):  # type: ignore[no-untyped-def]
     for i in range(codes.size):
-        histograms[(i // inner) % count, np.int64(codes[i]) & greatest] += 1
+        histograms[of[(i // inner) % of.size], np.int64(codes[i]) & greatest] += 1
 
 
-def histograms(codes: NDArray[Any], fmt: LNSFormat, blocks: Blocks) -> NDArray[np.int64]:
+def histograms(
+    codes: NDArray[Any], fmt: LNSFormat, blocks: Blocks, of: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """How many codes of each scale have each magnitude, (scales, m_max + 1); NaN counts as zero.
+
+    `of` says which row each block of a scale is counted in, where that is not one of its own.
 
     >>> from lnsnum import lns4f1
     >>> histograms(np.array([7, 15, 0, 9], np.uint8), lns4f1, Blocks(1, 1)).tolist()
     [[1, 1, 0, 0, 0, 0, 0, 2]]
     """
     magnitudes = codes.reshape(-1)
-    if blocks.scales == 1:
+    of = np.arange(blocks.scales) if of is None else of
+    rows = int(of.max(initial=0)) + 1
+    if rows == 1:
         counted = np.bincount(magnitudes & fmt.dtype.type(fmt.max_magnitude), minlength=fmt.max_magnitude + 1)
         return counted.astype(np.int64)[None]
-    out = np.zeros((blocks.scales, fmt.max_magnitude + 1), np.int64)
-    _count(magnitudes, np.int64(fmt.max_magnitude), blocks.inner, out)
+    out = np.zeros((rows, fmt.max_magnitude + 1), np.int64)
+    _count(magnitudes, np.int64(fmt.max_magnitude), blocks.inner, of, out)
+    return out
+
+
+@kernel
+def _tally(codes, greatest, inner, of, shares, out):  # type: ignore[no-untyped-def]
+    for i in range(codes.size):
+        row, m = of[(i // inner) % of.size], np.int64(codes[i]) & greatest
+        out[row, 0] += m == greatest
+        out[row, 1] += shares[m]
+        out[row, 2] += 1
+
+
+def tallies(
+    codes: NDArray[Any], fmt: LNSFormat, blocks: Blocks, of: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """The `sums` of each scale without the histograms, which groups are too many for; `of` as for `histograms`.
+
+    >>> from lnsnum import lns4f1
+    >>> tallies(np.array([7, 15, 0, 9], np.uint8), lns4f1, Blocks(2, 2))[:, 0].tolist()
+    [2, 0]
+    """
+    of = np.arange(blocks.scales) if of is None else of
+    out = np.zeros((int(of.max(initial=0)) + 1, 3), np.int64)
+    _tally(codes.reshape(-1), np.int64(fmt.max_magnitude), blocks.inner, of, square_shares(fmt), out)
     return out
 
 
@@ -79,9 +108,15 @@ def floors(offsets: NDArray[np.int64], fmt: LNSFormat) -> NDArray[np.float64]:
     >>> floors(np.array([63]), lns8f5).tolist()
     [1.0]
     """
-    # the exact rule, not base ** (k / 2^F), which differs in the last bit between libraries
-    n = [1 - fmt.bias + int(offset) for offset in offsets]
-    return np.array([exact.nearest_float64(fmt.base, k, fmt.fraction_bits) for k in n])
+    return powers(offsets + (1 - fmt.bias), fmt)
+
+
+def powers(steps: NDArray[np.int64], fmt: LNSFormat) -> NDArray[np.float64]:
+    """base^(steps / 2^F), each to the nearest float64."""
+    # the exact rule, not base ** (k / 2^F), which differs in the last bit between libraries; of many scales few differ
+    different, which = np.unique(steps, return_inverse=True)
+    n = [exact.nearest_float64(fmt.base, k, fmt.fraction_bits) for k in different.tolist()]
+    return np.array(n, np.float64)[which].reshape(steps.shape)
 
 
 class Growing(NamedTuple):
@@ -112,11 +147,6 @@ def square_shares(fmt: LNSFormat) -> NDArray[np.int64]:
     return whole
 
 
-def decide(histogram: NDArray[np.int64], fmt: LNSFormat) -> Growing:
-    """Which scales grow: by integers alone, so that the twin in torch's operations decides alike."""
-    return decide_by(sums(histogram, fmt))
-
-
 def sums(histogram: NDArray[np.int64], fmt: LNSFormat) -> NDArray[np.int64]:
     """What decides for each scale, (scales, 3): how many codes are at the ceiling, the sum of their square shares, and
     how many there are. Those of the shards of a parameter add up to those of the whole.
@@ -129,7 +159,7 @@ def sums(histogram: NDArray[np.int64], fmt: LNSFormat) -> NDArray[np.int64]:
 
 
 def decide_by(sums: NDArray[np.int64]) -> Growing:
-    """Which scales grow, by their `sums`."""
+    """Which scales grow, by their `sums`: by integers alone, so that the twin in torch's operations decides alike."""
     at_ceiling, shares, sizes = sums.T
     wants = (at_ceiling >= 2) & (SHARE * at_ceiling > sizes)
     # mean >= ONE without the division: exact

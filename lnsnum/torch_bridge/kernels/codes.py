@@ -22,6 +22,8 @@ from lnsnum.kernels.addresses import array_at
 from lnsnum.kernels.byte_tables import decode_bytes, has_byte_tables, planes_of
 from lnsnum.kernels.codes import FLOAT_TYPES
 from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.groups import GroupOffsets
+from lnsnum.kernels.scales import Scales, Walk
 from lnsnum.kernels.threads import in_chunks
 from lnsnum.torch_bridge.kernels import codes_twin
 from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, FLOAT_NAMES, PATTERN_DTYPES
@@ -98,6 +100,8 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     """The floats that codes stand for, each rounded once to `dtype`, with the strides of the codes where they are
     dense.
     """
+    if scale.group_size:
+        return scale.together(decode(scale.apart(codes), fmt, scale.of_channels, dtype))
     if not is_on_cpu(codes):
         return codes_twin.decode(codes, fmt, scale, dtype)
     # one channel is one scale: a table of all codes serves it
@@ -170,21 +174,25 @@ def _decode_channels(
     shape = offsets.shape
     # expanded dimensions have stride 0, those of one element vary over nothing
     varying = [d for d, stride in enumerate(offsets.stride()) if stride != 0 and shape[d] > 1]
-    # (outer, channels, inner): where offsets vary over several dimensions, each element is a channel
-    blocks = (1, words.size, 1)
-    if not varying:
-        offsets, blocks = offsets.reshape(-1)[:1], (1, 1, words.size)
-    elif len(varying) == 1:
-        at = varying[0]
-        offsets = offsets.movedim(at, 0).reshape(shape[at], -1)[:, 0]
-        blocks = (math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :]))
+    # (outer, channels, inner): from the first dimension over which offsets vary to the last
+    if varying:
+        first, last = varying[0], varying[-1] + 1
+        offsets = offsets[(0,) * first + (slice(None),) * (last - first) + (0,) * (len(shape) - last)]
+    else:
+        first, last, offsets = 0, 0, offsets.reshape(-1)[:1]
+    blocks = (math.prod(shape[:first]), math.prod(shape[first:last]), math.prod(shape[last:]))
     first, last = codes_twin.table_range(fmt, scale.low, scale.high, name)
+    # a channel's own table of 2^bits entries pays where it has as many elements
+    by_table = fmt.bits <= 8 and blocks[0] * blocks[2] >= 1 << fmt.bits
+    if not by_table and blocks[2] > 1 and words.size > 2 * (last - first):
+        # of groups: the core spreads the scales of a block of elements in the nearest cache
+        values = as_numpy(offsets.reshape(-1).contiguous()).astype(np.int64)
+        decoding.decode_flat(words, fmt, Scales(values, Walk(blocks[2])), name, patterns, threads=torch_team())
+        return
     (table,) = codes_twin.signed_patterns(fmt, first, last, name)
     # E - first = m + place, with E = m + log_offset - bias: one sum for each element finds its entry
     places = as_numpy(offsets.reshape(-1).contiguous()).astype(np.int64) - (fmt.bias + first)
     codes, out = words.reshape(blocks), patterns.view(table.dtype).reshape(blocks)
-    # a channel's own table of 2^bits entries pays where it has as many elements
-    by_table = fmt.bits <= 8 and blocks[0] * blocks[2] >= 1 << fmt.bits
 
     def run(begin: int, end: int) -> None:
         part = slice(begin, end)
@@ -240,6 +248,9 @@ def encode(
     The stochastic modes need random bits as int32, or on the CPU a seed, from which they are drawn on the way.
     """
     modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
+    if scale.group_size:
+        apart = None if random_bits is None else scale.apart(random_bits.expand(x.shape))
+        return scale.together(encode(scale.apart(x), fmt, scale.of_channels, random_bits=apart, seed=seed, **modes))
     if not is_on_cpu(x):
         return codes_twin.encode(x, fmt, scale, random_bits=random_bits, **modes)
     # DLPack refuses a tensor that requires its gradient
@@ -258,6 +269,14 @@ def encode(
         patterns, as_numpy(_flat(out), fmt.dtype), fmt, scale.low, *bits, key=key, threads=torch_team(), **modes
     )
     return out
+
+
+def offsets_of(scale: Scale) -> int | NDArray[np.int32] | GroupOffsets:
+    """A scale as the core takes it, copied."""
+    if scale.offsets is None:
+        return scale.low
+    offsets = as_numpy(scale.offsets.detach().cpu().clone(memory_format=torch.contiguous_format))
+    return GroupOffsets(offsets, scale.group_size, axis=scale.axis) if scale.group_size else offsets
 
 
 def from_numpy(codes: NDArray[Any]) -> torch.Tensor:

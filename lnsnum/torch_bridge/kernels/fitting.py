@@ -49,32 +49,40 @@ class Windows(NamedTuple):
         return torch.where(self.exact, torch.where(at_end, self.high, fitting.clamp(self.low, self.high)), fitting)
 
 
-def choose_scale(floats: torch.Tensor, fmt: LNSFormat, p_scale: float = 3.0, *, own: Scale | None = None) -> LogOffset:
-    """The log_offset, or those of channels as `own` has them, that a weight takes for new values.
+def choose_scale(
+    floats: torch.Tensor, fmt: LNSFormat, p_scale: float = 3.0, *, own: Scale | None = None, of: Scale | None = None
+) -> LogOffset:
+    """The log_offset, or those of channels or groups as `own` has them, that a weight takes for new values.
 
     Args:
         floats: any float tensor; what is not finite has no say.
         fmt: the weight's format.
         p_scale: headroom, where no window says otherwise.
         own: the scale that the weight has.
+        of: one that has as many, of what has none of its own yet.
 
     Raises:
         ValueError: where one would be larger than 2^30 in size.
     """
-    of = None if own is None else own.offsets
+    each = of if own is None else own
+    if each is not None and each.group_size:
+        apart = {"own": own and own.of_channels, "of": of and of.of_channels}
+        return each.with_groups(torch.as_tensor(choose_scale(each.apart(floats), fmt, p_scale, **apart)))
+    offsets = None if each is None else each.offsets
     # 0 in the place of what is not finite, which would be all of the RMS
     finite = torch.where(torch.isfinite(floats), floats.to(torch.float64), 0.0)
-    fitting = fit_scale(finite, fmt, p_scale, of=of)
-    windows = exact_windows(in_channels(floats, of), fmt)
+    fitting = fit_scale(finite, fmt, p_scale, of=offsets)
+    windows = exact_windows(in_channels(floats, offsets), fmt)
     if not bool(windows.exact.any()):
         return fitting
     chosen = windows.nearest(torch.as_tensor(fitting, device=floats.device).reshape(-1).to(torch.int64), fmt)
     if own is not None:
-        had = torch.tensor([own.low], device=floats.device) if of is None else of.reshape(-1).to(torch.int64)
+        had = torch.tensor([own.low]) if offsets is None else offsets.reshape(-1).to(torch.int64)
+        had = had.to(floats.device)
         # codes that lose nothing where they are stay there, so that writing what was read changes no code
         kept = windows.exact & ~windows.constant & (windows.low <= had) & (had <= windows.high)
         chosen = torch.where(kept, had, chosen)
-    return int(chosen) if of is None else chosen.to(torch.int32).reshape(of.shape)
+    return int(chosen) if offsets is None else chosen.to(torch.int32).reshape(offsets.shape)
 
 
 def exact_windows(rows: torch.Tensor, fmt: LNSFormat) -> Windows:

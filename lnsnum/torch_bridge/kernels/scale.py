@@ -1,9 +1,13 @@
-"""The scale of a weight: one log_offset, or one for each channel; and which scale fits given values.
+"""The scale of a weight: one log_offset, or one for each channel or group; and which scale fits given values.
 
     log_offset  =  the least at which the greatest magnitude is at or above p_scale * RMS(w)
 
 What is the clip |w| <= p_scale * RMS(w0) in the Madam paper is then the saturation of the format itself. Zeros have no
 RMS: they get the scale of the numbers that could stand there, of `std_of_zeros`.
+
+Groups are of n elements along a dimension that n divides. So codes (N, K) with a log_offset for each group are codes
+(N, K / n, n), a view, with one for each channel of two dimensions: `Scale.apart` makes that of them, and what is known
+of channels does for groups.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import torch
 
 from lnsnum import exact
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, check_log_offset
+from lnsnum.kernels.granularity import Channels, check_granularity
 
 LogOffset = int | torch.Tensor
 """A scale in code steps: an integer, or an integer tensor that broadcasts to the codes."""
@@ -32,7 +37,52 @@ class Scale(NamedTuple):
     high: int
     """The greatest; `low`, where there is only one."""
     offsets: torch.Tensor | None = None
-    """int32, of as many dimensions as the codes, to which it broadcasts: one log_offset for each channel."""
+    """int32, of as many dimensions as the codes, to which it broadcasts: one log_offset for each channel; or, along
+    the dimension `axis`, one for each group."""
+    group_size: int = 0
+    """Elements of a group; 0, where there are none."""
+    axis: int = -1
+    """Along which they lie, counted from the last."""
+
+    @property
+    def groups(self) -> tuple[int, int]:
+        """Their size and dimension."""
+        return self.group_size, self.axis
+
+    @property
+    def of_channels(self) -> Scale:
+        """The scale of what `apart` gives."""
+        if self.offsets is None or not self.group_size:
+            return self
+        return Scale(self.low, self.high, self.apart_as_codes(self.offsets))
+
+    def apart_as_codes(self, offsets: torch.Tensor) -> torch.Tensor:
+        """What has one for each group, as `offsets`, with the dimension that `apart` gives to codes."""
+        return offsets.unsqueeze(offsets.ndim + self.axis + 1) if self.group_size else offsets
+
+    def with_groups(self, of_channels: torch.Tensor) -> torch.Tensor:
+        """Offsets of what `apart` gives as those of the codes."""
+        return of_channels.squeeze(of_channels.ndim + self.axis) if self.group_size else of_channels
+
+    def apart(self, x: torch.Tensor) -> torch.Tensor:
+        """A view of a tensor in the shape of the codes, with a dimension of its own for the elements of a group."""
+        if not self.group_size:
+            return x
+        shape = (*x.shape[: self.axis], x.shape[self.axis] // self.group_size, self.group_size)
+        return x.view(shape + x.shape[x.ndim + self.axis + 1 :])
+
+    def together(self, x: torch.Tensor) -> torch.Tensor:
+        """The inverse of `apart`."""
+        if not self.group_size:
+            return x
+        last = x.ndim + self.axis
+        return x.flatten(last - 1, last)
+
+    @property
+    def mT(self) -> Scale:  # noqa: N802  (torch's name)
+        """That of the codes' last two dimensions, exchanged."""
+        axis = {-1: -2, -2: -1}.get(self.axis, self.axis)
+        return self if self.offsets is None else self._replace(offsets=self.offsets.mT, axis=axis)
 
 
 class Span:
@@ -120,13 +170,16 @@ class Span:
         self.warned = False
 
 
-def check_offset(log_offset: object, shape: torch.Size) -> Scale:
-    """The scale of a tensor of this shape.
+def check_offset(log_offset: object, shape: torch.Size, group_size: int = 0, axis: int = -1) -> Scale:
+    """The scale of a tensor of this shape; with a group_size log_offset has one for each group along the axis.
 
     Raises:
         TypeError: where log_offset is no integer and no tensor of integers.
-        ValueError: where one is larger than 2^30 in size, or they do not broadcast to the shape.
+        ValueError: where one is larger than 2^30 in size, or they do not broadcast to the shape, or groups of this size
+            do not divide it.
     """
+    if group_size:
+        return _check_groups(log_offset, shape, group_size, axis)
     if not isinstance(log_offset, torch.Tensor):
         offset = check_log_offset(log_offset)  # type: ignore[arg-type]
         return Scale(offset, offset)
@@ -149,6 +202,57 @@ def check_offset(log_offset: object, shape: torch.Size) -> Scale:
     # tensor may change later
     padded = log_offset.detach().reshape((1,) * (len(shape) - log_offset.ndim) + log_offset.shape)
     return Scale(low, high, padded.to(torch.int32).clone(memory_format=torch.contiguous_format))
+
+
+def _check_groups(log_offset: object, shape: torch.Size, group_size: int, axis: int) -> Scale:
+    length = shape[axis] if len(shape) >= -axis else 0
+    if not isinstance(log_offset, torch.Tensor):
+        raise TypeError(
+            f"log_offset={log_offset!r} is one for all, and group_size={group_size} asks for one for each group: give "
+            "an integer tensor, or leave out group_size"
+        )
+    if length == 0 or length % group_size:
+        raise ValueError(
+            f"groups of {group_size} do not divide a weight of shape {tuple(shape)} along dimension {axis}: take a "
+            "group_size that does, or one log_offset for each channel"
+        )
+    wanted = list(shape)
+    wanted[axis] = length // group_size
+    if log_offset.ndim < -axis or log_offset.shape[axis] != wanted[axis]:
+        raise ValueError(
+            f"log_offset of shape {tuple(log_offset.shape)} has not one for each group of {group_size} of a weight of "
+            f"shape {tuple(shape)}: give a tensor that broadcasts to {tuple(wanted)}"
+        )
+    scale = check_offset(log_offset, torch.Size(wanted))
+    # one group along the dimension is a channel
+    return scale if wanted[axis] == 1 else scale._replace(group_size=group_size, axis=axis)
+
+
+def each_of(channels: Channels, group_size: int | None, shape: torch.Size) -> Scale | None:
+    """A scale of zeros with one log_offset for each channel or group that is asked for; None where all share one.
+
+    Raises:
+        TypeError, ValueError: as `lnsnum.fit_log_offset`, and where groups do not divide the last dimension.
+    """
+    each = check_granularity(channels, group_size, tuple(shape))
+    if each is None:
+        return None
+    own = [1 if d in each.shared else length for d, length in enumerate(shape)]
+    if each.group_size is not None:
+        own[-1] = max(own[-1] // each.group_size, 1)
+    zeros = torch.zeros(own, dtype=torch.int32)
+    return Scale(0, 0, zeros) if each.group_size is None else check_offset(zeros, shape, each.group_size)
+
+
+def blocks_within(values: torch.Tensor, shape: torch.Size) -> tuple[int, torch.Tensor]:
+    """Values that broadcast to a shape, as (inner, runs): element i has runs[i // inner % len(runs)]."""
+    varying = [d for d in range(values.ndim) if values.shape[d] > 1]
+    if not varying:
+        return math.prod(shape), values.reshape(-1)[:1]
+    first, last = varying[0], varying[-1] + 1
+    # what goes round before the first dimension, and stays after the last one, is not written out
+    runs = values.expand(*values.shape[:first], *shape[first:last], *values.shape[last:])
+    return math.prod(shape[last:]), runs.reshape(-1)
 
 
 def std_of_zeros(shape: torch.Size, most: float = ZERO_STD) -> float:

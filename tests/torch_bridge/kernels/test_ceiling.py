@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from madam_oracle import words_at
 
 from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f3, lns8f4, lns8f5
-from lnsnum.torch_bridge.kernels.ceiling import Blocks, decide, grow, histograms
+from lnsnum.torch_bridge.kernels.ceiling import Blocks, decide_by, grow, histograms, sums, tallies
 from lnsnum.torch_bridge.kernels.random_words import Draw
 
 jit = not numba.config.DISABLE_JIT
@@ -104,8 +104,7 @@ def test_its_words_are_not_those_of_the_step():
 @example(lns8f3, [127, 255, 128], 0)
 def test_a_scale_grows_where_the_page_says(fmt, codes, ceilings):
     codes = [code % (1 << fmt.bits) for code in codes] + [fmt.max_magnitude] * ceilings
-    counted = histograms(np.array(codes, fmt.dtype), fmt, Blocks(1, 1))
-    growing = decide(counted, fmt)
+    growing = decide_by(tallies(np.array(codes, fmt.dtype), fmt, Blocks(1, 1)))
     assert bool(growing.grows[0]) == reference.grows(fmt, codes)
     at_ceiling = sum(code & fmt.max_magnitude == fmt.max_magnitude for code in codes)
     wants = at_ceiling >= 2 and Fraction(at_ceiling, len(codes)) > Fraction(2, 100)
@@ -113,10 +112,13 @@ def test_a_scale_grows_where_the_page_says(fmt, codes, ceilings):
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 3))
-def test_histograms_count_each_scale_by_itself(count, inner, rounds):
+def test_each_scale_is_counted_by_itself(count, inner, rounds):
     random = np.random.default_rng(rounds)
     codes = random.integers(0, 256, count * inner * rounds).astype(np.uint8)
     found = histograms(codes, lns8f5, Blocks(count, inner))
     scale = np.arange(codes.size) // inner % count
+    assert tallies(codes, lns8f5, Blocks(count, inner)).tolist() == sums(found, lns8f5).tolist()
+    together = histograms(codes, lns8f5, Blocks(count, inner), np.zeros(count, np.int64))
+    assert together.tolist() == [found.sum(0).tolist()]
     for i in range(count):
         assert found[i].tolist() == [int(((codes & 127) == m)[scale == i].sum()) for m in range(128)]

@@ -399,7 +399,7 @@ def test_which_scales_grow_is_as_by_the_kernel(fmt, n, share, low, seed):
     codes = (magnitudes + fmt.sign_bit * (random.random(magnitudes.shape) < 0.5)).astype(fmt.dtype)
     blocks = {(): (1, 1), (3, 1, 1): (3, 4 * n), (1, 4, 1): (4, n), (3, 4, 1): (12, n)}
     for shape, (count, inner) in blocks.items():
-        expected = ceiling.decide(ceiling.histograms(codes, fmt, ceiling.Blocks(count, inner)), fmt)
+        expected = ceiling.decide_by(ceiling.tallies(codes, fmt, ceiling.Blocks(count, inner)))
         grows, blocked = ceiling_twin.decide(tensor(codes), fmt, torch.Size(shape))
         assert grows.shape == shape
         assert grows.reshape(-1).tolist() == expected.grows.tolist()

@@ -1,0 +1,432 @@
+"""Weights with a log_offset for each group of elements: what they are beside the same codes with channels of one
+dimension more, which other tests hold against the oracle, and beside the tensors of the core."""
+
+import copy
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lnsnum import LNSFormat, LNSTensor, fit_log_offset, lns8f3, lns8f5, lns16f10
+from lnsnum.toolbox.conversion import convert_file
+from lnsnum.torch_bridge import (
+    LNSWeight,
+    Madam,
+    convert_model,
+    decode_model,
+    for_export,
+    save_model,
+    use_weight_only,
+    weight_only_linear,
+)
+from lnsnum.torch_bridge.distributed.gathering import new_shard
+from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels import codes_twin
+from lnsnum.weight_file import WeightFileError
+
+FORMATS = [lns8f5, lns8f3, LNSFormat(8, 3, base=3.0), lns16f10]
+
+
+def grouped(shape=(6, 64), size=16, fmt=lns8f5, seed=0):
+    """Any codes, and groups some octaves apart."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(1 << fmt.bits, shape, generator=generator)
+    codes[codes == fmt.nan_code] = 0
+    offsets = torch.randint(-60, 61, (*shape[:-1], shape[-1] // size), generator=generator)
+    return LNSWeight(codes_twin.as_codes(codes, fmt), fmt, offsets, group_size=size)
+
+
+def apart(w):
+    """The same numbers as channels of one dimension more."""
+    return LNSWeight(w.codes.clone().unflatten(-1, (-1, w.group_size)), w.fmt, w.log_offset.unsqueeze(-1))
+
+
+def values(w, dtype=torch.float64):
+    return apart(w).to_float(dtype).reshape(w.shape)
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=str)
+def test_decode_and_encode(fmt):
+    """On the CPU, in torch's operations, and in the core: the same bits."""
+    for shape, size in (((6, 64), 16), ((40, 96), 32), ((2, 3, 48), 24), ((64,), 32)):
+        w = grouped(shape, size, fmt)
+        for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+            expected = apart(w).to_float(dtype).reshape(shape)
+            assert torch.equal(w.to_float(dtype), expected)
+            scale = w.scale
+            twin = codes_twin.decode(scale.apart(w.codes), fmt, scale.of_channels, dtype)
+            assert torch.equal(scale.together(twin), expected)
+        tensor = w.to_lns()
+        assert (tensor.log_offset.group_size, tensor.log_offset.offsets.tolist()) == (size, w.log_offset.tolist())
+        np.testing.assert_array_equal(tensor.to_float(), values(w).numpy())
+        again = LNSWeight.from_lns(tensor)
+        assert (again.group_size, again.log_offset.tolist()) == (size, w.log_offset.tolist())
+        assert torch.equal(again.codes, w.codes)
+        x = values(w).clone()
+        back = LNSWeight.from_float(x, fmt, log_offset=w.log_offset, group_size=size)
+        assert torch.equal(back.codes, w.codes)
+        bits = torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32)
+        modes = {"rounding": "stochastic_value", "random_bits": bits}
+        drawn = bridge.encode(x * 1.01, fmt, w.scale, **modes)
+        with torch.device("cpu"):
+            twin = codes_twin.encode(
+                w.scale.apart(x * 1.01), fmt, w.scale.of_channels, rounding="stochastic_value",
+                random_bits=w.scale.apart(bits),
+            )  # fmt: skip
+        assert torch.equal(drawn, w.scale.together(twin))
+
+
+VIEWS = {
+    "t": (lambda w: w.t(), 16, (4, 6)),
+    "twice": (lambda w: w.t()[16:48].t(), 16, (6, 2)),
+    "rows": (lambda w: w[1:3], 16, (2, 4)),
+    "a row": (lambda w: w[2], 16, (4,)),
+    "whole groups": (lambda w: w[:, 16:48], 16, (6, 2)),
+    "a part of one": (lambda w: w[:, 16:20], None, (6, 1)),
+    "a column": (lambda w: w[:, 5], None, (6,)),
+    "view": (lambda w: w.view(2, 3, 64), 16, (2, 3, 4)),
+    "unsqueeze": (lambda w: w.unsqueeze(0), 16, (1, 6, 4)),
+    "expand": (lambda w: w.expand(2, 6, 64), 16, (1, 6, 4)),
+    "split": (lambda w: w.split(32, 1)[1], 16, (6, 2)),
+    "unbind": (lambda w: w.unbind(0)[3], 16, (4,)),
+    "cut": (lambda w: w[:, 3:20], None, (6, 17)),
+    "every other": (lambda w: w[:, ::2], None, (6, 32)),
+    "flat": (lambda w: w.view(-1), None, (384,)),
+    "diagonal": (lambda w: w.diagonal(), None, (6,)),
+}
+
+
+@pytest.mark.parametrize(("view", "size", "shape"), VIEWS.values(), ids=VIEWS)
+def test_views_are_codes(view, size, shape):
+    """Of whole groups with their scales; what cuts them has a copy for each element, which knows when it is stale."""
+    w = grouped()
+    seen, floats = view(w), w.to_float()
+    assert isinstance(seen, LNSWeight)
+    assert torch.equal(seen.to_float(), view(floats))
+    assert (seen.group_size, tuple(seen.log_offset.shape)) == (size, shape)
+    assert seen.codes.untyped_storage().data_ptr() == w.codes.untyped_storage().data_ptr()
+    w.set_scale(w.scale._replace(low=w.scale.low + 32, high=w.scale.high + 32, offsets=w.scale.offsets + 32))
+    if seen.numel() == 0 or size or (shape in ((6, 1), (6,)) and view is not VIEWS["diagonal"][0]):
+        assert torch.equal(seen.to_float(), view(floats) * 2)
+    else:
+        with pytest.raises(RuntimeError, match=r"take it anew$"):
+            seen.to_float()
+
+
+def test_copies_keep_groups():
+    w = grouped()
+    stored = io.BytesIO()
+    torch.save(w, stored)
+    stored.seek(0)
+    copies = [copy.deepcopy(w), pickle.loads(pickle.dumps(w)), w.clone(), w.detach(), w.bfloat16().float(), w.cpu()]
+    copies += [torch.load(stored, weights_only=True), copy.deepcopy(nn.Parameter(w)), w.with_dtype(torch.float32)]
+    for one in copies:
+        assert one.group_size == 16
+        assert torch.equal(one.codes, w.codes)
+        assert torch.equal(one.log_offset, w.log_offset)
+    assert w.nbytes == 6 * 64 + 4 * 6 * 4  # four bytes a group, and nothing else
+    shared = pickle.loads(pickle.dumps(w.t()))
+    assert torch.equal(shared.to_float(), w.to_float().t())
+
+
+@pytest.mark.parametrize(
+    ("shape", "offset", "size", "error", "sentence"),
+    [
+        ((4, 70), torch.zeros(4, 5, dtype=torch.int32), 16, ValueError,
+         r"^groups of 16 do not divide a weight of shape \(4, 70\) along dimension -1: take a group_size that does, or "
+         r"one log_offset for each channel$"),
+        ((), torch.zeros(1, dtype=torch.int32), 16, ValueError, r"^groups of 16 do not divide a weight of shape \(\) "),
+        ((4, 64), torch.zeros(4, 1, dtype=torch.int32), 16, ValueError,
+         r"^log_offset of shape \(4, 1\) has not one for each group of 16 of a weight of shape \(4, 64\): give a "
+         r"tensor that broadcasts to \(4, 4\)$"),
+        ((4, 64), torch.zeros(3, 4, dtype=torch.int32), 16, ValueError, r"^log_offset of shape \(3, 4\) does not bro"),
+        ((4, 64), 3, 16, TypeError,
+         r"^log_offset=3 is one for all, and group_size=16 asks for one for each group: give an integer tensor, or "
+         r"leave out group_size$"),
+        ((4, 64), torch.zeros(4, 8), 8, ValueError, r"^group_size=8 is out of range: a group has 16 to 256 elements$"),
+        ((4, 64), torch.zeros(4, 4), 16, TypeError, r"^log_offset is a tensor of torch.float32: give integers"),
+    ],
+)  # fmt: skip
+def test_what_no_groups_of_a_weight_are(shape, offset, size, error, sentence):
+    with pytest.raises(error, match=sentence):
+        LNSWeight(torch.zeros(shape, dtype=torch.uint8), lns8f5, offset, group_size=size)
+
+
+def test_tensors_whose_groups_no_weight_has():
+    rest = LNSTensor.from_float(np.ones((2, 40)), "lns8f5", group_size=16)
+    with pytest.raises(ValueError, match=r"^groups of 16 do not divide a weight of shape \(2, 40\) "):
+        LNSWeight.from_lns(rest)
+    turned = LNSTensor.from_float(np.ones((2, 64)), "lns8f5", group_size=16).T
+    with pytest.raises(ValueError, match=r"groups lie along axis -2, and those of a weight along its last dimension"):
+        LNSWeight.from_lns(turned)
+
+
+def test_one_group_is_a_channel():
+    w = LNSWeight(torch.zeros(4, 16, dtype=torch.uint8), lns8f5, torch.zeros(4, 1, dtype=torch.int32), group_size=16)
+    assert (w.group_size, tuple(w.log_offset.shape)) == (None, (4, 1))
+
+
+def test_scales_that_fit_floats():
+    x = torch.randn(4, 96) * torch.exp2(torch.randint(-6, 6, (4, 96)).float())
+    found = LNSWeight.from_float(x, "lns8f5", group_size=32)
+    channels = LNSWeight.from_float(x.view(4, 3, 32), "lns8f5", channels=(0, 1))
+    assert torch.equal(found.log_offset, channels.log_offset[..., 0])
+    assert torch.equal(found.codes.view(-1), channels.codes.view(-1))
+    fit = LNSWeight.from_float(x, "lns8f5", log_offset="fit", group_size=32)
+    assert fit.log_offset.tolist() == fit_log_offset(x.numpy(), lns8f5, group_size=32).offsets.tolist()
+    with pytest.raises(ValueError, match=r"^groups of 64 do not divide"):
+        LNSWeight.from_float(x, "lns8f5", group_size=64)
+    with pytest.raises(ValueError, match=r"^channels says of what a scale is chosen, and log_offset gives one"):
+        LNSWeight.from_float(x, "lns8f5", log_offset=3, channels=0)
+
+
+def test_writes_choose_scales_for_groups():
+    """As for channels of one dimension more."""
+    torch.manual_seed(0)
+    for write in (
+        lambda w, x: w.copy_(x),
+        lambda w, x: w.mul_(4.0),
+        lambda w, x: w.rescale_(),
+        lambda w, x: w.fill_(0.25),
+        lambda w, x: w.zero_(),
+    ):
+        w, x = grouped(seed=3), torch.randn(6, 64) * torch.exp2(torch.arange(6.0))[:, None]
+        other = apart(w)
+        torch.manual_seed(1)
+        write(w, x)
+        torch.manual_seed(1)
+        write(other, x.view(other.shape))
+        assert torch.equal(w.codes.view(-1), other.codes.view(-1))
+        assert torch.equal(w.log_offset, other.log_offset[..., 0])
+        assert w.group_size == 16
+    w = grouped(seed=4)
+    held = w.clone()
+    w.copy_(held.to_float())
+    assert torch.equal(w.codes, held.codes)
+    w[:, 3:20] = held.to_float()[:, 3:20]
+    assert torch.equal(w.codes, held.codes)
+    w.rescale_(held.log_offset + 5)
+    assert torch.equal(w.log_offset, held.log_offset + 5)
+    with pytest.raises(ValueError, match="cannot become those of a weight that has"):
+        w.copy_(apart(held).view(6, 64))
+    with pytest.raises(ValueError, match=r"one for each group of 16: convert the model with group_size=16$"):
+        LNSWeight.from_float(torch.ones(6, 64), "lns8f5").copy_(held)
+
+
+def network(width=64):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(width, 48), nn.ReLU(), nn.Linear(48, 10))
+
+
+class Experts(nn.Module):
+    """A stack of matrices, and what is none."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.stack = nn.Parameter(torch.randn(3, 8, 32) * torch.exp2(torch.arange(3.0))[:, None, None])
+        self.conv = nn.Conv2d(4, 6, 3)
+        self.linear = nn.Linear(32, 5)
+
+
+def test_convert_model_by_groups_and_channels():
+    model = network()
+    report = convert_model(model, "lns8f5", group_size=16)
+    assert [p.group_size for p in report] == [16, None, 16, None]
+    assert tuple(model[0].weight.log_offset.shape) == (48, 4)
+    expected = network()[0].weight.detach().view(48, 4, 16)
+    alone = LNSWeight.from_float(expected, "lns8f5", channels=(0, 1))
+    assert torch.equal(model[0].weight.log_offset, alone.log_offset[..., 0])
+    x = torch.randn(5, 64)
+    assert torch.equal(model(x), decode_model(copy.deepcopy(model))(x))
+
+    model = Experts()
+    report = convert_model(model, "lns8f5", per_channel=True, channels={"stack": (0, 1)})
+    assert tuple(report["stack"].log_offset.shape) == (3, 8, 1)
+    assert tuple(report["conv.weight"].log_offset.shape) == (6, 1, 1, 1)
+    assert tuple(report["linear.weight"].log_offset.shape) == (5, 1)
+    assert report["conv.bias"].log_offset == model.conv.bias.log_offset
+    model = Experts()
+    report = convert_model(model, "lns8f5", per_channel=True, group_size={"stack": 16})
+    assert (report["stack"].group_size, tuple(report["stack"].log_offset.shape)) == (16, (3, 8, 2))
+    assert tuple(report["conv.weight"].log_offset.shape) == (6, 1, 1, 1)  # rows of three
+    model = Experts()
+    report = convert_model(model, "lns8f5", channels=-1, filter_fn=lambda name, p: p.ndim > 1)
+    assert tuple(report["stack"].log_offset.shape) == (1, 1, 32)
+    last = [LNSWeight.from_float(Experts().stack.detach()[..., k], "lns8f5").log_offset for k in range(32)]
+    assert report["stack"].log_offset.reshape(-1).tolist() == last
+    assert torch.equal(model.stack.to_float(), decode_model(copy.deepcopy(model)).stack)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"group_size": 8}, r"^group_size=8 is out of range: a group has 16 to 256 elements$"),
+        ({"group_size": {"nothing": 16}}, r"^group_size: no parameter's name matches 'nothing'$"),
+        ({"channels": {"nothing": 0}}, r"^channels: no parameter's name matches 'nothing'$"),
+        (
+            {"channels": 3},
+            r"^parameter 'stack': channels=3 is out of range: an array of shape \(3, 8, 32\) has axes 0 ",
+        ),
+        ({"channels": (0, 1)}, r"^parameter 'linear.weight': channels=\(0, 1\) would give each element of shape "),
+    ],
+)
+def test_what_conversion_refuses(options, sentence):
+    model = Experts()
+    with pytest.raises(ValueError, match=sentence):
+        convert_model(model, "lns8f5", **options)
+    assert not any(isinstance(p, LNSWeight) for p in model.parameters())
+
+
+def test_zeros_are_drawn_anew_beside_groups():
+    model = nn.Embedding(4, 64, padding_idx=1)
+    with torch.no_grad():
+        model.weight[:, ::3] = 0
+    report = convert_model(model, "lns8f5", group_size=16, zeros="redraw")
+    assert (report["weight"].zeros_redrawn, report["weight"].zeros_kept) == (3 * 22, 64)
+    assert torch.equal(model(torch.tensor([2, 1])), model.weight.to_float()[[2, 1]])
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"rule": "paper"}, {"second_moment": "float32"}], ids=str)
+def test_madam_steps_groups_as_channels(options):
+    """Code for code, with ceilings that follow each group."""
+    start = grouped((8, 64), seed=5)
+    start.codes.copy_(torch.where(start.codes == 0, 1, start.codes))
+    weights = [nn.Parameter(start.clone()), nn.Parameter(apart(start))]
+    optimizers = [Madam([w], lr=0.3, seed=3, **options) for w in weights]
+    before = start.log_offset.clone()
+    for step in range(42):
+        gradient = torch.rand(8, 64, generator=torch.Generator().manual_seed(step))
+        for w, optimizer in zip(weights, optimizers, strict=True):
+            w.grad = -w.detach().to_float().sign() * gradient.view(w.shape)
+            optimizer.step()
+        assert torch.equal(weights[0].codes.view(-1), weights[1].codes.view(-1)), step
+    assert torch.equal(weights[0].log_offset, weights[1].log_offset[..., 0])
+    assert torch.equal(weights[0].log_offset, before) == (options.get("rule") == "paper")
+    state = [optimizer.state[w] for w, optimizer in zip(weights, optimizers, strict=True)]
+    assert float(state[0]["r"]) == float(state[1]["r"])
+
+
+def test_training_resumes_to_the_bit():
+    x, y = torch.randn(32, 64), torch.randn(32, 10)
+
+    def train(model, optimizer, steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (model(x) - y).square().mean().backward()
+            optimizer.step()
+
+    model = network()
+    convert_model(model, "lns8f5", group_size=16)
+    optimizer = Madam(model.parameters(), lr=0.05)
+    train(model, optimizer, 5)
+    stored = io.BytesIO()
+    torch.save([model.state_dict(), optimizer.state_dict()], stored)
+    stored.seek(0)
+    other = network()
+    convert_model(other, "lns8f5", group_size=16)
+    again = Madam(other.parameters(), lr=0.05)
+    for own, state in zip((other, again), torch.load(stored, weights_only=True), strict=True):
+        own.load_state_dict(state)
+    train(model, optimizer, 20)
+    train(other, again, 20)
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p.codes, q.codes)
+        assert torch.equal(torch.as_tensor(p.log_offset), torch.as_tensor(q.log_offset))
+    floats = decode_model(copy.deepcopy(model)).state_dict()
+    other.load_state_dict(floats)
+    assert torch.equal(other[0].weight.to_float(), floats["0.weight"])
+
+
+def test_forward_and_step_in_a_graph():
+    """Codes, scales that grow, and what a graph decodes: as in eager, to the bit."""
+    models = []
+    for _ in range(2):
+        model = nn.Sequential(nn.Linear(64, 6, bias=False))
+        with torch.no_grad():
+            model[0].weight.copy_(torch.linspace(-1, 1, 384).view(6, 64))
+        convert_model(model, "lns8f4", group_size=16)
+        models.append(model)
+    model, other = models
+    optimizer, eager = (Madam(m.parameters(), lr=0.15) for m in models)
+    optimizer.make_state(for_graph=True)
+    x, start = torch.randn(5, 64), model[0].weight.log_offset.clone()
+    step, forward = (torch.compile(f, fullgraph=True, backend="aot_eager") for f in (optimizer.step, model))
+    torch.testing.assert_close(forward(x), decode_model(copy.deepcopy(model))(x))
+    for i in range(41):
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            p.grad = torch.rand(p.shape, generator=torch.Generator().manual_seed(i)) - 0.2
+            q.grad = p.grad.clone()
+        step()
+        eager.step()
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p.codes, q.codes)
+        assert torch.equal(torch.as_tensor(p.log_offset), torch.as_tensor(q.log_offset))
+    assert (model[0].weight.log_offset > start).any()
+    torch.testing.assert_close(forward(x), decode_model(copy.deepcopy(other))(x))
+
+
+def test_products_of_codes():
+    w, x = grouped((48, 96), 32, seed=6), torch.randn(3, 96)
+    with torch.no_grad():
+        found = weight_only_linear(x, w)
+        torch.testing.assert_close(found, x @ w.to_float().t(), rtol=1e-4, atol=1e-4)
+        channels = LNSWeight(w.codes.clone(), w.fmt, w.log_offset.repeat_interleave(32, 1))
+        assert torch.equal(found, weight_only_linear(x, channels))
+        stack = nn.Parameter(grouped((2, 48, 96), 32, seed=7))
+        stack.weight_only = True
+        rows = torch.randn(2, 1, 96)
+        each = [weight_only_linear(r, part) for r, part in zip(rows, stack.detach(), strict=True)]
+        assert torch.equal(torch.bmm(rows, stack.transpose(1, 2)), torch.stack(each))
+    model = network()
+    convert_model(model, "lns8f5", group_size=16)
+    assert use_weight_only(model).covered == ("0.weight", "2.weight")
+
+
+def test_weight_files_refuse_groups(tmp_path):
+    model = network()
+    convert_model(model, "lns8f5", group_size=16)
+    with pytest.raises(
+        TypeError,
+        match=r"^'0.weight' of the model has a log_offset for each group of 16 elements, and weight files hold",
+    ):
+        save_model(tmp_path / "m.safetensors", model)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_pickle_is_refused():
+    w = grouped()
+    rebuild, parts = w.__reduce_ex__(2)
+    for groups, error in (((16, 5), "are no groups of a pickled"), ((3, -1), "group_size=3"), ("x", "are no groups")):
+        broken = (*parts[:6], groups, *parts[7:])
+        with pytest.raises(ValueError, match=error):
+            rebuild(*broken)
+
+
+def test_the_toolbox_refuses_groups_by_name(tmp_path):
+    """It reads PyTorch's files without torch."""
+    model = network()
+    convert_model(model, "lns8f5", group_size=16)
+    torch.save(model.state_dict(), tmp_path / "m.pt")
+    with pytest.raises(
+        WeightFileError,
+        match=r"'0.weight' is an LNSWeight with a log_offset for each group of 16 elements; weight",
+    ):
+        convert_file(tmp_path / "m.pt", tmp_path / "m.safetensors", fmt=lns8f5)
+
+
+def test_models_leave_with_floats():
+    model = network()
+    convert_model(model, "lns8f5", group_size=16)
+    x = torch.randn(3, 64)
+    assert torch.equal(for_export(model)(x), decode_model(copy.deepcopy(model))(x))
+
+
+def test_shards_of_groups_are_refused():
+    with pytest.raises(
+        NotImplementedError, match=r"^a weight with a log_offset for each group of 16 elements has no sha"
+    ):
+        new_shard(grouped(), (3, 64))
