@@ -35,6 +35,8 @@ class Numbers:
 
     def __init__(self, size: int) -> None:
         self.size = size
+        # of its own: a cache of the method would keep the numbers of every case until the program ends
+        self._made: dict[tuple[LNSFormat, str], NDArray[Any]] = {}
 
     def _draw(self, seed: int) -> NDArray[np.float32]:
         return np.random.default_rng(seed).standard_normal(self.size, np.float32)
@@ -62,9 +64,10 @@ class Numbers:
         """Codes of x and y."""
         return self._codes(fmt, "x"), self._codes(fmt, "y")
 
-    @functools.cache  # noqa: B019 - forgotten with the case
     def _codes(self, fmt: LNSFormat, which: str) -> NDArray[Any]:
-        return encode(getattr(self, which), fmt)
+        if (fmt, which) not in self._made:
+            self._made[fmt, which] = encode(getattr(self, which), fmt)
+        return self._made[fmt, which]
 
     def torch(self, array: NDArray[Any]) -> torch.Tensor:
         """The same memory as a tensor."""
