@@ -6,7 +6,7 @@ import pytest
 from lnsnum import LNSFormat, lns8f3, lns8f5, lns16f10
 from lnsnum.gaussian import Exact, tables
 from lnsnum.kernels.codes import NO_RANDOM_BITS
-from lnsnum.kernels.scales import Scales
+from lnsnum.kernels.scales import Scales, Walk
 from lnsnum.operations import byte_sums, sums
 from lnsnum.operations.operation import Operand, Result
 
@@ -60,7 +60,12 @@ def test_all_pairs_at_scales_of_their_own(fmt):
     for run, most in ((1, 40), (256, 100), (1000, 11_000)):
         own, other = (rng.integers(-most, most, -(-a.size // run)) - fmt.bias for _ in range(2))
         one = Scales.of(3 - fmt.bias, ())
-        for scales in ((Scales(own, run), Scales(other, run)), (Scales(own, run), one), (one, Scales(other[:7], run))):
+        walk = Walk(run)
+        for scales in (
+            (Scales(own, walk), Scales(other, walk)),
+            (Scales(own, walk), one),
+            (one, Scales(other[:7], walk)),
+        ):
             x, y = (Operand(codes, fmt, scale) for codes, scale in zip((a, c), scales, strict=True))
             check(x, y, result_of(fmt, a.size, 0, "saturate", "round"))
 
