@@ -60,12 +60,12 @@ def check(
     junit: Annotated[Path | None, typer.Option(help="Write the verdicts to this file as JUnit XML.")] = None,
     top: Annotated[str | None, typer.Option(help="The module.", rich_help_panel=_VERILOG)] = None,
     ports: Annotated[
-        str, typer.Option(help="Its operands and, last, its result.", rich_help_panel=_VERILOG)
-    ] = "a,b,out",
+        str | None, typer.Option(help="Its operands and, last, its result: a,b,out.", rich_help_panel=_VERILOG)
+    ] = None,
     clock: Annotated[str | None, typer.Option(help="The port of its clock.", rich_help_panel=_VERILOG)] = None,
     latency: Annotated[
-        int, typer.Option(help="After how many rising edges its result is there.", rich_help_panel=_VERILOG)
-    ] = 0,
+        int | None, typer.Option(help="After how many rising edges its result is there.", rich_help_panel=_VERILOG)
+    ] = None,
     reset: Annotated[
         str | None, typer.Option(help="Its reset; !rst_n for one that is low.", rich_help_panel=_VERILOG)
     ] = None,
@@ -75,8 +75,12 @@ def check(
     parameter: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for a parameter.", rich_help_panel=_VERILOG)
     ] = None,
-    settle: Annotated[int, typer.Option(help="How many time units a result takes.", rich_help_panel=_VERILOG)] = 1,
-    simulator: Annotated[str, typer.Option(help="icarus or verilator.", rich_help_panel=_VERILOG)] = "icarus",
+    settle: Annotated[
+        int | None, typer.Option(help="How many time units a result takes: 1.", rich_help_panel=_VERILOG)
+    ] = None,
+    simulator: Annotated[
+        str | None, typer.Option(help="icarus (unless said otherwise) or verilator.", rich_help_panel=_VERILOG)
+    ] = None,
     compiler_option: Annotated[
         list[str] | None, typer.Option(help="One more for the compiler, such as -Iinclude.", rich_help_panel=_VERILOG)
     ] = None,
@@ -84,7 +88,18 @@ def check(
     """Try the laws of the number system on arithmetic of your own. Exit code 1 where one is broken."""
     if sum(given is not None for given in (command, library, verilog)) != 1:
         raise CommandError("give one of --command, --library and --verilog: what is to be tried")
-    of_verilog = {"top": top, "clock": clock, "reset": reset, "tie": tie, "parameter": parameter}
+    of_verilog = {
+        "top": top,
+        "ports": ports,
+        "clock": clock,
+        "latency": latency,
+        "reset": reset,
+        "tie": tie,
+        "parameter": parameter,
+        "settle": settle,
+        "simulator": simulator,
+        "compiler-option": compiler_option,
+    }
     if verilog is None and (stray := [name for name, value in of_verilog.items() if value is not None]):
         raise CommandError(f"--{stray[0]} is of --verilog: give a file of Verilog")
     if junit is not None:
@@ -114,6 +129,8 @@ def check(
             raise CommandError(f"--kind {kind} is not known here: one of {', '.join(_NAMES)}")
         fmt = None if format_name is None else LNSFormat.parse(format_name)
         if kind == "quantizers":  # there is one function
+            if operation not in (None, ["quantize"]):
+                raise CommandError(f"--operation {operation[0]} is none of quantizers: quantize is all that they do")
             operation, asked["operations"] = ["quantize"], None
         if library is not None:
             implementation = c_library(library, operation or _NAMES[kind])
@@ -125,20 +142,20 @@ def check(
             if top is None or fmt is None:
                 raise CommandError(f"--verilog needs {'--format' if top else '--top: the name of the module'}")
             pins = Pins(
-                tuple(port.strip() for port in ports.split(",")),
+                tuple(port.strip() for port in (ports or "a,b,out").split(",")),
                 clock=clock,
-                latency=latency,
+                latency=latency or 0,
                 reset=reset,
                 tied={name: _integer("--tie", name, value) for name, value in _named("--tie", tie)},
                 parameters={name: _value(value) for name, value in _named("--parameter", parameter)},
-                settle=settle,
+                settle=1 if settle is None else settle,
             )
             module = VerilogModule(
                 verilog,
                 top,
                 fmt,
                 pins,
-                simulator=simulator,  # type: ignore[arg-type]  # checked there
+                simulator=simulator or "icarus",  # type: ignore[arg-type]  # checked there
                 arguments=compiler_option or (),
             )
             implementation = {operation[0]: module}

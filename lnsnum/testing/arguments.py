@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Literal
@@ -18,16 +19,32 @@ Names = Sequence[str] | None
 """Names that are chosen, or None for all."""
 
 
+def check_names(what: str, given: object) -> None:
+    """TypeError where it is no list of names, a string above all."""
+    if isinstance(given, str):
+        raise TypeError(f"{what}={given!r} is a string: give a list of names")
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{what}={given!r} is a {type(given).__name__}: give a list of names")
+
+
+def check_timeout(timeout: float) -> None:
+    """ValueError where no thread can wait for so many seconds: some, and not for ever."""
+    if not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise ValueError(
+            f"timeout={timeout!r} is out of range: more than 0 seconds, at most {threading.TIMEOUT_MAX:.0f}"
+        )
+
+
 def choose(what: str, given: Names, known: Iterable[str]) -> tuple[str, ...]:
     """The names that are given, or all that are known.
 
     Raises:
-        TypeError: for a string.
+        TypeError: for a string, and for what is no list.
         ValueError: for a name that is not known, and for no name at all.
     """
     known = tuple(known)
-    if isinstance(given, str):
-        raise TypeError(f"{what}={given!r} is a string: give a list of names")
+    if given is not None:
+        check_names(what, given)
     chosen = known if given is None else tuple(given)
     for name in chosen:
         if name not in known:
@@ -117,8 +134,7 @@ def find_functions(
         ValueError: where an argument is not known.
     """
     check_choice("takes", takes, Takes)
-    if not timeout > 0:
-        raise ValueError(f"timeout={timeout!r} is out of range: more than 0 seconds")
+    check_timeout(timeout)
     wanted = choose("operations", operations, known)
     callee = Callee(implementation, known, None if operations is None else wanted, takes, timeout, wants)
     have = tuple(callee.functions)

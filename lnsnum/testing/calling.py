@@ -198,8 +198,8 @@ class Callee:
         """The same trouble with the first input that makes it, found by halves."""
         low, high = 0, len(inputs[0])
         hangs = isinstance(trouble, HangsError)
+        middle = 1  # the first alone first: where every input hangs, each half would, and cost its time
         while high - low > 1:
-            middle = (low + high) // 2
             try:
                 half = tuple(x[low:middle] for x in inputs)
                 self._ask(name, half, dtype, self._takes[name], min(self.timeout, _PATIENCE), told)
@@ -207,6 +207,7 @@ class Callee:
             except (HangsError, RaisedError) as again:
                 high, hangs = middle, isinstance(again, HangsError)
                 trouble = again
+            middle = (low + high) // 2
         where = self._place(told, low)
         if hangs:
             return ImplementationError(f"{where} did not return within {self.timeout:g} s: mend it, or give more time")

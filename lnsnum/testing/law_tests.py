@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from lnsnum.format import LNSFormat
+from lnsnum.testing.arguments import check_names, choose
 from lnsnum.testing.calling import ImplementationError
 from lnsnum.testing.kinds import check_laws, find_kind
 from lnsnum.testing.report import LawReport, LawViolation
@@ -38,8 +39,9 @@ def laws(fmt: LNSFormat | str | None = None, *, kind: str = "arithmetic", **opti
 
     Raises:
         ImportError: where there is no pytest.
-        TypeError, ValueError: as `check_laws` does, when the module of the tests is imported; and for functions and
-            classes whose name pytest does not look for.
+        TypeError, ValueError: when the module of the tests is imported, for a kind, a law or an option that is not
+            known, for no law and no operation at all, and for functions and classes whose name pytest does not look
+            for. What else `check_laws` refuses fails in each test.
 
     >>> import numpy as np
     >>> @laws("lns4f1", operations=["multiply"], laws=["zero", "nan"])
@@ -54,10 +56,11 @@ def laws(fmt: LNSFormat | str | None = None, *, kind: str = "arithmetic", **opti
         raise ImportError("lnsnum.laws makes tests for pytest, which is not there: pip install pytest") from missing
     chosen = find_kind(kind, fmt, options)
     names, operations = options.get("laws"), options.get("operations")
-    for what, given in (("laws", names), ("operations", operations)):
-        if isinstance(given, str):
-            raise TypeError(f"{what}={given!r} is a string: give a list of names")
-    tried = tuple(chosen.laws) if names is None else tuple(names)
+    tried = choose("laws", names, chosen.laws)
+    if operations is not None:
+        check_names("operations", operations)
+        if not operations:
+            raise ValueError("operations is empty: name at least one, or leave it out")
     cases = [
         pytest.param(operation, law, id=law if operation is None else f"{operation}-{law}")
         for operation in ((None,) if operations is None else tuple(operations))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from lnsnum.testing.arguments import Names, choose_laws
+from lnsnum.testing.arguments import Names, check_timeout, choose_laws
 from lnsnum.testing.report import LawReport
 from lnsnum.testing.trial import Tried, try_laws
 from lnsnum.torch_bridge.optimizer_laws import OPTIMIZER_LAWS, OPTIONAL, PLACED, Tolerances, Weights
@@ -68,8 +68,7 @@ def check_optimizer_laws(
     for what, given in (("scale_tolerance", scale_tolerance), ("bias_tolerance", bias_tolerance)):
         if not 0 <= given < 1:
             raise ValueError(f"{what}={given!r} is out of range: at least 0, less than 1")
-    if not timeout > 0:
-        raise ValueError(f"timeout={timeout!r} is out of range: more than 0 seconds")
+    check_timeout(timeout)
     if not dtype.is_floating_point:
         raise TypeError(f"dtype={dtype} is no float type")
     left_out = OPTIONAL + (PLACED if stochastic else ())

@@ -178,6 +178,19 @@ def test_a_function_that_hangs_is_named_with_the_input():
     ended.set()
 
 
+def test_where_every_input_hangs_few_calls_are_waited_for():
+    ended, calls = threading.Event(), []
+
+    def hangs(a, b):
+        calls.append(len(a))
+        ended.wait(60)
+
+    with pytest.raises(ImplementationError, match=r"add\(0, 0\) \(law range\) did not return within 0.1 s"):
+        check(hangs, timeout=0.1, takes="arrays")
+    ended.set()
+    assert calls == [max(calls), 1]
+
+
 @pytest.mark.parametrize(
     ("before", "message"),
     [
@@ -264,6 +277,11 @@ def test_the_command_says_what_held_and_what_broke(build, monkeypatch, capsys, t
         (["--format", "lns6f2", "--command", "no/such", "--operation", "add"], "no/such is no program"),
         (["--format", "lns6f2", "--command", "true", "--operation", "fma"], "operations has 'fma', which is not known"),
         (["--format", "lns6f2", "--command", "true", "--operation", "add", "--rounding", "odd"], "rounding='odd'"),
+        (["--command", "true", "--kind", "quantizers", "--operation", "add"], "--operation add is none of quantizers"),
+        (
+            ["--format", "lns6f2", "--command", "true", "--operation", "add", "--timeout", "inf"],
+            "timeout=inf is out of",
+        ),
         (["--format", "lns6f2", "--library", "no.so"], "is no shared library that can be loaded"),
     ],
 )

@@ -300,6 +300,11 @@ def test_the_command_connects_all_pins(source, monkeypatch, capsys):
         ("--verilog no.v --top product --operation add --latency 2", "latency=2 with clock=None"),
         ("--command true --operation add --top adder", "--top is of --verilog: give a file of Verilog"),
         ("--library x.so --tie en=1", "--tie is of --verilog: give a file of Verilog"),
+        ("--library x.so --ports a,b,out", "--ports is of --verilog: give a file of Verilog"),
+        ("--library x.so --latency 0", "--latency is of --verilog: give a file of Verilog"),
+        ("--library x.so --settle 1", "--settle is of --verilog: give a file of Verilog"),
+        ("--library x.so --simulator icarus", "--simulator is of --verilog: give a file of Verilog"),
+        ("--library x.so --compiler-option=-g", "--compiler-option is of --verilog: give a file of Verilog"),
     ],
 )
 def test_what_cannot_be_tried_ends_with_code_2(arguments, message, monkeypatch, capsys):
