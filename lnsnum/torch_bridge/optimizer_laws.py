@@ -363,7 +363,8 @@ def _scaled(batch: Weights, power: int) -> Finding:
     rounded = 2.0**-21 * batch.out.abs() if batch.tolerances.scale else 0.0
     allowed = batch.tolerances.scale * (batch.out - batch.start).abs() + rounded
     every = np.ones(batch.size, np.bool_)
-    bad = ~(off <= allowed).numpy()
+    # _differs: of two that are both NaN, or the same infinity, no difference can be taken
+    bad = ~(off <= allowed).numpy() & _differs(other, batch.out)
     return Finding(every, bad, lambda i: f"{float(other[i]):.9g}, as with all gradients times 2^{power}")
 
 

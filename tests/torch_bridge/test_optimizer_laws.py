@@ -1,5 +1,6 @@
 """The laws of optimizers: who keeps them, who breaks which, and what is said of each planted fault."""
 
+import math
 import re
 import time
 from pathlib import Path
@@ -64,6 +65,12 @@ def test_torch_s_optimizers_keep_a_nan_and_sgd_scales():
     assert broken(sgd, laws=["non_finite", "scale_equivariance"]) == {"non_finite", "scale_equivariance"}
     assert broken(adam, laws=["scale_equivariance"]) == {"scale_equivariance"}  # small gradients are near eps
     assert check_optimizer_laws(lambda params: torch.optim.Adam(params, eps=1e-30), laws=["scale_equivariance"])
+
+
+@pytest.mark.filterwarnings("ignore:.*divide")
+def test_nan_in_both_of_two_runs_is_no_difference():
+    """Without eps a gradient of zero in the first step is 0 / 0, whatever the scale."""
+    assert check_optimizer_laws(lambda params: torch.optim.Adam(params, eps=0), laws=["scale_equivariance"])
 
 
 def test_madam_keeps_all_laws_on_floats():
@@ -198,6 +205,7 @@ class Hangs(Stepped):
         (adam, {"laws": ["speed"]}, ValueError, "laws has 'speed', which is not known: determinism, parameter_order"),
         (adam, {"scale_tolerance": -1}, ValueError, "scale_tolerance=-1 is out of range: at least 0, less than 1"),
         (adam, {"timeout": 0}, ValueError, "timeout=0 is out of range"),
+        (adam, {"timeout": math.inf}, ValueError, "timeout=inf is out of range"),
         (adam, {"dtype": torch.int32}, TypeError, "dtype=torch.int32 is no float type"),
         (None, {}, TypeError, "make is a NoneType: give a function from parameters to an optimizer"),
     ],
