@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 
 from lnsnum.format import LNSFormat, Overflow, Underflow, check_choice
-from lnsnum.testing.arguments import FloatType, Names, check_count, check_subnormals, choose, find_functions
+from lnsnum.testing.arguments import FloatType, Names, check_count, check_subnormals, choose_laws, find_functions
 from lnsnum.testing.calling import ImplementationError, Takes
 from lnsnum.testing.conversion_inputs import DRAWN, all_narrow, chosen_floats, in_chunks, with_neighbours
 from lnsnum.testing.foreign import Array
 from lnsnum.testing.positions import Axis
 from lnsnum.testing.quantizer_grid import Grid, middle
-from lnsnum.testing.quantizer_laws import QUANTIZER_LAWS, Asked, Quantized, QuantizerRounding
+from lnsnum.testing.quantizer_laws import QUANTIZER_LAWS, Asked, Quantized, QuantizerRounding, holding_laws
 from lnsnum.testing.report import LawReport
 from lnsnum.testing.spans import Rules
 from lnsnum.testing.trial import Tried, try_laws
@@ -75,7 +75,7 @@ def check_quantizer_laws(
         rounding: which of two neighbours is right: the nearest unless said otherwise.
         axis: where nearest is judged without a format: between numbers or between their logarithms.
         scales: the least and greatest size between which scaling by 2 must change nothing but the scale.
-        laws: which to try, names from `QUANTIZER_LAWS`.
+        laws: which to try, names from `QUANTIZER_LAWS`; those that hold under `rounding` where they are left out.
         overflow, underflow: with a format, as in `lnsnum.encode`.
         drawn, seed, takes, timeout: as in `check_conversion_laws`.
 
@@ -103,7 +103,8 @@ def check_quantizer_laws(
     if scales is not None and not (len(scales) == 2 and 0 < scales[0] < scales[1]):
         raise ValueError(f"scales={scales!r} is no range: two sizes, the lesser first, more than 0")
     check_count("drawn", drawn)
-    chosen = choose("laws", laws, QUANTIZER_LAWS)
+    where = f"rounding={rounding!r}{'' if fmt is None else ' with a format'}"
+    chosen = choose_laws(laws, QUANTIZER_LAWS, holding_laws(rounding, of_codes=fmt is not None), where)
     callee, _ = find_functions(
         implementation,
         ("quantize",),

@@ -269,3 +269,15 @@ QUANTIZER_LAWS: dict[str, Law[Any]] = {
     ),
 }
 """By name, in the order in which they are reported."""
+
+
+def holding_laws(rounding: QuantizerRounding, *, of_codes: bool) -> tuple[str, ...]:
+    """The laws that a right quantizer keeps under a rounding, in the order of the table.
+
+    Up and down are not symmetric. A float that stands for a code lies beside its number: rounded in a direction it need
+    not stay, and the code that is right for an input may be the one behind a nearer float.
+    """
+    lost = {"sign_symmetry"} if rounding in ("up", "down") else set()
+    if of_codes and rounding in ("toward_zero", "up", "down"):
+        lost |= {"idempotence", "neighbour"}
+    return tuple(law for law in QUANTIZER_LAWS if law not in lost)
