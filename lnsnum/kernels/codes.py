@@ -161,7 +161,8 @@ def of_elements(log_offset: LogOffset, shape: tuple[int, ...]) -> NDArray[Any]:
 def same_scale(a: LogOffset, b: LogOffset) -> bool:
     """Whether two are the same, as they are written."""
     if isinstance(a, GroupOffsets) or isinstance(b, GroupOffsets):
-        return isinstance(a, GroupOffsets) and a == b
+        # == of an array and groups would make an array of the groups, and say instead how to write them out
+        return isinstance(a, GroupOffsets) and isinstance(b, GroupOffsets) and a == b
     return np.array_equal(a, b)
 
 

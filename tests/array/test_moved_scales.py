@@ -86,6 +86,33 @@ def test_a_rest_between_groups_is_written_out(name):
     assert kind(move(x)) == move(x).shape
 
 
+SCALES = {
+    "one": 5,
+    "channels": np.array([[3], [-3], [0], [9]], np.int32),
+    "columns": np.arange(80, dtype=np.int32),
+    "groups": GroupOffsets(np.arange(20).reshape(4, 5), 16),
+    "the same groups": GroupOffsets(np.arange(20).reshape(4, 5), 16),
+    "other groups": GroupOffsets([[2, 4, 6]], 32),
+    "groups of rows": GroupOffsets([[7]], 16, axis=-2),
+}
+
+
+@pytest.mark.parametrize("first", SCALES.values(), ids=SCALES)
+@pytest.mark.parametrize("second", SCALES.values(), ids=SCALES)
+def test_joins_of_any_two_scales(first, second):
+    """Whichever comes first: channels may stand before groups, and behind them."""
+    codes = np.random.default_rng(0).integers(0, 128, (4, 80)).astype(np.uint8)
+    x, y = (LNSTensor(codes, lns8f3, log_offset=scale) for scale in (first, second))
+    odd = np.arange(80) % 3 > 0
+    for join in (lambda a, b: np.where(odd, a, b), lambda a, b: np.concatenate([a, b]), lambda a, b: np.stack([a, b])):
+        np.testing.assert_array_equal(join(x, y).to_float(), join(x.to_float(), y.to_float()))
+    if first is second or {id(first), id(second)} <= {id(SCALES["groups"]), id(SCALES["the same groups"])}:
+        assert not x.ulp_distance(y).any()
+    else:
+        with pytest.raises(ValueError, match=r"^ulp_distance counts the codes of one scale: "):
+            x.ulp_distance(y)
+
+
 steps = st.sampled_from([1, 1, 1, -1, 2, 3])
 
 
