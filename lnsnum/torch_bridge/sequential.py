@@ -269,6 +269,11 @@ def _product(name: str, module: Any, inputs: int, groups: int = 1, window: Windo
     magnitudes = values[1 : fmt.sign_bit]
     if not np.isfinite(magnitudes).all() or magnitudes.min() < np.finfo(np.float32).tiny:
         raise NetworkError(f"layer {name}: its weight is of {fmt.name}, whose range is wider than that of float32")
+    if weight.group_size is not None:
+        raise NetworkError(
+            f"layer {name}: its weight has a log_offset for each group of {weight.group_size} elements: convert the "
+            "model with one for each weight, or with per_channel=True"
+        )
     lns = weight.to_lns()
     if bool(np.any(lns.codes == fmt.nan_code)):
         raise NetworkError(f"layer {name}: its weight has NaN")

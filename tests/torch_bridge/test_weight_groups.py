@@ -18,13 +18,16 @@ from lnsnum.torch_bridge import (
     convert_model,
     decode_model,
     for_export,
+    log_offsets,
     save_model,
+    set_log_offsets,
     use_weight_only,
     weight_only_linear,
 )
 from lnsnum.torch_bridge.distributed.gathering import new_shard
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels import codes_twin
+from lnsnum.torch_bridge.sequential import NetworkError, read_sequential
 from lnsnum.weight_file import WeightFileError
 
 FORMATS = [lns8f5, lns8f3, LNSFormat(8, 3, base=3.0), lns16f10]
@@ -423,6 +426,34 @@ def test_models_leave_with_floats():
     convert_model(model, "lns8f5", group_size=16)
     x = torch.randn(3, 64)
     assert torch.equal(for_export(model)(x), decode_model(copy.deepcopy(model))(x))
+
+
+def test_log_offsets_of_groups_are_set():
+    """Beside codes that are loaded next: of weights with groups, channels and one scale, on one process."""
+    model, other = (nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 8), nn.Linear(8, 2)) for _ in range(2))
+    for one in (model, other):
+        convert_model(one, "lns8f5", per_channel=True, group_size=16)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(8.0)
+    assert {p.group_size for p in model.parameters()} == {16, None}
+    codes = [p.codes.clone() for p in other.parameters()]
+    set_log_offsets(other, log_offsets(model))
+    for p, own, before in zip(model.parameters(), other.parameters(), codes, strict=True):
+        assert torch.equal(own.codes, before)
+        assert (own.group_size, torch.as_tensor(own.log_offset).tolist()) == (
+            p.group_size, torch.as_tensor(p.log_offset).tolist(),
+        )  # fmt: skip
+        assert torch.equal(own.to_float(), p.like(own.codes).to_float())
+
+
+def test_networks_with_groups_are_not_written_in_c():
+    model = nn.Sequential(nn.Linear(64, 8))
+    convert_model(model, "lns8f5", group_size=16)
+    with pytest.raises(
+        NetworkError, match=r"^layer 0: its weight has a log_offset for each group of 16 elements: convert the model"
+    ):
+        read_sequential(model, (64,))
 
 
 def test_shards_of_groups_are_refused():

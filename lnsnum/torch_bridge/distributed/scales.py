@@ -55,7 +55,10 @@ def set_log_offsets(model: nn.Module, offsets: Mapping[str, torch.Tensor]) -> No
                 f"{name!r} has log_offsets of shape {tuple(own.shape)}, not {tuple(offsets[name].shape)}: convert the "
                 "model as the one that was saved"
             )
-        scales[name] = check_offset(offsets[name], weights[name].shape)
+        weight = weight_of(weights[name])
+        assert weight is not None
+        # those of groups do not broadcast; past `scale`, which refuses what a shard without elements has
+        scales[name] = check_offset(offsets[name], weights[name].shape, *weight._groups)
     for name, p in weights.items():
         if isinstance(p, LNSWeight):
             p.set_scale(scales[name])
