@@ -98,5 +98,11 @@ def _warn_of_floats(module: nn.Module, state_dict: dict[str, Any], prefix: str) 
 
 
 def _encode_loaded(floats: torch.Tensor, weight: LNSWeight) -> LNSWeight:
-    log_offset, size = choose_scale(floats, weight.fmt, own=weight.scale), weight.group_size
-    return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, group_size=size, underflow="saturate")
+    log_offset = choose_scale(floats, weight.fmt, own=weight.scale)
+    if weight.group_size is None or isinstance(log_offset, int):
+        return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, underflow="saturate")
+    # encoded along the last dimension, wherever the weight's groups lie
+    last, offsets = (x.movedim(weight.scale.axis, -1) for x in (floats, log_offset))
+    options: Any = {"group_size": weight.group_size, "underflow": "saturate"}
+    loaded: Any = LNSWeight.from_float(last, weight.fmt, log_offset=offsets, **options)
+    return loaded.movedim(-1, weight.scale.axis)  # type: ignore[no-any-return]

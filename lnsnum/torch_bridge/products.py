@@ -127,6 +127,9 @@ def _bmm(x: Any, stack: Any) -> torch.Tensor | None:
     if not _asks(stack):
         return None
     scale = stack.scale
+    # groups across the stack: a scale is that of several matrices, not of a part of one
+    if scale.group_size and scale.axis == -stack.ndim:
+        return None
     if scale.offsets is None:
         each = [scale] * len(stack)
     else:

@@ -27,6 +27,7 @@ from lnsnum.torch_bridge import (
 from lnsnum.torch_bridge.distributed.gathering import new_shard
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels import codes_twin
+from lnsnum.torch_bridge.placing import encode_state
 from lnsnum.torch_bridge.sequential import NetworkError, read_sequential
 from lnsnum.weight_file import WeightFileError
 
@@ -426,6 +427,30 @@ def test_models_leave_with_floats():
     convert_model(model, "lns8f5", group_size=16)
     x = torch.randn(3, 64)
     assert torch.equal(for_export(model)(x), decode_model(copy.deepcopy(model))(x))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+def test_products_with_stacks_whose_groups_lie_along_any_dimension(order):
+    stack = grouped((3, 5, 64))
+    stack.weight_only = True
+    turned = stack.permute(order)
+    x = torch.randn(turned.shape[0], 2, turned.shape[1])
+    found, expected = torch.bmm(x, turned), torch.bmm(x.double(), turned.to_float(torch.float64))
+    assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_floats_are_loaded_into_groups_along_any_dimension(turned):
+    source, layer = grouped((32, 64)).detach(), nn.Linear(64, 32, bias=False)
+    weight = grouped((32, 64), seed=1)
+    if turned:
+        source, layer, weight = source.mT, nn.Linear(32, 64, bias=False), weight.mT
+    layer.weight = nn.Parameter(weight)
+
+    layer.register_load_state_dict_pre_hook(encode_state)
+    layer.load_state_dict({"weight": source.to_float()})
+    assert layer.weight.scale.groups == weight.scale.groups == (16, -2 if turned else -1)
+    assert torch.equal(layer.weight.to_float(), source.to_float())
 
 
 def test_log_offsets_of_groups_are_set():
