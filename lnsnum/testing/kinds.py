@@ -54,9 +54,17 @@ KINDS = {
 }
 """By name."""
 
+OPTIMIZERS = "optimizers"
+"""What stands on torch, and is not imported here."""
+
 
 def find_kind(kind: str, fmt: object, options: Iterable[str]) -> Kind:
     """The kind of this name; ValueError and TypeError as in `check_laws`, for the names of options."""
+    if kind == OPTIMIZERS:
+        raise ValueError(
+            f"kind={kind!r} has a door of its own, as it needs torch: "
+            "lnsnum.torch_bridge.strategies.check_optimizer_laws"
+        )
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is not known: one of {', '.join(KINDS)}")
     chosen = KINDS[kind]

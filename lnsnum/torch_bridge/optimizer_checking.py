@@ -37,8 +37,8 @@ def check_optimizer_laws(
             `seed`, that is given too.
         weights: makes a parameter of a float tensor, for instance an `LNSWeight`; `torch.nn.Parameter` where it is left
             out.
-        laws: which to try, names from `OPTIMIZER_LAWS`. Where they are left out, all that every sound optimizer keeps:
-            not `non_finite`, `scale_equivariance` and `unbiased`.
+        laws: which to try, names from `OPTIMIZER_LAWS`. Where they are left out, all that an optimizer is expected to
+            keep: not `non_finite`, `scale_equivariance` and `unbiased`.
         stochastic: chance is drawn in the order of the parameters: `parameter_order` and `grouping` are tried only
             where they are named.
         scale_tolerance: of `scale_equivariance`, in units of the whole move; 0 asks for the same bits.
@@ -82,4 +82,4 @@ def check_optimizer_laws(
 
     tried = {"step": Tried({law: OPTIMIZER_LAWS[law] for law in chosen}, batches(), False)}
     with torch.random.fork_rng(devices=[]):
-        return try_laws("optimizer", None, maker, tried, order=OPTIMIZER_LAWS)
+        return try_laws("optimizers", None, maker, tried, order=OPTIMIZER_LAWS)

@@ -11,7 +11,7 @@ import torch
 import lnsnum
 from benchmarks import mutation_score
 from benchmarks.planted_optimizers import OPTIMIZER_FAULTS, PlainAdam, bfloat16
-from lnsnum.strategies import ImplementationError, LawViolation
+from lnsnum.strategies import ImplementationError, LawViolation, check_laws
 from lnsnum.torch_bridge import LNSWeight, Madam
 from lnsnum.torch_bridge.optimizer_laws import OPTIMIZER_LAWS, OPTIONAL
 from lnsnum.torch_bridge.strategies import check_optimizer_laws
@@ -47,6 +47,11 @@ def madam(params, seed):
     return Madam(params, seed=seed)
 
 
+def test_the_door_of_the_others_names_theirs():
+    with pytest.raises(ValueError, match=r"needs torch: lnsnum\.torch_bridge\.strategies\.check_optimizer_laws"):
+        check_laws(sgd, kind="optimizers")
+
+
 # ------------------------------------------------------------------------------------------------ who keeps the laws
 
 
@@ -56,8 +61,15 @@ def madam(params, seed):
 def test_torch_s_optimizers_keep_what_is_not_optional(make):
     report = check_optimizer_laws(make)
     assert report.laws == tuple(law for law in OPTIMIZER_LAWS if law not in OPTIONAL)
-    assert (report.kind, report.fmt, report.operations) == ("optimizer", None, ("step",))
+    assert (report.kind, report.fmt, report.operations) == ("optimizers", None, ("step",))
     assert all(result.inputs for result in report.results)
+
+
+@pytest.mark.parametrize(
+    ("make", "law"), [(torch.optim.ASGD, "zero_gradients"), (torch.optim.Rprop, "zero_rate")], ids=["ASGD", "Rprop"]
+)
+def test_two_of_torch_s_break_one(make, law):
+    assert broken(make) == {law}
 
 
 def test_torch_s_optimizers_keep_a_nan_and_sgd_scales():
@@ -219,7 +231,7 @@ def test_what_cannot_be_judged_is_one_sentence(make, options, error, message):
 
 def test_the_docs_list_every_law_with_its_sentence_and_formula():
     page = (Path(lnsnum.__file__).parents[1] / "docs" / "testing.md").read_text()
-    (table,) = re.findall(r"<!-- laws: optimizer -->\n((?:\|.*\n)+)", page)
+    (table,) = re.findall(r"<!-- laws: optimizers -->\n((?:\|.*\n)+)", page)
     listed = re.findall(r"^\| `([a-z_]+)` \| (.*) \| (.*) \|$", table, re.MULTILINE)
     assert listed == [(name, law.sentence, law.formula.replace("|", "\\|")) for name, law in OPTIMIZER_LAWS.items()]
 
