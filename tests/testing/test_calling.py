@@ -1,7 +1,6 @@
 """What can be tried: functions on arrays, numbers, tensors, in C, programs; and what is said of those that fail."""
 
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from xml.etree import ElementTree
 import numba
 import numpy as np
 import pytest
+from c_compiler import c_compiler
 
 import lnsnum
 from lnsnum import arithmetic, cli, lns6f2, lns12f6
@@ -105,9 +105,7 @@ int main(void) {{
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("there is no C compiler")
+    compiler = c_compiler()
     folder = tmp_path_factory.mktemp("c")
 
     def compiled(name, cancelled="0", before=""):
@@ -313,7 +311,7 @@ int main(int arguments, char **names) {
 
 def test_the_command_tries_other_kinds(monkeypatch, capsys, tmp_path):
     """Gaussian logarithms of signed integers, quantizers of floats; of a library and of a program."""
-    compiler = shutil.which("gcc") or shutil.which("cc") or pytest.skip("there is no C compiler")
+    compiler = c_compiler()
     (tmp_path / "kinds.c").write_text(OTHER_KINDS)
     library, program = tmp_path / "kinds.so", tmp_path / "kinds"
     for target, flags in ((library, ["-shared", "-fPIC"]), (program, [])):

@@ -1,11 +1,11 @@
 """lnsnum_sums.h: additions and matrix products in integers are those of lnsnum, code for code, under the sanitizers."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from c_compiler import needs_gcc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +16,6 @@ ADDERS = [LNSFormat(*size) for size in ((4, 0), (5, 3), (8, 3), (8, 5), (9, 7), 
 OPERANDS = [LNSFormat(*size) for size in ((3, 0), (5, 2), (6, 4), (8, 0), (8, 3), (8, 5), (8, 6))]
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", f"-I{LNSNUM_SUMS_H.parent}"]
 SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
-
-needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 
 
 @pytest.fixture(scope="module")

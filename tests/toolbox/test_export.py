@@ -15,6 +15,7 @@ import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
+from c_compiler import needs_gcc
 from command_line import run_command
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -31,7 +32,6 @@ from lnsnum.weight_file import Description, WeightFileError, save_tensors, save_
 VERILOG = Path(__file__).parents[1] / "verilog"
 MADAM = LNSFormat.madam(12, 0.001)
 
-needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 needs_verilog = pytest.mark.skipif(
     shutil.which("iverilog") is None or shutil.which("vvp") is None, reason="Icarus Verilog is not installed"
 )

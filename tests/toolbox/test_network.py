@@ -1,13 +1,13 @@
 """Networks as programs in C: the classes and the outputs of torch, from gcc's strictest, and what is refused."""
 
 import json
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from c_compiler import needs_gcc
 from command_line import run_command
 from torch import nn
 
@@ -18,8 +18,6 @@ from lnsnum.toolbox.network import export_network
 from lnsnum.torch_bridge import convert_model, load_model
 from lnsnum.torch_bridge.sequential import NetworkError, read_sequential
 from lnsnum.weight_file import save_weights
-
-needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion"]
 SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
