@@ -316,7 +316,8 @@ class Madam(Optimizer):
 
     def _check_processes(self) -> None:
         """Compare this optimizer with those of the processes that have replicas of the model, once they have."""
-        parameters = [p for group in self.param_groups for p in group["params"]]
+        # not a list: this is asked before each step, and a model on one process has nobody to ask for
+        parameters = (p for group in self.param_groups for p in group["params"])
         process_group = dtensors.group_of(parameters) if self._is_cut else replicas.group_of(parameters)
         if process_group is None:
             return
