@@ -486,3 +486,19 @@ def test_shards_of_groups_are_refused():
         NotImplementedError, match=r"^a weight with a log_offset for each group of 16 elements has no sha"
     ):
         new_shard(grouped(), (3, 64))
+
+
+def test_log_offsets_are_refused_before_anything_changes():
+    model = nn.Linear(64, 4)
+    convert_model(model, "lns8f5", group_size=32)
+    had = log_offsets(model)
+    for wrong, error in (
+        ((3, had), "model is a int, not a torch.nn.Module"),
+        ((model, 5), r"offsets is a int: give what log_offsets\(model\) returns"),
+        ((model, {**had, "bias": 5}), "the log_offset of 'bias' is a int: give an int32 tensor"),
+    ):
+        with pytest.raises(TypeError, match=error):
+            set_log_offsets(*wrong)
+    with pytest.raises(TypeError, match="model is a int"):
+        log_offsets(3)
+    assert all(torch.equal(own, had[name]) for name, own in log_offsets(model).items())

@@ -22,12 +22,17 @@ from lnsnum.torch_bridge.weight import LNSWeight
 def log_offsets(model: nn.Module) -> dict[str, torch.Tensor]:
     """The log_offsets of each LNS weight of a model by its name: int32, copied, and of a shard those of the whole.
 
+    Raises:
+        TypeError: where model is no module.
+
     >>> from lnsnum.torch_bridge import convert_model
     >>> model = nn.Linear(2, 3)
     >>> report = convert_model(model, "lns8f5", per_channel=True)
     >>> {name: tuple(offsets.shape) for name, offsets in log_offsets(model).items()}
     {'weight': (3, 1), 'bias': ()}
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
     found = {}
     for name, p in model.named_parameters():
         weight = weight_of(p)
@@ -42,14 +47,21 @@ def set_log_offsets(model: nn.Module, offsets: Mapping[str, torch.Tensor]) -> No
     codes will be loaded next. Until then codes stand for other numbers.
 
     Raises:
+        TypeError: where model is no module, or offsets are no mapping of tensors.
         ValueError: where names, or the shapes of log_offsets, are not those of the model; nothing is changed then.
     """
+    before = log_offsets(model)
+    if not isinstance(offsets, Mapping):
+        raise TypeError(f"offsets is a {type(offsets).__name__}: give what log_offsets(model) returns")
+    for name, each in offsets.items():
+        if not isinstance(each, torch.Tensor):
+            raise TypeError(f"the log_offset of {name!r} is a {type(each).__name__}: give an int32 tensor")
     weights: dict[str, Any] = {n: p for n, p in model.named_parameters() if weight_of(p) is not None}
     if weights.keys() != offsets.keys():
         name = min(weights.keys() ^ offsets.keys())
         raise ValueError(f"{name!r} is an LNS weight of one of model and log_offsets alone: give those of this model")
     scales = {}
-    for name, own in log_offsets(model).items():
+    for name, own in before.items():
         if offsets[name].shape != own.shape:
             raise ValueError(
                 f"{name!r} has log_offsets of shape {tuple(own.shape)}, not {tuple(offsets[name].shape)}: convert the "
