@@ -7,6 +7,7 @@ runs it once. The program in C is set against the same loops over float32 weight
 the medians are compared. Instructions are counted by valgrind, where that is installed.
 """
 
+import argparse
 import re
 import shutil
 import statistics
@@ -122,11 +123,14 @@ def program(folder, network):
 
 
 def main():
+    parser = argparse.ArgumentParser(description="What deployed models take, in bytes and time: docs/deploy.md.")
+    parser.add_argument("model", type=Path, help="a weight file of `lnsnum train`")
+    file = parser.parse_args().model
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         graphs(folder)
-        task, model = load_trained(Path(sys.argv[1]), None)
+        task, model = load_trained(file, None)
         shape = task.channels, task.height, task.width
         export_network(model.eval(), shape, folder / "c", prefix="digits")
         network = read_sequential(model, shape)
