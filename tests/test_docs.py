@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_commands_print_what_their_page_says(page, tmp_path, monkeypatch, capsys
             assert lines == [line.rstrip() for line in said.splitlines()], command
             commands += 1
     assert commands >= 5
+
+
+def test_the_table_of_settings_is_that_of_the_runs_that_are_kept(capsys, monkeypatch):
+    pytest.importorskip("torch")
+    script, runs = ROOT / "benchmarks" / "rule_settings.py", ROOT / "docs" / "results" / "rule_settings.jsonl"
+    monkeypatch.setattr(sys, "argv", [script.name, "--report", str(runs)])
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out in blocks(ROOT / "docs" / "training.md", "text")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
