@@ -66,6 +66,8 @@ def picture(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def offset(value: Any) -> Any:
+    if hasattr(value, "group_size"):
+        return value.group_size, value.axis, offset(value.offsets)
     return value if isinstance(value, int) else (value.shape, value.tolist())
 
 

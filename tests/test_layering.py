@@ -26,7 +26,7 @@ operations             choosing accumulate float_sums prepared reducing code_pro
 -                      conversion arithmetic reduction
 array                  rationals scalars reading moved_scales storage elementwise ufuncs moves protocol
 -                      tensor
-files                  system_errors atomic pickles packing layout single sharded
+files                  system_errors atomic pickles packing layout headers single sharded
 -                      weight_file
 reference              radicals sums codes rounding conversions arithmetic brackets order .
 proofs                 scanning conversions operations judgement
@@ -49,7 +49,7 @@ torch_bridge.distributed exchange first_broadcast gathering
 torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step
 torch_bridge           launch float_step
 torch_bridge.distributed replicas shard_step dtensors scales
-torch_bridge           placing model madam checkpoint graphs sequential .
+torch_bridge           placing model madam resuming checkpoint graphs sequential .
 torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle

@@ -21,15 +21,17 @@ import safetensors.numpy
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, LNSTensor, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23
-from lnsnum.files import layout
+from lnsnum import GroupOffsets, LNSFormat, LNSTensor, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23
+from lnsnum.files import headers
 from lnsnum.files import single as single_file
 from lnsnum.files.packing import can_be_packed, pack, unpack
 from lnsnum.files.sharded import open_files
 from lnsnum.files.single import BLOCK
 from lnsnum.format import MAX_LOG_OFFSET
+from lnsnum.kernels.codes import each_offset, same_scale
 from lnsnum.weight_file import (
     Description,
+    OptimizerState,
     WeightFileError,
     iterate_weights,
     load_metadata,
@@ -72,8 +74,14 @@ def lns_parts(draw):
     codes = rng.integers(0, 1 << fmt.bits, shape, np.uint64).astype(fmt.dtype)
     if draw(st.booleans()):
         return codes, fmt, draw(offsets)
-    channels = [size if draw(st.booleans()) else 1 for size in shape][draw(st.integers(0, len(shape))) :]
-    return codes, fmt, np.asarray(rng.integers(-MAX_LOG_OFFSET, MAX_LOG_OFFSET + 1, channels, np.int32))
+    first = draw(st.integers(0, len(shape)))
+    channels = [size if draw(st.booleans()) else 1 for size in shape][first:]
+    groups = {}
+    if channels and draw(st.booleans()):
+        groups = {"group_size": draw(st.integers(16, 256)), "axis": draw(st.integers(-len(channels), -1))}
+        channels[groups["axis"]] = -(-shape[groups["axis"]] // groups["group_size"])
+    offsets_of = np.asarray(rng.integers(-MAX_LOG_OFFSET, MAX_LOG_OFFSET + 1, channels, np.int32))
+    return codes, fmt, GroupOffsets(offsets_of, **groups) if groups else offsets_of
 
 
 def build(value):
@@ -88,8 +96,8 @@ def same(a, b):
         isinstance(b, LNSTensor)
         and a.fmt == b.fmt
         and same(a.codes, b.codes)
-        and np.shape(a.log_offset) == np.shape(b.log_offset)
-        and np.array_equal(a.log_offset, b.log_offset)
+        and np.shape(each_offset(a.log_offset)) == np.shape(each_offset(b.log_offset))
+        and same_scale(a.log_offset, b.log_offset)
     )
 
 
@@ -143,7 +151,20 @@ def test_plain_arrays_of_every_type(tmp_path, dtype, shape):
     assert same(loaded["swapped"], array)
 
 
-EVERY_SHAPE = [(), (0,), (6,), (2, 0, 3), (9, 5), (2, 1, 3, 1, 4)]
+EVERY_SHAPE = [(), (0,), (6,), (2, 0, 3), (9, 5), (2, 1, 3, 1, 4), (2, 33), (1, 17, 3)]
+
+
+def scales_of(shape, rng):
+    """A scale of every granularity that a tensor of this shape can have: one, channels, groups along each dimension."""
+
+    def some(*sizes):
+        return np.asarray(rng.integers(-MAX_LOG_OFFSET, MAX_LOG_OFFSET + 1, sizes))
+
+    scales = {"one": -MAX_LOG_OFFSET, "channels": some(*shape[:1], *[1] * (len(shape) - 1))}
+    for axis in range(-len(shape), 0) if len(shape) > 1 else ():
+        own = [-(-size // 16) if d - len(shape) == axis else size for d, size in enumerate(shape)]
+        scales[f"groups along {axis}"] = GroupOffsets(some(*own), 16, axis=axis)
+    return scales
 
 
 def codes_with_edges(fmt, shape, rng):
@@ -157,7 +178,7 @@ def codes_with_edges(fmt, shape, rng):
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("bits", range(3, 33))
 def test_every_format_goes_there_and_back(tmp_path, monkeypatch, bits, packed):
-    """Every number of fraction bits, bases of every kind, one scale and one a channel, shapes of every kind."""
+    """Every number of fraction bits, bases of every kind, scales of every granularity, shapes of every kind."""
     rng = np.random.default_rng(bits)
     bases = [2.0, 1.5, math.e, 10.0, math.exp(0.001), 1.0 + 2.0**-52, 1.7e308]
     weights = {}
@@ -165,11 +186,8 @@ def test_every_format_goes_there_and_back(tmp_path, monkeypatch, bits, packed):
         fmt = LNSFormat(bits, fraction_bits, base=bases[fraction_bits % len(bases)])
         for shape in EVERY_SHAPE:
             codes = codes_with_edges(fmt, shape, rng)
-            channels = np.asarray(
-                rng.integers(-MAX_LOG_OFFSET, MAX_LOG_OFFSET + 1, (*shape[:1], *[1] * (len(shape) - 1)))
-            )
-            for log_offset in (-MAX_LOG_OFFSET, channels):
-                name = f"{fmt}/{shape}\n\0\x1b[31m{'per channel' if log_offset is channels else ''}é\N{GRINNING FACE}"
+            for kind, log_offset in scales_of(shape, rng).items():
+                name = f"{fmt}/{shape}\n\0\x1b[31m{kind}é\N{GRINNING FACE}"
                 weights[name] = LNSTensor(codes, fmt, log_offset=log_offset)
     monkeypatch.setattr(single_file, "BLOCK", 16)
     save_weights(tmp_path / "w", weights, packed=packed)
@@ -180,7 +198,8 @@ def test_every_format_goes_there_and_back(tmp_path, monkeypatch, bits, packed):
     with open_files(tmp_path / "w") as files:
         stored = sum(files.describe(name).nbytes for name in files.names)
     rounded_up = sum(-(-tensor.size * bits // 8) for tensor in weights.values())
-    assert stored == (rounded_up if packed else whole)
+    scales = sum(each_offset(w.log_offset).size for w in weights.values() if not isinstance(w.log_offset, int))
+    assert stored == (rounded_up if packed else whole) + 4 * scales
 
 
 def test_a_packed_tensor_of_four_bits_takes_half_a_byte(tmp_path):
@@ -286,8 +305,13 @@ def test_no_layout_matters(tmp_path):
     for view in (np.asfortranarray, np.transpose, lambda a: a[::-1, ::2], lambda a: np.broadcast_to(a[0], (5, 4))):
         frozen = np.asarray(view(array))
         frozen.flags.writeable = False
-        save_weights(tmp_path / "w", {"a": frozen, "w": LNSTensor(view(codes), lns16f10)})
+        scale = np.broadcast_to(np.int32([[7], [-9]]), (2, 1 << 6))[:, ::64]
+        groups = LNSTensor(
+            np.broadcast_to(codes[0], (2, 20, 4)).T, lns16f10, log_offset=GroupOffsets(scale, 16, axis=-2)
+        )
+        save_weights(tmp_path / "w", {"a": frozen, "w": LNSTensor(view(codes), lns16f10), "g": groups})
         loaded = load_weights(tmp_path / "w")
+        assert same(loaded["g"], groups)
         np.testing.assert_array_equal(loaded["a"], frozen)
         np.testing.assert_array_equal(loaded["w"].codes, view(codes))
 
@@ -326,16 +350,18 @@ def test_any_safetensors_reader_sees_unsigned_integers(tmp_path):
     }
     save_weights(tmp_path / "w", {**tensors, "bias": np.float32([0.5])}, metadata={"author": "me"})
     plain = safetensors.numpy.load_file(tmp_path / "w")
-    assert sorted(plain) == ["bias", *sorted(tensors)]
-    for name, tensor in tensors.items():
+    stored = {f"{name}.lnsnum_codes": tensor for name, tensor in tensors.items()}
+    assert sorted(plain) == ["bias", *sorted([*stored, "sixteen.lnsnum_offsets"])]
+    for name, tensor in stored.items():
         assert plain[name].dtype == tensor.fmt.dtype
         np.testing.assert_array_equal(plain[name], tensor.codes)
+    assert plain["sixteen.lnsnum_offsets"].tolist() == [5]
     with safetensors.safe_open(tmp_path / "w", framework="numpy") as file:
         metadata = file.metadata()
     assert sorted(metadata) == ["lnsnum", "lnsnum_crc32"]
     assert metadata["lnsnum_crc32"] == f"{zlib.crc32(metadata['lnsnum'].encode()):08x}"
     assert json.loads(metadata["lnsnum"]) == {
-        "layout": 2,
+        "layout": 3,
         "metadata": {"author": "me"},
         "tensors": {
             "bias": {"crc32": crc32(struct.pack("<f", 0.5), "F32", 1)},
@@ -343,7 +369,7 @@ def test_any_safetensors_reader_sees_unsigned_integers(tmp_path):
             "sixteen": {
                 "crc32": crc32(b"\1\0\xff\xff", "U16", 1, 2),
                 "format": "lns16f10",
-                "log_offset": {"shape": [1], "values": [5]},
+                "log_offset": {"crc32": crc32(b"\5\0\0\0", "I32", 1)},
             },
             "wide": {"crc32": crc32(b"\xff\xff\xff\xff", "U32", 1), "format": "lns32f23", "log_offset": 0},
         },
@@ -390,19 +416,20 @@ def test_byte_for_byte(tmp_path):
     """The packed tensor of docs/weight_file.md, in a file by itself, as it lies on disk."""
     tensor = LNSTensor.from_codes([[1, 62, 32]], lns6f2, log_offset=np.array([[-3]]))
     save_weights(tmp_path / "w", {"fc.weight": tensor}, metadata={"model": "a small network"}, packed=True)
-    data = bytes([0x81, 0x0F, 0x02])
+    data, offsets_of = bytes([0x81, 0x0F, 0x02]), b"\xfd\xff\xff\xff"
     entry = (
-        '{"layout": 2, "metadata": {"model": "a small network"}, "tensors": {"fc.weight": '
+        '{"layout": 3, "metadata": {"model": "a small network"}, "tensors": {"fc.weight": '
         f'{{"crc32": "{crc32(data, "U8", 3)}", "format": "lns6f2", '
-        '"log_offset": {"shape": [1, 1], "values": [-3]}, "packed_shape": [1, 3]}}}'
+        f'"log_offset": {{"crc32": "{crc32(offsets_of, "I32", 1, 1)}"}}, "packed_shape": [1, 3]}}}}}}'
     )
     quoted = entry.replace('"', '\\"')
     header = (
         f'{{"__metadata__":{{"lnsnum":"{quoted}","lnsnum_crc32":"{zlib.crc32(entry.encode()):08x}"}},'
-        '"fc.weight":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}'
+        '"fc.weight.lnsnum_offsets":{"dtype":"I32","shape":[1,1],"data_offsets":[0,4]},'
+        '"fc.weight.lnsnum_codes":{"dtype":"U8","shape":[3],"data_offsets":[4,7]}}'
     )
     header += " " * (-len(header) % 8)
-    assert (tmp_path / "w").read_bytes() == len(header).to_bytes(8, "little") + header.encode() + data
+    assert (tmp_path / "w").read_bytes() == len(header).to_bytes(8, "little") + header.encode() + offsets_of + data
 
 
 # ------------------------------------------------------------------------------------------------- writing, atomically
@@ -514,12 +541,38 @@ def test_replacing_ends_well_or_not_at_all(tmp_path):
         ({}, {1: "epoch"}, TypeError, r"^metadata entry 1 is not a string by a string$"),
         ({}, {"a": b"b"}, TypeError, r"^metadata entry 'a' is not a string by a string$"),
         ({}, {"a": "\ud800"}, ValueError, r"^metadata entry 'a' is no Unicode$"),
+        ({"a": LNSTensor.from_codes([1], lns8f3), "a.lnsnum_codes": np.zeros(1)}, None, ValueError,
+         r"^tensors 'a' and 'a\.lnsnum_codes' would both be stored as 'a\.lnsnum_codes': give one another name$"),
+        ({"a": LNSTensor.from_codes([1], lns8f3, log_offset=np.array([1])), "a.lnsnum_offsets": np.zeros(1)}, None,
+         ValueError, r"would both be stored as 'a\.lnsnum_offsets'"),
     ],
 )  # fmt: skip
 def test_a_bad_value_leaves_nothing(tmp_path, old, weights, metadata, error, message):
     for target in (old, tmp_path / "new"):
         with pytest.raises(error, match=message):
             save_weights(target, {"good": np.zeros(1), **weights}, metadata=metadata)
+    assert unchanged(old)
+
+
+@pytest.mark.parametrize(
+    ("state", "tensors", "error", "message"),
+    [
+        ([], {}, TypeError, r"^the state of the optimizer is a list: give an object of JSON, by name$"),
+        ({"lr": math.nan}, {}, ValueError, r"^the state of the optimizer is no JSON: "),
+        ({"lr": np.float32(1)}, {}, ValueError, r"^the state of the optimizer is no JSON: "),
+        ({1: 2}, {}, ValueError, r"^the state of the optimizer is no JSON: names are strings, and sequences lists$"),
+        ({"a": (1, 2)}, {}, ValueError, r"^the state of the optimizer is no JSON: names are strings, and sequences"),
+        ({"a": "\ud800"}, {}, ValueError, r"^the state of the optimizer is no JSON: "),
+        ({}, {"m": LNSTensor.from_codes([1], lns8f3)}, TypeError, r"^tensor 'm' of the optimizer is an LNSTensor"),
+        ({}, {"m": [1]}, TypeError, r"^tensor 'm' is a list: give an LNSTensor or a NumPy array"),
+        ({}, {"\ud800": np.zeros(1)}, ValueError, r"cannot name a tensor"),
+        ({}, {"good": np.zeros(1)}, ValueError, r"^tensors 'good\.lnsnum_optimizer' and 'good' of the optimizer would"),
+    ],
+)
+def test_a_bad_state_of_an_optimizer_leaves_nothing(old, state, tensors, error, message):
+    optimizer = OptimizerState(state, tensors)
+    with pytest.raises(error, match=message):
+        save_weights(old, {"good.lnsnum_optimizer": np.zeros(1)}, optimizer=optimizer)
     assert unchanged(old)
 
 
@@ -689,19 +742,19 @@ GALLERY = {
         weight_file(NOTHING | {"tensors": ["w"]}),
         "its metadata entry 'lnsnum' has no list of tensors",
     ),
-    "layout 3": (weight_file(NOTHING | {"layout": 3}), "layout version 3 is unknown: this reader knows 1 to 2"),
-    "layout 0": (weight_file(NOTHING | {"layout": 0}), "layout version 0 is unknown: this reader knows 1 to 2"),
-    "layout 2.0": (weight_file(NOTHING | {"layout": 2.0}), "layout version 2.0 is unknown: this reader knows 1 to 2"),
-    "layout 3 of another outline": (
-        weight_file({"layout": 3, "parts": []}),
-        "layout version 3 is unknown: this reader knows 1 to 2",
+    "layout 4": (weight_file(NOTHING | {"layout": 4}), "layout version 4 is unknown: this reader knows 1 to 3"),
+    "layout 0": (weight_file(NOTHING | {"layout": 0}), "layout version 0 is unknown: this reader knows 1 to 3"),
+    "layout 2.0": (weight_file(NOTHING | {"layout": 2.0}), "layout version 2.0 is unknown: this reader knows 1 to 3"),
+    "layout 4 of another outline": (
+        weight_file({"layout": 4, "parts": []}),
+        "layout version 4 is unknown: this reader knows 1 to 3",
     ),
     "layout true": (
         weight_file(NOTHING | {"layout": True}),
-        "layout version True is unknown: this reader knows 1 to 2",
+        "layout version True is unknown: this reader knows 1 to 3",
     ),
-    "layout text": (weight_file(NOTHING | {"layout": "2"}), "layout version '2' is unknown: this reader knows 1 to 2"),
-    "no layout": (weight_file({"tensors": {}}), "layout version None is unknown: this reader knows 1 to 2"),
+    "layout text": (weight_file(NOTHING | {"layout": "2"}), "layout version '2' is unknown: this reader knows 1 to 3"),
+    "no layout": (weight_file({"tensors": {}}), "layout version None is unknown: this reader knows 1 to 3"),
     "no checksum of the entry": (container({"__metadata__": {"lnsnum": json.dumps(NOTHING)}}), DAMAGED_ENTRY),
     "an entry that is no JSON any more": (
         container({"__metadata__": {"lnsnum": json.dumps(NOTHING)[1:], "lnsnum_crc32": "00000000"}}),
@@ -1111,7 +1164,7 @@ def test_json_of_very_many_parts_is_refused_before_it_is_parsed(file, monkeypatc
     entry = {"layout": 2, "metadata": {}, "tensors": {"w": {}}, "more": [[]] * 100}
     path = file(weight_file(entry))
     assert list(load_weights(path)) == ["w"]
-    monkeypatch.setattr(layout, "MOST_PARTS", 50)
+    monkeypatch.setattr(headers, "MOST_PARTS", 50)
     with pytest.raises(WeightFileError, match="its header has more than 50 lists and objects"):
         load_weights(path)
     path = file(container({f"{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(20)}))

@@ -1,7 +1,8 @@
 """The weight files of tests/data, which every reader has to read: what is in them, made anew by this module.
 
 `python tests/weight_file_fixtures.py` writes them. They are not to change: a test compares them byte for byte with what
-is written today, so that whoever changes the layout sees it.
+is written today, so that whoever changes the layout sees it. Those of layout 2, which is written no more, are in
+tests/data/layout2.
 """
 
 import math
@@ -10,8 +11,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from lnsnum import LNSFormat, LNSTensor, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23
-from lnsnum.weight_file import save_weights
+from lnsnum import GroupOffsets, LNSFormat, LNSTensor, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23
+from lnsnum.weight_file import OptimizerState, save_weights
 
 FOLDER = Path(__file__).parent / "data"
 
@@ -80,16 +81,40 @@ def widths():
     return {f"{bits}": lns(LNSFormat(bits, bits // 2), 7, 3) for bits in range(3, 33)}
 
 
+def groups():
+    """Groups of the least size and the greatest, with rests, of rows that share them, along other axes, of none."""
+    spread = np.arange(-9, 9)
+    return {
+        "rows": lns(lns8f3, 2, 40, log_offset=GroupOffsets(spread[:6].reshape(2, 3), 16)),
+        "shared": lns(lns6f2, 3, 257, log_offset=GroupOffsets([2**30, -(2**30)], 256)),
+        "columns": lns(lns4f1, 33, 2, log_offset=GroupOffsets(spread[:4].reshape(2, 2), 32, axis=-2)),
+        "middle": lns(lns16f10, 2, 20, 3, log_offset=GroupOffsets(spread[:4].reshape(2, 2, 1), 19, axis=-2)),
+        "experts": lns(lns8f5, 2, 3, 33, log_offset=GroupOffsets(spread.reshape(2, 3, 3), 16)),
+        "each expert's channels": lns(lns8f5, 2, 3, 4, log_offset=spread[:6].reshape(2, 3, 1)),
+        "none": lns(lns8f3, 2, 0, log_offset=GroupOffsets(np.zeros((2, 0), np.int32), 16)),
+    }
+
+
+def moments():
+    """The state of an optimizer: numbers, and tensors by names that weights have too."""
+    tensors = {"w": np.arange(6, dtype=np.uint8), "w.r": np.array(0.25, np.float32), "plain": np.zeros((2, 0))}
+    return OptimizerState({"step": 7, "groups": [{"lr": 0.01, "names": ["w"]}]}, tensors)
+
+
+EXAMPLE = {
+    "conv.weight": lns(lns8f5, 16, 3, 3, 3, log_offset=-88),
+    "fc.weight": lns(lns6f2, 2, 5, log_offset=np.array([[-3], [1]])),
+    "fc.bias": np.float32([0.5, -0.25]),
+}
 FIXTURES = {
     "example": {
-        "weights": {
-            "conv.weight": lns(lns8f5, 16, 3, 3, 3, log_offset=-88),
-            "fc.weight": lns(lns6f2, 2, 5, log_offset=np.array([[-3], [1]])),
-            "fc.bias": np.float32([0.5, -0.25]),
-        },
+        "weights": {**EXAMPLE, "head.weight": lns(lns8f5, 2, 40, log_offset=GroupOffsets([[0, 1, 2], [3, 4, 5]], 16))},
         "metadata": {"model": "a small network"},
         "packed": True,
     },
+    "groups": {"weights": groups()},
+    "groups_packed": {"weights": groups(), "packed": True},
+    "optimizer": {"weights": {"w": lns(lns8f5, 2, 3), "plain": np.arange(3.0)}, "optimizer": moments()},
     "empty": {"weights": {}},
     "plain": {"weights": plain()},
     "bases": {"weights": bases()},
@@ -109,9 +134,18 @@ FIXTURES = {
 }  # fmt: skip
 """By name: the arguments of save_weights."""
 
+OF_LAYOUT_2 = {name: told for name, told in FIXTURES.items() if name not in ("groups", "groups_packed", "optimizer")}
+OF_LAYOUT_2 |= {"example": {**FIXTURES["example"], "weights": EXAMPLE}}
+"""What those of layout 2 hold."""
+EVERY = [*((3, name) for name in FIXTURES), *((2, name) for name in OF_LAYOUT_2)]
 
-def path_of(name):
-    return FOLDER / f"{name}.safetensors"
+
+def content_of(layout, name):
+    return (FIXTURES if layout == 3 else OF_LAYOUT_2)[name]
+
+
+def path_of(name, layout=3):
+    return (FOLDER if layout == 3 else FOLDER / "layout2") / f"{name}.safetensors"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-/* lnsnum.h: reads weight files of lnsnum (layouts 1 and 2) and decodes codes of a logarithmic number system, in C99.
+/* lnsnum.h: reads weight files of lnsnum (layouts 1 to 3) and decodes codes of a logarithmic number system, in C99.
 
        x = (-1)^s * base^(E / 2^F),   E = m - bias + log_offset,   each rounded once to float or double, to nearest even
 
@@ -16,7 +16,7 @@
 
    It needs libc, a float and a double of IEEE 754, and nothing else; it has no global state. Memory is taken by
    LNSNUM_MALLOC, LNSNUM_REALLOC and LNSNUM_FREE, which may be defined to others; what a file makes it take is at most
-   about 20 times the length of the file's header. The specification is docs/weight_file.md and docs/number_format.md of
+   about 20 times the length of the file's header, and 4 bytes for each log_offset. The specification is docs/weight_file.md and docs/number_format.md of
    lnsnum.
 
    Licence: MIT. Copyright the authors of lnsnum. */
@@ -31,9 +31,11 @@
 extern "C" {
 #endif
 
-#define LNSNUM_LAYOUT 2    /* the newest layout that is read */
+#define LNSNUM_LAYOUT 3    /* the newest layout that is read */
 #define LNSNUM_MAX_NDIM 64 /* arrays of more dimensions are refused */
 #define LNSNUM_MAX_OFFSET 1073741824
+#define LNSNUM_LEAST_GROUP 16
+#define LNSNUM_GREATEST_GROUP 256
 
 /* What the functions return: 0, or why not. */
 enum { LNSNUM_OK = 0, LNSNUM_REFUSED, LNSNUM_NO_MEMORY, LNSNUM_NO_FILE };
@@ -72,12 +74,14 @@ typedef struct {
     const uint64_t *shape; /* may be NULL if ndim is 0 */
     uint64_t count;        /* the product of the shape */
     lnsnum_dtype dtype;    /* of the elements of data */
-    int is_lns;            /* are they codes? If not, the next five fields mean nothing */
+    int is_lns;            /* are they codes? If not, the next seven fields mean nothing */
     lnsnum_format format;
     int packed; /* data is a string of bits: code i is bits i b to i b + b - 1, the least first */
     int offset_ndim;
     const uint64_t *offset_shape; /* broadcasts to shape, aligned to its last dimension; as shape NULL if there is none */
     const int32_t *offsets;       /* as many as offset_shape takes, in row-major order: one if offset_ndim is 0 */
+    int group_size; /* if not 0: along group_axis each offset is that of so many elements, the last of what is left */
+    int group_axis; /* a dimension, counted from the last, -1 */
     int native_order;             /* elements have the machine's order of bytes; if 0, the least byte comes first */
     const void *data;             /* of any alignment. Of a file: unchecked until lnsnum_check was asked */
     uint64_t data_size;           /* in bytes */
@@ -93,16 +97,15 @@ typedef struct {
 typedef struct {
     int layout;
     size_t count;
-    lnsnum_tensor *tensors; /* in the order of the header */
+    lnsnum_tensor *tensors; /* in the order of the header; without those of an optimizer's state */
     size_t metadata_count;
     lnsnum_text *metadata; /* the field `metadata` of the description */
-    void *owned[7];        /* what lnsnum_close frees */
+    void *owned[8];        /* what lnsnum_close frees */
     uint32_t *by_name;     /* the tensors' indices in the order of their names' bytes */
 } lnsnum_file;
 
 /* Opens a file that lies in memory. The bytes must stay where they are until lnsnum_close: tensors point into them.
-   Checks all but the tensors' data, which takes a time proportional to the header. What is refused needs no
-   lnsnum_close. */
+   Checks all but the tensors' data, of which it reads the log_offsets alone. What is refused needs no lnsnum_close. */
 int lnsnum_open(lnsnum_file *file, const void *bytes, size_t size, lnsnum_error *error);
 
 /* The same after reading the whole file into memory. */
@@ -674,6 +677,12 @@ static int lnsnum__product(const uint64_t *shape, int ndim, uint64_t *product) {
     return 1;
 }
 
+/* How many groups a dimension of this size has. */
+static uint64_t lnsnum__groups(const lnsnum_tensor *tensor, uint64_t size) {
+    uint64_t group = (uint64_t)tensor->group_size;
+    return size / group + (size % group != 0);
+}
+
 /* All that lnsnum_check checks without a look at the data. */
 static int lnsnum__check_fields(const lnsnum_tensor *tensor, lnsnum_error *error) {
     uint64_t count, size, i;
@@ -697,9 +706,16 @@ static int lnsnum__check_fields(const lnsnum_tensor *tensor, lnsnum_error *error
         if (tensor->offset_ndim < 0 || tensor->offset_ndim > tensor->ndim || !tensor->offsets) {
             return lnsnum__refuse_tensor(error, tensor, "its log_offset is missing or does not broadcast to it");
         }
+        if (tensor->group_size &&
+            (tensor->group_size < LNSNUM_LEAST_GROUP || tensor->group_size > LNSNUM_GREATEST_GROUP ||
+             tensor->group_axis >= 0 || tensor->group_axis < -tensor->offset_ndim)) {
+            return lnsnum__refuse_tensor(error, tensor,
+                                         "its groups are not of 16 to 256 elements along a dimension of its log_offset");
+        }
         for (d = 1; d <= tensor->offset_ndim; d++) {
-            uint64_t one = tensor->offset_shape[tensor->offset_ndim - d];
-            if (one != 1 && one != tensor->shape[tensor->ndim - d]) {
+            uint64_t one = tensor->offset_shape[tensor->offset_ndim - d], size = tensor->shape[tensor->ndim - d];
+            int grouped = tensor->group_size && -d == tensor->group_axis;
+            if (grouped ? one != lnsnum__groups(tensor, size) : one != 1 && one != size) {
                 return lnsnum__refuse_tensor(error, tensor, "its log_offset does not broadcast to it");
             }
         }
@@ -767,24 +783,28 @@ enum { lnsnum__chunk = 256 };
 
 static size_t lnsnum__least(uint64_t a, size_t b) { return a < b ? (size_t)a : b; }
 
+/* The checksum of a line of its type and its stored shape, and of its data. */
+static int lnsnum__has_its_checksum(const lnsnum_tensor *tensor, uint32_t checksum) {
+    char line[32];
+    int packed = tensor->is_lns && tensor->packed, d;
+    uint32_t crc =
+        lnsnum__crc32(0, line, (uint64_t)snprintf(line, sizeof line, "%s", lnsnum_dtype_name(tensor->dtype)));
+    for (d = 0; d < (packed ? 1 : tensor->ndim); d++) {
+        uint64_t size = packed ? tensor->data_size : tensor->shape[d];
+        crc = lnsnum__crc32(crc, line, (uint64_t)snprintf(line, sizeof line, " %llu", (unsigned long long)size));
+    }
+    crc = lnsnum__crc32(crc, "\n", 1);
+    return lnsnum__crc32(crc, tensor->data, tensor->data_size) == checksum;
+}
+
 int lnsnum_check(const lnsnum_tensor *tensor, lnsnum_error *error) {
     const unsigned char *bytes = (const unsigned char *)tensor->data;
     uint64_t i;
-    int status = lnsnum__check_fields(tensor, error), d;
+    int status = lnsnum__check_fields(tensor, error);
     if (status) return status;
-    if (tensor->has_checksum) {
-        char line[32];
-        uint32_t crc =
-            lnsnum__crc32(0, line, (uint64_t)snprintf(line, sizeof line, "%s", lnsnum_dtype_name(tensor->dtype)));
-        for (d = 0; d < (tensor->is_lns && tensor->packed ? 1 : tensor->ndim); d++) {
-            uint64_t size = tensor->is_lns && tensor->packed ? tensor->data_size : tensor->shape[d];
-            crc = lnsnum__crc32(crc, line, (uint64_t)snprintf(line, sizeof line, " %llu", (unsigned long long)size));
-        }
-        crc = lnsnum__crc32(crc, "\n", 1);
-        if (lnsnum__crc32(crc, bytes, tensor->data_size) != tensor->checksum) {
-            return lnsnum__refuse_tensor(error, tensor,
-                                         "its checksum is not that of its data: they were changed or damaged");
-        }
+    if (tensor->has_checksum && !lnsnum__has_its_checksum(tensor, tensor->checksum)) {
+        return lnsnum__refuse_tensor(error, tensor,
+                                     "its checksum is not that of its data: they were changed or damaged");
     }
     if (tensor->dtype == LNSNUM_BOOL) {
         for (i = 0; i < tensor->data_size; i++) {
@@ -1151,9 +1171,10 @@ static int lnsnum__decode_run(const lnsnum__decoder *decoder, const lnsnum_tenso
 }
 
 static int lnsnum__to_values(const lnsnum_tensor *tensor, unsigned char *out, int wide, lnsnum_error *error) {
-    uint64_t stride[LNSNUM_MAX_NDIM], index[LNSNUM_MAX_NDIM] = {0}, step = 1, run = 1, start, place = 0;
+    uint64_t stride[LNSNUM_MAX_NDIM], index[LNSNUM_MAX_NDIM] = {0}, step = 1, inner = 1, start, run, place = 0;
+    uint64_t group = (uint64_t)tensor->group_size;
     int64_t largest = 0;
-    int status = lnsnum__check_lns(tensor, error), d, outer = tensor->ndim;
+    int status = lnsnum__check_lns(tensor, error), d, outer = tensor->ndim, grouped;
     lnsnum__decoder decoder;
     if (status || !tensor->count) return status;
     for (d = tensor->ndim - 1; d >= 0; d--) { /* how far the next element along a dimension has its offset */
@@ -1162,7 +1183,8 @@ static int lnsnum__to_values(const lnsnum_tensor *tensor, unsigned char *out, in
         stride[d] = size == 1 ? 0 : step;
         step *= size;
     }
-    while (outer > 0 && !stride[outer - 1]) run *= tensor->shape[--outer];
+    grouped = group ? tensor->ndim + tensor->group_axis : -1;
+    while (outer > 0 && !stride[outer - 1]) inner *= tensor->shape[--outer];
     for (start = 0; start < step; start++) {
         int64_t offset = tensor->offsets[start];
         if (offset < 0) offset = -offset;
@@ -1170,14 +1192,17 @@ static int lnsnum__to_values(const lnsnum_tensor *tensor, unsigned char *out, in
     }
     if (!lnsnum__make_decoder(&decoder, tensor->format, largest)) return lnsnum__no_memory(error);
     for (start = 0; start < tensor->count && !status; start += run) {
+        uint64_t by = 1; /* indices of the dimension outer - 1 that share an offset and lie in a row: a group's */
+        if (grouped >= 0 && grouped == outer - 1) by = lnsnum__least(tensor->shape[grouped] - index[grouped], group);
+        run = by * inner;
         if (!lnsnum__decode_run(&decoder, tensor, start, run, tensor->offsets[place], out, wide))
             status = lnsnum__no_memory(error);
         out += (size_t)run * (wide ? 8 : 4);
-        for (d = outer - 1; d >= 0; d--) {
-            place += stride[d];
-            if (++index[d] < tensor->shape[d]) break;
-            place -= stride[d] * tensor->shape[d];
-            index[d] = 0;
+        for (d = outer - 1; d >= 0; d--, by = 1) {
+            place -= stride[d] * (d == grouped ? index[d] / group : index[d]);
+            index[d] = index[d] + by < tensor->shape[d] ? index[d] + by : 0;
+            place += stride[d] * (d == grouped ? index[d] / group : index[d]);
+            if (index[d]) break;
         }
     }
     LNSNUM_FREE(decoder.owned);
@@ -1203,6 +1228,7 @@ typedef struct {
     uint64_t *sizes;
     const unsigned char *buffer;
     uint64_t buffer_size;
+    unsigned char *claimed; /* of layout 3: which stored tensors entries of the description are of */
     lnsnum_error *error;
 } lnsnum__reader;
 
@@ -1308,6 +1334,79 @@ static int lnsnum__read_tensors(lnsnum__reader *reader) {
     return LNSNUM_OK;
 }
 
+/* Suffixes of what layout 3 stores: codes, their offsets, the tensors of an optimizer. */
+#define LNSNUM__CODES ".lnsnum_codes"
+#define LNSNUM__OFFSETS ".lnsnum_offsets"
+#define LNSNUM__OPTIMIZER ".lnsnum_optimizer"
+
+/* The stored tensor whose name is `name` and a suffix after it, NULL where there is none. */
+static lnsnum_tensor *lnsnum__find_joined(const lnsnum_file *file, const char *name, size_t length,
+                                          const char *suffix) {
+    size_t low = 0, high = file->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        lnsnum_tensor *tensor = &file->tensors[file->by_name[middle]];
+        size_t shared = tensor->name_length < length ? tensor->name_length : length;
+        int order = lnsnum__compare_bytes(name, length, tensor->name, shared);
+        if (!order)
+            order = lnsnum__compare_bytes(suffix, strlen(suffix), tensor->name + shared, tensor->name_length - shared);
+        if (!order) return tensor;
+        if (order < 0) high = middle;
+        else low = middle + 1;
+    }
+    return NULL;
+}
+
+/* Marks a stored tensor as what an entry tells of; a second entry of the same is refused. */
+static int lnsnum__claim(lnsnum__reader *reader, const lnsnum_tensor *stored) {
+    unsigned char *claimed = &reader->claimed[stored - reader->file->tensors];
+    if (*claimed) return lnsnum__refuse_tensor(reader->error, stored, "two entries of the description are of it");
+    *claimed = 1;
+    return LNSNUM_OK;
+}
+
+/* `log_offset` of an entry of layout 3 that is an object: what a stored tensor has. */
+static int lnsnum__read_stored_offsets(lnsnum__reader *reader, uint32_t token, const char *name, size_t length,
+                                       lnsnum_tensor *tensor, int32_t **pool) {
+    const lnsnum__json *json = &reader->description;
+    lnsnum_tensor *stored = lnsnum__find_joined(reader->file, name, length, LNSNUM__OFFSETS);
+    uint32_t size = lnsnum__member(json, token, "group_size"), axis = lnsnum__member(json, token, "axis"), checksum;
+    const unsigned char *at;
+    uint64_t i;
+    int status, negative;
+    if (!stored) return lnsnum__refuse_tensor(reader->error, tensor, "the tensor of its log_offset is not in the file");
+    status = lnsnum__claim(reader, stored);
+    if (status) return status;
+    if (stored->dtype != LNSNUM_I32)
+        return lnsnum__refuse_tensor(reader->error, tensor, "its log_offset is not of I32, the dtype of log_offsets");
+    if (!lnsnum__read_checksum(json, lnsnum__member(json, token, "crc32"), &checksum)) {
+        return lnsnum__refuse_tensor(
+            reader->error, tensor, "the crc32 of its log_offset is no string of eight hexadecimal digits in lower case");
+    }
+    if (!lnsnum__has_its_checksum(stored, checksum))
+        return lnsnum__refuse_tensor(reader->error, tensor, "the checksum of its log_offset is not that of its data");
+    if (size || axis) {
+        uint64_t elements, from_last;
+        if (!size || !axis || !lnsnum__read_integer(json, size, &negative, &elements) || negative ||
+            !lnsnum__read_integer(json, axis, &negative, &from_last) || !negative || elements < LNSNUM_LEAST_GROUP ||
+            elements > LNSNUM_GREATEST_GROUP || from_last < 1 || from_last > LNSNUM_MAX_NDIM) {
+            return lnsnum__refuse_tensor(
+                reader->error, tensor, "its log_offset has not both a group_size of 16 to 256 and a negative axis");
+        }
+        tensor->group_size = (int)elements;
+        tensor->group_axis = -(int)from_last;
+    }
+    tensor->offset_ndim = stored->ndim;
+    tensor->offset_shape = stored->shape;
+    tensor->offsets = *pool;
+    at = (const unsigned char *)stored->data;
+    for (i = 0; i < stored->count; i++, at += 4) {
+        uint32_t bits = (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+        memcpy((*pool)++, &bits, 4); /* two's complement, which int32_t is */
+    }
+    return LNSNUM_OK;
+}
+
 /* `log_offset` of an entry: an integer, or an object of shape and values. */
 static int lnsnum__read_offsets(lnsnum__reader *reader, uint32_t token, lnsnum_tensor *tensor, int32_t **pool) {
     const lnsnum__json *json = &reader->description;
@@ -1341,10 +1440,11 @@ static int lnsnum__read_offsets(lnsnum__reader *reader, uint32_t token, lnsnum_t
 }
 
 /* The description's entry of one tensor. */
-static int lnsnum__read_entry(lnsnum__reader *reader, uint32_t entry, lnsnum_tensor *tensor, int32_t **offsets) {
+static int lnsnum__read_entry(lnsnum__reader *reader, uint32_t entry, lnsnum_tensor *tensor, int32_t **offsets,
+                              int32_t **stored_offsets) {
     const lnsnum__json *json = &reader->description;
     int layout = reader->file->layout, status;
-    uint32_t format, packed;
+    uint32_t format, packed, offset;
     if (json->tokens[entry].type != lnsnum__object)
         return lnsnum__refuse_tensor(reader->error, tensor, "its entry of the description is no object");
     format = lnsnum__member(json, entry, "format");
@@ -1377,8 +1477,69 @@ static int lnsnum__read_entry(lnsnum__reader *reader, uint32_t entry, lnsnum_ten
         }
         tensor->packed = 1;
     }
-    status = lnsnum__read_offsets(reader, lnsnum__member(json, entry, "log_offset"), tensor, offsets);
+    offset = lnsnum__member(json, entry, "log_offset");
+    if (layout > 2 && offset && json->tokens[offset].type == lnsnum__object) {
+        const lnsnum__token *name = &json->tokens[entry - 1];
+        status = lnsnum__read_stored_offsets(reader, offset, json->text + name->start, name->length, tensor,
+                                             stored_offsets);
+    } else {
+        status = lnsnum__read_offsets(reader, offset, tensor, offsets);
+    }
     return status ? status : lnsnum__check_fields(tensor, reader->error);
+}
+
+/* The entry of one tensor of layout 3's section of the optimizer: it is there, and has a checksum. */
+static int lnsnum__read_moment(lnsnum__reader *reader, uint32_t entry, const lnsnum_tensor *stored) {
+    const lnsnum__json *json = &reader->description;
+    uint32_t checksum;
+    if (json->tokens[entry].type != lnsnum__object ||
+        !lnsnum__read_checksum(json, lnsnum__member(json, entry, "crc32"), &checksum)) {
+        return lnsnum__refuse_tensor(reader->error, stored,
+                                     "its crc32 is no string of eight hexadecimal digits in lower case");
+    }
+    return LNSNUM_OK;
+}
+
+/* The section of the optimizer, of which no more is read than that its tensors are all there. */
+static int lnsnum__read_optimizer(lnsnum__reader *reader) {
+    const lnsnum__json *json = &reader->description;
+    uint32_t section = lnsnum__member(json, 0, "optimizer"), state, tensors, at;
+    int status = LNSNUM_OK;
+    if (!section) return LNSNUM_OK;
+    if (json->tokens[section].type != lnsnum__object)
+        return lnsnum__refuse(reader->error, "the field optimizer is no object");
+    state = lnsnum__member(json, section, "state");
+    tensors = lnsnum__member(json, section, "tensors");
+    if (!state || !tensors || json->tokens[state].type != lnsnum__object ||
+        json->tokens[tensors].type != lnsnum__object) {
+        return lnsnum__refuse(reader->error, "the field optimizer has no state and tensors that are objects");
+    }
+    for (at = tensors + 1; at < json->tokens[tensors].next && !status; at = json->tokens[at + 1].next) {
+        const lnsnum_tensor *stored = lnsnum__find_joined(reader->file, json->text + json->tokens[at].start,
+                                                          json->tokens[at].length, LNSNUM__OPTIMIZER);
+        if (!stored)
+            return lnsnum__refuse(reader->error, "the description has an entry of a tensor that is not in the file");
+        status = lnsnum__claim(reader, stored);
+        if (!status) status = lnsnum__read_moment(reader, at + 1, stored);
+    }
+    return status;
+}
+
+/* Leaves the tensors that have entries of their own, by the names of these: a suffix is cut off. */
+static void lnsnum__keep_named(lnsnum_file *file) {
+    size_t i, kept = 0;
+    for (i = 0; i < file->count; i++) {
+        lnsnum_tensor tensor = file->tensors[i];
+        if (!tensor.has_checksum) continue;
+        if (tensor.is_lns) {
+            tensor.name_length -= strlen(LNSNUM__CODES);
+            ((char *)tensor.name)[tensor.name_length] = 0; /* in our copy of the header */
+        }
+        file->by_name[kept] = (uint32_t)kept;
+        file->tensors[kept++] = tensor;
+    }
+    file->count = kept;
+    lnsnum__sort(file->by_name, file->count, lnsnum__order_of_names, file->tensors);
 }
 
 static int lnsnum__read_description(lnsnum__reader *reader) {
@@ -1388,13 +1549,13 @@ static int lnsnum__read_description(lnsnum__reader *reader) {
     uint64_t version = 0;
     size_t entries = 0, i;
     int negative = 0, status;
-    int32_t *offsets;
+    int32_t *offsets, *stored_offsets = NULL;
     if (json->tokens[0].type != lnsnum__object)
         return lnsnum__refuse(reader->error, "the string lnsnum is no JSON object");
     layout = lnsnum__member(json, 0, "layout");
     if (!layout || !lnsnum__read_integer(json, layout, &negative, &version) || negative || version < 1 ||
         version > LNSNUM_LAYOUT) {
-        return lnsnum__refuse(reader->error, "the file's layout is none of those that are known, 1 and 2");
+        return lnsnum__refuse(reader->error, "the file's layout is none of those that are known, 1 to 3");
     }
     file->layout = (int)version;
     if (version > 1) {
@@ -1425,18 +1586,42 @@ static int lnsnum__read_description(lnsnum__reader *reader) {
         return lnsnum__refuse(reader->error, "the field tensors is no object");
     offsets = (int32_t *)(file->owned[4] = lnsnum__allocate(json->numbers, sizeof *offsets));
     if (!offsets) return lnsnum__no_memory(reader->error);
+    if (version > 2) {
+        uint64_t stored = 0;
+        for (i = 0; i < file->count; i++) {
+            const lnsnum_tensor *tensor = &file->tensors[i];
+            size_t length = strlen(LNSNUM__OFFSETS);
+            if (tensor->dtype == LNSNUM_I32 && tensor->name_length >= length &&
+                !memcmp(tensor->name + tensor->name_length - length, LNSNUM__OFFSETS, length)) {
+                stored += tensor->count;
+            }
+        }
+        stored_offsets = (int32_t *)(file->owned[7] = lnsnum__allocate(stored, sizeof *stored_offsets));
+        reader->claimed = (unsigned char *)lnsnum__allocate(file->count, 1);
+        if (!stored_offsets || !reader->claimed) return lnsnum__no_memory(reader->error);
+        memset(reader->claimed, 0, file->count);
+    }
     for (at = tensors + 1; at < json->tokens[tensors].next; at = json->tokens[at + 1].next, entries++) {
-        const lnsnum_tensor *found =
-            lnsnum_find_bytes(file, json->text + json->tokens[at].start, json->tokens[at].length);
+        const char *name = json->text + json->tokens[at].start, *suffix = "";
+        lnsnum_tensor *found;
+        if (version > 2 && json->tokens[at + 1].type == lnsnum__object && lnsnum__member(json, at + 1, "format"))
+            suffix = LNSNUM__CODES;
+        found = lnsnum__find_joined(file, name, json->tokens[at].length, suffix);
         if (!found)
             return lnsnum__refuse(reader->error, "the description has an entry of a tensor that is not in the file");
-        status = lnsnum__read_entry(reader, at + 1, file->tensors + (found - file->tensors), &offsets);
+        status = version > 2 ? lnsnum__claim(reader, found) : LNSNUM_OK;
+        if (!status) status = lnsnum__read_entry(reader, at + 1, found, &offsets, &stored_offsets);
+        if (status) return status;
+    }
+    if (version > 2) {
+        status = lnsnum__read_optimizer(reader);
         if (status) return status;
     }
     for (i = 0; i < file->count && version > 1; i++) { /* every entry of layout 2 brought a checksum */
-        if (!file->tensors[i].has_checksum)
+        if (version > 2 ? !reader->claimed[i] : !file->tensors[i].has_checksum)
             return lnsnum__refuse_tensor(reader->error, &file->tensors[i], "it has no entry in the description");
     }
+    if (version > 2) lnsnum__keep_named(file);
     return LNSNUM_OK;
 }
 
@@ -1491,6 +1676,7 @@ int lnsnum_open(lnsnum_file *file, const void *bytes, size_t size, lnsnum_error 
     status = lnsnum__read_file(&reader);
     LNSNUM_FREE(reader.header.tokens);
     LNSNUM_FREE(reader.description.tokens);
+    LNSNUM_FREE(reader.claimed);
     if (status) lnsnum_close(file);
     return status;
 }

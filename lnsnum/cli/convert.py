@@ -52,6 +52,14 @@ def convert(
     per_channel: Annotated[
         bool, typer.Option("--per-channel", help="One scale for each index of the first dimension.")
     ] = False,
+    group_size: Annotated[
+        int | None,
+        typer.Option(
+            "--group-size",
+            help="One scale for each so many elements along the last dimension, 16 to 256.",
+            show_default=False,
+        ),
+    ] = None,
     rounding: Annotated[
         str, typer.Option(help="nearest, toward_zero, up, down, stochastic_log or stochastic_value.")
     ] = "nearest",
@@ -92,14 +100,21 @@ def convert(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
-    """Convert a file of tensors to LNS, to another LNS format or to floats, and say what each tensor lost."""
+    """Convert a file of tensors to LNS, to another LNS format or to floats, and say what each tensor lost.
+
+    Without --format and --to a weight file is written anew, as it is, in the newest layout.
+    """
     _check_options(fmt, to, locals())
     from lnsnum.toolbox.conversion import convert_file
     from lnsnum.toolbox.selection import Selection
 
     options: dict[str, Any] = {"per_channel": per_channel, "rounding": rounding, "seed": seed, "underflow": underflow}
     patterns = {"only": tuple(only or ()), "skip": tuple(skip or ()), "drop": tuple(drop or ())}
-    options |= {"packed": pack, "select": Selection(everything, **patterns, strip_prefix=strip_prefix)}
+    options |= {
+        "group_size": group_size,
+        "packed": pack,
+        "select": Selection(everything, **patterns, strip_prefix=strip_prefix),
+    }
     options |= {"max_shard_bytes": _bytes(shard), "metadata": _texts(meta or []), "to": to}
     check_writable("OUT", out)
     with byte_progress() as progress:
@@ -123,21 +138,38 @@ def convert(
 
 def _of_options(sentence: str) -> str:
     """An error about arguments of `convert_file` as one about options."""
+    sentence = sentence.replace("give a format or a type of floats to convert to, one of them", _GIVE_ONE)
     sentence = re.sub("^(only|skip|drop) ", r"--\1 ", sentence.replace("`all`", "--all"))
-    return re.sub("^strip_prefix ", "--strip-prefix ", re.sub("^(to|rounding|underflow|seed)=", r"--\1 ", sentence))
+    return re.sub(
+        "^strip_prefix ", "--strip-prefix ", re.sub("^(to|rounding|underflow|seed|group_size)=", _option, sentence)
+    )
+
+
+def _option(match: re.Match[str]) -> str:
+    return f"--{match[1].replace('_', '-')} "
 
 
 def _check_options(fmt: str | None, to: str | None, given: dict[str, Any]) -> None:
-    if (fmt is None) == (to is None):
-        raise CommandError("give --format, such as lns8f5, or --to, such as float32: one of them")
-    belongs = {"per_channel": "--per-channel", "pack": "--pack"}
+    if fmt is not None and to is not None:
+        raise CommandError(_GIVE_ONE)
+    belongs = {"per_channel": "--per-channel", "group_size": "--group-size"}
+    belongs |= {"pack": "--pack"} if to is not None else {}
     defaults = {"rounding": "nearest", "seed": 0, "underflow": "round"}
     wrong = [option for name, option in belongs.items() if given[name]]
     wrong += [f"--{name}" for name, value in defaults.items() if given[name] != value]
-    if to is not None and wrong:
-        raise CommandError(f"{wrong[0]} goes with --format, not with --to")
+    if fmt is None and wrong:
+        raise CommandError(f"{wrong[0]} goes with --format" + (", not with --to" if to is not None else ""))
+    if given["per_channel"] and given["group_size"] is not None:
+        raise CommandError("--per-channel and --group-size were given: leave out one of them")
+    chosen = [option for name, option in _CHOOSING.items() if given[name]]
+    if fmt is None and to is None and chosen:
+        raise CommandError(f"{chosen[0]} chooses what is converted: give --format, such as lns8f5, or --to too")
     if given["everything"] and given["only"]:
         raise CommandError("--all and --only were given: leave out one of them")
+
+
+_GIVE_ONE = "give --format, such as lns8f5, or --to, such as float32: one of them"
+_CHOOSING = {"everything": "--all", "only": "--only", "skip": "--skip"}
 
 
 def _bytes(text: str | None) -> int | None:

@@ -115,10 +115,11 @@ def _kind(told: Description) -> str:
 
 
 def _offset(told: Description) -> str:
-    offset = told.log_offset
-    if isinstance(offset, int):
-        return str(offset)
-    return f"{offset.min()} .. {offset.max()} ({offset.size})" if offset.size else "of no element"
+    each, size = told.offsets, told.group_size
+    if each is None:
+        return str(told.log_offset)
+    groups = f" groups of {size}" if size is not None else ""
+    return f"{each.min()} .. {each.max()} ({each.size}{groups})" if each.size else "of no element"
 
 
 def _moves(tensors: list[TensorDifference]) -> Table:

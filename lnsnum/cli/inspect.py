@@ -112,7 +112,8 @@ def _offsets(codes: CodeReport | None) -> str:
     if codes is None:
         return ""
     least, greatest = codes.offsets
-    return str(least) if codes.scales == 1 else f"{least} .. {greatest} ({codes.scales})"
+    groups = "" if codes.group_size is None else f" groups of {codes.group_size}"
+    return str(least) if codes.scales == 1 else f"{least} .. {greatest} ({codes.scales}{groups})"
 
 
 def _magnitudes(report: FileReport) -> Table:
@@ -242,7 +243,8 @@ def _codes_to_json(codes: CodeReport, histogram: bool) -> dict[str, Any]:
     summary, fmt = codes.summary, codes.fmt
     content: dict[str, Any] = {
         "packed": codes.packed,
-        "log_offset": {"least": codes.offsets[0], "greatest": codes.offsets[1], "count": codes.scales},
+        "log_offset": {"least": codes.offsets[0], "greatest": codes.offsets[1], "count": codes.scales}
+        | ({} if codes.group_size is None else {"group_size": codes.group_size}),
         "range": codes.range,
         "range_log2": _logs_of_range(codes),
         "used_log2": None if codes.logs is None else [log / fmt.codes_per_octave for log in codes.logs],

@@ -1,40 +1,48 @@
-"""What a weight file says of its tensors: its header, made and read.
+"""What a weight file says of its tensors: what is stored, under which names, and the header that says so.
 
     8 bytes: N  |  N bytes: JSON, names -> dtype, shape, place;  __metadata__: {"lnsnum": description, ...}  |  data
 
 The container is safetensors'; the description, JSON again, says what integers stand for and has the checksums.
-docs/weight_file.md is the specification. Nothing here opens a file.
+
+    fc.bias      plain           fc.bias
+    fc.weight    codes           fc.weight.lnsnum_codes, and fc.weight.lnsnum_offsets where its scale is an array
+    fc.weight    an optimizer's  fc.weight.lnsnum_optimizer
+
+So a loader that knows nothing of LNS misses `fc.weight`, and does not take its codes for numbers. docs/weight_file.md
+is the specification. Nothing here opens a file.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lnsnum.files.atomic import StrPath, shown
 from lnsnum.files.packing import can_be_packed, packed_bytes
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import ChannelOffset, check_channel_offsets
+from lnsnum.kernels.codes import LogOffset
+from lnsnum.kernels.groups import GroupOffsets
 
-LAYOUT_VERSION = 2
-"""What is written. Layout 1, without checksums and packed tensors, is read too."""
+LAYOUT_VERSION = 3
+"""What is written. Layouts 1, without checksums and packed tensors, and 2, without groups, are read too."""
+
+CODES, OFFSETS, OPTIMIZER = ".lnsnum_codes", ".lnsnum_offsets", ".lnsnum_optimizer"
+"""What the container adds to the name of an LNS tensor, for its codes and an array of log_offsets, and to that of a
+tensor of the optimizer."""
 
 METADATA_KEY, CHECKSUM_KEY = "lnsnum", "lnsnum_crc32"
 """The entries of a file's metadata that hold its description, and the checksum of that."""
 
 LARGEST_HEADER = 100_000_000
 """Bytes: the limit of safetensors."""
-
-MOST_PARTS = 1 << 23
-"""Lists and objects of a JSON text: more than the tensors of the largest header have. An empty one takes 60 bytes."""
 
 DTYPES = {
     "U64": "uint64",
@@ -54,6 +62,10 @@ DTYPES = {
 """What a tensor can be of, by its name in the header, in the order in which tensors are written."""
 
 _NAMES_OF_DTYPES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+Blocks = Callable[[str], Iterable[NDArray[Any]]]
+"""The elements of a tensor by its name, one array after another, in row-major order: codes, where it has a format."""
 
 
 class WeightFileError(ValueError):
@@ -95,12 +107,12 @@ class Description:
     shape: tuple[int, ...]
     dtype: str
     fmt: LNSFormat | None = None
-    log_offset: ChannelOffset = 0
+    log_offset: LogOffset = 0
     packed: bool = False
 
     @classmethod
     def of_codes(
-        cls, shape: tuple[int, ...], fmt: LNSFormat, log_offset: ChannelOffset = 0, *, packed: bool = False
+        cls, shape: tuple[int, ...], fmt: LNSFormat, log_offset: LogOffset = 0, *, packed: bool = False
     ) -> Description:
         """Of an LNS tensor. `packed` where its format can be."""
         return cls(shape, type_of_codes(fmt), fmt, log_offset, packed and can_be_packed(fmt))
@@ -111,8 +123,26 @@ class Description:
         return math.prod(self.shape)
 
     @property
+    def offsets(self) -> NDArray[np.int32] | None:
+        """The log_offsets that are stored as an array of their own: of channels, or of groups."""
+        if isinstance(self.log_offset, GroupOffsets):
+            return self.log_offset.offsets
+        return None if isinstance(self.log_offset, int) else self.log_offset
+
+    @property
+    def group_size(self) -> int | None:
+        """Elements of a group that shares a log_offset; None without groups."""
+        return self.log_offset.group_size if isinstance(self.log_offset, GroupOffsets) else None
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of its data in the file."""
+        """Bytes of its data in the file, those of an array of log_offsets too."""
+        offsets = self.offsets
+        return self.nbytes_of_elements + (0 if offsets is None else 4 * offsets.size)
+
+    @property
+    def nbytes_of_elements(self) -> int:
+        """Bytes of its data in the file without its log_offsets."""
         if self.packed:
             assert self.fmt is not None
             return packed_bytes(self.size, self.fmt)
@@ -121,7 +151,7 @@ class Description:
     @property
     def stored(self) -> tuple[str, tuple[int, ...]]:
         """The type, by its name in the header, and the shape that the container sees."""
-        return ("U8", (self.nbytes,)) if self.packed else (_NAMES_OF_DTYPES[self.dtype], self.shape)
+        return ("U8", (self.nbytes_of_elements,)) if self.packed else (_NAMES_OF_DTYPES[self.dtype], self.shape)
 
     @cached_property
     def checksum_of_line(self) -> int:
@@ -140,238 +170,115 @@ def hexadecimal(checksum: int) -> str:
     return f"{checksum:08x}"
 
 
-# -------------------------------------------------------------------------------------------------------------- writing
+class OptimizerPart(NamedTuple):
+    """What a file is to say of an optimizer's state, so that training can go on from it."""
+
+    state: Mapping[str, Any]
+    """What is no tensor: JSON."""
+    tensors: Mapping[str, Description]
+    """Plain ones, by names of their own."""
+    blocks: Blocks
+    """Their elements."""
 
 
-def in_order(descriptions: Mapping[str, Description]) -> list[str]:
-    """The names in the order in which their data are written: by type, then by name."""
-    place = {name: i for i, name in enumerate(DTYPES)}
-    return sorted(descriptions, key=lambda name: (place[descriptions[name].stored[0]], name))
+# ---------------------------------------------------------------------------------------------------- what is written
 
 
-def make_header(
-    descriptions: Mapping[str, Description], checksums: Mapping[str, int], texts: Mapping[str, str]
-) -> bytes:
-    """The bytes before the data, whatever the checksums of equally many.
-
-    Raises:
-        ValueError: where safetensors' readers would refuse it for its length.
-    """
-    entries: dict[str, dict[str, Any]] = {}
-    for name, told in descriptions.items():
-        entries[name] = {"crc32": hexadecimal(checksums.get(name, 0))}
-        if told.fmt is not None:
-            entries[name] |= {"format": told.fmt.name, "log_offset": offset_to_json(told.log_offset)}
-        if told.packed:
-            entries[name]["packed_shape"] = list(told.shape)
-    text = json.dumps({"layout": LAYOUT_VERSION, "metadata": dict(texts), "tensors": entries}, sort_keys=True)
-    metadata = {METADATA_KEY: text, CHECKSUM_KEY: hexadecimal(zlib.crc32(text.encode()))}
-    header: dict[str, Any] = {"__metadata__": metadata}
-    end = 0
-    for name in in_order(descriptions):
-        begin, end = end, end + descriptions[name].nbytes
-        dtype, shape = descriptions[name].stored
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-    encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    if len(encoded) > LARGEST_HEADER:
-        raise ValueError(f"the header would have {len(encoded)} bytes, and readers take {LARGEST_HEADER}")
-    return len(encoded).to_bytes(8, "little") + encoded
+def parts_of(name: str, told: Description) -> dict[str, Description]:
+    """What the container has of a tensor, by the names that it has there: codes and their offsets apart."""
+    if told.fmt is None:
+        return {name: told}
+    parts = {name + CODES: told}
+    if told.offsets is not None:
+        parts[name + OFFSETS] = Description(told.offsets.shape, "int32")
+    return parts
 
 
-def offset_to_json(log_offset: ChannelOffset) -> Any:
-    """A scale as the description has it: an integer, or an object of shape and values."""
-    if isinstance(log_offset, int):
-        return log_offset
-    return {"shape": list(log_offset.shape), "values": log_offset.reshape(-1).tolist()}
-
-
-# -------------------------------------------------------------------------------------------------------------- reading
-
-
-class Header:
-    """The header of a weight file, its outline checked: what a tensor is it says by `describe`.
+@dataclass(frozen=True)
+class Content:
+    """All that one file is to hold, and so its header.
 
     Args:
-        path: the file, for errors.
-        encoded: the header's JSON, which safetensors has read.
-
-    Raises:
-        WeightFileError: where the description is missing, damaged or of a later layout, its metadata are no strings, or
-            its entries are not those of the tensors.
+        tensors: what each tensor is, by name.
+        texts: the metadata.
+        state: the optimizer's, what is no tensor; None without an optimizer.
+        moments: its tensors, by name.
     """
 
-    def __init__(self, path: StrPath, encoded: bytes) -> None:
-        self.path = path
-        self._described: dict[str, Description] = {}
-        if not encoded.startswith(b"{"):
-            refuse(path, "its header does not begin with a brace")
-        self._tensors = read_json(path, "its header", _decoded(path, encoded))
-        metadata = self._tensors.pop("__metadata__", None) or {}
-        self.names: list[str] = sorted(self._tensors, key=lambda name: self._tensors[name]["data_offsets"])
-        text = metadata.get(METADATA_KEY)
-        if text is None:
-            what = f"a safetensors file, but no LNS weight file: its metadata has no entry {METADATA_KEY!r}"
-            refuse(path, f"{what} (lnsnum convert makes one of it)")
-        is_damaged = metadata.get(CHECKSUM_KEY) != hexadecimal(zlib.crc32(text.encode()))
-        damaged = f"its metadata entry {METADATA_KEY!r} is damaged: {CHECKSUM_KEY!r} is not its checksum"
-        try:
-            self._content = read_json(path, f"its metadata entry {METADATA_KEY!r}", text)
-        except WeightFileError:
-            if is_damaged and CHECKSUM_KEY in metadata:
-                refuse(path, damaged)
-            raise
-        layout = self._content.get("layout")
-        if type(layout) is not int or not 1 <= layout <= LAYOUT_VERSION:
-            refuse(path, f"layout version {layout!r} is unknown: this reader knows 1 to {LAYOUT_VERSION}")
-        self.layout: int = layout
-        if self.layout > 1 and is_damaged:
-            refuse(path, damaged)
-        entries = self._content.get("tensors")
-        if not isinstance(entries, dict):
-            refuse(path, f"its metadata entry {METADATA_KEY!r} has no list of tensors")
-        self._entries: dict[str, Any] = entries
-        texts = self._content.get("metadata", {})
-        if not isinstance(texts, dict) or not all(isinstance(value, str) for value in texts.values()):
-            refuse(path, "its metadata are not strings by name")
-        self.texts: dict[str, str] = texts
-        """The metadata that the writer was given."""
-        for name in sorted(self._entries.keys() - self._tensors.keys()):
-            refuse(path, f"its entry for {name!r} has no tensor")
-        for name in sorted(self._tensors.keys() - self._entries.keys() if self.layout > 1 else ()):
-            refuse(path, f"tensor {name!r} has no entry")
+    tensors: Mapping[str, Description]
+    texts: Mapping[str, str]
+    state: Mapping[str, Any] | None = None
+    moments: Mapping[str, Description] = field(default_factory=dict)
 
-    def place(self, name: str) -> tuple[int, int]:
-        """Where a tensor's data begin and end, after the header."""
-        begin, end = self._tensors[name]["data_offsets"]
-        return begin, end
+    @cached_property
+    def parts(self) -> dict[str, Description]:
+        """What the container holds, by name. Raises ValueError where two tensors would have one name."""
+        parts: dict[str, Description] = {}
+        of: dict[str, str] = {}
+        named = [(f"{name!r}", parts_of(name, told)) for name, told in self.tensors.items()]
+        named += [(f"{name!r} of the optimizer", {name + OPTIMIZER: told}) for name, told in self.moments.items()]
+        for what, own in named:
+            for stored in own:
+                if stored in parts:
+                    raise ValueError(
+                        f"tensors {of[stored]} and {what} would both be stored as {stored!r}: give one another name"
+                    )
+                of[stored] = what
+            parts |= own
+        return parts
 
-    def checksum(self, name: str) -> str | None:
-        """The checksum that its data should have; None in a file of layout 1. Raises WeightFileError."""
-        if self.layout == 1:
-            return None
-        checksum = self._entry(name).get("crc32")
-        if not isinstance(checksum, str) or re.fullmatch("[0-9a-f]{8}", checksum) is None:
-            refuse(self.path, f"the entry for {name!r} has no checksum of eight hexadecimal digits")
-        return checksum
+    @cached_property
+    def in_order(self) -> list[str]:
+        """The names of the parts in the order in which their data are written: by type, then by name."""
+        place = {name: i for i, name in enumerate(DTYPES)}
+        return sorted(self.parts, key=lambda name: (place[self.parts[name].stored[0]], name))
 
-    def describe(self, name: str) -> Description:
-        """What the header says of a tensor, checked. Raises WeightFileError."""
-        if name not in self._described:
-            self._described[name] = self._checked(name)
-        return self._described[name]
+    def header(self, checksums: Mapping[str, int]) -> bytes:
+        """The bytes before the data, as many whatever the checksums of the parts.
 
-    def _checked(self, name: str) -> Description:
-        dtype, shape = self._tensors[name]["dtype"], tuple(self._tensors[name]["shape"])
-        if dtype not in DTYPES:
-            refuse(self.path, f"tensor {name!r} is of {dtype}: NumPy has no such type")
-        entry = self._entry(name)
-        try:
-            told = self._describe(entry, dtype, shape)
-        except (TypeError, ValueError, OverflowError) as error:
-            refuse(self.path, f"tensor {name!r}: {error}")
-        begin, end = self.place(name)
-        if told.nbytes != end - begin:
-            what = f"shape {told.shape}" + (f" of {told.fmt} packed" if told.packed else "")
-            refuse(self.path, f"tensor {name!r} has {end - begin} bytes, and its {what} takes {told.nbytes}")
-        why = why_unholdable(told.shape, told.dtype)
-        if why is not None:
-            refuse(self.path, f"tensor {name!r} is none that NumPy can hold: {why}")
-        return told
+        Raises:
+            ValueError: where safetensors' readers would refuse it for its length.
+        """
 
-    def _entry(self, name: str) -> dict[str, Any]:
-        entry = self._entries.get(name, {})
-        if not isinstance(entry, dict):
-            refuse(self.path, f"the entry for {name!r} is no object")
-        return entry
+        def crc32(stored: str) -> str:
+            return hexadecimal(checksums.get(stored, 0))
 
-    def _describe(self, entry: dict[str, Any], dtype: str, shape: tuple[int, ...]) -> Description:
-        if "format" not in entry:
-            for field in ("log_offset", "packed_shape"):
-                if field in entry:
-                    raise ValueError(f"its entry has a {field}, but no format")
-            return Description(shape, DTYPES[dtype])
-        if not isinstance(entry.get("format"), str) or "log_offset" not in entry:
-            raise ValueError("its entry lacks a format or a log_offset")
-        fmt = LNSFormat.parse(entry["format"])
-        packed = self.layout > 1 and "packed_shape" in entry
-        if packed:
-            if not can_be_packed(fmt):
-                raise ValueError(f"it is packed, and codes of {fmt.name} have no bit to spare")
-            if dtype != "U8" or len(shape) != 1:
-                raise ValueError(f"it is packed, but of {DTYPES[dtype]} and shape {shape}, not uint8 of one dimension")
-            shape = _integers("packed_shape", entry["packed_shape"])
-        elif DTYPES[dtype] != type_of_codes(fmt):
-            raise ValueError(f"it is of {DTYPES[dtype]}, but codes of {fmt.name} are {fmt.dtype}")
-        log_offset = check_channel_offsets(_offset_from_json(entry["log_offset"]), shape)
-        return Description.of_codes(shape, fmt, log_offset, packed=packed)
+        entries: dict[str, dict[str, Any]] = {}
+        for name, told in self.tensors.items():
+            entries[name] = {"crc32": crc32(name if told.fmt is None else name + CODES)}
+            if told.fmt is not None:
+                offset: Any = told.log_offset
+                if told.offsets is not None:
+                    offset = {"crc32": crc32(name + OFFSETS)}
+                if isinstance(told.log_offset, GroupOffsets):
+                    offset |= {"axis": told.log_offset.axis, "group_size": told.log_offset.group_size}
+                entries[name] |= {"format": told.fmt.name, "log_offset": offset}
+            if told.packed:
+                entries[name]["packed_shape"] = list(told.shape)
+        about: dict[str, Any] = {"layout": LAYOUT_VERSION, "metadata": dict(self.texts), "tensors": entries}
+        if self.state is not None:
+            moments = {name: {"crc32": crc32(name + OPTIMIZER)} for name in self.moments}
+            about["optimizer"] = {"state": self.state, "tensors": moments}
+        text = json.dumps(about, sort_keys=True, allow_nan=False)
+        metadata = {METADATA_KEY: text, CHECKSUM_KEY: hexadecimal(zlib.crc32(text.encode()))}
+        header: dict[str, Any] = {"__metadata__": metadata}
+        end = 0
+        for stored in self.in_order:
+            begin, end = end, end + self.parts[stored].nbytes_of_elements
+            dtype, shape = self.parts[stored].stored
+            header[stored] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+        encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        encoded += b" " * (-len(encoded) % 8)
+        if len(encoded) > LARGEST_HEADER:
+            raise ValueError(f"the header would have {len(encoded)} bytes, and readers take {LARGEST_HEADER}")
+        return len(encoded).to_bytes(8, "little") + encoded
 
 
-def why_unholdable(shape: tuple[int, ...], dtype: str) -> str | None:
-    """Why NumPy has no array of this shape, which may have no elements; None where it has."""
-    if len(shape) <= 32 and 0 < math.prod(shape) < 1 << 50:
-        return None  # what every version has, without asking
-    try:
-        np.broadcast_to(np.empty((), dtype), shape)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _decoded(path: StrPath, encoded: bytes) -> str:
-    try:
-        return encoded.decode()
-    except UnicodeDecodeError:
-        refuse(path, "its header is no UTF-8")
-
-
-def _offset_from_json(entry: Any) -> object:
-    if not isinstance(entry, dict):
-        return entry  # check_channel_offsets says what is wrong with it
-    shape = _integers("shape of its log_offset", entry.get("shape"))
-    values = entry.get("values")
-    if not isinstance(values, list) or not all(type(number) is int for number in values):
-        raise ValueError("the values of its log_offset are no list of integers")
-    if len(values) != math.prod(shape):
-        raise ValueError(f"its log_offset has {len(values)} values, and its shape {shape} takes {math.prod(shape)}")
-    return np.array(values, np.int64).reshape(shape)
-
-
-def _integers(what: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(type(size) is int and 0 <= size < 1 << 63 for size in value):
-        raise ValueError(f"the {what} is no list of integers from 0 on")
-    return tuple(value)
-
-
-class _DuplicateError(ValueError):
-    pass
-
-
-def read_json(path: StrPath, what: str, text: str) -> dict[str, Any]:
-    """A JSON object, in which no name occurs twice: different readers would read it differently."""
-    if text.count("[") + text.count("{") > MOST_PARTS:
-        refuse(path, f"{what} has more than {MOST_PARTS} lists and objects")
-    try:
-        value = _DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        twice = f": {error}" if isinstance(error, _DuplicateError) else ""
-        refuse(path, f"{what} is not JSON{twice}")
-    if not isinstance(value, dict):
-        refuse(path, f"{what} is no JSON object")
-    if "\\ud" in text.lower() and not is_unicode(json.dumps(value, ensure_ascii=False)):
-        refuse(path, f"{what} has a string that is no Unicode")
-    return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is none of JSON's numbers")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise _DuplicateError("a name occurs twice in one object")
-    return fields
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+def offset_to_json(log_offset: LogOffset) -> Any:
+    """A scale as JSON that holds all of it: an integer, or an object of shape and values, and of a group's size."""
+    if isinstance(log_offset, int):
+        return log_offset
+    if isinstance(log_offset, GroupOffsets):
+        groups = {"group_size": log_offset.group_size, "axis": log_offset.axis}
+        return offset_to_json(log_offset.offsets) | groups
+    return {"shape": list(log_offset.shape), "values": log_offset.reshape(-1).tolist()}

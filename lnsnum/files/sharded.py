@@ -21,8 +21,9 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from lnsnum.files.atomic import StrPath, access_of, check_path, naming, put, target_of, temporary_in
-from lnsnum.files.layout import Description, WeightFileError, is_unicode, read_json, refuse
-from lnsnum.files.single import Blocks, Tensor, WeightFile, check_regular, open_file, write
+from lnsnum.files.headers import read_json
+from lnsnum.files.layout import Blocks, Content, Description, WeightFileError, is_unicode, refuse
+from lnsnum.files.single import Tensor, WeightFile, check_regular, open_file, write
 
 INDEX_SUFFIX = ".index.json"
 LARGEST_INDEX = 1 << 24
@@ -61,13 +62,7 @@ def plan(sizes: Mapping[str, int], max_shard_bytes: int) -> list[list[str]]:
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
-def write_set(
-    target: Path,
-    shards: list[list[str]],
-    descriptions: Mapping[str, Description],
-    blocks: Blocks,
-    texts: Mapping[str, str],
-) -> Path:
+def write_set(target: Path, shards: list[Content], blocks: Blocks, moments: Blocks) -> Path:
     """Write the shards, one at a time, then put the index in its place, then delete what it replaces.
 
     Where that fails, what was written is deleted, and the old set is there as it was.
@@ -77,6 +72,8 @@ def write_set(
     """
     if not _is_plain(target.name):
         raise ValueError(f"{target.name!r} cannot name a set of files: take no \\ and no : in it")
+    for content in shards:
+        content.parts  # noqa: B018 -- two tensors of one name are refused before anything is written
     if len(shards) > MOST_FILES:
         raise ValueError(f"the set would have {len(shards)} files, and readers take {MOST_FILES}: make shards larger")
     index = index_of(target)
@@ -86,13 +83,13 @@ def write_set(
     weight_map: dict[str, str] = {}
     text = ""
     try:
-        for number, names in enumerate(shards, 1):
-            shard = _write_shard(
-                target, f"{number:05}-of-{len(shards):05}", {name: descriptions[name] for name in names},
-                blocks, texts, written,
-            )  # fmt: skip
-            weight_map.update(dict.fromkeys(names, shard))
-        text = _index_text(weight_map, sum(told.nbytes for told in descriptions.values()))
+        for number, content in enumerate(shards, 1):
+            numbers = f"{number:05}-of-{len(shards):05}"
+            weight_map.update(
+                dict.fromkeys(content.parts, _write_shard(target, numbers, content, blocks, moments, written))
+            )
+        total = sum(told.nbytes_of_elements for content in shards for told in content.parts.values())
+        text = _index_text(weight_map, total)
         with temporary_in(index.parent) as temporary:
             access = access_of(index.parent, index, target)
             temporary.write_bytes(text.encode())
@@ -115,21 +112,16 @@ def _index_text(weight_map: Mapping[str, str], total_size: int) -> str:
 
 
 def _write_shard(
-    target: Path,
-    numbers: str,
-    descriptions: Mapping[str, Description],
-    blocks: Blocks,
-    texts: Mapping[str, str],
-    written: list[Path],
+    target: Path, numbers: str, content: Content, blocks: Blocks, moments: Blocks, written: list[Path]
 ) -> str:
     """Write one shard; its path goes to `written` where there was none before. Returns its name."""
     stem, suffix = _stem_and_suffix(target)
     with temporary_in(target.parent) as temporary:
         access = access_of(target.parent, index_of(target), target)
-        write(temporary, descriptions, blocks, texts)
+        write(temporary, content, blocks, moments)
         with open(temporary, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        shard = target.with_name(f"{stem}-{content[:_HASH_DIGITS]}-{numbers}{suffix}")
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        shard = target.with_name(f"{stem}-{digest[:_HASH_DIGITS]}-{numbers}{suffix}")
         if not shard.exists():
             written.append(shard)
         put(temporary, shard, access)
@@ -180,8 +172,19 @@ class WeightFiles:
     def __init__(self, path: StrPath, files: list[WeightFile]) -> None:
         self.path = path
         self._files = files
-        self._where = {name: file for file in files for name in file.names}
-        self.names = list(self._where)
+        self._where = self._files_of("tensor", {file: file.names for file in files})
+        self._moments = self._files_of("tensor of the optimizer", {file: file.header.moments for file in files})
+        self.names, self.moments = list(self._where), list(self._moments)
+
+    def _files_of(self, what: str, names: Mapping[WeightFile, list[str]]) -> dict[str, WeightFile]:
+        """Which file has a tensor: with layout 3, shards can have one name in two files, under two stored names."""
+        where: dict[str, WeightFile] = {}
+        for file, own in names.items():
+            for name in own:
+                if name in where:
+                    refuse(self.path, f"two of its shards have a {what} {name!r}")
+                where[name] = file
+        return where
 
     def __enter__(self) -> Self:
         return self
@@ -197,8 +200,20 @@ class WeightFiles:
             refuse(self.path, "the metadata of its shards differ")
         return first
 
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """What the optimizer's state holds beside tensors. Raises WeightFileError where it is not one in all files."""
+        first, *others = (file.header.state for file in self._files)
+        if any(state != first for state in others):
+            refuse(self.path, "the optimizer's state of its shards differ")
+        return first
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, by its header alone. Raises WeightFileError."""
+        return self._where[name].shape(name)
+
     def describe(self, name: str) -> Description:
-        """What the header says of a tensor, checked. Raises WeightFileError."""
+        """What the file says of a tensor, checked, its log_offsets read. Raises WeightFileError."""
         return self._where[name].describe(name)
 
     def read(self, name: str) -> Tensor:
@@ -208,6 +223,18 @@ class WeightFiles:
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
         """The elements of one tensor, one array after another, as `WeightFile.blocks`. Raises WeightFileError."""
         return self._where[name].blocks(name)
+
+    def describe_moment(self, name: str) -> Description:
+        """What the header says of a tensor of the optimizer's state. Raises WeightFileError."""
+        return self._moments[name].header.moment(name).told
+
+    def read_moment(self, name: str) -> NDArray[Any]:
+        """A tensor of the optimizer's state, checked. Raises WeightFileError."""
+        return self._moments[name].read_moment(name)
+
+    def moment_blocks(self, name: str) -> Iterator[NDArray[Any]]:
+        """The elements of one, as `WeightFile.moment_blocks`. Raises WeightFileError."""
+        return self._moments[name].moment_blocks(name)
 
 
 def _close(files: list[WeightFile]) -> None:
@@ -246,12 +273,12 @@ def _open_all(path: StrPath, index: Path | None, content: bytes) -> WeightFiles:
             if not os.path.isfile(index.with_name(shard)):
                 refuse(index, f"its shard {shard!r} is not there")
             files.append(open_file(index.with_name(shard)))
-            for what in differences(names, set(files[-1].names)):
+            for what in differences(names, files[-1].header.stored_names):
                 refuse(index, f"its shard {shard!r} {what}")
+        return WeightFiles(index, files)
     except BaseException:
         _close(files)
         raise
-    return WeightFiles(index, files)
 
 
 def differences(expected: set[str], there: set[str]) -> Iterator[str]:

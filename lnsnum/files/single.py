@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -20,29 +20,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.files.atomic import StrPath, naming, shown
+from lnsnum.files.headers import Header, Stored
 from lnsnum.files.layout import (
+    CODES,
     DTYPES,
+    OFFSETS,
+    OPTIMIZER,
+    Blocks,
+    Content,
     Description,
-    Header,
     WeightFileError,
     hexadecimal,
     in_one_line,
-    in_order,
     is_unicode,
-    make_header,
     refuse,
 )
 from lnsnum.files.packing import pack, packed_bytes, spare_bits, unpack
 from lnsnum.files.system_errors import FOLDER, what_else
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import check_codes, check_unmasked, outside_of
-from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.tensor import LNSTensor
 
 Tensor = LNSTensor | NDArray[Any]
-
-Blocks = Callable[[str], Iterable[NDArray[Any]]]
-"""The elements of a tensor by its name, one array after another, in row-major order: codes, where it has a format."""
 
 BLOCK = 1 << 20
 """Elements of a block: a multiple of eight, so that packed blocks begin at a byte."""
@@ -72,19 +71,9 @@ def check_name(name: object) -> None:
         raise ValueError(f"{name!r} cannot name a tensor: any string but '__metadata__' can, in Unicode")
 
 
-def no_groups(name: str, groups: GroupOffsets) -> str:
-    """The sentence about a tensor whose scale a file of this layout cannot hold."""
-    return (
-        f"tensor {name!r} has a log_offset for each group of {groups.group_size} elements, and weight files hold one "
-        "for a tensor or for each channel: bring it to one, with astype(fmt, out_log_offset='fit') of an LNSTensor"
-    )
-
-
 def describe_tensor(name: str, tensor: object, *, packed: bool = False) -> Description:
     """What a file is to say of a tensor. Raises TypeError where this is none that a file can hold."""
     if isinstance(tensor, LNSTensor):
-        if isinstance(tensor.log_offset, GroupOffsets):
-            raise TypeError(no_groups(name, tensor.log_offset))
         return Description.of_codes(tensor.shape, tensor.fmt, tensor.log_offset, packed=packed)
     if not isinstance(tensor, np.ndarray):
         raise TypeError(
@@ -113,19 +102,52 @@ def check_texts(metadata: Mapping[str, str] | None) -> dict[str, str]:
     return texts
 
 
-def write(target: Path, descriptions: Mapping[str, Description], blocks: Blocks, texts: Mapping[str, str]) -> None:
-    """Write tensors and texts that have been checked to a file, over what is there.
+def check_state(state: object) -> dict[str, Any]:
+    """What an optimizer's state holds beside tensors. Raises TypeError or ValueError where it is no JSON."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"the state of the optimizer is a {type(state).__name__}: give an object of JSON, by name")
+    try:
+        again = json.loads(json.dumps(dict(state), allow_nan=False))
+        json.dumps(again, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"the state of the optimizer is no JSON: {in_one_line(str(error))}") from error
+    if again != state:
+        raise ValueError("the state of the optimizer is no JSON: names are strings, and sequences lists")
+    return dict(state)
+
+
+def write(target: Path, content: Content, blocks: Blocks, moments: Blocks) -> None:
+    """Write what has been checked to a file, over what is there.
 
     The header comes first and has the checksums of what follows, so it is written once more at the end.
+
+    Args:
+        target: the file.
+        content: what it is to hold.
+        blocks: the elements of each tensor.
+        moments: those of the tensors of the optimizer.
     """
     _safetensors()
+    from_part: dict[str, tuple[str, Iterable[NDArray[Any]]]] = {}
+    for name, told in content.tensors.items():
+        from_part[name if told.fmt is None else name + CODES] = name, _later(blocks, name)
+        if told.offsets is not None:
+            from_part[name + OFFSETS] = name, in_blocks(np.ascontiguousarray(told.offsets).reshape(-1))
+    for name in content.moments:
+        from_part[name + OPTIMIZER] = name, _later(moments, name)
     with open(target, "wb", buffering=0) as file:
-        _write_all(file, make_header(descriptions, {}, texts))
+        _write_all(file, content.header({}))
         checksums: dict[str, int] = {}
-        for name in in_order(descriptions):
-            checksums[name] = _write_tensor(file, name, descriptions[name], blocks(name))
+        for stored in content.in_order:
+            name, data = from_part[stored]
+            checksums[stored] = _write_tensor(file, name, content.parts[stored], data)
         file.seek(0)
-        _write_all(file, make_header(descriptions, checksums, texts))
+        _write_all(file, content.header(checksums))
+
+
+def _later(blocks: Blocks, name: str) -> Iterator[NDArray[Any]]:
+    """The blocks of a tensor, which is asked for when its turn comes."""
+    yield from blocks(name)
 
 
 def _write_tensor(file: io.FileIO, name: str, told: Description, blocks: Iterable[NDArray[Any]]) -> int:
@@ -196,6 +218,7 @@ class WeightFile:
         self._file = file
         self._begin = begin
         self._opened = identity(os.fstat(file.fileno()))
+        self._described: dict[str, Description] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -208,76 +231,106 @@ class WeightFile:
         """The metadata that the writer was given."""
         return dict(self.header.texts)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, by the header alone. Raises WeightFileError."""
+        return self.header.outline(name).elements.told.shape
+
     def describe(self, name: str) -> Description:
-        """What the header says of a tensor, checked. Raises WeightFileError."""
-        return self.header.describe(name)
+        """What the file says of a tensor, checked, its log_offsets read. Raises WeightFileError."""
+        if name not in self._described:
+            outline = self.header.outline(name)
+            told = outline.elements.told
+            if outline.offsets is not None:
+                offsets = self._read(outline.offsets)
+                try:
+                    told = outline.with_offsets(offsets)
+                except (TypeError, ValueError) as error:
+                    refuse(self.path, f"tensor {name!r}: {error}")
+            self._described[name] = told
+        return self._described[name]
 
     def read(self, name: str) -> Tensor:
         """One tensor, in memory of its own, all of it checked. Raises WeightFileError."""
         told = self.describe(name)
-        array = self._empty(name, told)
-        for _ in self._read_into(array.reshape(-1), name, told):
-            pass
+        array = self._read(self.header.outline(name).elements)
         return array if told.fmt is None else LNSTensor._of(array, told.fmt, told.log_offset)
 
-    def _empty(self, name: str, told: Description) -> NDArray[Any]:
+    def read_moment(self, name: str) -> NDArray[Any]:
+        """One tensor of the optimizer's state, in memory of its own, checked. Raises WeightFileError."""
+        return self._read(self.header.moment(name))
+
+    def _read(self, stored: Stored) -> NDArray[Any]:
+        array = self._empty(stored)
+        for _ in self._read_into(array.reshape(-1), stored):
+            pass
+        return array
+
+    def _empty(self, stored: Stored) -> NDArray[Any]:
         try:
-            return np.empty(told.shape, told.dtype)
+            return np.empty(stored.told.shape, stored.told.dtype)
         except MemoryError:
-            raise WeightFileError(f"{shown(self.path)}: tensor {name!r} does not fit into memory") from None
+            raise WeightFileError(f"{shown(self.path)}: {stored.what} does not fit into memory") from None
 
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
         """The elements of a tensor, one array after another, each valid until the next is asked for.
 
         Codes are checked when they come, the checksum when all have come. Raises WeightFileError.
         """
-        told = self.describe(name)
-        return self._read_into(np.empty(min(told.size, BLOCK), told.dtype), name, told)
+        self.describe(name)  # a scale that is none refuses the tensor
+        stored = self.header.outline(name).elements
+        return self._read_into(np.empty(min(stored.told.size, BLOCK), stored.told.dtype), stored)
 
-    def _read_into(self, array: NDArray[Any], name: str, told: Description) -> Iterator[NDArray[Any]]:
+    def moment_blocks(self, name: str) -> Iterator[NDArray[Any]]:
+        """The elements of a tensor of the optimizer's state, as `blocks`. Raises WeightFileError."""
+        stored = self.header.moment(name)
+        return self._read_into(np.empty(min(stored.told.size, BLOCK), stored.told.dtype), stored)
+
+    def _read_into(self, array: NDArray[Any], stored: Stored) -> Iterator[NDArray[Any]]:
         """Fill an array, or one of a block's size again and again; yields each block of it that is filled."""
-        self._file.seek(self._begin + self.header.place(name)[0])
+        told = stored.told
+        self._file.seek(self._begin + stored.begin)
         checksum, last = told.checksum_of_line, 0
         for begin in range(0, told.size, BLOCK):
             count = min(BLOCK, told.size - begin)
             block = array[begin : begin + count] if array.size == told.size else array[:count]
             raw = np.empty(packed_bytes(count, cast(LNSFormat, told.fmt)), np.uint8) if told.packed else block
             data = memoryview(cast(Any, raw.view(np.uint8)))
-            self._read_exactly(data, name)
+            self._read_exactly(data, stored.what)
             checksum = zlib.crc32(data, checksum)
             if told.packed:
                 unpack(raw, cast(LNSFormat, told.fmt), block)
                 last = int(raw[-1])
             elif sys.byteorder == "big":
                 block.byteswap(inplace=True)
-            self._check_elements(block, begin, name, told)
+            self._check_elements(block, begin, stored)
             yield block
-        expected = self.header.checksum(name)
+        expected = stored.checksum
         if expected is not None and hexadecimal(checksum) != expected:
             refuse(
                 self.path,
-                f"tensor {name!r} is damaged: its checksum is {hexadecimal(checksum)}, and the file says {expected}",
+                f"{stored.what} is damaged: its checksum is {hexadecimal(checksum)}, and the file says {expected}",
             )
         if told.packed and spare_bits(last, told.size, cast(LNSFormat, told.fmt)):
-            refuse(self.path, f"tensor {name!r} has bits other than 0 after its last code")
+            refuse(self.path, f"{stored.what} has bits other than 0 after its last code")
         check_unchanged(self.path, self._file.fileno(), self._opened)
 
-    def _read_exactly(self, data: memoryview, name: str) -> None:
+    def _read_exactly(self, data: memoryview, what: str) -> None:
         left = data
         while left:
             with naming(self.path):
                 count = self._file.readinto(left)
             if not count:
-                refuse(self.path, f"tensor {name!r} is cut off: the file became shorter while it was read")
+                refuse(self.path, f"{what} is cut off: the file became shorter while it was read")
             left = left[count:]
 
-    def _check_elements(self, block: NDArray[Any], begin: int, name: str, told: Description) -> None:
+    def _check_elements(self, block: NDArray[Any], begin: int, stored: Stored) -> None:
         """Raise WeightFileError where a code lies outside the format, or a truth value is neither 0 nor 1."""
+        told = stored.told
         if told.dtype == "bool" and int(block.view(np.uint8).max()) > 1:
-            refuse(self.path, f"tensor {name!r} is of bool, and has bytes other than 0 and 1")
+            refuse(self.path, f"{stored.what} is of bool, and has bytes other than 0 and 1")
         if told.fmt is not None and _outside(block, told.fmt):
             at = int((block > told.fmt.sign_bit + told.fmt.max_magnitude).argmax())
-            refuse(self.path, f"tensor {name!r}: {outside_of(told.fmt, block[at], begin + at, told.shape)}")
+            refuse(self.path, f"{stored.what}: {outside_of(told.fmt, block[at], begin + at, told.shape)}")
 
 
 def open_file(path: StrPath) -> WeightFile:

@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 
 from lnsnum.files.atomic import StrPath, shown
 from lnsnum.files.layout import Description
+from lnsnum.files.packing import can_be_packed
 from lnsnum.files.sharded import find_set, weight_map_of
 from lnsnum.format import LNSFormat, Rounding, Underflow, check_choice
-from lnsnum.kernels.codes import FLOAT_TYPES
+from lnsnum.kernels.codes import FLOAT_TYPES, each_offset
+from lnsnum.kernels.groups import check_group_size
 from lnsnum.kernels.rounding import check_key
 from lnsnum.toolbox.file_kinds.npz_writer import save_npz
 from lnsnum.toolbox.loss import Loss, loss_between
-from lnsnum.toolbox.recoding import Greatest, Target, to_codes, to_floats
+from lnsnum.toolbox.recoding import Greatest, Shared, Target, to_codes, to_floats
 from lnsnum.toolbox.selection import Selection
 from lnsnum.toolbox.sources import Source, open_source
 from lnsnum.toolbox.values import Scale, decoded, values_of
@@ -49,6 +51,9 @@ Progress = Callable[[int, int], None]
 
 _STEP = 1 << 18
 """Elements that are converted and compared at once: what they take fits the processor's cache."""
+
+
+_GIVE_ONE = "give a format or a type of floats to convert to, one of them"
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ def convert_file(
     fmt: LNSFormat | None = None,
     to: str | None = None,
     per_channel: bool = False,
+    group_size: int | None = None,
     rounding: Rounding = "nearest",
     seed: int = 0,
     underflow: Underflow = "round",
@@ -125,12 +131,16 @@ def convert_file(
         source_path: what `open_source` takes. It may be the file that is written.
         out_path: a weight file, .safetensors; with `to`, where every tensor is plain, .npz as well.
         fmt: the format of the codes: floats are encoded, codes of another format converted, each number rounded once.
-            The scale is the least at which nothing finite saturates.
+            Without it and `to` a weight file is written anew, in the newest layout: the same tensors, metadata and,
+            where no tensor is left out or gets another name, optimizer. The scale is the least at which nothing finite
+            saturates.
         to: instead of `fmt`, the type that LNS tensors are decoded into: "float32", "bfloat16", "float16" or "float64",
             each number rounded once, to nearest. Plain floating tensors that `select` takes are cast to it, by
             `Selection(everything=True)` all of them; others stay what they are. The arguments up to `select` belong to
             `fmt`.
         per_channel: one scale for each index of the first dimension of a tensor of two or more.
+        group_size: one scale for each so many elements along the last dimension of such a tensor, 16 to 256, and for
+            what is left.
         rounding, underflow: as of `encode`.
         seed: for the stochastic modes. The random bits of a tensor are `random_bits(shape, seed=seed, stream=...)`, the
             stream being the CRC-32 of its name in the source, in UTF-8: no other tensor matters to them.
@@ -149,6 +159,10 @@ def convert_file(
     """
     ending = Path(out_path).suffix
     _check(fmt, to, rounding, seed, underflow, ending)
+    if group_size is not None:
+        group_size = check_group_size(group_size)
+        if per_channel:
+            raise ValueError("per_channel and group_size are both given: leave out one of them")
     if ending == ".npz" and (max_shard_bytes is not None or metadata):
         raise ValueError(".npz takes no shards and no metadata: .safetensors does")
     with open_source(source_path) as source:
@@ -156,19 +170,28 @@ def convert_file(
         names = select.names(source.names, source.skipped)
         told = {name: source.describe(name) for name in names}
         work = _Work(source, told, progress)
-        chosen = select.of(told, to)
         how: dict[str, Any] = {"source": Path(source_path).name}
+        optimizer = None
+        if fmt is None and to is None:
+            if source.kind != "lnsnum":
+                raise ValueError(f"{_GIVE_ONE} (only weight files are written anew without)")
+            optimizer = source.optimizer if list(names) == list(names.values()) == source.names else None
+            work.results = {
+                name: replace(t, packed=t.packed or (packed and is_packable(t))) for name, t in told.items()
+            }
+            chosen = []
+        else:
+            chosen = select.of(told, to)
         if fmt is not None:
             how |= {"format": fmt.name, "per_channel": per_channel, "rounding": rounding}
+            how |= {"group_size": group_size} if group_size is not None else {}
             how |= {"seed": seed} if rounding.startswith("stochastic") else {}
             how |= {"underflow": underflow, "packed": packed}
             for name in chosen:
-                channels = told[name].shape[0] if per_channel and len(told[name].shape) > 1 else 1
-                work.targets[name] = Target(
-                    fmt, np.zeros(channels, np.int64), rounding, underflow, seed, crc32(name.encode())
-                )
+                shared = Shared.of(told[name].shape, per_channel=per_channel, group_size=group_size)
+                work.targets[name] = Target(fmt, shared, rounding, underflow, seed, crc32(name.encode()))
             work.fit(packed=packed)
-        else:
+        elif to is not None:
             how |= {"to": to}
             work.results |= {name: Description(told[name].shape, to or "") for name in chosen}
         old = {new: name for name, new in names.items()}
@@ -176,27 +199,31 @@ def convert_file(
         if ending == ".npz":
             path = save_npz(out_path, results, lambda new: work.blocks(old[new]))
         else:
-            texts = {**source.texts, **(metadata or {}), PROVENANCE: json.dumps(how | select.given)}
+            texts = {**source.texts, **(metadata or {})}
+            if fmt is not None or to is not None:
+                texts[PROVENANCE] = json.dumps(how | select.given)
             path = save_tensors(
-                out_path, results, lambda new: work.blocks(old[new]), metadata=texts, max_shard_bytes=max_shard_bytes
-            )
+                out_path, results, lambda new: work.blocks(old[new]), metadata=texts, max_shard_bytes=max_shard_bytes,
+                optimizer=optimizer,
+            )  # fmt: skip
         reports = tuple(replace(work.reports[old[new]], name=new) for new in sorted(old))
         skipped = tuple(name for name in source.skipped if not select.drops([name]))
+        skipped += ("the optimizer's state",) if source.optimizer is not None and optimizer is None else ()
         return ConversionReport(path, reports, skipped, select.drops([*source.names, *source.skipped]))
 
 
 def _check(
     fmt: LNSFormat | None, to: str | None, rounding: Rounding, seed: int, underflow: Underflow, ending: str
 ) -> None:
-    if (fmt is None) == (to is None):
-        raise ValueError("give a format or a type of floats to convert to, one of them")
+    if fmt is not None and to is not None:
+        raise ValueError(_GIVE_ONE)
     if to is not None and to not in FLOAT_TYPES:
         raise ValueError(f"to={to!r} is not known: one of {', '.join(FLOAT_TYPES)}")
     check_choice("rounding", rounding, Rounding)
     check_choice("underflow", underflow, Underflow)
     check_key(seed, 0, 0)
-    if ending != ".safetensors" and not (ending == ".npz" and fmt is None):
-        kinds = ".safetensors" if fmt is not None else ".safetensors or .npz"
+    if ending != ".safetensors" and not (ending == ".npz" and to is not None):
+        kinds = ".safetensors" if to is None else ".safetensors or .npz"
         raise ValueError(f"what is written has the ending {kinds}, not {ending!r}")
 
 
@@ -230,15 +257,14 @@ class _Work:
         """The first pass: the scales, and so what the results are."""
         for name, target in self.targets.items():
             told = self.told[name]
-            greatest = Greatest(told, target.offsets.size if told.size else 1)
+            greatest = Greatest(told, target.shared if told.size else Shared.of(told.shape))
             for begin, block in self._steps(name):
                 greatest.add(block, begin)
             try:
                 offsets = greatest.fit(target.fmt, target.rounding)
             except ValueError as error:
                 raise ValueError(f"tensor {name!r}: {error}") from error
-            self.targets[name] = target._replace(offsets=offsets)
-            log_offset = self.targets[name].log_offset(told.shape)
+            log_offset = target.shared.log_offset(offsets)
             self.results[name] = Description.of_codes(told.shape, target.fmt, log_offset, packed=packed)
 
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
@@ -246,9 +272,10 @@ class _Work:
         told, result = self.told[name], self.results[name]
         report = TensorReport(name, told.shape, _kind(told), _kind(result), told.nbytes, result.nbytes)
         if result.fmt is not None:
-            ends = int(np.min(result.log_offset)), int(np.max(result.log_offset))
+            offsets = each_offset(result.log_offset)
+            ends = (int(offsets.min()), int(offsets.max())) if offsets.size else (0, 0)
             report = replace(report, log_offset=ends, range=_range(result.fmt, ends))
-        if result is told:
+        if result is told or (name not in self.targets and result.fmt is not None):
             for _, block in self._steps(name):
                 yield block
             self.reports[name] = report
@@ -257,7 +284,7 @@ class _Work:
         report = replace(report, loss=Loss())
         for begin, block in self._steps(name):
             if name in self.targets:
-                made: NDArray[Any] = to_codes(block, told, before, self.targets[name], begin)
+                made: NDArray[Any] = to_codes(block, told, before, self.targets[name], after, begin)
             elif told.fmt is not None:
                 made = decoded(block, told.fmt, before, begin, result.dtype)
             else:
@@ -278,6 +305,11 @@ class _Work:
             if self._progress is not None:
                 self._progress(self._done + told.nbytes * begin // told.size, self._total)
         self._done += told.nbytes
+
+
+def is_packable(told: Description) -> bool:
+    """Whether a tensor's codes have bits to spare."""
+    return told.fmt is not None and can_be_packed(told.fmt)
 
 
 def _kind(told: Description) -> str:

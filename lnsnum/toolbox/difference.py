@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from lnsnum.files.atomic import StrPath
 from lnsnum.files.layout import Description
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import ChannelOffset
+from lnsnum.kernels.codes import each_offset
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.toolbox.comparison import Comparison
 from lnsnum.toolbox.loss import Loss
 from lnsnum.toolbox.moves import MoveCount, Moves
@@ -158,7 +159,7 @@ def _diff_texts(a: dict[str, str], b: dict[str, str]) -> dict[str, tuple[str | N
 
 def _diff(a: Source, b: Source, name: str) -> TensorDifference:
     before, after = a.describe(name), b.describe(name)
-    same_scale = _same_scale(before.log_offset, after.log_offset)
+    same_scale = _same_scale(before, after)
     if before.shape != after.shape:
         return TensorDifference(name, before, after, same_scale)
     counter: _CodeDifference | _PlainDifference | Comparison
@@ -179,10 +180,23 @@ def _diff(a: Source, b: Source, name: str) -> TensorDifference:
     return TensorDifference(name, before, after, same_scale, loss=counter.loss)
 
 
-def _same_scale(a: ChannelOffset, b: ChannelOffset) -> bool:
-    """Whether two offsets are the same for every element: an array of one value is that value."""
-    one, other = _shortest(np.asarray(a)), _shortest(np.asarray(b))
-    return one.shape == other.shape and bool((one == other).all())
+def _same_scale(a: Description, b: Description) -> bool:
+    """Whether two scales are the same for every element: an array of one value is that value."""
+    groups = [told.log_offset for told in (a, b) if isinstance(told.log_offset, GroupOffsets)]
+    if len(groups) == 2 and groups[0] == groups[1]:
+        return True
+    if groups and a.shape == b.shape:  # groups of two sizes, or groups and channels: element by element, without all
+        one, other = (Scale(told.log_offset, told.shape) for told in (a, b))
+        pieces = ((begin, min(_STEP, a.size - begin)) for begin in range(0, a.size, _STEP))
+        return all(np.equal(one.of(*piece), other.of(*piece)).all() for piece in pieces)
+    if groups:
+        return False
+    first, second = (_shortest(each_offset(told.log_offset)) for told in (a, b))
+    return first.shape == second.shape and bool((first == second).all())
+
+
+_STEP = 1 << 18
+"""Elements whose scales are written out at once."""
 
 
 def _shortest(offsets: NDArray[Any]) -> NDArray[Any]:

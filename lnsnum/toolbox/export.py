@@ -18,9 +18,8 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from lnsnum.files.atomic import StrPath, shown
-from lnsnum.files.layout import WeightFileError
+from lnsnum.files.layout import Blocks, WeightFileError
 from lnsnum.files.sharded import INDEX_SUFFIX, WeightFiles, open_files
-from lnsnum.files.single import Blocks
 from lnsnum.format import LNSFormat
 from lnsnum.toolbox.export_targets.c_source import TAKEN, write_source
 from lnsnum.toolbox.export_targets.exported import MANIFEST, MARK, VERSION, FormatTables, Item, Written

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lnsnum.files.atomic import StrPath
 from lnsnum.files.layout import Description, refuse
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import each_offset
 from lnsnum.kernels.compiling import kernel
 from lnsnum.toolbox.comparison import Comparison
 from lnsnum.toolbox.counting import Bins, CodeCount, CodeSummary, LogCount
@@ -46,6 +47,7 @@ class CodeReport:
         packed: whether the file has them without their unused bits.
         offsets: the least and the greatest log_offset.
         scales: how many log_offsets the file has for the tensor.
+        group_size: of how many elements, where each is that of a group.
         range: the smallest and the greatest magnitude that the format has, at the least and the greatest log_offset.
         summary: which codes occur.
         logs: the least and the greatest E = m - bias + log_offset of a nonzero number; None where there is none.
@@ -56,6 +58,7 @@ class CodeReport:
     packed: bool
     offsets: tuple[int, int]
     scales: int
+    group_size: int | None
     range: Range
     summary: CodeSummary
     logs: tuple[int, int] | None
@@ -76,7 +79,7 @@ class TensorReport:
         dtype: NumPy's name of the type of its elements, which are codes where `codes` is there.
         shape: its shape.
         elements: how many there are.
-        bytes: of its data in a weight file of this layout, or of its elements in any other file.
+        bytes: of its elements in a weight file, or in any other file, and 4 for each log_offset of an array of them.
         used: the least and the greatest magnitude of its finite nonzero numbers; None where there is none.
         zeros: how many are zero.
         nans: how many are NaN.
@@ -202,7 +205,7 @@ class _LNSCount:
 
     def __init__(self, fmt: LNSFormat, told: Description) -> None:
         self._scale = Scale(told.log_offset, told.shape)
-        self._offsets = np.asarray(told.log_offset).reshape(-1)
+        self._offsets = each_offset(told.log_offset).reshape(-1)
         self._range = _extremes(self._offsets)
         self._codes = CodeCount(fmt)
         self._logs = LogCount(fmt, *self._range) if self._scale.single is None else None
@@ -227,7 +230,9 @@ class _LNSCount:
             name, told.dtype, told.shape, told.size, told.nbytes,
             None if logs is None else (fmt.value_at(logs[0]), fmt.value_at(logs[1])),
             summary.zeros, summary.nans, 0, summary.negative,
-            CodeReport(fmt, told.packed, (low, high), self._offsets.size, whole, summary, logs, histogram),
+            CodeReport(
+                fmt, told.packed, (low, high), self._offsets.size, told.group_size, whole, summary, logs, histogram
+            ),
             loss, note,
         )  # fmt: skip
 

@@ -2,8 +2,8 @@
 
     log_offset  =  E of the greatest  -  E of the format's greatest
 
-is the least scale at which nothing finite saturates; there is one for the tensor, or one for each channel, an index of
-the first dimension. What comes out does not depend on where blocks begin.
+is the least scale at which nothing finite saturates; there is one for the tensor, one for each channel, an index of the
+first dimension, or one for each group along the last. What comes out does not depend on where blocks begin.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from lnsnum.conversion import rescale
 from lnsnum.encoding import encode, fit_log_offset
 from lnsnum.files.layout import Description
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow
-from lnsnum.kernels.codes import WIDEST_TABLE, ChannelOffset, Codes
+from lnsnum.kernels.codes import WIDEST_TABLE, ChannelOffset, Codes, LogOffset
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.kernels.rounding import random_bits
-from lnsnum.toolbox.values import Scale
+from lnsnum.toolbox.values import Runs, Scale, distinct_of
 
 __all__ = [
     "Greatest",
+    "Shared",
     "Target",
     "to_codes",
     "to_floats",
 ]
 
 Integers = NDArray[np.int64]
-Where = slice | Integers
+Where = slice | NDArray[np.intp]
 
 _LONG_ROW = 1024
 """Elements of a channel from which on it is encoded by itself; shorter ones are put together by their scales."""
@@ -40,21 +42,41 @@ _NOTHING = -(1 << 40)
 """Below every E."""
 
 
+class Shared(NamedTuple):
+    """Which elements of a tensor share a scale: all, those of an index of the first dimension, or those of a group."""
+
+    runs: Runs
+    shape: tuple[int, ...]
+    """That of the array of scales; none where all share one."""
+    group_size: int | None
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], *, per_channel: bool = False, group_size: int | None = None) -> Shared:
+        """Of a tensor of this shape; of one without two dimensions all share one."""
+        if len(shape) > 1 and group_size is not None:
+            runs = Runs(group_size, shape[-1])
+            return cls(runs, (*shape[:-1], runs.per_line if shape[-1] else 0), group_size)
+        if len(shape) > 1 and per_channel:
+            return cls(Runs(math.prod(shape[1:])), (shape[0], *(1 for _ in shape[1:])), None)
+        return cls(Runs(math.prod(shape)), (), None)
+
+    def log_offset(self, offsets: Integers) -> LogOffset:
+        """The scales, one for each run, as a file has them."""
+        if offsets.size == 1:
+            return int(offsets[0])
+        own = offsets.astype(np.int32).reshape(self.shape)
+        return own if self.group_size is None or self.shape[-1] == 1 else GroupOffsets(own, self.group_size)
+
+
 class Target(NamedTuple):
-    """What a tensor is to be: a format, a scale for each channel, and how to round."""
+    """What a tensor is to be: a format, how many share a scale, and how to round."""
 
     fmt: LNSFormat
-    offsets: Integers
+    shared: Shared
     rounding: Rounding
     underflow: Underflow
     seed: int
     stream: int
-
-    def log_offset(self, shape: tuple[int, ...]) -> ChannelOffset:
-        """The scale as a file has it: an integer, or one for each index of the first dimension."""
-        if self.offsets.size == 1:
-            return int(self.offsets[0])
-        return self.offsets.astype(np.int32).reshape(-1, *(1 for _ in shape[1:]))
 
 
 # --------------------------------------------------------------------------------------------------------- fitting
@@ -65,16 +87,16 @@ class Greatest:
 
     Args:
         told: the tensor. Of codes, it is E that is kept.
-        channels: how many there are; 1, or the first dimension.
+        shared: which of its elements share a scale.
     """
 
-    def __init__(self, told: Description, channels: int) -> None:
-        self._told = told
-        self._row = max(1, told.size // max(channels, 1))
+    def __init__(self, told: Description, shared: Shared) -> None:
+        self._told, self._runs = told, shared.runs
+        scales = math.prod(shared.shape)
         self._scale = Scale(told.log_offset, told.shape)
         self._nothing = 0 if told.fmt is None else _NOTHING
         self._above, self._below = (
-            np.full(channels, self._nothing, np.float64 if told.fmt is None else np.int64) for _ in range(2)
+            np.full(scales, self._nothing, np.float64 if told.fmt is None else np.int64) for _ in range(2)
         )
 
     def add(self, block: NDArray[Any], begin: int) -> None:
@@ -94,15 +116,9 @@ class Greatest:
         self._enter(self._below, np.where(negative, log, _NOTHING), begin)
 
     def _enter(self, greatest: NDArray[Any], values: NDArray[Any], begin: int) -> None:
-        row, end = self._row, begin + values.size
-        while begin < end:
-            channel, inside = divmod(begin, row)
-            whole = (end - begin) // row if inside == 0 else 0
-            count = whole * row if whole else min(row - inside, end - begin)
-            found = values[:count].reshape(max(whole, 1), -1).max(axis=1)
-            part = greatest[channel : channel + max(whole, 1)]
-            np.maximum(part, found, out=part)
-            values, begin = values[count:], begin + count
+        first, lengths = self._runs.lengths(begin, values.size)
+        part = greatest[first : first + lengths.size]
+        np.maximum(part, np.maximum.reduceat(values, np.cumsum(lengths) - lengths), out=part)
 
     def fit(self, fmt: LNSFormat, rounding: Rounding) -> Integers:
         """The log_offset of each channel, as `fit_log_offset` and `rescale` fit it; 0 where all finite are zero.
@@ -158,7 +174,7 @@ def _as_codes(log: Integers, fmt: LNSFormat) -> tuple[Integers, NDArray[np.int32
 # -------------------------------------------------------------------------------------------------------- converting
 
 
-def to_codes(block: NDArray[Any], told: Description, scale: Scale, to: Target, begin: int) -> Codes:
+def to_codes(block: NDArray[Any], told: Description, scale: Scale, to: Target, new: Scale, begin: int) -> Codes:
     """The codes of the elements from number `begin` of a tensor on, of floats or of codes.
 
     Args:
@@ -166,6 +182,7 @@ def to_codes(block: NDArray[Any], told: Description, scale: Scale, to: Target, b
         told: what the tensor is.
         scale: its scale, `Scale(told.log_offset, told.shape)`.
         to: what it is to be.
+        new: its scale then.
         begin: the number of the first element.
     """
     options: dict[str, Any] = {"rounding": to.rounding, "underflow": to.underflow}
@@ -174,8 +191,7 @@ def to_codes(block: NDArray[Any], told: Description, scale: Scale, to: Target, b
         bits = random_bits(block.size, seed=to.seed, stream=to.stream, start=begin)
     own = scale.of(begin, block.size)
     out = np.empty(block.size, to.fmt.dtype)
-    row = max(1, told.size // to.offsets.size)
-    for where, offset in by_scale(to.offsets, row, begin, block.size):
+    for where, offset in by_scale(new, begin, block.size):
         part = block[where]
         options["random_bits"] = None if bits is None else bits[where]
         if told.fmt is None:
@@ -223,19 +239,14 @@ def _to_odd(x: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.where(inexact, (bits - away) | 1, bits).astype(np.uint32).view(np.float32)
 
 
-def by_scale(offsets: Integers, row: int, begin: int, count: int) -> Iterator[tuple[Where, int]]:
-    """Which of `count` elements from number `begin` on share a scale: index, offset. Each `row` elements have one."""
-    first, last = begin // row, -(-(begin + count) // row)
-    mine = offsets[first:last]
-    if not mine.size or (mine == mine[0]).all():
-        yield slice(0, count), int(offsets[0] if not mine.size else mine[0])
+def by_scale(scale: Scale, begin: int, count: int) -> Iterator[tuple[Where, int]]:
+    """Which of `count` elements from number `begin` on share a scale: index, offset."""
+    own = scale.of(begin, count)
+    if isinstance(own, int) or (own == own[0]).all():
+        yield slice(0, count), own if isinstance(own, int) else int(own[0])
         return
-    if row >= _LONG_ROW:
-        for channel, offset in enumerate(mine.tolist(), first):
-            yield slice(max(channel * row - begin, 0), min((channel + 1) * row - begin, count)), offset
+    if scale.run >= _LONG_ROW:
+        for start, stop, offset in scale.runs(begin, count):
+            yield slice(start, stop), offset
         return
-    order = np.argsort(mine, kind="stable")
-    edges = np.flatnonzero(np.diff(mine[order])) + 1
-    for rows in np.split(order, edges):
-        index = ((rows[:, None] + first) * row + np.arange(row)).reshape(-1) - begin
-        yield index[(index >= 0) & (index < count)], int(mine[rows[0]])
+    yield from distinct_of(*np.unique(own, return_inverse=True))

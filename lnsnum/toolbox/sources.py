@@ -20,8 +20,8 @@ from typing import Any, NoReturn, Protocol
 from numpy.typing import NDArray
 
 from lnsnum.files.atomic import StrPath, naming
-from lnsnum.files.layout import LARGEST_HEADER, Description, refuse
-from lnsnum.files.sharded import INDEX_SUFFIX
+from lnsnum.files.layout import LARGEST_HEADER, Description, OptimizerPart, refuse
+from lnsnum.files.sharded import INDEX_SUFFIX, WeightFiles
 from lnsnum.files.single import check_regular
 from lnsnum.toolbox.file_kinds.numpy_files import open_numpy
 from lnsnum.toolbox.file_kinds.safetensors_files import open_safetensors
@@ -73,13 +73,17 @@ class Source:
         kind: "lnsnum", "safetensors", "npz", "npy" or "torch".
         reader: what reads the file.
         skipped: names of what it holds beside tensors.
+        optimizer: the section of an optimizer that a weight file has.
     """
 
-    def __init__(self, kind: str, reader: Reader, skipped: Sequence[str] = ()) -> None:
+    def __init__(
+        self, kind: str, reader: Reader, skipped: Sequence[str] = (), optimizer: OptimizerPart | None = None
+    ) -> None:
         self.kind = kind
         self.path = reader.path
         self.names = sorted(reader.names)
         self.skipped = tuple(skipped)
+        self.optimizer = optimizer
         self._reader = reader
 
     @property
@@ -121,10 +125,18 @@ def open_source(path: StrPath) -> Iterator[Source]:
             yield Source("torch", file, file.skipped)
     elif kind == "safetensors":
         with open_safetensors(path) as (which, weights):
-            yield Source(which, weights)
+            yield Source(which, weights, optimizer=_optimizer_of(weights))
     else:
         with open_numpy(path, is_archive=kind == "npz") as arrays:
             yield Source(kind, arrays)
+
+
+def _optimizer_of(files: WeightFiles) -> OptimizerPart | None:
+    """The section of an optimizer, to be read while it is written elsewhere."""
+    if files.state is None:
+        return None
+    described = {name: files.describe_moment(name) for name in files.moments}
+    return OptimizerPart(files.state, described, files.moment_blocks)
 
 
 def _kind(path: StrPath) -> str:

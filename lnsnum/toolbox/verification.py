@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lnsnum.files.atomic import StrPath, shown
 from lnsnum.files.layout import WeightFileError
@@ -28,7 +29,7 @@ class Verification:
         path: the file, or the index of a set.
         files: how many files with tensors were opened: 1, or the shards of a set that could be.
         layouts: the layout versions of these, each once.
-        tensors: how many tensors they hold, all of which were checked.
+        tensors: how many tensors they hold, an optimizer's too, all of which were checked.
         bytes: of the data that were read.
         without_checksum: how many of the tensors have none: all of a file of layout 1.
         problems: one sentence each; none where all is good.
@@ -56,6 +57,8 @@ class _Findings:
     total: int
     problems: list[str] = field(default_factory=list)
     texts: list[dict[str, str]] = field(default_factory=list)
+    states: list[Any] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
     layouts: set[int] = field(default_factory=set)
     files: int = 0
     tensors: int = 0
@@ -102,6 +105,8 @@ def verify_weights(path: StrPath, *, progress: Progress | None = None) -> Verifi
             found.problems += [f"{shown(index)}: its shard {shard!r} {what}" for what in differences(names, there)]
     if any(texts != found.texts[0] for texts in found.texts):
         found.problems.append(f"{shown(index)}: the metadata of its shards differ")
+    if any(state != found.states[0] for state in found.states):
+        found.problems.append(f"{shown(index)}: the optimizer's state of its shards differ")
     return _result(index, found)
 
 
@@ -127,13 +132,13 @@ def _result(path: StrPath, found: _Findings) -> Verification:
 
 
 def _verify_file(path: StrPath, found: _Findings) -> set[str] | None:
-    """Check one file. Returns the names of its tensors; None where its structure is damaged."""
+    """Check one file. Returns the names that its container has; None where its structure is damaged."""
     try:
         with open_file(path) as file:
             found.files += 1
             found.layouts.add(file.header.layout)
             found.problems += _problems(file, found)
-            return set(file.names)
+            return file.header.stored_names
     except WeightFileError as error:
         found.problems.append(str(error))
         return None
@@ -141,12 +146,28 @@ def _verify_file(path: StrPath, found: _Findings) -> set[str] | None:
 
 def _problems(file: WeightFile, found: _Findings) -> Iterator[str]:
     found.texts.append(file.texts)
+    found.states.append(file.header.state)
+    for name, what in [(n, f"tensor {n!r}") for n in file.names] + [
+        (f"{n}\0", f"tensor {n!r} of the optimizer") for n in file.header.moments
+    ]:
+        if name in found.names:
+            yield f"{shown(file.path)}: {what} is in {found.names[name]} too"
+        found.names[name] = shown(file.path)
     for name in file.names:
         found.tensors += 1
         try:
-            found.without_checksum += file.header.checksum(name) is None
+            elements, offsets, _ = file.header.outline(name)
+            found.without_checksum += elements.checksum is None
             told = file.describe(name)
+            found.read(0 if offsets is None else offsets.told.nbytes)
             for block in file.blocks(name):
                 found.read(packed_bytes(block.size, told.fmt) if told.packed and told.fmt else block.nbytes)
+        except WeightFileError as error:
+            yield str(error)
+    for name in file.header.moments:
+        found.tensors += 1
+        try:
+            for block in file.moment_blocks(name):
+                found.read(block.nbytes)
         except WeightFileError as error:
             yield str(error)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim import Optimizer
 
 from lnsnum.files.atomic import StrPath, shown
 from lnsnum.files.layout import DTYPES, Description
@@ -27,6 +28,7 @@ from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.placing import encode_what_is_loaded
+from lnsnum.torch_bridge.resuming import read_section, section_of
 from lnsnum.torch_bridge.surroundings import is_spread
 from lnsnum.torch_bridge.weight import LNSWeight
 from lnsnum.weight_file import WeightFileError, save_tensors
@@ -44,6 +46,7 @@ def save_model(
     metadata: Mapping[str, str] | None = None,
     max_shard_bytes: int | None = None,
     packed: bool = False,
+    optimizer: Optimizer | None = None,
 ) -> Path:
     """Write the parameters and persistent buffers of a model to a weight file, atomically.
 
@@ -55,6 +58,8 @@ def save_model(
         metadata: further entries, strings by name.
         max_shard_bytes: where the tensors have more bytes in all, they go to several files and an index.
         packed: leave out the unused bits of codes.
+        optimizer: write its state too, in a section of its own, so that training can go on from the file. Its
+            parameters are the model's.
 
     Returns:
         What was written: the file, or the index. `load_model` takes it, and `path` as well.
@@ -70,10 +75,11 @@ def save_model(
         lambda name: in_blocks(_elements(state[name])),
         metadata=metadata,
         max_shard_bytes=max_shard_bytes,
+        optimizer=None if optimizer is None else section_of(model, optimizer, _elements),
     )
 
 
-def load_model(path: StrPath, model: nn.Module) -> nn.Module:
+def load_model(path: StrPath, model: nn.Module, *, optimizer: Optimizer | None = None) -> nn.Module:
     """Put the tensors of a weight file into a model of the same architecture; returns the model.
 
     Where the file holds codes the parameter becomes an `LNSWeight` with these codes, whatever it was before. A
@@ -88,6 +94,8 @@ def load_model(path: StrPath, model: nn.Module) -> nn.Module:
     Args:
         path: the file, the index of a set, or the path that the set was saved under.
         model: the module to load into.
+        optimizer: load the state that the file has for it too. It is of the model's parameters, which are all of the
+            file's kinds: none is replaced.
 
     Raises:
         WeightFileError: where the file is damaged, or is one for another model; the message says which tensor.
@@ -100,6 +108,10 @@ def load_model(path: StrPath, model: nn.Module) -> nn.Module:
         _check_fit(files, state)
         for name, own in state.items():
             _check_values(files, name, own)
+        if optimizer is not None:
+            section = read_section(files, model, optimizer)
+            _check_in_place(files, state, optimizer)
+            optimizer.load_state_dict(section)
         places = _places(model)
         for name in files.names:
             own = state.pop(name)
@@ -160,6 +172,11 @@ def _check_kind(where: str, name: str, told: Description, own: torch.Tensor) -> 
         raise WeightFileError(f"{where} holds codes for {name!r}, which is no float parameter of the model")
     if told.fmt.bits > WIDEST_TABLE:
         raise WeightFileError(f"{where}: {name!r} is of {told.fmt.name}: at most {WIDEST_TABLE} bits can be loaded")
+    if isinstance(told.log_offset, GroupOffsets) and told.log_offset.axis != -1:
+        raise WeightFileError(
+            f"{where}: {name!r} has groups along dimension {told.log_offset.axis}, and those of a model's weights lie "
+            "along the last: load_weights reads them"
+        )
 
 
 def _check_values(files: WeightFiles, name: str, own: torch.Tensor) -> None:
@@ -190,6 +207,17 @@ def _loses_values(x: torch.Tensor, dtype: torch.dtype) -> bool:
         elif bool((torch.isfinite(part.to(torch.float64)) & ~torch.isfinite(converted)).any()):
             return True
     return False
+
+
+def _check_in_place(files: WeightFiles, state: Mapping[str, torch.Tensor], optimizer: Optimizer) -> None:
+    """Refuse a model of which a parameter would be replaced: the optimizer would go on with the old one."""
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, own in state.items():
+        if id(own) in trained and (own.is_meta or _kind_told(files.describe(name)) != _kind(own)):
+            raise ValueError(
+                f"{name!r} of the model is not what {shown(files.path)} has, and would be replaced: load the model "
+                "first without it, make the optimizer of that, and load both then"
+            )
 
 
 # ----------------------------------------------------------------------------------------------------------- one tensor
@@ -228,6 +256,22 @@ def _kind(tensor: torch.Tensor) -> tuple[LNSFormat, torch.Size, int | None] | No
     return tensor.fmt, offset.shape if isinstance(offset, torch.Tensor) else torch.Size(), tensor.group_size
 
 
+def _kind_told(told: Description) -> tuple[LNSFormat, torch.Size, int | None] | None:
+    """`_kind` of what a file has."""
+    if told.fmt is None:
+        return None
+    return (
+        told.fmt,
+        torch.Size(() if told.offsets is None else _padded(told.offsets.shape, told.shape)),
+        told.group_size,
+    )
+
+
+def _padded(sizes: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of offsets as a weight has them, of as many dimensions as its codes; () of a single one in none."""
+    return (1,) * (len(shape) - len(sizes)) + sizes if sizes else ()
+
+
 def _places(model: nn.Module) -> dict[int, Places]:
     """Every place where a parameter or buffer stands, by its id: tied ones have several."""
     places: dict[int, Places] = {}
@@ -249,10 +293,7 @@ def _to_torch(tensor: Tensor, dtype: torch.dtype) -> torch.Tensor:
         is_bfloat16 = tensor.dtype.name == "bfloat16"
         plain = torch.from_numpy(tensor.view(np.int16) if is_bfloat16 else tensor)
         return plain.view(torch.bfloat16) if is_bfloat16 else plain
-    offset = tensor.log_offset
-    assert not isinstance(offset, GroupOffsets)  # which no file holds
-    scale = offset if isinstance(offset, int) else torch.from_numpy(offset.copy())
-    return LNSWeight(bridge.from_numpy(tensor.codes), tensor.fmt, scale, dtype)
+    return LNSWeight.from_lns(tensor, dtype=dtype)
 
 
 def _describe(name: str, tensor: torch.Tensor, packed: bool) -> Description:
@@ -260,15 +301,7 @@ def _describe(name: str, tensor: torch.Tensor, packed: bool) -> Description:
     if tensor.is_meta:
         raise ValueError(f"{name!r} of the model is on the meta device: it has no values to save")
     if isinstance(tensor, LNSWeight):
-        offset = tensor.log_offset
-        if tensor.group_size is not None:
-            raise TypeError(
-                f"{name!r} of the model has a log_offset for each group of {tensor.group_size} elements, and weight "
-                "files hold one for a tensor or for each channel: torch.save keeps them, or convert the model with "
-                "per_channel=True"
-            )
-        scale = bridge.as_numpy(offset.cpu().contiguous()) if isinstance(offset, torch.Tensor) else offset
-        return Description.of_codes(tuple(tensor.shape), tensor.fmt, scale, packed=packed)
+        return Description.of_codes(tuple(tensor.shape), tensor.fmt, bridge.offsets_of(tensor.scale), packed=packed)
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in DTYPES.values():
         raise TypeError(f"tensor {name!r} is of {dtype}, which weight files cannot hold")

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import lnsnum
-from lnsnum import GroupOffsets, LNSTensor, lns8f3, lns16f10, save_weights
+from lnsnum import GroupOffsets, LNSTensor, lns8f3, lns16f10, load_weights, save_weights
 from lnsnum.array.moved_scales import regrouped
 
 NAMES = {"LNSTensor": LNSTensor, "GroupOffsets": GroupOffsets, "array": np.array, "int32": np.int32, "nan": np.nan}
@@ -260,13 +260,10 @@ def test_numbers_beside_groups():
     assert np.zeros_like(ones, shape=(3, 3)).log_offset == 7
 
 
-def test_weight_files_refuse_groups(tmp_path):
-    with pytest.raises(
-        TypeError,
-        match=r"^tensor 'w' has a log_offset for each group of 16 elements, and weight files hold one for a tensor or "
-        r"for each channel: bring it to one, with astype\(fmt, out_log_offset='fit'\) of an LNSTensor$",
-    ):
-        save_weights(tmp_path / "w.safetensors", {"w": grouped((2, 40))})
-    assert list(tmp_path.iterdir()) == []
-    one = grouped((2, 40)).astype(lns8f3, out_log_offset="fit")
-    save_weights(tmp_path / "w.safetensors", {"w": one})
+def test_what_was_moved_goes_to_files(tmp_path):
+    x = grouped((2, 40))
+    weights = {"w": x, "t": x.T, "apart": x[:, 5:], "rows": x[::-1, :16]}
+    save_weights(tmp_path / "w.safetensors", weights)
+    for name, tensor in load_weights(tmp_path / "w.safetensors").items():
+        assert kind(tensor) == kind(weights[name])
+        np.testing.assert_array_equal(tensor.to_float(), weights[name].to_float())

@@ -49,6 +49,7 @@ static int show(const lnsnum_tensor *tensor, lnsnum_error *error) {
     putchar(' ');
     for (d = 0; d < tensor->offset_ndim; d++) offsets *= tensor->offset_shape[d];
     for (i = 0; i < offsets; i++) printf("%ld,", (long)tensor->offsets[i]);
+    if (tensor->group_size) printf(" groups of %d along %d", tensor->group_size, tensor->group_axis);
     putchar('\n');
     free(codes);
     free(floats);

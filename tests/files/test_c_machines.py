@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from weight_file_fixtures import FIXTURES, path_of
+from weight_file_fixtures import EVERY, path_of
 
 from lnsnum import LNSFormat
 from lnsnum.toolbox.export_targets.c_adder import LNSNUM_SUMS_H, adder_source
@@ -56,10 +56,10 @@ def printed(command, text=b""):
 
 def test_golden_files_are_read_alike(machine, tmp_path):
     here, there = programs(machine, tmp_path, C / "dump.c")
-    for name in FIXTURES:
-        expected = printed([*here, str(path_of(name))])
+    for layout, name in EVERY:
+        expected = printed([*here, str(path_of(name, layout))])
         assert expected
-        assert printed([*there, str(path_of(name))]) == expected, name
+        assert printed([*there, str(path_of(name, layout))]) == expected, name
 
 
 def test_a_network_gives_the_same_classes(machine, tmp_path):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade_files import GALLERY, READ, WORDS, dtype_of, lns, make, one, plain
+from handmade_files import GALLERY, GALLERY_OF_2, READ, READ_OF_2, WORDS, dtype_of, lns, make, one, plain
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from weight_file_fixtures import FIXTURES, path_of
+from weight_file_fixtures import EVERY, content_of, path_of
 
 from lnsnum import LNSFormat, LNSTensor, decode, reference
 from lnsnum.weight_file import save_weights
@@ -214,9 +214,9 @@ def test_offsets_broadcast_as_numpys(dump, tmp_path, shape, packed):
     assert line == "U8 (2 4 3) lns6f2" + " packed" * packed
 
 
-@pytest.mark.parametrize("what", GALLERY)
-def test_what_the_page_refuses_is_refused(watched_dump, tmp_path, what):
-    data, word = GALLERY[what]
+@pytest.mark.parametrize(("layout", "what"), [*((3, what) for what in GALLERY), *((2, what) for what in GALLERY_OF_2)])
+def test_what_the_page_refuses_is_refused(watched_dump, tmp_path, layout, what):
+    data, word = (GALLERY if layout == 3 else GALLERY_OF_2)[what]
     path = tmp_path / "file"
     path.write_bytes(data)
     done = run(watched_dump, path)
@@ -224,13 +224,13 @@ def test_what_the_page_refuses_is_refused(watched_dump, tmp_path, what):
     assert word in done.stderr
 
 
-@pytest.mark.parametrize("what", READ)
-def test_what_the_page_does_not_refuse_is_read(watched_dump, tmp_path, what):
+@pytest.mark.parametrize(("layout", "what"), [*((3, what) for what in READ), *((2, what) for what in READ_OF_2)])
+def test_what_the_page_does_not_refuse_is_read(watched_dump, tmp_path, layout, what):
     path = tmp_path / "file"
-    path.write_bytes(READ[what])
+    path.write_bytes((READ if layout == 3 else READ_OF_2)[what])
     done = run(watched_dump, path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("layout 2\n")
+    assert done.stdout.startswith(f"layout {layout}\n")
 
 
 def test_names_and_metadata_are_utf8_that_may_hold_nul(dump, tmp_path):
@@ -259,10 +259,11 @@ def test_what_lnsnum_writes_is_read(dump, tmp_path):
         assert doubles == tensor.to_float("float64").view("u8").reshape(-1).tolist()
 
 
-@pytest.mark.parametrize("name", FIXTURES)
-def test_every_fixture_has_lnsnums_values(dump, name):
-    weights, packed = FIXTURES[name]["weights"], FIXTURES[name].get("packed", False)
-    found = read(dump, path_of(name))
+@pytest.mark.parametrize(("layout", "name"), EVERY)
+def test_every_fixture_has_lnsnums_values(dump, layout, name):
+    told = content_of(layout, name)
+    weights, packed = told["weights"], told.get("packed", False)
+    found = read(dump, path_of(name, layout))
     assert found.keys() == weights.keys()
     for key, tensor in weights.items():
         line, *rows = found[key]
@@ -280,18 +281,21 @@ def test_every_fixture_has_lnsnums_values(dump, name):
             assert got == expected.view(word).reshape(-1).tolist(), (key, float_type)
 
 
-@pytest.mark.parametrize("name", FIXTURES)
-def test_every_fixture_has_its_metadata(dump, name):
-    lines = [line.split(" ")[1:] for line in run(dump, path_of(name)).stdout.splitlines() if line[:9] == "metadata "]
+@pytest.mark.parametrize(("layout", "name"), EVERY)
+def test_every_fixture_has_its_metadata(dump, layout, name):
+    lines = [
+        line.split(" ")[1:] for line in run(dump, path_of(name, layout)).stdout.splitlines() if line[:9] == "metadata "
+    ]
     found = dict([bytes.fromhex(word.strip("-")).decode() for word in line] for line in lines)
-    assert found == FIXTURES[name].get("metadata", {})
+    assert found == content_of(layout, name).get("metadata", {})
 
 
 def test_layout_1_is_read(dump, tmp_path):
     path = tmp_path / "file"
     old = {key: value for key, value in WORDS[3].items() if key != "crc32"}
     text = '{"layout": 1, "tensors": {"w": ' + str(old).replace("'", '"') + "}}"
-    path.write_bytes(make({"w": WORDS, "p": plain("F32", [1], b"\0\0\0\1")}, description=lambda _: text, crc32=None))
+    parts = {"w": WORDS, "p": plain("F32", [1], b"\0\0\0\1")}
+    path.write_bytes(make(parts, layout=2, description=lambda _: text, crc32=None))
     assert run(dump, path).stdout.startswith("layout 1\n")
     assert read(dump, path)["w"][1] == [1, 30, 0]
     assert read(dump, path)["p"] == ("F32 (1)", ["00000001"])

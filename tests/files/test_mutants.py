@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from mutant_worker import MISDEEDS, template
 
+from lnsnum.kernels.codes import each_offset
 from lnsnum.weight_file import load_metadata, load_weights
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="limits of memory as on Linux")
@@ -199,18 +200,26 @@ def reader_in_c(tmp_path):
 def lines_of(weights, metadata, content):
     """What tests/c/stream.c prints of a file."""
     header, _ = mutants.parted(content)
-    dtypes = {name: told["dtype"] for name, told in json.loads(header).items() if name != "__metadata__"}
+    told = json.loads(header)
+    about = json.loads(told.pop("__metadata__")["lnsnum"])
+    dtypes = {name.removesuffix(".lnsnum_codes"): entry["dtype"] for name, entry in told.items()}
     lines = [f"metadata {key.encode().hex()} {value.encode().hex()}" for key, value in metadata.items()]
     for name, value in weights.items():
         line = f"tensor {name.encode().hex()} {dtypes[name]} {''.join(f'{size},' for size in value.shape)} "
         if isinstance(value, np.ndarray):
             lines.append(line + value.tobytes().hex())
             continue
-        offsets = np.asarray(value.log_offset)
+        # C has groups as they stand there, lnsnum a single one as a channel
+        offset = about["tensors"].get(name, {}).get("log_offset")
+        groups = (
+            [offset.get(key) for key in ("group_size", "axis")] if about["layout"] > 2 and type(offset) is dict else []
+        )
+        offsets = each_offset(value.log_offset)
         fmt, codes = value.fmt, "".join(f"{code:x}," for code in value.codes.reshape(-1).tolist())
         line += f"{fmt.bits} {fmt.fraction_bits} {struct.unpack('<Q', struct.pack('<d', fmt.base))[0]:x} {codes} "
         line += "".join(f"{size}," for size in offsets.shape) + " "
-        lines.append(line + "".join(f"{offset}," for offset in offsets.reshape(-1).tolist()))
+        line += "".join(f"{offset}," for offset in offsets.reshape(-1).tolist())
+        lines.append(line + (" groups of {} along {}".format(*groups) if groups and groups[0] is not None else ""))
     return sorted(lines)
 
 

@@ -16,16 +16,18 @@ import safetensors.numpy
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSTensor, lns6f2, lns8f3, lns8f5, lns16f10
+from lnsnum import GroupOffsets, LNSTensor, lns6f2, lns8f3, lns8f5, lns16f10
 from lnsnum.files import sharded as sharded_file
 from lnsnum.files import single as single_file
 from lnsnum.files.sharded import LARGEST_INDEX, plan
 from lnsnum.files.single import WeightFile, blocks_of, describe_tensor
 from lnsnum.weight_file import (
     Description,
+    OptimizerState,
     WeightFileError,
     iterate_weights,
     load_metadata,
+    load_optimizer,
     load_shapes,
     load_weights,
     save_tensors,
@@ -45,6 +47,10 @@ def some_weights(seed=0):
         "d": rng.random(10, np.float32),
         "e": np.array(seed),
     }
+
+
+STORED = 108 + 8
+"""Their bytes, and those of two log_offsets, which go with `b`: so it has 28."""
 
 
 def same(a, b):
@@ -110,18 +116,21 @@ def test_what_is_on_disk(tmp_path):
     index = save_weights(tmp_path / "model.safetensors", weights, metadata={"by": "me"}, max_shard_bytes=50)
     assert index == tmp_path / "model.safetensors.index.json"
     content = json.loads(index.read_text())
-    assert content["metadata"] == {"total_size": 108}
+    assert content["metadata"] == {"total_size": STORED}
     files = sorted(set(content["weight_map"].values()), key=lambda name: name[-26:])
     assert listing(tmp_path) == sorted([index.name, *files])
     places = {name: files.index(file) for name, file in content["weight_map"].items()}
-    assert places == {"a": 0, "b": 0, "c": 1, "d": 2, "e": 2}
+    b = {"b.lnsnum_codes": 0, "b.lnsnum_offsets": 0}
+    assert places == {"a.lnsnum_codes": 0, **b, "c": 1, "d": 2, "e": 2}
     for number, file in enumerate(files, 1):
         digest = hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()[:16]
         assert file == f"model-{digest}-{number:05}-of-00003.safetensors"
         part = load_weights(tmp_path / file)
-        assert same_weights({name: t for name, t in weights.items() if content["weight_map"][name] == file}, part)
+        assert same_weights({name: t for name, t in weights.items() if name in part}, part)
         assert load_metadata(tmp_path / file) == {"by": "me"}
-        assert safetensors.numpy.load_file(tmp_path / file).keys() == part.keys()
+        stored = {name for name, where in content["weight_map"].items() if where == file}
+        assert safetensors.numpy.load_file(tmp_path / file).keys() == stored
+        assert {name.split(".")[0] for name in stored} == part.keys()
 
 
 def test_the_index_byte_for_byte(tmp_path):
@@ -144,7 +153,9 @@ def test_the_same_weights_give_the_same_files(tmp_path):
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
-@pytest.mark.parametrize(("most", "is_set"), [(None, False), (108, False), (107, True), (1, True), (10**30, False)])
+@pytest.mark.parametrize(
+    ("most", "is_set"), [(None, False), (STORED, False), (STORED - 1, True), (1, True), (10**30, False)]
+)
 def test_a_set_only_where_one_file_would_be_too_large(tmp_path, most, is_set):
     path = tmp_path / "w.safetensors"
     written = save_weights(path, some_weights(), max_shard_bytes=most)
@@ -371,7 +382,7 @@ class Census:
 def test_iterating_has_one_tensor_in_memory(tmp_path, monkeypatch, most):
     written = save_weights(tmp_path / "w", some_weights(), max_shard_bytes=most)
     census, original = Census(), WeightFile._empty
-    monkeypatch.setattr(WeightFile, "_empty", lambda self, name, told: census.count(original(self, name, told)))
+    monkeypatch.setattr(WeightFile, "_empty", lambda self, stored: census.count(original(self, stored)))
     names = []
     for name, tensor in iterate_weights(written):
         names.append(name)
@@ -519,7 +530,7 @@ def place(tmp_path):
     folder = tmp_path / "folder"
     (folder / "sub").mkdir(parents=True)
     for path in (folder / "two", folder / "sub" / "two", tmp_path / "two"):
-        save_weights(path, {"b": LNSTensor.from_codes([1, 2], lns8f3)}, metadata={"k": "v"})
+        save_weights(path, {"b": np.uint8([1, 2])}, metadata={"k": "v"})
     save_weights(folder / "one", {"a": np.zeros(3)}, metadata={"k": "v"})
     save_weights(folder / "three tensors", {name: np.zeros(1) for name in "bcd"}, metadata={"k": "v"})
     safetensors.numpy.save_file({"b": np.zeros(1)}, folder / "foreign")
@@ -636,3 +647,42 @@ def test_any_index_is_read_or_refused(value, where):
             assert set(load_weights(index)) <= {"a", "b"}
         except WeightFileError as error:
             assert str(error).startswith(str(index))  # noqa: PT017
+
+
+# ------------------------------------------------------------------------------------------ layout 3, and two layouts
+
+
+def test_groups_and_an_optimizer_go_into_a_set(tmp_path):
+    scale = GroupOffsets(np.arange(6).reshape(2, 3), 16)
+    weights = {**some_weights(), "g": LNSTensor(np.zeros((2, 40), np.uint8), lns8f5, log_offset=scale)}
+    moments = {name: np.arange(9, dtype=np.uint8) for name in ("b", "g", "g.r", "z")}
+    optimizer = OptimizerState({"step": 3}, moments)
+    index = save_weights(tmp_path / "w", weights, max_shard_bytes=60, optimizer=optimizer)
+    places = json.loads(index.read_text())["weight_map"]
+    assert places["g.lnsnum_codes"] == places["g.lnsnum_offsets"]
+    assert len({places[f"{name}.lnsnum_optimizer"] for name in moments}) > 1
+    loaded = load_weights(index)
+    assert loaded["g"].log_offset == scale
+    assert same_weights({name: weights[name] for name in "abcde"}, {name: loaded[name] for name in "abcde"})
+    found = load_optimizer(index)
+    assert found.state == {"step": 3}
+    assert same_weights(moments, found.tensors)
+    sizes = [sum(len(a.tobytes()) for a in safetensors.numpy.load_file(path).values())
+             for path in tmp_path.glob("w-*")]  # fmt: skip
+    assert sum(sizes) == STORED + 80 + 24 + 36
+
+
+def test_one_name_in_shards_of_two_layouts_is_refused(place):
+    """One has it as codes, under a name of its own, another as a plain tensor or by an old layout: which is it?"""
+    save_weights(place / "codes", {"b": LNSTensor.from_codes([1, 2], lns8f3)}, metadata={"k": "v"})
+    index = write_index(place, {"weight_map": {"a": "one", "b": "two", "b.lnsnum_codes": "codes"}})
+    assert refusal(index, load_weights) == f"{index}: two of its shards have a tensor 'b'"
+
+
+def test_states_that_differ_are_refused(place):
+    for number, name in enumerate("ab"):
+        optimizer = OptimizerState({"step": number}, {})
+        save_weights(place / name, {name: np.zeros(1)}, optimizer=optimizer)
+    index = write_index(place, mapped(a="a", b="b"))
+    assert load_weights(index).keys() == {"a", "b"}
+    assert refusal(index, load_optimizer) == f"{index}: the optimizer's state of its shards differ"

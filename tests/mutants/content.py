@@ -95,7 +95,17 @@ def repaired(content: bytes) -> bytes:
         return content
     new: dict[str, str] = {}
     with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        for name, entry in json.loads(text)["tensors"].items():
+        about = json.loads(text)
+        entries = [
+            (name + suffix, entry) for name, entry in about["tensors"].items() for suffix in ("", ".lnsnum_codes")
+        ]
+        for name, entry in about["tensors"].items():
+            with contextlib.suppress(KeyError, TypeError):
+                entries.append((f"{name}.lnsnum_offsets", entry["log_offset"]))
+        with contextlib.suppress(KeyError, TypeError, AttributeError):
+            moments = about["optimizer"]["tensors"]
+            entries += [(f"{name}.lnsnum_optimizer", entry) for name, entry in moments.items()]
+        for name, entry in entries:
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 begin, end = told[name]["data_offsets"]
                 new[entry["crc32"]] = checksum(told[name]["dtype"], told[name]["shape"], data[begin:end])

@@ -58,6 +58,11 @@ def parted(content: bytes) -> tuple[bytes, bytes]:
     return content[8 : 8 + length], content[8 + length :]
 
 
+def offset_bytes(values: list[int]) -> bytes:
+    """The data of log_offsets: four bytes each, the least first."""
+    return b"".join(value.to_bytes(4, "little", signed=True) for value in values)
+
+
 @dataclass
 class File:
     """A weight file in its parts, each of which a mutation may spoil."""

@@ -73,7 +73,7 @@ def change_a_name(file, rng):
 
 def change_the_layout(file, rng):
     if isinstance(file.description, dict):
-        odd = [0, 1, 2, 3, -1, -2, 2**64 + 2, True, 2.0, "2", None, [2]]
+        odd = [0, 1, 2, 3, 4, -1, -2, 2**64 + 2, True, 2.0, "2", None, [2]]
         odd += [Raw("2e0"), Raw("02"), Raw("2" * 100_000), Raw("-0")]
         file.description["layout"] = rng.choice(odd)
         return f"layout is {brief(file.description['layout'])}"
@@ -94,6 +94,22 @@ def change_the_metadata(file, rng):
         if how == 1:
             del file.metadata[key]
     return f"__metadata__ is {brief(file.metadata)}"
+
+
+def change_the_optimizer(file, rng):
+    if not isinstance(file.description, dict):
+        return None
+    section = {"state": {}, "tensors": {}}
+    inside = file.description.get("optimizer")
+    if isinstance(inside, dict) and rng.random() < 0.7:
+        key = rng.choice(["state", "tensors", "state", "colour"])
+        inside[key] = odd_value(rng)
+        if rng.random() < 0.3:
+            del inside[key]
+    else:
+        odd = [odd_value(rng), None, {}, {"state": {}}, section, {**section, "state": []}, {**section, "tensors": []}]
+        file.description["optimizer"] = rng.choice([*odd, {"state": {}, "tensors": {"x": {"crc32": "00000000"}}}])
+    return f"the optimizer is {brief(file.description['optimizer'])}"
 
 
 def shuffle(file, rng):

@@ -27,8 +27,8 @@ def sound_set() -> tuple[dict[str, Any], dict[str, File]]:
     """Index and shards."""
     tensors = [[MODEL[0]], [MODEL[1], plain("a", "F64", 2, 2)], [MODEL[2]]]
     shards = {name: build(*tensors[number - 1], metadata={"k": "v"}) for name, number in SHARDS.items()}
-    weight_map = {tensor: name for name in shards for tensor in shards[name].header}
-    return {"metadata": {"total_size": 152}, "weight_map": weight_map}, shards
+    weight_map = {stored: name for name in shards for stored in shards[name].header}
+    return {"metadata": {"total_size": 176}, "weight_map": weight_map}, shards
 
 
 def set_mutant(seed: int) -> tuple[dict[str, bytes], str]:
@@ -60,6 +60,9 @@ def set_mutant(seed: int) -> tuple[dict[str, bytes], str]:
         what = f"{name} is missing"
     elif how == 7:
         shards[name].description["metadata"] = rng.choice([{}, {"k": "w"}, {"k": 1}, None, {"k": "v", "l": ""}])
+        if rng.random() < 0.3:  # another layout, or a section of an optimizer that the others have not
+            number = SHARDS[name]
+            shards[name].description["optimizer"] = {"state": {"step": number}, "tensors": {}}
         files[name] = shards[name].bytes()
         what = f"{name} has metadata {shards[name].description['metadata']}"
     else:

@@ -15,8 +15,8 @@ STRUCTURAL = [
     tensors.change_a_shape, tensors.empty_a_tensor, tensors.change_a_dtype, tensors.change_offsets,
     tensors.change_the_data, tensors.spoil_codes, tensors.spoil_codes, tensors.change_a_format, tensors.change_a_format,
     tensors.change_a_log_offset, tensors.change_a_log_offset, tensors.change_packing, tensors.change_a_checksum,
-    parts.change_the_layout, parts.change_the_metadata, tensors.name_a_tensor, parts.shuffle, tensors.exchange_tensors,
-    parts.splice_parts, parts.edit_the_text,
+    parts.change_the_layout, parts.change_the_metadata, parts.change_the_optimizer, tensors.change_stored_offsets,
+    tensors.name_a_tensor, parts.shuffle, tensors.exchange_tensors, parts.splice_parts, parts.edit_the_text,
 ]  # fmt: skip
 """Some of them twice: these are taken more often."""
 

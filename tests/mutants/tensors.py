@@ -44,7 +44,7 @@ def a_tensor(file: File, rng: random.Random, entry_with: str = "") -> tuple[str,
     entries = entries if isinstance(entries, dict) else {}
     found = []
     for name, told in file.header.items() if isinstance(file.header, dict) else ():
-        entry = entries.get(name, {})
+        entry = entries.get(name, entries.get(name.removesuffix(".lnsnum_codes"), {}))
         if (
             isinstance(told, dict)
             and isinstance(entry, dict)
@@ -67,7 +67,9 @@ def name_a_tensor(file, rng):
     new = rng.choice([*ODD_NAMES, *others])
     if not told or new in file.header:
         return None
-    file.header = {new if key == name else key: value for key, value in file.header.items()}
+    name = name.removesuffix(".lnsnum_codes")
+    stored = {name + suffix: new + suffix for suffix in ("", ".lnsnum_codes", ".lnsnum_offsets")}
+    file.header = {stored.get(key, key): value for key, value in file.header.items()}
     if entry:
         entries = file.description["tensors"]
         file.description["tensors"] = {new if key == name else key: value for key, value in entries.items()}
@@ -103,7 +105,12 @@ def empty_a_tensor(file, rng):
         entry["packed_shape"] = shape
     with contextlib.suppress(TypeError, KeyError):
         file.description["tensors"]["empty"] = entry
-        file.header["empty"] = {"dtype": dtype, "shape": stored, "data_offsets": [0, 0]}
+        is_codes = file.description.get("layout") == 3 and fmt
+        file.header["empty.lnsnum_codes" if is_codes else "empty"] = {
+            "dtype": dtype,
+            "shape": stored,
+            "data_offsets": [0, 0],
+        }
         return f"an empty tensor of shape {shape}, {dtype} {fmt}"
 
 
@@ -160,8 +167,37 @@ def change_a_log_offset(file, rng):
         offset = rng.choice([values, [0], *INTEGERS, True, 0.0, None, "fit"])
     elif how == 4:
         offset["colour"] = odd_value(rng)
+    if file.description.get("layout") == 3 and rng.random() < 0.5:
+        offset = rng.choice([*INTEGERS, True, 0.0, None, "fit", [], {}, {"crc32": "00000000"}])
     entry["log_offset"] = offset
     return f"log_offset of {name!r} is {brief(offset)}"
+
+
+def change_stored_offsets(file, rng):
+    """What layout 3 says of log_offsets that are stored: their groups, their checksum, their type, their values."""
+    name, _, entry = a_tensor(file, rng, "format")
+    offset = entry.get("log_offset")
+    stored = file.header.get(name.removesuffix(".lnsnum_codes") + ".lnsnum_offsets")
+    if not isinstance(offset, dict) or not isinstance(stored, dict):
+        return None
+    how = rng.randrange(6)
+    if how == 0:
+        offset["group_size"] = rng.choice([15, 16, 17, 32, 255, 256, 257, 0, -16, 16.0, "16", True, None, 2**64])
+    elif how == 1:
+        offset["axis"] = rng.choice([-1, -2, -3, 0, 1, -64, -65, -(2**31), -(2**64), -1.0, "-1", True, None])
+    elif how == 2 and offset:
+        del offset[rng.choice(list(offset))]
+    elif how == 3:
+        stored["dtype"] = rng.choice(["U32", "F32", "I64", "I16", "X8", "i32"])
+    elif how == 4:
+        begin, end = _span(stored)
+        if 0 <= begin < end <= len(file.data):
+            at = rng.randrange(begin, end)
+            file.data[at] = rng.choice([0, 0x40, 0x41, 0x80, 0xC0, 0xBF, 0xFF])
+            return f"byte {at - begin} of the log_offset of {name!r} is {file.data[at]:#x}"
+    elif isinstance(sizes := stored.get("shape"), list) and all(type(size) is int for size in sizes):
+        stored["shape"] = rng.choice([[*sizes, 1], [1, *sizes], sizes[::-1], sizes[1:], [math.prod(sizes)]])
+    return f"log_offset of {name!r} is {brief(offset)}, stored as {brief(stored)}"
 
 
 def change_packing(file, rng):

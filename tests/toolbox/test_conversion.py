@@ -23,11 +23,20 @@ from lnsnum.conversion import rescale
 from lnsnum.encoding import fit_log_offset
 from lnsnum.files import single as single_file
 from lnsnum.files.layout import Description
+from lnsnum.kernels.codes import each_offset, same_scale
 from lnsnum.toolbox import conversion, recoding
 from lnsnum.toolbox.conversion import convert_file
-from lnsnum.toolbox.recoding import Greatest, by_scale, to_floats
+from lnsnum.toolbox.recoding import Greatest, Shared, by_scale, to_floats
 from lnsnum.toolbox.selection import Selection
-from lnsnum.weight_file import WeightFileError, load_metadata, load_weights, save_weights
+from lnsnum.toolbox.values import Scale
+from lnsnum.weight_file import (
+    OptimizerState,
+    WeightFileError,
+    load_metadata,
+    load_optimizer,
+    load_weights,
+    save_weights,
+)
 
 RNG = np.random.default_rng(7)
 
@@ -178,7 +187,7 @@ def outcome(fit):
 @example([(0.0, -0.0), (math.nan, -math.inf), (5e-324, -1.7e308)], LNSFormat(32, 22), "up")
 def test_many_scales_fitted_at_once_are_those_fitted_one_by_one(pairs, fmt, rounding):
     x = np.array(pairs)
-    greatest = Greatest(Description(x.shape, "float64"), len(pairs))
+    greatest = Greatest(Description(x.shape, "float64"), Shared.of(x.shape, per_channel=True))
     greatest.add(x.reshape(-1)[:3], 0)
     if x.size > 3:
         greatest.add(x.reshape(-1)[3:], 3)
@@ -194,7 +203,9 @@ def test_many_scales_of_codes_fitted_at_once_are_those_fitted_one_by_one(data, f
     offsets = data.draw(st.lists(st.integers(-3000, 3000), min_size=rows, max_size=rows))
     array = np.array(codes, source_format.dtype).reshape(rows, 3)
     each = np.array(offsets, np.int32).reshape(rows, 1)
-    greatest = Greatest(Description.of_codes(array.shape, source_format, each), rows)
+    greatest = Greatest(
+        Description.of_codes(array.shape, source_format, each), Shared.of(array.shape, per_channel=True)
+    )
     greatest.add(array.reshape(-1), 0)
     bits = np.zeros(1, np.uint32) if rounding.startswith("stochastic") else None
     options = {"out_format": fmt, "out_log_offset": "fit", "rounding": rounding, "random_bits": bits}
@@ -210,10 +221,70 @@ def test_every_element_gets_the_scale_of_its_channel(offsets, row, data):
     begin = data.draw(st.integers(0, size - 1))
     count = data.draw(st.integers(1, size - begin))
     found = np.full(count, 99)
-    for where, offset in by_scale(np.array(offsets), row, begin, count):
+    scale = Scale(np.array(offsets, np.int32)[:, None], (len(offsets), row))
+    for where, offset in by_scale(scale, begin, count):
         assert (found[where] == 99).all()
         found[where] = offset
     assert found.tolist() == np.repeat(offsets, row)[begin : begin + count].tolist()
+
+
+@pytest.mark.parametrize("shape", [(3, 33), (2, 3, 40), (4, 16), (2, 0), (0, 40), (40,)])
+def test_groups_are_those_of_the_whole_array(tmp_path, block, shape):
+    """Of floats and of codes, whatever blocks there are; what has one dimension has one scale."""
+    x = np.random.default_rng(3).standard_normal(shape)
+    save_file({"w": x}, tmp_path / "in.safetensors")
+    files = [tmp_path / f"{name}.safetensors" for name in ("in", "groups", "again", "floats")]
+    select = Selection(everything=True)
+    convert_file(files[0], files[1], fmt=lns16f10, group_size=16, select=select)
+    convert_file(files[1], files[2], fmt=lns8f5, group_size=32, packed=True)
+    convert_file(files[1], files[3], to="float64")
+    found, again = (load_weights(path)["w"] for path in files[1:3])
+    size = {"group_size": 16} if x.ndim > 1 and x.size else {}
+    expected = (
+        LNSTensor.from_float(x, lns16f10, log_offset="fit") if not size else LNSTensor.from_float(x, lns16f10, **size)
+    )
+    assert repr(found) == repr(expected) or not x.size
+    np.testing.assert_array_equal(load_weights(files[3])["w"], found.to_float())
+    if size:
+        scale = fit_log_offset(found.to_float(), lns8f5, group_size=32)
+        assert same_scale(again.log_offset, scale)
+        for part, own in zip(again.reshape(-1, shape[-1]), found.reshape(-1, shape[-1]), strict=True):
+            for i, offset in enumerate(each_offset(part.log_offset).reshape(-1).tolist()):
+                piece = own[32 * i : 32 * (i + 1)].astype(lns8f5, out_log_offset=offset)
+                assert part.codes[32 * i : 32 * (i + 1)].tolist() == piece.codes.tolist()
+
+
+def test_a_weight_file_is_written_anew_with_its_optimizer(tmp_path):
+    weights = {"w": LNSTensor.from_codes([1, 2, 3], lns6f2), "v": np.zeros(2)}
+    optimizer = OptimizerState({"step": 1}, {"w": np.ones(3)})
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    save_weights(old, weights, metadata={"k": "v"}, optimizer=optimizer)
+    report = convert_file(old, new, packed=True)
+    assert report.skipped == ()
+    save_weights(old, weights, metadata={"k": "v"}, optimizer=optimizer, packed=True)
+    assert new.read_bytes() == old.read_bytes()
+    for options in ({"select": Selection(drop=("v",))}, {"fmt": lns8f5}, {"to": "float32"}):
+        assert convert_file(old, new, **options).skipped == ("the optimizer's state",)
+        assert load_optimizer(new) is None
+    with pytest.raises(ValueError, match=r"one of them \(only weight files are written anew without\)$"):
+        convert_file(convert_file(old, tmp_path / "x.npz", to="float32").path, new)
+
+
+def test_options_of_groups(tmp_path, capsys, monkeypatch):
+    save_file({"w": np.ones((2, 40))}, tmp_path / "in.safetensors")
+    paths = [tmp_path / "in.safetensors", tmp_path / "out.safetensors"]
+    assert run(capsys, monkeypatch, *paths, "--format", "lns8f5", "--group-size", "16")[0] == 0
+    assert load_weights(paths[1])["w"].log_offset.group_size == 16
+    for options, sentence in (
+        (["--format", "lns8f5", "--group-size", "8"], "error: --group-size 8 is out of range: a group has 16 to 256"),
+        (["--format", "lns8f5", "--group-size", "16", "--per-channel"], "--per-channel and --group-size were given"),
+        (["--to", "float32", "--group-size", "16"], "--group-size goes with --format, not with --to"),
+        (["--only", "w"], "--only chooses what is converted: give --format"),
+    ):
+        code, _, complaint = run(capsys, monkeypatch, *paths, *options)
+        assert code == 2
+        assert sentence in complaint
+    assert run(capsys, monkeypatch, paths[1], paths[1])[0] == 0
 
 
 def test_a_scale_beyond_the_greatest_is_refused_by_the_tensors_name(tmp_path):
@@ -582,7 +653,7 @@ def test_the_command_prints_what_became_of_each_tensor(capsys, monkeypatch, tmp_
     code, printed, complaints = run(capsys, monkeypatch, source, out, *options)
     assert (code, complaints) == (0, "")
     rows = {line.split("(")[0].strip(): line.split() for line in printed.splitlines() if "(" in line}
-    assert rows["w"][1:9] == ["(13x21)", "float32", "→", "lns6f2", "1.1", "kB", "→", "205"]
+    assert rows["w"][1:9] == ["(13x21)", "float32", "→", "lns6f2", "1.1", "kB", "→", "257"]  # 13 scales of 4 bytes
     assert rows["conv"][1:] == ["(5x3x2x2)", "float64", "480", "B", "→", "480", "B"]
     assert rows["odd"][-1] == "2"
     assert "16 in all" in printed

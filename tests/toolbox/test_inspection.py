@@ -79,7 +79,8 @@ def test_codes_are_counted(tmp_path, fmt, packed):
         number = m > 0
         assert (report.name, report.shape, report.elements) == ("w", (2, 3, 5), 30)
         is_packed = packed and fmt.bits not in (8, 16, 32)
-        assert report.bytes == (-(-30 * fmt.bits // 8) if is_packed else 30 * fmt.dtype.itemsize)
+        stored = -(-30 * fmt.bits // 8) if is_packed else 30 * fmt.dtype.itemsize
+        assert report.bytes == stored + (0 if isinstance(tensor.log_offset, int) else 4 * tensor.log_offset.size)
         assert report.bits == report.bytes * 8 / 30
         assert report.zeros == ((m == 0) & (sign == 0)).sum()
         assert report.nans == ((m == 0) & (sign == 1)).sum()
@@ -293,8 +294,8 @@ GOLDEN = {
             "dtype": "uint8",
             "shape": [2, 4],
             "elements": 8,
-            "bytes": 4,
-            "bits": 4.0,
+            "bytes": 12,  # of which two log_offsets have 8
+            "bits": 12.0,
             "used": [0.5, 8.0],
             "zeros": 2,
             "nans": 1,
@@ -341,7 +342,7 @@ GOLDEN = {
             "note": "not in the original",
         },
     ],
-    "totals": {"tensors": 2, "elements": 11, "bytes": 16, "bits": 128 / 11},
+    "totals": {"tensors": 2, "elements": 11, "bytes": 24, "bits": 192 / 11},
 }
 GOLDEN["totals"]["loss"] = GOLDEN["tensors"][0]["loss"]
 
@@ -388,7 +389,7 @@ def test_tables(tmp_path, capsys, monkeypatch):
     code, out, err = run(capsys, monkeypatch, "inspect", "w", "--source", "s", "--histogram")
     assert (code, err, "\x1b" in out) == (0, "", False)
     assert cells(out, r"'a\x1b[31m'") == [
-        ["lns4f1, packed", "2 x 4", "8", "4", "4", "1 .. 3 (2)"],
+        ["lns4f1, packed", "2 x 4", "8", "12", "12", "1 .. 3 (2)"],
         ["0.5 .. 8", "0.5 .. 8", "1 .. 7"],
         ["43.8 %", "12.5 %", "12.5 %", "25 %", "12.5 %", "25 %"],
         ["25.98", "0", "12.5 %", "12.5 %", "0"],
@@ -397,7 +398,7 @@ def test_tables(tmp_path, capsys, monkeypatch):
     assert cells(out, "b")[3] == ["not in the original", "", "", "", ""]
     ((card,),) = cells(out, "card")
     assert card == ("long " * 40)[: 200 - len("entry") - 7 - 3] + "..."
-    assert "w: 2 tensors, 1 of them LNS: 11 elements in 16 bytes, 11.64 bits each\n" in out
+    assert "w: 2 tensors, 1 of them LNS: 11 elements in 24 bytes, 17.45 bits each\n" in out
     assert "the highest bar is 1 code, 1 m wide\n  |██ █ ██|\n" in out
 
 

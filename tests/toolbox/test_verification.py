@@ -39,8 +39,8 @@ def some_weights():
     }
 
 
-BYTES = 30 + 20 + 16 + 40 + 2
-"""Of these, packed: the 21 codes of 6 bits take 126 bits, and two are spare."""
+BYTES = 30 + 20 + 8 + 16 + 40 + 2
+"""Of these and two log_offsets, packed: the 21 codes of 6 bits take 126 bits, and two are spare."""
 
 
 def taken_apart(path):
@@ -55,6 +55,7 @@ def put_together(path, header, description, data, *, repaired):
     """Write the parts; `repaired`: with checksums that fit."""
     if repaired:
         for name, entry in description["tensors"].items():
+            name += ".lnsnum_codes" * ("format" in entry)
             begin, end = header[name]["data_offsets"]
             line = " ".join([header[name]["dtype"], *map(str, header[name]["shape"])]) + "\n"
             entry["crc32"] = f"{zlib.crc32(line.encode() + bytes(data[begin:end])):08x}"
@@ -68,7 +69,8 @@ def place(path, name):
     """Where in the file a tensor's data begin and end."""
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
-    begin, end = json.loads(content[8 : 8 + length])[name]["data_offsets"]
+    header = json.loads(content[8 : 8 + length])
+    begin, end = header[name if name in header else f"{name}.lnsnum_codes"]["data_offsets"]
     return 8 + length + begin, 8 + length + end
 
 
@@ -88,7 +90,7 @@ def test_a_sound_file_is_good(tmp_path, packed):
     result = verify_weights(path, progress=lambda done, total: told.append((done, total)))
     size = BYTES if packed else BYTES + 5
     assert vars(result) == {
-        "path": str(path), "files": 1, "layouts": (2,), "tensors": 5, "bytes": size, "without_checksum": 0,
+        "path": str(path), "files": 1, "layouts": (3,), "tensors": 5, "bytes": size, "without_checksum": 0,
         "problems": (),
     }  # fmt: skip
     assert result.good
@@ -101,12 +103,13 @@ def test_a_sound_set_is_good(tmp_path, capsys, monkeypatch):
         result = verify_weights(path)
         assert (result.good, result.files, result.tensors, result.bytes) == (True, 3, 5, BYTES + 5)
     code, out, err = run(capsys, monkeypatch, tmp_path / "w")
-    assert (code, out, err) == (0, f"{index}: good: 5 tensors, 113 bytes, 3 files, layout 2\n", "")
+    assert (code, out, err) == (0, f"{index}: good: 5 tensors, 121 bytes, 3 files, layout 3\n", "")
 
 
 def test_layout_1_has_no_checksums(tmp_path, capsys, monkeypatch):
     path = save_weights(tmp_path / "w", {"w": LNSTensor.from_codes([1, 2], lns8f5), "x": np.zeros(3)})
     header, _, data = taken_apart(path)
+    header["w"] = header.pop("w.lnsnum_codes")
     entries = {"w": {"format": "lns8f5", "log_offset": 0}}
     header["__metadata__"] = {"lnsnum": json.dumps({"layout": 1, "metadata": {}, "tensors": entries})}
     encoded = json.dumps(header).encode()
@@ -149,7 +152,7 @@ def test_all_bad_tensors_are_listed(tmp_path, capsys, monkeypatch):
     code, out, err = run(capsys, monkeypatch, path)
     first, *problems = out.splitlines()
     assert (code, err) == (1, "")
-    assert first == f"{path}: 3 problems: 5 tensors, 113 bytes, layout 2"
+    assert first == f"{path}: 3 problems: 5 tensors, 121 bytes, layout 3"
     assert sorted(problem[: -len("0a1b2c3d, and the file says 0a1b2c3d")] for problem in problems) == [
         f"  {path}: tensor '{name}' is damaged: its checksum is " for name in "acd"
     ]
@@ -178,13 +181,13 @@ def test_bad_entries_are_one_sentence_each(tmp_path):
     path = save_weights(tmp_path / "w", some_weights())
     header, description, data = taken_apart(path)
     description["tensors"]["a"]["format"] = "lns99f1"
-    description["tensors"]["b"]["log_offset"] = 2**31
+    description["tensors"]["b"]["log_offset"]["group_size"] = 16
     description["tensors"]["d"]["crc32"] = "XYZ"
     put_together(path, header, description, data, repaired=False)
     result = verify_weights(path)
     assert [problem.removeprefix(f"{path}: ") for problem in result.problems] == [
         "the entry for 'd' has no checksum of eight hexadecimal digits",
-        "tensor 'b': log_offset=2147483648 is too large: at most 2^30 in size",
+        "tensor 'b': its log_offset has not both group_size and axis, as integers",
         "tensor 'a': bits=99 is out of range: 3 to 32",
     ]
     assert (result.tensors, result.bytes) == (5, 21 + 2)
@@ -236,9 +239,10 @@ def test_a_set_with_everything_wrong(tmp_path, capsys, monkeypatch):
     places = content["weight_map"]
     shards = sorted(set(places.values()), key=lambda shard: shard[-14:])
     held = [[name for name in places if places[name] == shard] for shard in shards]
-    assert held == [["a"], ["b"], ["c"], ["d"], ["e"]]
-    (tmp_path / places["b"]).unlink()
-    flip(tmp_path / places["a"], -1)
+    codes = ".lnsnum_codes"
+    assert held == [[f"a{codes}"], [f"b{codes}", "b.lnsnum_offsets"], [f"c{codes}"], ["d"], ["e"]]
+    (tmp_path / places[f"b{codes}"]).unlink()
+    flip(tmp_path / places[f"a{codes}"], -1)
     save_weights(tmp_path / places["d"], {"d": some_weights()["d"], "strange": np.zeros(1)}, metadata={"k": "w"})
     places["lost"] = places["d"]
     index.write_text(json.dumps(content))
@@ -247,7 +251,7 @@ def test_a_set_with_everything_wrong(tmp_path, capsys, monkeypatch):
     assert (code, err) == (1, "")
     assert first.startswith(f"{index}: {len(problems)} problems: ")
     expected = [
-        rf"its shard '{places['b']}' is not there",
+        rf"its shard '{places[f'b{codes}']}' is not there",
         rf"its shard '{places['d']}' lacks the tensor 'lost'",
         rf"its shard '{places['d']}' holds 'strange', which the index does not put there",
         "the metadata of its shards differ",
@@ -279,7 +283,7 @@ def test_several_files_and_the_exit_code(tmp_path, capsys, monkeypatch):
     assert none == {"file": "none", "readable": False, "error": "none: there is no such file"}
     assert damaged["problems"][0].startswith("bad: tensor 'w' is damaged")
     assert good == {
-        "file": "good", "readable": True, "good": True, "problems": [], "files": 1, "layouts": [2], "tensors": 1,
+        "file": "good", "readable": True, "good": True, "problems": [], "files": 1, "layouts": [3], "tensors": 1,
         "bytes": 16, "without_checksum": 0,
     }  # fmt: skip
 
@@ -319,5 +323,5 @@ def test_torch_stays_out(tmp_path):
         "finally: assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "w: good: 5 tensors, 108 bytes, layout 2\n")
+    assert (done.returncode, done.stdout) == (2, "w: good: 5 tensors, 116 bytes, layout 3\n")
     assert done.stderr == "error: none: there is no such file\n"

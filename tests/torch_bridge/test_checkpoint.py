@@ -8,13 +8,23 @@ import weakref
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 from torch import nn
 
 import lnsnum
 from lnsnum import LNSTensor, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10
 from lnsnum.files.single import WeightFile
-from lnsnum.torch_bridge import LNSWeight, Madam, checkpoint, convert_model, decode_model, load_model, save_model
+from lnsnum.torch_bridge import (
+    LNSWeight,
+    Madam,
+    checkpoint,
+    convert_model,
+    decode_model,
+    load_model,
+    parameter_groups,
+    save_model,
+)
 from lnsnum.weight_file import WeightFileError, load_metadata, load_weights, save_weights
 
 torch.set_num_threads(1)
@@ -71,7 +81,9 @@ def assert_equal_models(a: nn.Module, b: nn.Module) -> None:
         assert (t.dtype, t.shape, t.requires_grad) == (other.dtype, other.shape, other.requires_grad), name
         assert torch.equal(bits(t), bits(other)), name
         if isinstance(t, LNSWeight):
-            assert (t.fmt, t.log_offset) == (other.fmt, other.log_offset), name
+            offsets = [torch.as_tensor(weight.log_offset) for weight in (t, other)]
+        assert (t.fmt, t.group_size) == (other.fmt, other.group_size), name
+        assert torch.equal(*offsets), name
 
 
 # ---------------------------------------------------------------------------------------------------------- round trips
@@ -118,8 +130,97 @@ def test_what_the_file_holds(tmp_path):
             np.testing.assert_array_equal(held[name], tensor.numpy())
             assert held[name].dtype == tensor.numpy().dtype
     plain = safetensors.numpy.load_file(tmp_path / "model")
-    assert plain["0.weight"].dtype == np.uint8
-    assert plain["4.weight"].dtype == np.uint16
+    assert plain["0.weight.lnsnum_codes"].dtype == np.uint8
+    assert plain["4.weight.lnsnum_codes"].dtype == np.uint16
+
+
+def test_a_loader_that_knows_nothing_of_codes_misses_them(tmp_path):
+    """Instead of taking 90, 183 and 81 for weights. What is plain it finds."""
+    model = network()
+    convert_model(model, {"4.*": lns16f10, "0.weight": lns8f5})
+    save_model(tmp_path / "model", model)
+    coded = {name for name, p in model.named_parameters() if isinstance(p, LNSWeight)}
+    before = {name: p.clone() for name, p in network(seed=1).state_dict().items()}
+    fresh = network(seed=1)
+    found = fresh.load_state_dict(safetensors.torch.load_file(tmp_path / "model"), strict=False)
+    assert set(found.missing_keys) == coded
+    assert set(found.unexpected_keys) == {f"{name}.lnsnum_codes" for name in coded}
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(value, before[name] if name in coded else model.state_dict()[name])
+
+
+def training(options, lr=0.05, seed=0):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 3))
+    convert_model(model, lns8f5, **options)
+    return model, Madam(parameter_groups(model), lr=lr, momentum=0.5)
+
+
+def steps(model, optimizer, seeds):
+    for seed in seeds:
+        optimizer.zero_grad()
+        model(torch.randn(5, 64, generator=torch.Generator().manual_seed(seed))).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("options", [{}, {"group_size": 16}, {"per_channel": True}], ids=["one", "groups", "channels"])
+@pytest.mark.parametrize("most", [None, 300])
+def test_one_file_resumes_training_code_for_code(tmp_path, options, most):
+    model, optimizer = training(options)
+    steps(model, optimizer, range(3))
+    written = save_model(tmp_path / "run", model, optimizer=optimizer, max_shard_bytes=most)
+    steps(model, optimizer, range(3, 8))
+    again, other = training(options, lr=0.3, seed=1)
+    load_model(written, again, optimizer=other)
+    steps(again, other, range(3, 8))
+    assert_equal_models(again, model)
+    assert other.param_groups[0]["lr"] == 0.05
+    for p, q in zip(model.parameters(), again.parameters(), strict=True):
+        for key, value in optimizer.state[p].items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(other.state[q][key])), key
+    load_model(written, training(options)[0])  # who asks for no optimizer needs none
+
+
+def test_other_optimizers_resume_too(tmp_path):
+    """Their tuples come back as tuples."""
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.8, 0.9))
+    model(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    save_model(tmp_path / "run", model, optimizer=optimizer)
+    again = torch.optim.AdamW(model.parameters())
+    load_model(tmp_path / "run", model, optimizer=again)
+    assert again.param_groups[0]["betas"] == (0.8, 0.9)
+    assert all(torch.equal(optimizer.state[p]["exp_avg"], again.state[p]["exp_avg"]) for p in model.parameters())
+
+
+def test_an_optimizer_that_does_not_fit_is_refused_before_anything_changes(tmp_path):
+    model, optimizer = training({})
+    steps(model, optimizer, range(2))
+    path, bare = save_model(tmp_path / "run", model, optimizer=optimizer), save_model(tmp_path / "bare", model)
+    fresh, own = training({}, seed=1)
+    before = copy.deepcopy(fresh)
+    floats = nn.Sequential(nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 3))
+    cases = [
+        (bare, fresh, own, WeightFileError, "bare has no optimizer's state: save_model"),
+        (path, fresh, Madam(list(fresh.parameters())[:2]), WeightFileError, "the state of an optimizer of other para"),
+        (path, fresh, optimizer, ValueError, "^parameter 0 of the optimizer, of shape .* is none of the model's"),
+        (path, fresh, "madam", TypeError, "^optimizer is a str, not a torch.optim.Optimizer$"),
+        (
+            path,
+            floats,
+            Madam(floats.parameters()),
+            ValueError,
+            "^'0.weight' of the model is not what .* and would be rep",
+        ),
+    ]
+    for file, into, given, error, sentence in cases:
+        with pytest.raises(error, match=sentence):
+            load_model(file, into, optimizer=given)
+        assert_equal_models(fresh, before)
+        assert not own.state
+    with pytest.raises(ValueError, match=r"^parameter 0 of the optimizer, of shape"):
+        save_model(tmp_path / "other", before, optimizer=own)
 
 
 def test_batch_norm_s_buffers(tmp_path):
@@ -796,7 +897,7 @@ def layers(device=None):
 def read(monkeypatch):
     """What the reader has read and is not yet let go."""
     census, original = Census(), WeightFile._empty
-    monkeypatch.setattr(WeightFile, "_empty", lambda self, name, told: census.count(original(self, name, told)))
+    monkeypatch.setattr(WeightFile, "_empty", lambda self, stored: census.count(original(self, stored)))
     return census
 
 
@@ -826,9 +927,9 @@ def test_codes_replace_what_the_model_had_one_tensor_at_a_time(tmp_path, read, f
         with pytest.MonkeyPatch.context() as patch:
             original = WeightFile._empty  # the census, which sees each tensor before it is placed
 
-            def look(self, name, told, original=original, floats=floats, gone=gone):
+            def look(self, stored, original=original, floats=floats, gone=gone):
                 gone.append(sum(ref() is None for ref in floats))
-                return original(self, name, told)
+                return original(self, stored)
 
             patch.setattr(WeightFile, "_empty", look)
             load_model(tmp_path / "model", fresh)

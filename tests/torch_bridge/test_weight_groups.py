@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from lnsnum import LNSFormat, LNSTensor, fit_log_offset, lns8f3, lns8f5, lns16f10
+from lnsnum import GroupOffsets, LNSFormat, LNSTensor, fit_log_offset, lns8f3, lns8f5, lns16f10
 from lnsnum.toolbox.conversion import convert_file
 from lnsnum.torch_bridge import (
     LNSWeight,
@@ -18,6 +18,7 @@ from lnsnum.torch_bridge import (
     convert_model,
     decode_model,
     for_export,
+    load_model,
     log_offsets,
     save_model,
     set_log_offsets,
@@ -29,7 +30,7 @@ from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels import codes_twin
 from lnsnum.torch_bridge.placing import encode_state
 from lnsnum.torch_bridge.sequential import NetworkError, read_sequential
-from lnsnum.weight_file import WeightFileError
+from lnsnum.weight_file import WeightFileError, load_weights, save_weights
 
 FORMATS = [lns8f5, lns8f3, LNSFormat(8, 3, base=3.0), lns16f10]
 
@@ -390,15 +391,30 @@ def test_products_of_codes():
     assert use_weight_only(model).covered == ("0.weight", "2.weight")
 
 
-def test_weight_files_refuse_groups(tmp_path):
+@pytest.mark.parametrize("packed", [False, True])
+def test_weight_files_keep_groups(tmp_path, packed):
     model = network()
-    convert_model(model, "lns8f5", group_size=16)
-    with pytest.raises(
-        TypeError,
-        match=r"^'0.weight' of the model has a log_offset for each group of 16 elements, and weight files hold",
-    ):
-        save_model(tmp_path / "m.safetensors", model)
-    assert list(tmp_path.iterdir()) == []
+    convert_model(model, "lns6f2", group_size=16)
+    save_model(tmp_path / "m.safetensors", model, packed=packed)
+    alike, floats = network(), network()
+    convert_model(alike, "lns6f2", group_size=16)
+    with torch.device("meta"):
+        empty = network()
+    for other in (alike, floats, empty):
+        load_model(tmp_path / "m.safetensors", other)
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(p.codes, q.codes)
+            assert (p.group_size, p.fmt) == (q.group_size, q.fmt)
+            assert torch.equal(torch.as_tensor(p.log_offset), torch.as_tensor(q.log_offset))
+
+
+def test_groups_along_another_dimension_are_refused_by_a_model(tmp_path):
+    scale = GroupOffsets(np.zeros((2, 3), np.int32), 16, axis=-2)
+    weights = {"weight": LNSTensor(np.zeros((32, 3), np.uint8), lns8f5, log_offset=scale)}
+    save_weights(tmp_path / "m", weights)
+    model = torch.nn.Linear(3, 32, bias=False)
+    with pytest.raises(WeightFileError, match="'weight' has groups along dimension -2, and those of a model's weights"):
+        load_model(tmp_path / "m", model)
 
 
 def test_a_damaged_pickle_is_refused():
@@ -410,16 +426,14 @@ def test_a_damaged_pickle_is_refused():
             rebuild(*broken)
 
 
-def test_the_toolbox_refuses_groups_by_name(tmp_path):
+def test_the_toolbox_reads_groups(tmp_path):
     """It reads PyTorch's files without torch."""
     model = network()
     convert_model(model, "lns8f5", group_size=16)
     torch.save(model.state_dict(), tmp_path / "m.pt")
-    with pytest.raises(
-        WeightFileError,
-        match=r"'0.weight' is an LNSWeight with a log_offset for each group of 16 elements; weight",
-    ):
-        convert_file(tmp_path / "m.pt", tmp_path / "m.safetensors", fmt=lns8f5)
+    convert_file(tmp_path / "m.pt", tmp_path / "m.safetensors", to="float32")
+    for name, values in load_weights(tmp_path / "m.safetensors").items():
+        assert np.array_equal(values, model.state_dict()[name].to_float().numpy())
 
 
 def test_models_leave_with_floats():

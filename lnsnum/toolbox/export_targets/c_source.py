@@ -15,10 +15,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.files.layout import Description
+from lnsnum.files.layout import Blocks, Description
 from lnsnum.files.packing import can_be_packed, pack
-from lnsnum.files.single import Blocks
-from lnsnum.kernels.codes import ChannelOffset
+from lnsnum.kernels.codes import each_offset
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.toolbox.export_targets.exported import Item, Written
 from lnsnum.toolbox.export_targets.fixed_text import PART, Text, c_floats, c_integers, hexadecimal, lines, parts
 from lnsnum.toolbox.export_targets.plain_names import in_comment
@@ -76,15 +76,18 @@ def _header(items: Sequence[Item], prefix: str, source: str) -> Iterator[str]:
     yield f"extern const lnsnum_tensor *const {prefix}_tensors[]; /* {prefix}_count of them */\n"
     for item in items:
         told = item.told
-        what = told.dtype if told.fmt is None else f"{told.fmt.name}, log_offset {_scale_in_words(told.log_offset)}"
+        what = told.dtype if told.fmt is None else f"{told.fmt.name}, log_offset {_scale_in_words(told)}"
         shape = " x ".join(map(str, told.shape)) or "none"
         yield f"\n/* {in_comment(item.name)}: {what}, shape {shape} */\n"
         yield f"extern const lnsnum_tensor {prefix}_{item.identifier};\n"
     yield "\n#ifdef __cplusplus\n}\n#endif\n\n#endif\n"
 
 
-def _scale_in_words(log_offset: ChannelOffset) -> str:
-    return str(log_offset) if isinstance(log_offset, int) else "of shape " + " x ".join(map(str, log_offset.shape))
+def _scale_in_words(told: Description) -> str:
+    if told.offsets is None:
+        return str(told.log_offset)
+    groups = f", groups of {told.group_size}" if told.group_size is not None else ""
+    return "of shape " + " x ".join(map(str, told.offsets.shape)) + groups
 
 
 def _write_tensor(
@@ -118,7 +121,7 @@ def _fields(file: IO[bytes], number: int, item: Item, packed: bool) -> dict[str,
     fields |= _shape(file, f"shape_{number}", "shape", told.shape)
     fields |= {"count": f"{told.size}u", "dtype": "LNSNUM_U8" if packed else _C_DTYPES[told.dtype]}
     if told.fmt is not None:
-        fmt, offsets = told.fmt, np.array(told.log_offset, np.int32)
+        fmt, offsets = told.fmt, each_offset(told.log_offset).astype(np.int32)
         fields |= {
             "is_lns": "1",
             "format": f"{{{fmt.bits}, {fmt.fraction_bits}, {fmt.base.hex()}}}",
@@ -129,6 +132,8 @@ def _fields(file: IO[bytes], number: int, item: Item, packed: bool) -> dict[str,
         _put(file, f"static const int32_t offsets_{number}[] = {{\n")
         _put_all(file, (c_integers(part) for part in parts(offsets.reshape(-1))), offsets.size, 8)
         fields["offsets"] = f"offsets_{number}"
+        if isinstance(told.log_offset, GroupOffsets):
+            fields |= {"group_size": str(told.log_offset.group_size), "group_axis": str(told.log_offset.axis)}
     return fields
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.decoding import decode_table
-from lnsnum.files.single import Blocks
+from lnsnum.files.layout import Blocks
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import WIDEST_TABLE
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.toolbox.export_targets.exported import FormatTables, Item, Table, Written
 from lnsnum.toolbox.export_targets.fixed_text import hexadecimal, parts
 from lnsnum.toolbox.export_targets.hardware_tables import encode_table, sum_tables, why_no_sums
@@ -40,14 +41,17 @@ def _write_tensor(folder: Path, item: Item, blocks: Blocks, fmt: LNSFormat) -> W
     ]
     words = (part for block in blocks(item.name) for part in parts(block))
     nbytes = _write_words(folder / files[0], comments, words, fmt.bits)
-    if not isinstance(told.log_offset, int):
+    if told.offsets is not None:
         files.append(f"{item.identifier}.log_offset.mem")
-        offsets = told.log_offset.reshape(-1)
-        shape = " x ".join(map(str, told.log_offset.shape))
+        offsets = np.ascontiguousarray(told.offsets).reshape(-1)
+        shape = " x ".join(map(str, told.offsets.shape))
+        of = "which broadcasts to that of the tensor"
+        if isinstance(told.log_offset, GroupOffsets):
+            size, axis = told.log_offset.group_size, told.log_offset.place(len(told.shape))
+            of = f"one for each group of {size} elements along axis {axis} of the tensor"
         comments = [
             f"log_offset of tensor {in_comment(item.name)}, in code steps",
-            f"shape {shape}, which broadcasts to that of the tensor; words {offsets.size}, two's complement; "
-            "bits of a word 32",
+            f"shape {shape}, {of}; words {offsets.size}, two's complement; bits of a word 32",
         ]
         nbytes += _write_words(folder / files[1], comments, parts(offsets.view(np.uint32)), 32)
     return Written(item, tuple(files), fmt.dtype.name, told.size, fmt.bits, nbytes)

@@ -13,8 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.files.layout import Description
-from lnsnum.files.single import Blocks
+from lnsnum.files.layout import Blocks, Description
 from lnsnum.toolbox.export_targets.exported import Item, Written
 from lnsnum.toolbox.values import Scale, decoded
 

@@ -10,8 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from lnsnum.files.atomic import StrPath, replacing
-from lnsnum.files.layout import Description
-from lnsnum.files.single import Blocks
+from lnsnum.files.layout import Blocks, Description
 
 _LONGEST_NAME = 65_535
 """Bytes of the name of a member: the limit of zip."""

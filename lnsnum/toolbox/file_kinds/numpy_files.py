@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.files.atomic import StrPath, naming
-from lnsnum.files.layout import DTYPES, Description, refuse, why_unholdable
+from lnsnum.files.headers import why_unholdable
+from lnsnum.files.layout import DTYPES, Description, refuse
 from lnsnum.files.single import BLOCK, check_unchanged, identity, in_blocks
 from lnsnum.toolbox.file_kinds.zip_members import (
     Archive,

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lnsnum.files.atomic import StrPath
-from lnsnum.files.layout import METADATA_KEY, Header, read_json, refuse
+from lnsnum.files.headers import Header, read_json
+from lnsnum.files.layout import METADATA_KEY, refuse
 from lnsnum.files.sharded import WeightFiles, differences, find_set, open_files, shards_of, weight_map_of
 from lnsnum.files.single import WeightFile, open_container
 
@@ -66,7 +67,7 @@ def _open_shards(index: Path, shards: dict[str, str], opened: contextlib.ExitSta
         if not os.path.isfile(index.with_name(shard)):
             refuse(index, f"its shard {shard!r} is not there")
         file = _open_plain(index.with_name(shard), opened)
-        for what in differences(expected, set(file.names)):
+        for what in differences(expected, file.header.stored_names):
             refuse(index, f"its shard {shard!r} {what}")
         files.append(file)
     return files

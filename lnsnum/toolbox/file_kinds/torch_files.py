@@ -28,7 +28,8 @@ from lnsnum.files.atomic import StrPath, naming
 from lnsnum.files.layout import DTYPES, Description, refuse
 from lnsnum.files.pickles import Call, PickleReader
 from lnsnum.files.single import BLOCK, check_unchanged, identity
-from lnsnum.kernels.codes import check_channel_offsets, check_codes
+from lnsnum.kernels.codes import check_codes, check_offsets
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.toolbox.file_kinds.torch_pickle import (
     SIZES,
     Leaf,
@@ -126,8 +127,11 @@ class TorchFile:
         if isinstance(scale, StoredTensor):
             self._check(name, scale)
             scale = self._read(name, scale)
+        size, axis = weight.groups
         try:
-            return Description.of_codes(codes.shape, fmt, check_channel_offsets(scale, codes.shape))
+            if size:
+                scale = GroupOffsets(scale, size, axis=axis)
+            return Description.of_codes(codes.shape, fmt, check_offsets(scale, codes.shape))
         except (TypeError, ValueError, OverflowError) as error:
             refuse(self.path, f"tensor {name!r}: {error}")
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from lnsnum.files.atomic import StrPath
-from lnsnum.files.layout import refuse, why_unholdable
+from lnsnum.files.headers import why_unholdable
+from lnsnum.files.layout import refuse
 from lnsnum.files.pickles import Call, Global, PickleReader, of_type
 from lnsnum.format import LNSFormat
 
@@ -114,6 +115,8 @@ class StoredWeight:
     codes: StoredTensor
     fmt: LNSFormat
     log_offset: int | StoredTensor
+    groups: tuple[int, int] = (0, -1)
+    """Size and dimension of the groups that log_offset has one for each of; 0 where there are none."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +220,7 @@ class TorchPickleReader(PickleReader):
             function, kind, inner, state = arguments
             return self._of_class(of_type(Global, function).name, of_type(Global, kind).name, inner, state)
         if name.startswith("lnsnum.torch_bridge.") and (weight := _weight([*arguments])) is not None:
-            size = _group_size([*arguments])
-            return Unusable(f"an LNSWeight with a log_offset for each group of {size} elements") if size else weight
+            return replace(weight, groups=_groups([*arguments]))
         if name.startswith("torch._utils._rebuild_"):
             return Unusable(_kind(name.removeprefix("torch._utils._rebuild_"), arguments))
         return super().called(name, arguments)
@@ -302,10 +304,10 @@ def _weight(parts: list[Any]) -> StoredWeight | None:
     return StoredWeight(tensors[0], formats[0], tensors[1] if len(tensors) > 1 else spans[0][0])
 
 
-def _group_size(parts: list[Any]) -> int:
-    """Of a weight's groups, which are told by their size and dimension; 0 where there are none."""
+def _groups(parts: list[Any]) -> tuple[int, int]:
+    """Of a weight's groups, their size and dimension; the size is 0 where there are none."""
     pairs = [part for part in parts if isinstance(part, tuple) and [type(n) for n in part] == [int, int]]
-    return int(pairs[0][0]) if pairs else 0
+    return pairs[0] if pairs else (0, -1)
 
 
 def _format(part: Any) -> LNSFormat | None:
