@@ -157,11 +157,16 @@ def convert_model(
         options[what] = option if isinstance(option, Mapping) else {} if option is None else {"*": option}
     for size in options["group_size"].values():
         check_group_size(size)
+    names = _names_of(model)
+    everything = [name for tied in names.values() for name in tied]
     for what, patterns in options.items():
         for pattern in patterns:
-            if not fnmatch.filter([name for name, _ in model.named_parameters()], pattern):
+            if not fnmatch.filter(everything, pattern):
                 raise ValueError(f"{what}: no parameter's name matches {pattern!r}")
-    asked = {name: [_first_match(name, options[what], None) for what in ("channels", "group_size")] for name in chosen}
+    asked = {
+        name: [_first_match(names[id(p)], options[what], None) for what in ("channels", "group_size")]
+        for name, (p, _) in chosen.items()
+    }
     layouts = {name: _layout(name, p.shape, per_channel, *asked[name]) for name, (p, _) in chosen.items()}
     for name, (parameter, _) in chosen.items():
         _check_convertible(name, parameter)
@@ -176,7 +181,7 @@ def convert_model(
             _within_norm(parameter.detach(), *norms[id(parameter)]) if id(parameter) in norms else parameter.detach(),
             format_,
             layouts[name],
-            _first_match(name, scales, 3.0),
+            _first_match(names[id(parameter)], scales, 3.0),
             zeros,
             zero_std,
             padding.get(id(parameter)),
@@ -211,9 +216,7 @@ def _choose(
     for wanted in patterns.values():
         check_format(wanted)
         check_width(wanted)
-    names: dict[int, list[str]] = {}  # a tied parameter has several
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
+    names = _names_of(model)
     everything = [name for tied in names.values() for name in tied]
     for pattern in patterns:
         if not fnmatch.filter(everything, pattern):
@@ -221,7 +224,7 @@ def _choose(
     chosen, left = {}, []
     for name, parameter in named.items():
         tied = names[id(parameter)]
-        format_ = next((f for p, f in patterns.items() if fnmatch.filter(tied, p)), None)
+        format_ = _first_match(tied, patterns, None)
         if format_ is not None and nn.parameter.is_lazy(parameter):  # filter_fn could not look at it
             raise ValueError(f"parameter {name!r} has no values yet: call its lazy module once, then convert the model")
         if format_ is None or not (filter_fn is None or filter_fn(name, parameter)):
@@ -234,8 +237,17 @@ def _choose(
     return chosen, left
 
 
-def _first_match(name: str, patterns: Mapping[str, Any], default: Any) -> Any:
-    return next((value for pattern, value in patterns.items() if fnmatch.fnmatchcase(name, pattern)), default)
+def _names_of(model: nn.Module) -> dict[int, list[str]]:
+    """All names of each parameter, by its id: a tied one has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return names
+
+
+def _first_match(names: list[str], patterns: Mapping[str, Any], default: Any) -> Any:
+    """The value of the first pattern that one of a parameter's names matches."""
+    return next((value for pattern, value in patterns.items() if fnmatch.filter(names, pattern)), default)
 
 
 def _check_convertible(name: str, parameter: nn.Parameter) -> None:

@@ -585,6 +585,18 @@ def test_extreme_float64_weights(value):
 
 def test_a_pattern_may_name_a_tied_parameter_by_its_other_name():
     convert_model(Twins(), {"b.weight": lns8f5})
+    model = Twins()
+    rms = float(model.a.weight.detach().double().square().mean().sqrt())
+    report = convert_model(model, lns8f5, p_scale={"b.weight": 40.0, "*": 3.0})
+    assert report["embedding.weight"].log_offset == fit_to_rms(rms, lns8f5, 40.0)
+    for option in ("channels", "group_size"):
+        model = module_of(a=torch.randn(4, 32))
+        model.b = model.a
+        convert_model(model, lns8f5, **{option: {"b": 0 if option == "channels" else 16}})
+        assert model.a is model.b
+        assert model.a.log_offset.shape == ((4, 1) if option == "channels" else (4, 2))
+    with pytest.raises(ValueError, match="^p_scale: no parameter's name matches 'c'$"):
+        convert_model(Twins(), lns8f5, p_scale={"c": 2.0})
 
 
 def test_an_empty_mapping_is_told_as_one():
