@@ -83,7 +83,10 @@ def _adder(fmt: LNSFormat, a_shift: int, c_shift: int, log_offset: int) -> Opera
     def run(a: Codes, c: Codes) -> tuple[Codes, int] | None:
         out, hard = np.empty(a.size, dtype), np.empty(a.size, np.int64)
         left = kernel(a, x_shift, c, z_shift, *arguments, NO_RANDOM_BITS, out, hard)
-        return None if left else (out, log_offset)
+        # of a thousand sums one is likely to lie near half of the smallest
+        if left and sums.add_where(a, x_shift, c, z_shift, fmt.max_magnitude, to, hard[:left], out):
+            return None
+        return out, log_offset
 
     return run
 

@@ -99,6 +99,16 @@ def _fused(a, a_factor, b, b_factor, c, c_factor, drop, to, random, out, hard): 
     return unresolved
 
 
+@kernel
+def add_where(a, a_shift, c, c_shift, max_magnitude, to, places, out):  # type: ignore[no-untyped-def]
+    """Write a + c at some places, in one format and at one scale each; returns how many are left to integers."""
+    left, random, hard = 0, np.zeros(1, np.uint32), np.empty(1, np.int64)
+    for i in places:
+        x, z = (a[i : i + 1], max_magnitude, a_shift), (c[i : i + 1], max_magnitude, c_shift)
+        left += _fused(x, 1, x, 0, z, 1, 0, to, random, out[i : i + 1], hard)
+    return left
+
+
 def _arguments(operand: Operand) -> tuple[Codes, int, NDArray[np.int64]]:
     return operand.codes, operand.fmt.max_magnitude, operand.shift
 

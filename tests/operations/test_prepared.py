@@ -57,6 +57,15 @@ def test_operations_on_two_arrays(fmt, name):
     assert served > 10 or fmt not in FORMATS[1:5]
 
 
+@pytest.mark.parametrize("fmt", [lns8f3, lns8f5], ids=str)
+def test_sums_of_all_pairs_are_served(fmt):
+    """Those near half of the smallest too, which the loops leave open: a thousand numbers are likely to have one."""
+    a, c = (codes.reshape(-1).astype(np.uint8) for codes in np.meshgrid(np.arange(256), np.arange(256)))
+    found = prepared("add", fmt, 0, 0)(a, c)
+    assert found is not None
+    np.testing.assert_array_equal(found[0], arithmetic.add(a, c, fmt)[0])
+
+
 @pytest.mark.parametrize("fmt", FORMATS[:-1], ids=str)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_numbers_views_and_shapes(fmt, name):
