@@ -256,7 +256,19 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
 
     def to_float(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """A plain tensor of the values, each rounded once to `dtype` (by default the dtype it appears as)."""
-        return bridge.decode(self.codes, self.fmt, self.scale, dtype or self.dtype)
+        codes, dtype = self.codes, dtype or self.dtype
+        is_plain = self._offsets is None and not self._span.numbers[3] and codes.itemsize == 1
+        if is_plain and bridge.is_on_cpu(codes) and bridge.is_dense(codes):
+            return bridge.decode_by(self._table(dtype), codes)
+        return bridge.decode(codes, self.fmt, self.scale, dtype)
+
+    def _table(self, dtype: torch.dtype) -> bridge.Table:
+        """That of its one scale, kept with what all aliases share: finding it takes as long as decoding a small one."""
+        low = self._span.numbers[0]
+        kept: bridge.Table | None = self._span.tables.get(dtype)
+        if kept is None or kept.log_offset != low:
+            kept = self._span.tables[dtype] = bridge.table_of(self.fmt, low, dtype)
+        return kept
 
     def with_dtype(self, dtype: torch.dtype) -> LNSWeight:
         """The same codes, appearing as another float type."""

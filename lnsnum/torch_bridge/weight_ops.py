@@ -44,7 +44,7 @@ def dispatch(kind: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     check_surroundings(kind, args)
     way = _way_of(func)
     if way.handler is not None and isinstance(args[0], kind):
-        out = way.handler(func, *args, **kwargs)
+        out = way.handler(way.run, *args, **kwargs)
         if way.aliases is None or type(out) is torch.Tensor:  # plain: the bytes of codes, for a broadcast
             return out
         if way.aliases == "a view" and type(out) is kind:
@@ -63,7 +63,7 @@ def dispatch(kind: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     floats = [argument.to_float() if isinstance(argument, kind) else argument for argument in args]
     if way.takes_lists:
         floats = _map(kind, kind.to_float, floats)
-    return func(*floats, **_map(kind, kind.to_float, kwargs)) if kwargs else func(*floats)
+    return way.run(*floats, **_map(kind, kind.to_float, kwargs)) if kwargs else way.run(*floats)
 
 
 class _Way(NamedTuple):
@@ -79,6 +79,8 @@ class _Way(NamedTuple):
     """Makes it of codes, for weights that ask for it."""
     takes_lists: bool
     """Whether tensors can stand in lists among the positional arguments."""
+    run: Callable[..., Any]
+    """The operation on plain tensors, by the shortest way to it."""
 
 
 @lru_cache(maxsize=1024)
@@ -94,7 +96,8 @@ def _way_of(func: Any) -> _Way:
     if any(returned.alias_info is not None for returned in schema.returns):
         aliases = "a view" if len(schema.returns) == 1 and _is_view(func) else "others"
     takes_lists = any("Tensor" in str(argument.type) and "List" in str(argument.type) for argument in schema.arguments)
-    return _Way(handler, aliases, is_collective, bool(_written_arguments(func)), product_of(func), takes_lists)
+    writes, run = bool(_written_arguments(func)), _SHORT.get(func, func)
+    return _Way(handler, aliases, is_collective, writes, product_of(func), takes_lists, run)
 
 
 def _map(kind: type, function: Callable[[Any], Any], tree: Any) -> Any:
@@ -111,10 +114,12 @@ def _map(kind: type, function: Callable[[Any], Any], tree: Any) -> Any:
 def _on_codes(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> Any:
     """A view of the elements: the same one of the codes, and of the channels' offsets."""
     codes = func(weight.codes, *args, **kwargs)
+    if weight._offsets is None and not weight._span.room and isinstance(codes, torch.Tensor):
+        return weight.like(codes)
     scale = weight.scale
     offsets = scale.offsets
     if offsets is None:
-        return weight.like(codes) if isinstance(codes, torch.Tensor) else _map(torch.Tensor, weight.like, codes)
+        return _map(torch.Tensor, weight.like, codes)
     if scale.group_size:
         views = _views_of_groups(scale, weight.shape, lambda x: func(x, *args, **kwargs))
         if isinstance(codes, torch.Tensor):
@@ -480,6 +485,14 @@ _LIKE = [
     aten.full_like.default, aten.new_full.default, aten.new_ones.default, aten.ones_like.default,
     aten.rand_like.default, aten.randn_like.default, aten.zeros_like.default,
 ]  # fmt: skip
+
+_SHORT: dict[Any, Callable[..., Any]] = {
+    aten.t.default: torch.Tensor.t,
+    aten.detach.default: torch.Tensor.detach,
+    aten.mm.default: torch.mm,
+    aten.addmm.default: torch.addmm,
+}
+"""What layers ask for at each use, by functions of Python's that read the same arguments in half of the time."""
 
 _HANDLERS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(_REINTERPRETING, _refuse_memory),

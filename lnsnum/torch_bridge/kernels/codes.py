@@ -9,8 +9,9 @@ operations. They agree to the bit.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -110,23 +111,11 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     # in the order of memory, whatever the order of dimensions: channels_last is dense too, and needs no copy
     if not is_dense(codes):
         return decode(codes.contiguous(), fmt, scale, dtype)
+    if scale.offsets is None:
+        return decode_by(table_of(fmt, scale.low, dtype), codes)
     floats = torch.empty_like(codes, dtype=dtype)  # which has the strides of what is dense
     # bit patterns are gathered, not floats: NumPy has no bfloat16, and a NaN keeps its bits
     name = FLOAT_NAMES[dtype]
-    if scale.offsets is None:
-        # kernels take addresses: arrays there take longer to make than a small weight to decode
-        size, table = codes.numel(), decoding.decode_table(fmt, scale.low, name)
-        memory: tuple[Any, ...] = codes.data_ptr(), table, floats.data_ptr()
-        look_up = _look_up_bytes if codes.itemsize == 1 else _look_up_words
-        in_registers = dtype == torch.float32 and codes.itemsize == 1 and size >= _FEW
-        planes = _planes(fmt, scale.low) if in_registers else None
-        if planes is not None:
-            look_up, memory = _look_up_in_registers, (*memory, planes, fmt.nan_code)
-        if size < 2 * _PARALLEL_LOOK_UPS:
-            look_up(*memory, 0, size)
-        else:
-            in_chunks(lambda begin, end: look_up(*memory, begin, end), size, _PARALLEL_LOOK_UPS, threads=torch_team())
-        return floats
     order = memory_order(codes)
     bits = floats.permute(order).view(PATTERN_DTYPES[dtype.itemsize])
     patterns = as_numpy(_flat(bits), FLOAT_TYPES[name].pattern)
@@ -135,9 +124,44 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     return floats
 
 
+class Table(NamedTuple):
+    """What decoding at one scale takes: of 8-bit formats found once for all uses of a weight, and kept with it."""
+
+    log_offset: int
+    dtype: torch.dtype
+    patterns: NDArray[Any]
+    look_up: Callable[..., None]
+    planes: NDArray[np.uint8] | None
+    """The same for `_look_up_in_registers`; None where that cannot be had, or gives -0 for 0."""
+    nan_code: int
+
+
+def table_of(fmt: LNSFormat, log_offset: int, dtype: torch.dtype) -> Table:
+    """That of the floats of a format's codes."""
+    patterns = decoding.decode_table(fmt, log_offset, FLOAT_NAMES[dtype])
+    narrow = fmt.dtype.itemsize == 1
+    planes = _planes(fmt, log_offset) if narrow and dtype == torch.float32 else None
+    look_up = _look_up_bytes if narrow else _look_up_words
+    return Table(log_offset, dtype, patterns, look_up, planes, fmt.nan_code)
+
+
+def decode_by(table: Table, codes: torch.Tensor) -> torch.Tensor:
+    """The floats of codes that are dense, on the CPU, with their strides."""
+    floats = torch.empty_like(codes, dtype=table.dtype)
+    # kernels take addresses: arrays there take longer to make than a small weight to decode
+    size, look_up = codes.numel(), table.look_up
+    memory: tuple[Any, ...] = codes.data_ptr(), table.patterns, floats.data_ptr()
+    if table.planes is not None and size >= _FEW:
+        look_up, memory = _look_up_in_registers, (*memory, table.planes, table.nan_code)
+    if size < 2 * _PARALLEL_LOOK_UPS:
+        look_up(*memory, 0, size)
+    else:
+        in_chunks(lambda begin, end: look_up(*memory, begin, end), size, _PARALLEL_LOOK_UPS, threads=torch_team())
+    return floats
+
+
 @lru_cache(maxsize=4096)
 def _planes(fmt: LNSFormat, log_offset: int) -> NDArray[np.uint8] | None:
-    """The table of float32 numbers for `_look_up_in_registers`; None where that cannot be had, or gives -0 for 0."""
     table = decoding.decode_table(fmt, log_offset, "float32")
     return planes_of(table) if has_byte_tables() and table[1 : fmt.sign_bit].all() else None
 
