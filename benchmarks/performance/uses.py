@@ -7,6 +7,8 @@ operation finds its way to the codes. The model is GPT-2 of Hugging Face's, 12 l
 from __future__ import annotations
 
 import copy
+from operator import methodcaller
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,8 +17,33 @@ from benchmarks.performance.cases import OWN, Call, Case, UnavailableError
 from lnsnum.torch_bridge import Madam, convert_model
 
 FLOAT, FLOAT_ADAM = "torch float32", "float32, fused Adam"
+HOLDER = "floats in a bare subclass"
 LAYER, MODEL = "linear layer 64 x 64", "GPT-2 64 wide"
 FORWARD, BOTH, STEP = ", forward", ", forward and backward", ", training step"
+
+
+class Holder(torch.Tensor):
+    """Floats as an LNSWeight is codes, in the guise of a tensor, and nothing else: what torch takes to ask a class in
+    Python what to do."""
+
+    floats: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def of(floats: torch.Tensor) -> Holder:
+        """One that holds these."""
+        memory = {"strides": floats.stride(), "storage_size": floats.nbytes, "dtype": floats.dtype}
+        holder: Holder = torch.Tensor._make_wrapper_subclass(Holder, floats.shape, **memory)
+        holder.floats = floats
+        return holder
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        if func in (torch.ops.aten.t.default, torch.ops.aten.detach.default):
+            view = cls.of(func(args[0].floats))
+            torch._functionalize_unsafe_set(view, args[0])
+            return view
+        return func(*(argument.floats if type(argument) is cls else argument for argument in args))
 
 
 class Layer:
@@ -26,15 +53,17 @@ class Layer:
         torch.manual_seed(0)
         self.layer, self.x = nn.Linear(n, n), torch.randn(4, n)
 
-    def _layer(self, *, codes: bool) -> nn.Linear:
+    def _layer(self, weights: str) -> nn.Linear:
         layer = copy.deepcopy(self.layer)
-        if codes:
+        if weights == OWN:
             convert_model(layer, "lns8f5")
+        elif weights == HOLDER:
+            layer.weight, layer.bias = (nn.Parameter(Holder.of(p.detach())) for p in (layer.weight, layer.bias))
         return layer
 
-    def forward(self, *, codes: bool) -> Call:
+    def forward(self, weights: str) -> Call:
         """For inference."""
-        layer = self._layer(codes=codes)
+        layer = self._layer(weights)
 
         def call() -> None:
             with torch.no_grad():
@@ -42,9 +71,9 @@ class Layer:
 
         return call
 
-    def both(self, *, codes: bool) -> Call:
+    def both(self, weights: str) -> Call:
         """With the gradients of weight and bias."""
-        layer = self._layer(codes=codes)
+        layer = self._layer(weights)
 
         def call() -> None:
             layer.zero_grad(set_to_none=True)
@@ -103,21 +132,21 @@ def cases() -> list[Case]:
         Case(
             LAYER + FORWARD,
             FLOAT,
-            {OWN: lambda layer: layer.forward(codes=True), FLOAT: lambda layer: layer.forward(codes=False)},
+            {weights: methodcaller("forward", weights) for weights in (OWN, FLOAT, HOLDER)},
             Layer,
             lambda n: n * n + 8 * 4 * n,
             "1 transposition, 1 product with a bias; 2 weights decoded",
-            floor=FLOAT,
+            floor=HOLDER,
             **one,
         ),
         Case(
             LAYER + BOTH,
             FLOAT,
-            {OWN: lambda layer: layer.both(codes=True), FLOAT: lambda layer: layer.both(codes=False)},
+            {weights: methodcaller("both", weights) for weights in (OWN, FLOAT, HOLDER)},
             Layer,
             lambda n: 5 * n * n + 8 * 4 * n,
             "the same, and the gradients of weight and bias",
-            floor=FLOAT,
+            floor=HOLDER,
             **one,
         ),
         Case(
