@@ -69,7 +69,7 @@ def as_operand(value: object, like: S, what: str) -> S:
     fmt, offset = like.fmt, like.log_offset
     if not is_number(value) and as_rational(value) is None:
         raise not_operand(value, like, what)
-    is_scaled = bool(each_offset(offset).any())
+    is_scaled = offset != 0 if type(offset) is int else bool(each_offset(offset).any())
     found = exact_somewhere(value, fmt, offset if isinstance(offset, int) else 0, is_scaled)
     if found is None:
         raise not_exact(value, fmt, "" if is_scaled else " at log_offset 0")

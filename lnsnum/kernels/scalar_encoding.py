@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,12 @@ def _position(x, steps_in_two, steps_error):  # type: ignore[no-untyped-def]
     return r, steps_in_two * LOG2_ERROR + abs(r) * 2.0**-50
 
 
+@lru_cache(maxsize=64)
+def _tables(fraction_bits: int, sides: Sides) -> tuple[Any, ...]:
+    """The thresholds of positive and of negative numbers, and those below the smallest."""
+    return tuple(thresholds(fraction_bits, side) for side in (*sides, "floor"))
+
+
 def encode_each(
     patterns: NDArray[Any],
     random: UInt32Array,
@@ -141,8 +148,7 @@ def encode_each(
     sides. `offsets` move the target, each that of its element, or one that of all."""
     single = patterns.itemsize == 4
     if sides is not None and fmt.base == 2.0 and fmt.fraction_bits <= MOST_THRESHOLDS:
-        positive, negative, floors = (thresholds(fmt.fraction_bits, side) for side in (*sides, "floor"))
-        _encode_by_thresholds(patterns, single, positive, negative, floors, offsets, to, out)
+        _encode_by_thresholds(patterns, single, *_tables(fmt.fraction_bits, sides), offsets, to, out)
         return
     hard = np.empty(patterns.shape, np.int64)
     unresolved = _encode_by_logarithm(patterns, single, random, offsets, to, out, hard)
