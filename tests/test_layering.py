@@ -42,8 +42,9 @@ testing                kinds law_tests
 testing                junit
 testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
 -                      strategies
-torch_bridge.kernels   threads scale codes_twin codes fitting random_words moments grid hypentropy paper update ceiling
-torch_bridge.kernels   update_list
+torch_bridge.kernels   threads scale codes_twin backends triton_launch codes_triton products_triton codes fitting
+torch_bridge.kernels   random_words moments grid hypentropy paper update ceiling update_list
+torch_bridge.kernels   random_words_triton moments_triton hypentropy_triton paper_triton update_triton update_operator
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin
 torch_bridge.distributed exchange first_broadcast gathering
 torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step
@@ -197,6 +198,14 @@ def test_imports_can_be_read_off(module):
             assert node.id not in ("__import__", "import_module")
         if isinstance(node, ast.Attribute):
             assert node.attr != "import_module"
+
+
+def test_triton_is_imported_by_its_kernels_alone():
+    assert {module for module in ORDER if "triton" in of_others(module)} == {
+        f"lnsnum.torch_bridge.kernels.{name}"
+        for name in ("triton_launch", "codes_triton", "products_triton", "random_words_triton", "moments_triton",
+                     "hypentropy_triton", "paper_triton", "update_triton")
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("module", ["lnsnum", "lnsnum.weight_file"])

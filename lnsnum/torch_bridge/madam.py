@@ -34,7 +34,7 @@ from lnsnum.format import LNSFormat, check_choice
 from lnsnum.torch_bridge.distributed import dtensors, replicas
 from lnsnum.torch_bridge.distributed.dtensors import Member, local_of, weight_of
 from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
-from lnsnum.torch_bridge.kernels import hypentropy
+from lnsnum.torch_bridge.kernels import backends, hypentropy
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.update import Choices, Rule, StepRounding, Zero
 from lnsnum.torch_bridge.launch import Launch
@@ -46,6 +46,7 @@ from lnsnum.torch_bridge.step import (
     code_state,
     set_momentum,
     step_codes,
+    step_on_card,
 )
 from lnsnum.torch_bridge.surroundings import level_of_the_caller, spread_over_processes
 from lnsnum.torch_bridge.units import refresh_units
@@ -226,20 +227,41 @@ class Madam(Optimizer):
             launch = launches.get(g)
             if launch is not None:
                 self._step_launched(launch, group, stream)
+            on_cards: dict[torch.device, list[tuple[LNSWeight, int]]] = {}
             for place, p in enumerate(group["params"]):
                 if (launch is not None and place in launch.places) or (self._is_cut and local_of(p) is not None):
                     pass
                 elif p.grad is not None and self._arrived is not None and p in self._attached and self._is_attached():
                     self._arrived(p)  # it was unfrozen since: from now on it has a hook too
+                elif p.grad is not None and self._is_for_card(p):
+                    on_cards.setdefault(p.device, []).append((p, stream))
                 elif p.grad is not None:
                     self._step_parameter(p, group, stream)
                 elif p in self.state and not self._is_attached():
                     _forget_counts(self.state[p])
                 stream += 1
+            for members in on_cards.values():
+                self._step_on_card(members, group)
         if not torch.compiler.is_compiling():
             torch.clear_autocast_cache()  # it may hold weights that were cast before this step
             self._stepped = True
         return loss
+
+    @staticmethod
+    def _is_for_card(p: torch.Tensor) -> bool:
+        """Whether a weight can be in the one launch of all that are on its card."""
+        return isinstance(p, LNSWeight) and backends.is_on_card(p.codes)
+
+    def _step_on_card(self, members: list[tuple[LNSWeight, int]], group: dict[str, Any]) -> None:
+        taken = []
+        for p, stream in members:
+            assert p.grad is not None
+            if not self.state[p]:
+                self.state[p].update(_first_state(p, group, stream))
+            taken.append((p, p.grad, self.state[p]))
+        for (p, stream), is_blocked in zip(members, step_on_card(taken, group), strict=True):
+            if is_blocked:
+                self._warn_of_ceiling(p, group, stream)
 
     def _step_parameter(self, p: torch.Tensor, group: dict[str, Any], stream: int) -> None:
         assert p.grad is not None

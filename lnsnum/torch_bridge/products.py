@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from lnsnum.operations import weight_only
 from lnsnum.operations.weight_only import Appearance
+from lnsnum.torch_bridge.kernels import backends
 from lnsnum.torch_bridge.kernels.codes import as_numpy, is_on_cpu, offsets_of
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.scale import Scale
@@ -31,6 +32,9 @@ Weight = Any
 MOST_VECTORS = 8
 """So many rows of x at most, for each two of which codes are looked up anew: decoding and BLAS catch up at 4 to 6 rows
 where the floats stay in a cache (768 x 2048, lns8f5), at more than 24 where they do not (4096 x 4096)."""
+
+MOST_VECTORS_ON_CARDS = 16
+"""The same on graphics cards, where each row of x has its own sums in registers."""
 
 APPEARANCES = torch.float32, torch.bfloat16, torch.float16
 
@@ -63,23 +67,31 @@ def multiply(
     if x.dtype != weight.dtype or x.dtype not in APPEARANCES or codes.ndim != 2 or x.ndim == 0:
         return None
     inner, outer = codes.shape
-    if x.shape[-1] != inner or x.numel() > MOST_VECTORS * inner:
+    most = MOST_VECTORS if codes.is_cpu else MOST_VECTORS_ON_CARDS
+    if x.shape[-1] != inner or x.numel() > most * inner:
         return None
     if bias is not None and (bias.dtype != x.dtype or bias.shape != (outer,)):
         return None
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return None
     x = x if type(x) is torch.Tensor else x.detach()
-    if not (is_on_cpu(codes) and is_on_cpu(x)):
+    on_card = backends.is_on_card(codes) and x.device == codes.device
+    if not on_card and not (is_on_cpu(codes) and is_on_cpu(x)):
         return None
     by_rows = codes.t().is_contiguous()
     if not by_rows and (not codes.is_contiguous() or (own.offsets is not None and own.offsets.shape[1] > 1)):
         return None
     if by_rows:
         codes, own = matrix.mT
+    x = x.detach().resolve_neg().contiguous()
+    if on_card:
+        from lnsnum.torch_bridge.kernels import products_triton  # here, as triton is there for cards alone
+
+        on_its_card = products_triton.multiply(x, codes, weight.fmt, own, x.dtype, transposed=not by_rows)
+        return None if on_its_card is None else _with_bias(on_its_card, bias, weight).to(x.dtype)
     scale: Any = own.low if own.offsets is None else offsets_of(own)
     appearance, dtype = cast(Appearance, FLOAT_NAMES[x.dtype]), x.dtype
-    x = x.to(torch.float32).detach().resolve_neg().contiguous()
+    x = x.to(torch.float32)
     planes = weight_only.planes_for(weight.fmt, scale, len(codes), appearance)
     if planes is None:
         words, numbers = as_numpy(codes, weight.fmt.dtype), as_numpy(x)
@@ -91,9 +103,13 @@ def multiply(
         shape = x.numel() // max(inner, 1), outer, inner
         places = codes.data_ptr(), x.data_ptr(), product.data_ptr()
         weight_only.multiply_at(*places, shape, planes, transposed=not by_rows, threads=torch_team())
+    return _with_bias(product, bias, weight).to(dtype)
+
+
+def _with_bias(product: torch.Tensor, bias: torch.Tensor | Weight | None, weight: Weight) -> torch.Tensor:
     if bias is not None:
         product.add_(bias.to_float() if isinstance(bias, type(weight)) else bias.detach())
-    return product.to(dtype)
+    return product
 
 
 def linear(x: Any, weight: Weight, bias: Any = None) -> torch.Tensor | None:

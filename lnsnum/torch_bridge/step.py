@@ -1,19 +1,21 @@
 """One parameter's step: its state, and the kernel that fits where it is.
 
-On the CPU the Numba kernel works on the memory of codes, state and gradient. On another device, and in a graph that
-torch.compile traces, `lnsnum.torch_bridge.kernels.update_twin` does the same in torch's operations; there lr, the
+On the CPU the Numba kernel works on the memory of codes, state and gradient, on a graphics card Triton's. On another
+device, and in a graph that torch.compile traces, `lnsnum.torch_bridge.kernels.update_twin` does the same; there lr, the
 number of the step and all that follows from them are tensors, so that no step traces the graph anew.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lnsnum.torch_bridge.kernels import ceiling, ceiling_twin, update_twin
+from lnsnum.format import LNSFormat
+from lnsnum.torch_bridge.kernels import backends, ceiling, ceiling_twin, update_twin
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.moments import (
     MOMENT_HEADROOM,
@@ -87,11 +89,48 @@ def units_of(p: LNSWeight, state: State, group: dict[str, Any]) -> NDArray[np.fl
     return units.astype(np.float32)
 
 
+class _Work(NamedTuple):
+    """A weight's step, begun."""
+
+    p: LNSWeight
+    gradient: torch.Tensor
+    """That of all rows, or of `rows`."""
+    rows: torch.Tensor | None
+    moments: list[torch.Tensor]
+    arrays: list[torch.Tensor]
+    """Codes and moments, or what these are of the rows."""
+    state: State
+
+
 def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any]) -> bool:
     """One step of an LNS weight, in place; a sparse gradient steps the rows that it has.
 
     Returns whether a scale should have grown, and could not.
     """
+    work = _begin(p, gradient, state, group)
+    choices, run = choices_of(group), _run_for(p.codes)
+    return _end(work, *run(p, work.arrays, work.gradient, work.rows, state, group, choices), group, choices)
+
+
+def step_on_card(members: list[tuple[LNSWeight, torch.Tensor, State]], group: dict[str, Any]) -> list[bool]:
+    """The same of weights (with gradient and state each) on one graphics card: a launch for each kind of them."""
+    choices = choices_of(group)
+    works = [_begin(*member, group) for member in members]
+    formats: dict[LNSFormat, list[int]] = {}
+    for k, work in enumerate(works):
+        formats.setdefault(work.p.fmt, []).append(k)
+    blocked = [False] * len(works)
+    for places in formats.values():
+        own = [works[k] for k in places]
+        launched = [(w.p, w.arrays, w.gradient, w.rows, w.state, WHOLE) for w in own]
+        stepped = _launch_on_card(launched, group, choices)
+        for k, results in zip(places, stepped, strict=True):
+            blocked[k] = _end(works[k], *results, group, choices)
+    return blocked
+
+
+def _begin(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any]) -> _Work:
+    """Count the step, and take what it works on."""
     advance_clock(p, torch.uint8, state, group)
     rows = None
     if gradient.is_sparse:
@@ -101,27 +140,40 @@ def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[s
     arrays = [p.codes, *moments]
     if rows is not None:
         arrays = [array[rows] for array in arrays]
-    choices, here = choices_of(group), bridge.is_on_cpu(p.codes)
-    follows = ceiling_follows(group)
     refresh_units(p, state)
-    run = _step_here if here else _step_in_torch
-    stepped, counts, greatest = run(p, arrays, gradient, rows, state, group, choices)
+    return _Work(p, gradient, rows, moments, arrays, state)
+
+
+def _end(
+    work: _Work, stepped: list[torch.Tensor], counts: torch.Tensor, greatest: Any, group: dict[str, Any],
+    choices: Choices,
+) -> bool:  # fmt: skip
+    """Write what a step made of its arrays, let exponent and scales follow; whether a scale could not."""
+    p, state = work.p, work.state
+    follows = ceiling_follows(group)
     offsets, blocked = None, False
     grown: Any = 0
     if follows and torch.compiler.is_compiling():
         stepped[0], offsets, grown = _follow_in_graph(p, stepped[0], state, group, choices)
-    _write_codes(p, stepped[0], rows, offsets)
-    for moment, new in zip(moments, stepped[1:], strict=True):
-        write(moment, new, rows)
-    if here:
-        raise_exponent(moments, state, int(greatest))
+    _write_codes(p, stepped[0], work.rows, offsets)
+    for moment, new in zip(work.moments, stepped[1:], strict=True):
+        write(moment, new, work.rows)
+    if bridge.is_on_cpu(p.codes):
+        raise_exponent(work.moments, state, int(greatest))
     else:
-        update_twin.raise_exponent(moments, state["exponent"], greatest)
+        update_twin.raise_exponent(work.moments, state["exponent"], greatest)
     if follows and not torch.compiler.is_compiling():
         grown, blocked = follow_ceiling(p, state, group, choices)
     counts[6] = grown
     state["counts"].copy_(counts)
     return blocked
+
+
+def _run_for(codes: torch.Tensor) -> Callable[..., tuple[list[torch.Tensor], torch.Tensor, Any]]:
+    """What steps codes where they are, see `kernels.backends`."""
+    if bridge.is_on_cpu(codes):
+        return _step_here
+    return _step_on_card if backends.is_on_card(codes) else _step_in_torch
 
 
 def step_shard(
@@ -133,8 +185,9 @@ def step_shard(
     bits of the greatest finite |gradient|; counts are those of this shard.
     """
     moments = [state["second_moment"]] + ([state["momentum"]] if group["momentum"] > 0 else [])
-    run = _step_here if bridge.is_on_cpu(p.codes) else _step_in_torch
-    stepped, counts, greatest = run(p, [p.codes, *moments], gradient, None, state, group, choices_of(group), part)
+    stepped, counts, greatest = _run_for(p.codes)(
+        p, [p.codes, *moments], gradient, None, state, group, choices_of(group), part
+    )
     for own, new in zip([p.codes, *moments], stepped, strict=True):
         write(own, new, None)
     torch.autograd.graph.increment_version(p)
@@ -292,6 +345,65 @@ def _follow_in_graph(
     state["units"].copy_(followed.units)
     state["at"].copy_(followed.offsets)
     return scale.together(followed.codes), scale.with_groups(followed.offsets), followed.grown
+
+
+def _step_on_card(
+    p: LNSWeight,
+    arrays: list[torch.Tensor],
+    gradient: torch.Tensor,
+    rows: torch.Tensor | None,
+    state: State,
+    group: dict[str, Any],
+    choices: Choices,
+    part: Part = WHOLE,
+) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
+    """Triton's kernel, in place where the arrays are contiguous."""
+    return _launch_on_card([(p, arrays, gradient, rows, state, part)], group, choices)[0]
+
+
+def _launch_on_card(
+    members: list[tuple[LNSWeight, list[torch.Tensor], torch.Tensor, torch.Tensor | None, State, Part]],
+    group: dict[str, Any],
+    choices: Choices,
+) -> list[tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]]:
+    """The same of several weights of one format."""
+    from lnsnum.torch_bridge.kernels import update_triton  # here, as triton is there for cards alone
+
+    made, weights = [], []
+    for p, arrays, gradient, rows, state, part in members:
+        arrays = [array.contiguous() for array in arrays]
+        coded, momentum = arrays[1].dtype == torch.uint8, len(arrays) > 2
+        # the kernel reads what a float32 holds exactly; others are rounded to it, as on the CPU
+        floats = gradient.detach().resolve_neg().contiguous()
+        floats = floats if floats.dtype in update_triton.GRADIENTS else floats.to(torch.float32)
+        exponent = int(state["exponent"])
+        if exponent == NO_EXPONENT and (coded or momentum):
+            exponent = int(update_twin.first_exponent(floats))
+            exponent = exponent if coded else min(exponent, MOST_UNCODED)
+            state["exponent"].fill_(exponent)
+        numbers = numbers_of(state, group, 0 if exponent == NO_EXPONENT else exponent)
+        weights.append(
+            update_triton.Stepped(
+                arrays[0],
+                floats,
+                arrays[1],
+                arrays[2] if momentum else None,
+                torch.from_numpy(units_of(p, state, group)).to(arrays[0].device),
+                blocks_of(p).inner,
+                step_scalars(p.fmt, choices.rule, numbers, coded=coded),
+                Draw(group["seed"], state["stream"], int(state["step"])),
+                rows=None if rows is None else rows.contiguous(),
+                part=part,
+            )
+        )
+        made.append(arrays)
+    # one wait for the card, for the counts of all
+    counts = update_triton.step_list(weights, members[0][0].fmt, choices).to("cpu")
+    none = torch.zeros((), dtype=torch.int64)
+    return [
+        (arrays, torch.stack([none + arrays[0].numel(), *own[:5], none, own[5]]), own[6].to(torch.int32))
+        for arrays, own in zip(made, counts, strict=True)
+    ]
 
 
 def _step_in_torch(

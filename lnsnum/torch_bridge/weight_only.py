@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
 from lnsnum.torch_bridge import products
+from lnsnum.torch_bridge.kernels import backends
 from lnsnum.torch_bridge.products import APPEARANCES
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -26,10 +27,10 @@ from lnsnum.torch_bridge.weight import LNSWeight
 def weight_only_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x W^T + b, as `torch.nn.functional.linear`, with W read as codes.
 
-    Without its floats W is used where it is an LNSWeight on the CPU that appears as float32, bfloat16 or float16, x is
-    of that type and has up to 8 rows (`products.MOST_VECTORS`), and nothing is to be differentiated, traced, autocast
-    or mapped. Everything else is left to `torch.nn.functional.linear`: gradients are right, and for many rows that is
-    faster.
+    Without its floats W is used where it is an LNSWeight on the CPU or a graphics card (`kernels.backends`) that
+    appears as float32, bfloat16 or float16, x is of that type and has up to 8 rows (`products.MOST_VECTORS`; 16 on
+    a card), and nothing is to be differentiated, traced, autocast or mapped. Everything else is left to
+    `torch.nn.functional.linear`: gradients are right, and for many rows that is faster.
 
     Args:
         x: (..., K).
@@ -50,7 +51,7 @@ def weight_only_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
 def _is_plain_call() -> bool:
     """Whether no transformation of torch's is at work, which would have to see the operation."""
     return (
-        not torch.is_autocast_enabled("cpu")
+        not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"))
         and forward_ad._current_level < 0
         and torch._C._functorch.maybe_current_level() is None
     )
@@ -140,8 +141,8 @@ def _why_not(parameter: nn.Parameter, users: list[nn.Module]) -> str | None:
         return "no matrix"
     if parameter.dtype not in APPEARANCES:
         return f"it appears as {parameter.dtype}: float32, bfloat16 and float16 are multiplied so"
-    if codes.device.type != "cpu":
-        return f"on {codes.device}: only the CPU has the kernels"
+    if codes.device.type != "cpu" and (missing := backends.missing_on(codes.device)) is not None:
+        return f"on {codes.device}: {missing}"
     if not (codes.is_contiguous() or codes.mT.is_contiguous()):
         return "its codes are neither in the order of rows nor in that of columns: take parameter.data.contiguous()"
     return None

@@ -2,8 +2,8 @@
 
 A tensor of codes is uint8 or int16, because torch has few operations on uint16; the bits are those of the format's
 unsigned codes. On the CPU the kernels of the core work on the tensor's own memory, on as many threads as
-torch has; elsewhere, and for torch.compile, `lnsnum.torch_bridge.kernels.codes_twin` does the same in torch's
-operations. They agree to the bit.
+torch has; on a graphics card those of `codes_triton` do the same, and elsewhere, and for torch.compile, `codes_twin` in
+torch's operations. They agree to the bit: `backends` has the table of which runs when.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.kernels.scales import Scales, Walk
 from lnsnum.kernels.threads import in_chunks
-from lnsnum.torch_bridge.kernels import codes_twin
+from lnsnum.torch_bridge.kernels import backends, codes_twin
 from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, FLOAT_NAMES, PATTERN_DTYPES
 from lnsnum.torch_bridge.kernels.scale import Scale
 from lnsnum.torch_bridge.kernels.threads import torch_team
@@ -104,7 +104,12 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     if scale.group_size:
         return scale.together(decode(scale.apart(codes), fmt, scale.of_channels, dtype))
     if not is_on_cpu(codes):
-        return codes_twin.decode(codes, fmt, scale, dtype)
+        floats = None
+        if backends.is_on_card(codes):
+            from lnsnum.torch_bridge.kernels import codes_triton  # here, as triton is there for cards alone
+
+            floats = codes_triton.decode(codes if is_dense(codes) else codes.contiguous(), fmt, scale, dtype)
+        return codes_twin.decode(codes, fmt, scale, dtype) if floats is None else floats
     # one channel is one scale: a table of all codes serves it
     if scale.offsets is not None and scale.offsets.numel() == 1:
         scale = Scale(int(scale.offsets), int(scale.offsets))
@@ -276,7 +281,12 @@ def encode(
         apart = None if random_bits is None else scale.apart(random_bits.expand(x.shape))
         return scale.together(encode(scale.apart(x), fmt, scale.of_channels, random_bits=apart, seed=seed, **modes))
     if not is_on_cpu(x):
-        return codes_twin.encode(x, fmt, scale, random_bits=random_bits, **modes)
+        there = None
+        if backends.is_on_card(x.detach()) and (random_bits is None) != rounding.startswith("stochastic"):
+            from lnsnum.torch_bridge.kernels import codes_triton  # as in decode
+
+            there = codes_triton.encode(x, fmt, scale, random_bits=random_bits, **modes)
+        return codes_twin.encode(x, fmt, scale, random_bits=random_bits, **modes) if there is None else there
     # DLPack refuses a tensor that requires its gradient
     contiguous = x.detach().contiguous()
     name = FLOAT_NAMES[x.dtype]

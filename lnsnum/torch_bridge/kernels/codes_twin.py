@@ -40,7 +40,7 @@ FLOAT_NAMES = {
     torch.bfloat16: "bfloat16",
 }
 
-_RATIO_ERROR = 2.0**-51
+RATIO_ERROR = 2.0**-51
 """Bound of the relative error of |x| / base^(E / 2^F) as `_ratio` computes it: two roundings, and one in reserve."""
 
 _FUNCTION_ERROR = 2.0**-48
@@ -160,11 +160,11 @@ def _encode(
     lowest: Any = low - fmt.max_log if offsets is None else offsets.to(torch.int64) - fmt.max_log
     # E of the smallest code, or the table's end where that is beyond all floats
     bottom = min(max(lowest, first), last) if isinstance(lowest, int) else lowest.clamp(first, last)
-    floor, half, significand, exponent = tensors_of(x, _edges, fmt, first, last, name)
+    floor, half, significand, exponent = tensors_of(x, edges, fmt, first, last, name)
     smallest = floor[bottom - first]
 
     def search(side: str) -> torch.Tensor:
-        (table,) = (floor,) if side == "floor" else tensors_of(x, _thresholds, fmt, first, last, name, side)
+        (table,) = (floor,) if side == "floor" else tensors_of(x, thresholds, fmt, first, last, name, side)
         # how many thresholds |x| has reached, in integers: patterns of one sign are in the order of the floats
         return torch.searchsorted(table, a, right=True) + (first - 1)
 
@@ -187,7 +187,7 @@ def _encode(
         # zeros are below the first threshold; what is read for them does not count
         at = (log - first).clamp(min=0)
         ratio, error = _ratio(a, name, significand[at], exponent[at]), probability_error(fmt, rounding)
-        p = torch.log(ratio) / _log_step(fmt) if rounding == "stochastic_log" else (ratio - 1.0) / _step_minus_one(fmt)
+        p = torch.log(ratio) / log_step(fmt) if rounding == "stochastic_log" else (ratio - 1.0) / step_minus_one(fmt)
         # written so that NaN, of a comparison that fails, is in doubt
         open_ = ~((share - p).abs() > error)
         log = log + (share < p)
@@ -197,7 +197,7 @@ def _encode(
             p = _ratio(a, name, significand[bottom - first], exponent[bottom - first])
             # p is more than 0, also where float64 has no such number: a share of 0 is always below it
             below = (share == 0.0) | (share < p)
-            open_below = (share > 0.0) & ~((share - p).abs() > 4 * _RATIO_ERROR)
+            open_below = (share > 0.0) & ~((share - p).abs() > 4 * RATIO_ERROR)
         # zeros, infinities and NaN draw nothing, nor does what saturates below
         doubt = torch.where(a < smallest, open_below, open_) & (a > 0) & (a < infinity)
         doubt = doubt & (a >= smallest) if underflow == "saturate" else doubt
@@ -246,8 +246,8 @@ def probability_error(fmt: LNSFormat, rounding: Rounding) -> float:
     True
     """
     if rounding == "stochastic_log":
-        return _RATIO_ERROR / _log_step(fmt) + _FUNCTION_ERROR
-    return _RATIO_ERROR * (1.0 + 1.0 / _step_minus_one(fmt)) + _FUNCTION_ERROR
+        return RATIO_ERROR / log_step(fmt) + _FUNCTION_ERROR
+    return RATIO_ERROR * (1.0 + 1.0 / step_minus_one(fmt)) + _FUNCTION_ERROR
 
 
 def check_width(fmt: LNSFormat) -> None:
@@ -259,12 +259,14 @@ def check_width(fmt: LNSFormat) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _log_step(fmt: LNSFormat) -> float:
+def log_step(fmt: LNSFormat) -> float:
+    """The natural logarithm of the factor of a code step."""
     return math.log(2.0) / steps_in_two(fmt)[0]
 
 
 @lru_cache(maxsize=1024)
-def _step_minus_one(fmt: LNSFormat) -> float:
+def step_minus_one(fmt: LNSFormat) -> float:
+    """That factor less 1, rounded once."""
     return exact.step_minus_one(fmt.base, fmt.fraction_bits)
 
 
@@ -374,7 +376,7 @@ def signed_patterns(fmt: LNSFormat, first: int, last: int, name: str) -> tuple[N
 
 
 @lru_cache(maxsize=64)
-def _edges(fmt: LNSFormat, first: int, last: int, name: str) -> tuple[NDArray[Any], ...]:
+def edges(fmt: LNSFormat, first: int, last: int, name: str) -> tuple[NDArray[Any], ...]:
     """For E from `first` to `last`: the least pattern not below base^(E / 2^F), and not below its half; then the number
     itself, as a double and an exponent of two."""
     s, e = _powers(fmt.base, fmt.fraction_bits, np.arange(first, last + 1))
@@ -385,7 +387,7 @@ def _edges(fmt: LNSFormat, first: int, last: int, name: str) -> tuple[NDArray[An
 
 
 @lru_cache(maxsize=64)
-def _thresholds(fmt: LNSFormat, first: int, last: int, name: str, side: str) -> tuple[NDArray[Any]]:
+def thresholds(fmt: LNSFormat, first: int, last: int, name: str, side: str) -> tuple[NDArray[Any]]:
     """For E from `first` to `last`: the least pattern that is rounded to E or beyond, to that side on the log axis."""
     logs = np.arange(first, last + 1)
     # rounded up to E is what is above E - 1; to nearest, what is above the middle, 2 E - 1 on an axis twice as fine,
