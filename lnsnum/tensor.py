@@ -24,6 +24,7 @@ from lnsnum.conversion import rescale
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 from lnsnum.gaussian import GaussianLog
 from lnsnum.kernels.codes import FLOAT_TYPES, of_elements, same_scale
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.operations.accumulate import Order
 from lnsnum.operations.operation import OutLogOffset
 from lnsnum.reduction import Accumulator
@@ -34,9 +35,10 @@ Axis = int | tuple[int, ...] | None
 
 
 class Scaling(TypedDict, total=False):
-    """Keyword arguments of `LNSTensor.astype`, and of all that rounds."""
+    """Keyword arguments of `LNSTensor.astype`, and of all that rounds. An array, or groups, is for what takes each
+    element by itself: sums and products of matrices take an integer."""
 
-    out_log_offset: OutLogOffset
+    out_log_offset: OutLogOffset | NDArray[Any] | GroupOffsets
     rounding: Rounding
     overflow: Overflow
     underflow: Underflow
@@ -420,6 +422,8 @@ class LNSTensor(ScaledCodes):
         Args:
             to: a format or its name, or "float64", "float32", "float16", "bfloat16" or the NumPy type of that name.
             options: for formats; out_log_offset, rounding, overflow, underflow, random_bits as for every operation.
+                Here, as in all methods that take it, out_log_offset may be an array or `GroupOffsets` too: each number
+                is rounded once at the scale of its channel or group.
 
         >>> x = LNSTensor.from_float([1.0, 2.5], "lns16f10")
         >>> x.astype("lns8f3"), x.astype(np.float32)
@@ -428,8 +432,7 @@ class LNSTensor(ScaledCodes):
         if isinstance(to, str) and to.startswith("lns"):
             to = LNSFormat.parse(to)
         if isinstance(to, LNSFormat):
-            codes, log_offset = elementwise.call(rescale, [self], {**options, "out_format": to})
-            return self._of(codes, to, log_offset)
+            return apply(rescale, [self], **{**options, "out_format": to})
         name = to if to == "bfloat16" else np.dtype(to).name
         if name not in FLOAT_TYPES or options:
             raise TypeError(f"astype({to!r}): give a format, or float64, float32, float16 or bfloat16 without options")

@@ -21,7 +21,8 @@ from lnsnum.array.rationals import as_rational, is_number
 from lnsnum.array.scalars import exact_somewhere, key_at, key_of_number, not_exact
 from lnsnum.array.storage import S, ScaledCodes, holds_tensor, in_groups
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import Codes, check_codes, each_offset
+from lnsnum.kernels.codes import Codes, check_codes, check_offsets, each_offset
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.operations.choosing import related
 from lnsnum.operations.order import Relation, relate_to
 from lnsnum.operations.prepared import LARGEST, prepared, prepared_sum
@@ -167,8 +168,37 @@ def apply(function: Callable[..., Any], tensors: Sequence[S], **options: Any) ->
         found = quickly(function, *tensors)
         if found is not None:
             return cast(S, found)
+    if isinstance(options.get("out_log_offset"), (np.ndarray, GroupOffsets)) and not _sums(function):
+        return _at_scales(function, tensors, options)
     codes, log_offset = call(function, tensors, options)
     return tensors[0]._of(codes, LNSFormat.of(options.get("out_format") or tensors[0].fmt), log_offset)
+
+
+def _sums(function: Callable[..., Any]) -> bool:
+    """Whether a result is of several elements of an operand, so that it has not their shape."""
+    return function.__module__ == reduction.__name__
+
+
+def _at_scales(function: Callable[..., Any], tensors: Sequence[S], options: dict[str, Any]) -> S:
+    """The results, each rounded once at the scale of its channel or group."""
+    shape = np.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    scale = check_offsets(options["out_log_offset"], shape)
+    bits = options.get("random_bits")
+    if bits is not None:
+        try:
+            bits = np.broadcast_to(bits, shape)
+        except ValueError:
+            raise ValueError(f"random_bits of shape {np.shape(bits)} do not fit results of shape {shape}") from None
+    # of no element, so that what is wrong with the other options is said before
+    nothing = [t.moved(lambda array: np.broadcast_to(array, shape).reshape(-1)[:0]) for t in tensors]
+    call(function, nothing, {**options, "out_log_offset": 0} | ({} if bits is None else {"random_bits": bits.flat[:0]}))
+    fmt = LNSFormat.of(options.get("out_format") or tensors[0].fmt)
+    codes = np.empty(shape, fmt.dtype)
+    for offset, chosen in in_groups(scale, shape):
+        parts = [t.moved(lambda array: np.broadcast_to(array, shape)[chosen]) for t in tensors]  # noqa: B023
+        own = {} if bits is None else {"random_bits": bits[chosen]}
+        codes[chosen] = call(function, parts, {**options, **own, "out_log_offset": offset})[0]
+    return tensors[0]._of(codes, fmt, scale)
 
 
 def apply_into(out: S, function: Callable[..., Any], tensors: Sequence[ScaledCodes], where: object = True) -> S:

@@ -65,6 +65,15 @@ class Wanted(NamedTuple):
     random_bits: ArrayLike | None = None
 
 
+def check_out_log_offset(given: object) -> int | Literal["fit"]:
+    """The scale that is asked for a result; TypeError or ValueError where it is none."""
+    if not isinstance(given, str):
+        return check_log_offset(cast(int, given), "out_log_offset")
+    if given != "fit":
+        raise ValueError(f'out_log_offset={given!r} is not known: an integer or "fit"')
+    return "fit"
+
+
 def check_names(options: Any, accepted: Any, what: str) -> None:
     """Raise TypeError where a keyword is none of those of the TypedDict `accepted`."""
     for name in options:
@@ -177,10 +186,7 @@ def prepare(
     if out_log_offset is None:
         scaled = any(offset if isinstance(offset, int) else each_offset(offset).any() for offset in offsets)
         out_log_offset = "fit" if scaled else 0
-    if out_log_offset != "fit":
-        if isinstance(cast(object, out_log_offset), str):
-            raise ValueError(f'out_log_offset={out_log_offset!r} is not known: an integer or "fit"')
-        out_log_offset = check_log_offset(out_log_offset, "out_log_offset")
+    out_log_offset = check_out_log_offset(out_log_offset)
     order = None
     if in_memory_order and all(array.shape == shape for array in arrays):
         order = common_order(arrays)

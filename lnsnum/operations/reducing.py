@@ -22,7 +22,7 @@ from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.operations import sums
 from lnsnum.operations.accumulate import Order
 from lnsnum.operations.linear import KEEP, linear
-from lnsnum.operations.operation import Rounded, Wanted, check_names, prepare
+from lnsnum.operations.operation import Rounded, Wanted, check_names, check_out_log_offset, prepare
 from lnsnum.operations.real_steps import RealStep, real_step
 
 Accumulator = Literal["float64", "float32"] | LNSFormat | str
@@ -123,6 +123,7 @@ def read_call(options: Any, accepted: Any, *formats: LNSFormat, scaled: bool) ->
     wanted = Wanted(**{name: options[name] for name in Wanted._fields if name in options})
     if wanted.out_log_offset is None:
         wanted = wanted._replace(out_log_offset="fit" if scaled else 0)
+    wanted = wanted._replace(out_log_offset=check_out_log_offset(wanted.out_log_offset))
     return Call(accumulator, order, sums.EXACT if gaussian is None else gaussian, wanted)
 
 

@@ -92,7 +92,7 @@ def test_train_reports_accuracy_memory_and_time(trained):
 def test_train_writes_a_file_of_one_byte_codes(trained):
     folder, out = trained
     with safe_open(folder / "w.safetensors", "numpy") as file:
-        assert file.get_tensor("3.weight").dtype == np.uint8
+        assert file.get_tensor("3.weight.lnsnum_codes").dtype == np.uint8
     weights = load_weights(folder / "w.safetensors")
     assert sum(isinstance(w, LNSTensor) for w in weights.values()) == 14
     record = record_of(folder / "w.safetensors")
@@ -465,7 +465,7 @@ def test_bad_input_to_evaluate(command, tmp_path):
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-1])
     (tmp_path / "empty").touch()
     whole = (tmp_path / "whole").read_bytes()
-    (tmp_path / "layout").write_bytes(whole.replace(b'\\"layout\\": 2', b'\\"layout\\": 7'))
+    (tmp_path / "layout").write_bytes(whole.replace(b'\\"layout\\": 3', b'\\"layout\\": 7'))
     wide = {name: np.asarray(w) for name, w in load_weights(tmp_path / "whole").items()}
     wide["0.weight"] = LNSTensor(np.full(wide["0.weight"].shape, 5, np.uint32), "lns32f23")
     (tmp_path / "[").mkdir()
@@ -480,7 +480,7 @@ def test_bad_input_to_evaluate(command, tmp_path):
         "cut": "cut is damaged or no safetensors file",
         "foreign": "a safetensors file, but no LNS weight file",
         "untasked": "untasked names no task: it was not written by lnsnum train",
-        "layout": "layout version 7 is unknown: this reader knows 1 to 2",
+        "layout": "layout version 7 is unknown: this reader knows 1 to 3",
         "[/wide]": "[/wide]: '0.weight' is of lns32f23: at most 16 bits can be loaded",
         "task": "is for the task 'chess', which this version does not know",
         "model": "is for another model: it lacks '0.bias'",

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from lnsnum import (
     GroupOffsets,
     LNSFormat,
+    LNSTensor,
     arithmetic,
     convert,
     decode,
     encode,
     fit_log_offset,
     lns4f1,
+    lns6f2,
     lns8f3,
     lns8f5,
     lns16f10,
@@ -32,7 +34,7 @@ from lnsnum import (
     weight_only_matmul,
 )
 from lnsnum.format import MAX_LOG_OFFSET
-from lnsnum.kernels.codes import check_offsets
+from lnsnum.kernels.codes import check_offsets, of_elements, same_scale
 from lnsnum.kernels.rounding import MODES
 from lnsnum.kernels.scales import Scales, spread
 
@@ -474,3 +476,57 @@ def test_a_number_has_neither_channels_nor_groups():
     with pytest.raises(ValueError, match=r"is too large: at most 2\^30 in size$"):
         fit_log_offset([[1e300]], LNSFormat(8, 0, base=1.0000001), channels=0)
     assert MAX_LOG_OFFSET == 1 << 30
+
+
+# --------------------------------------------------------------------------------------------- results at given scales
+
+
+RESULTS = {
+    "astype": lambda x, y, **options: x.astype(lns6f2, **options),
+    "multiply": lambda x, y, **options: x.multiply(y, **options),
+    "add": lambda x, y, **options: x.add(y, out_format=lns8f3, **options),
+    "sqrt": lambda x, y, **options: abs(x).sqrt(**options),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("kind", ["groups", "groups along the first", "channels", "pairs", "none"])
+def test_results_are_rounded_once_at_the_scale_of_their_group(name, kind):
+    """Each is that of its numbers alone at its group's offset; so are those of each expert's channels."""
+    rng = np.random.default_rng(5)
+    shape = (0, 3, 40) if kind == "none" else (2, 3, 40)
+    x, y = (LNSTensor.from_float(rng.standard_normal(shape), lns16f10, group_size=size) for size in (16, 32))
+    own = {
+        "groups": (3, 3),
+        "none": (3, 3),
+        "groups along the first": (1, 3, 1),
+        "channels": (3, 1),
+        "pairs": (2, 3, 1),
+    }
+    scale = rng.integers(-9, 9, own[kind])
+    if kind.startswith("groups") or kind == "none":
+        scale = GroupOffsets(scale, 16, axis=-3 if "first" in kind else -1)
+    modes = {"rounding": "stochastic_value", "random_bits": rng.integers(0, 2**32, shape, np.uint32)}
+    for options in ({}, modes) if name in ("astype", "add") else ({},):
+        found = RESULTS[name](x, y, out_log_offset=scale, **options)
+        assert same_scale(found.log_offset, check_offsets(scale, shape))
+        each = of_elements(found.log_offset, shape)
+        for at in list(np.ndindex(shape))[::7]:
+            bits = {"random_bits": modes["random_bits"][at]} if options else {}
+            one = RESULTS[name](x[at], y[at], out_log_offset=int(each[at]), **{**options, **bits})
+            assert found.codes[at] == one.codes[()]
+
+
+def test_what_no_scale_of_a_result_is():
+    x = LNSTensor.from_float(np.ones((2, 40)), lns8f3, group_size=16)
+    with pytest.raises(ValueError, match="do not fit the codes' shape"):
+        x.astype(lns6f2, out_log_offset=GroupOffsets([[1, 2]], 16))
+    with pytest.raises(ValueError, match=r"^random_bits of shape \(3,\) do not fit results of shape \(2, 40\)$"):
+        x.astype(lns6f2, out_log_offset=x.log_offset, rounding="stochastic_log", random_bits=np.uint32([1, 2, 3]))
+    for scale in (x.log_offset, np.array([1, 2])):
+        with pytest.raises(TypeError, match="give an integer"):
+            x.matmul(x.T, out_log_offset=scale)
+        with pytest.raises(TypeError, match="give an integer"):
+            x.sum(axis=0, out_log_offset=scale)
+        with pytest.raises(TypeError, match="give an integer"):
+            arithmetic.multiply(x.codes, x.codes, lns8f3, out_log_offset=scale)

@@ -595,7 +595,7 @@ def test_a_pattern_may_name_a_tied_parameter_by_its_other_name():
         convert_model(model, lns8f5, **{option: {"b": 0 if option == "channels" else 16}})
         assert model.a is model.b
         assert model.a.log_offset.shape == ((4, 1) if option == "channels" else (4, 2))
-    with pytest.raises(ValueError, match="^p_scale: no parameter's name matches 'c'$"):
+    with pytest.raises(ValueError, match=r"^p_scale: no parameter's name matches 'c'$"):
         convert_model(Twins(), lns8f5, p_scale={"c": 2.0})
 
 
