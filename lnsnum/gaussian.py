@@ -32,11 +32,13 @@ from lnsnum.kernels.elementary import exp2_and_complement, log2_parts
 from lnsnum.kernels.rounding import DOUBT, settle, steps_in_two, target, unbounded
 
 __all__ = [
+    "BitShift",
     "Cotransformation",
     "Exact",
     "FromFunctions",
     "GaussianLog",
     "LinearInterpolation",
+    "LookUpTable",
     "Mitchell",
 ]
 
@@ -208,6 +210,74 @@ class LinearInterpolation:
         nodes = first + (np.arange(self.segments + 1) * (last - first)) // self.segments
         values = exact_steps(nodes.astype(np.int64), fmt, subtracted)
         return np.rint(np.interp(z, nodes, values)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class LookUpTable:
+    """`entries` values each of sb and db, equally far apart up to `octaves`, beyond which the greater operand stays.
+
+    Entry i serves z from i w on, up to (i + 1) w, w = octaves / entries; it is the exact value at the z in the
+    middle of those, to the nearest code step. 20 entries for 10 octaves are what Sanyal, Beerel and Chugg train with
+    (Neural Network Training with Approximate Logarithmic Computations, 2019).
+
+    Args:
+        entries: 1 to 2^20.
+        octaves: where the table ends, more than 0, up to 64.
+
+    >>> LookUpTable(20).sb(np.array([0, 8, 200]), LNSFormat(8, 3)).tolist()
+    [7, 4, 0]
+    """
+
+    entries: int
+    octaves: float = 10.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.entries, bool) or not isinstance(self.entries, int) or not 1 <= self.entries <= 1 << 20:
+            raise ValueError(f"entries={self.entries!r} is no size of a table: an integer from 1 to 2^20")
+        if not 0.0 < self.octaves <= 64.0:
+            raise ValueError(f"octaves={self.octaves!r} is out of range: more than 0, up to 64")
+
+    def sb(self, z: Steps, fmt: LNSFormat) -> Steps:
+        """From the table."""
+        return self._entry(z, fmt, False)
+
+    def db(self, z: Steps, fmt: LNSFormat) -> Steps:
+        """From the table: the first entry serves z = 1 too, where db is far below it."""
+        return self._entry(z, fmt, True)
+
+    def _entry(self, z: Steps, fmt: LNSFormat, subtracted: bool) -> Steps:
+        per_entry = self.octaves * steps_in_two(fmt)[0] / self.entries
+        first = np.arange(self.entries) * per_entry
+        middle = np.floor(first + per_entry / 2)
+        # an entry as narrow as a step has one z, above its middle or below
+        middle = np.where(middle < first, middle + 1, middle).astype(np.int64)
+        values = exact_steps(np.maximum(middle, int(subtracted)), fmt, subtracted)
+        index = (np.asarray(z, np.int64) / per_entry).astype(np.int64)
+        return np.where(index < self.entries, values[np.minimum(index, self.entries - 1)], 0)
+
+
+@dataclass(frozen=True)
+class BitShift:
+    """A shifted bit and no table: sb = 2^-floor(u) and db = -1.5 * 2^-floor(u) octaves, u the distance in octaves.
+
+    Source: Sanyal, Beerel and Chugg (2019), as of `LookUpTable`.
+
+    >>> BitShift().sb(np.array([0, 8, 16]), LNSFormat(8, 3)).tolist()
+    [8, 4, 2]
+    """
+
+    def sb(self, z: Steps, fmt: LNSFormat) -> Steps:
+        """One, shifted."""
+        return _to_steps(_shifted(_octaves(z, fmt)), fmt)
+
+    def db(self, z: Steps, fmt: LNSFormat) -> Steps:
+        """One and a half, shifted."""
+        return _to_steps(-1.5 * _shifted(_octaves(z, fmt)), fmt)
+
+
+def _shifted(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """2^-floor(u) for u >= 0."""
+    return np.asarray(2.0 ** -np.minimum(np.floor(u), 1000.0))
 
 
 @dataclass(frozen=True)

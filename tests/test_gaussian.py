@@ -34,10 +34,12 @@ from lnsnum import (
 )
 from lnsnum.gaussian import (
     TIE,
+    BitShift,
     Cotransformation,
     Exact,
     FromFunctions,
     LinearInterpolation,
+    LookUpTable,
     Mitchell,
     check_gaussian,
     evaluate,
@@ -329,6 +331,36 @@ def test_interpolation_goes_through_its_ends_and_is_exact_below_an_octave():
 def test_a_bad_number_of_segments(segments):
     with pytest.raises(ValueError, match="is no number of lines: an integer from 1 to 2"):
         LinearInterpolation(segments)
+
+
+@pytest.mark.parametrize("subtracted", [False, True])
+def test_a_table_has_the_value_in_the_middle_of_each_entry(subtracted):
+    """20 entries of half an octave, by Python's own logarithm; one as narrow as a step is the exact one."""
+    for fmt, width in ((lns8f3, 4), (lns16f10, 512)):
+        z = domain(fmt, subtracted)[: 12 * width * 2]
+        middle = z // width * width + width // 2
+        sign = -1.0 if subtracted else 1.0
+        expected = [
+            0 if k >= 20 * width else round(2 * width * math.log2(1 + sign * 2.0 ** (-k / (2 * width))))
+            for k in middle.tolist()
+        ]
+        assert evaluate(LookUpTable(20), z, fmt, subtracted).tolist() == expected
+    z = domain(lns8f3, subtracted)
+    for entries in (80, 160, 99):  # a step each, half a step, and what divides none
+        fine = evaluate(LookUpTable(entries), z, lns8f3, subtracted)
+        assert fine.tolist() == exact_steps(z, lns8f3, subtracted).tolist()
+
+
+def test_a_bit_shift_by_hand():
+    z = np.array([0, 1, 7, 8, 15, 16, 31, 64])
+    assert BitShift().sb(z, lns8f3).tolist() == [8, 8, 8, 4, 4, 2, 1, 0]
+    assert BitShift().db(z, lns8f3).tolist() == [-12, -12, -12, -6, -6, -3, -2, 0]  # -1.5, ties to even
+
+
+@pytest.mark.parametrize(("entries", "octaves"), [(0, 10.0), (True, 10.0), (2.0, 10.0), (4, 0.0), (4, 65.0)])
+def test_a_bad_table(entries, octaves):
+    with pytest.raises(ValueError, match=r"is no size of a table|is out of range: more than 0"):
+        LookUpTable(entries, octaves)
 
 
 @presets

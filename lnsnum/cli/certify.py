@@ -24,8 +24,8 @@ def certify(
     gaussian: Annotated[
         list[str] | None,
         typer.Option(
-            help="Judge an approximate Gaussian logarithm instead: exact, mitchell, cotransformation, "
-            "cotransformation:BITS, linear:SEGMENTS. Can be repeated."
+            help="Judge an approximate Gaussian logarithm instead: exact, mitchell, bit-shift, "
+            "cotransformation, cotransformation:BITS, linear:SEGMENTS, table:ENTRIES. Can be repeated."
         ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for the documentation.")] = False,
@@ -70,10 +70,12 @@ def _gaussian_log(name: str) -> GaussianLog:
         "exact": gaussian.Exact,
         "mitchell": gaussian.Mitchell,
         "cotransformation": gaussian.Cotransformation,
+        "bit-shift": gaussian.BitShift,
     }
     numbered: dict[str, Callable[[int], GaussianLog]] = {
         "linear": gaussian.LinearInterpolation,
         "cotransformation": gaussian.Cotransformation,
+        "table": gaussian.LookUpTable,
     }
     try:
         if number and kind in numbered:
@@ -83,7 +85,8 @@ def _gaussian_log(name: str) -> GaussianLog:
     except ValueError as error:
         raise CommandError(f"--gaussian {name}: {error}") from error
     raise CommandError(
-        f"--gaussian {name} is not known: exact, mitchell, cotransformation, cotransformation:BITS, linear:SEGMENTS"
+        f"--gaussian {name} is not known: exact, mitchell, bit-shift, cotransformation, cotransformation:BITS, "
+        "linear:SEGMENTS, table:ENTRIES"
     )
 
 
