@@ -51,6 +51,8 @@ torch_bridge           surroundings carrying float_doors writing products weight
 torch_bridge           launch float_step
 torch_bridge.distributed replicas shard_step dtensors scales
 torch_bridge           placing model madam resuming checkpoint graphs sequential .
+torch_bridge.datapath  settings quantized bit_true report kept graph float_operations functions modules workshop
+torch_bridge.datapath  windows products convolutions embeddings context .
 torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle

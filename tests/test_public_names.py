@@ -22,6 +22,7 @@ DOORS = [
         "reference",
         "torch_bridge",
         "torch_bridge.strategies",
+        "torch_bridge.datapath",
         "kernels.threads",
         "operations.weight_only",
     ),

@@ -1,0 +1,136 @@
+"""Matrix products of codes whose every addition is rounded to an accumulator: those of the core, as torch's operations.
+
+    C[i, j]  =  a[i, 0] b[0, j]  +  a[i, 1] b[1, j]  +  ...         by `lnsnum.operations.accumulate`
+
+The terms' logarithms are taken from the accumulator's log_offset on, which an `Accumulator` fixes or which fits them.
+What more is added to a sum, as a bias is, is placed in the accumulator as a term is, and comes last.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import lnsnum
+from lnsnum import arithmetic
+from lnsnum.conversion import convert
+from lnsnum.format import LNSFormat
+from lnsnum.kernels.codes import Codes
+from lnsnum.kernels.rounding import steps_in_two
+from lnsnum.operations.accumulate import Terms, accumulate, terms_of
+from lnsnum.torch_bridge.datapath.quantized import Quantized
+from lnsnum.torch_bridge.datapath.settings import Accumulator, check_operand
+from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
+
+
+class Sums(NamedTuple):
+    """The sums as codes of the accumulator."""
+
+    codes: Codes
+    fmt: LNSFormat
+    log_offset: int
+
+    def floats(self, dtype: torch.dtype) -> torch.Tensor:
+        """What they stand for: a float32 tells the codes of an accumulator apart, so that nothing is lost."""
+        name = FLOAT_NAMES[dtype]
+        array = lnsnum.decode(self.codes, self.fmt, name, log_offset=self.log_offset)
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+
+class Matrices(NamedTuple):
+    """A stack of matrices of codes, as the core takes it."""
+
+    codes: Codes
+    fmt: LNSFormat
+    log_offset: int | NDArray[np.int32]
+
+    @classmethod
+    def of(cls, x: Quantized, accumulator: Accumulator, kind: str) -> Matrices:
+        """Those of a quantized tensor, on the CPU."""
+        check_operand(x.fmt, kind, accumulator.fmt)
+        x = x.apart()
+        if x.codes.device.type != "cpu":
+            raise NotImplementedError(
+                f"accumulate={accumulator.fmt.name} adds on the CPU, and {kind} are on {x.codes.device}: move the "
+                "model there, or take accumulate='float32'"
+            )
+        codes = bridge.as_numpy(x.codes.detach(), x.fmt.dtype)
+        offsets: Any = x.scale.low
+        if x.scale.offsets is not None:
+            offsets = np.broadcast_to(bridge.as_numpy(x.scale.offsets.detach()), codes.shape)
+        return cls(codes, x.fmt, offsets)
+
+
+def matmul(a: Matrices, b: Matrices, accumulator: Accumulator) -> Sums:
+    """The product of stacks (..., M, K) and (..., K, N), which broadcast."""
+    to = accumulator.fmt
+    (x, x_one), (y, y_one) = (terms_of(m.codes, m.fmt, m.log_offset, to) for m in (a, b))
+    finer = [to.fraction_bits - m.fmt.fraction_bits for m in (a, b)]
+    one = (x_one << finer[0]) + (y_one << finer[1])
+    log_offset = accumulator.log_offset
+    if isinstance(log_offset, str):
+        # the greatest product that the formats and scales allow, and log2 K octaves more, are just within
+        top = (a.fmt.max_log << finer[0]) + (b.fmt.max_log << finer[1]) + one
+        log_offset = top + math.ceil(math.log2(max(a.codes.shape[-1], 1)) * steps_in_two(to)[0]) - to.max_log
+    if log_offset != one:
+        x = x._replace(log=x.log + (one - log_offset))
+    return Sums(_ordered(x, y, accumulator), to, log_offset)
+
+
+def _ordered(x: Terms, y: Terms, accumulator: Accumulator) -> Codes:
+    to, log = accumulator.fmt, accumulator.gaussian_log
+    if accumulator.order != "blocked":
+        return accumulate(x, y, to, accumulator.order, log, "saturate")
+    inner, block = x.log.shape[-1], accumulator.block
+    parts = [slice(begin, begin + block) for begin in range(0, inner, block)]
+    if len(parts) < 2:
+        return accumulate(x, y, to, "sequential", log, "saturate")
+    totals: list[Codes] = [
+        accumulate(x.at((..., k)), y.at((..., k, slice(None))), to, "sequential", log, "saturate") for k in parts
+    ]
+    columns = np.stack([codes.reshape(-1) for codes in totals])
+    codes: Codes = _total(columns, to, "sequential", accumulator).reshape(totals[0].shape)
+    return codes
+
+
+def _total(columns: Codes, fmt: LNSFormat, order: Any, accumulator: Accumulator) -> Codes:
+    """The sums of columns of codes of the accumulator, whatever its scale is."""
+    row, no = (1, len(columns)), np.zeros((1, len(columns)), np.bool_)
+    terms, _ = terms_of(columns, fmt, 0, fmt)
+    ones = Terms(np.zeros(row, np.int64), no, no, no)
+    total: Codes = accumulate(ones, terms, fmt, order, accumulator.gaussian_log, "saturate")[0]
+    return total
+
+
+def add(sums: Sums, x: Matrices, accumulator: Accumulator) -> Sums:
+    """The sums and one number more for each, which broadcasts to them, placed in the accumulator."""
+    placed = convert(x.codes, x.fmt, sums.fmt, log_offset=x.log_offset, out_log_offset=sums.log_offset)
+    offsets: Any = dict.fromkeys(("a_log_offset", "b_log_offset", "out_log_offset"), sums.log_offset)
+    codes, _ = arithmetic.add(sums.codes, placed, sums.fmt, gaussian=accumulator.gaussian_log, **offsets)
+    return sums._replace(codes=codes)
+
+
+def multiply(sums: Sums, factor: float) -> Sums:
+    """The sums times a constant, which is rounded to the accumulator's grid: their scale and their signs change."""
+    if factor == 1.0:
+        return sums
+    if factor == 0.0:
+        return sums._replace(codes=np.zeros_like(sums.codes))
+    steps = round(math.log2(abs(factor)) * steps_in_two(sums.fmt)[0])
+    codes = sums.codes
+    if factor < 0.0:
+        codes = np.where(codes & sums.fmt.dtype.type(sums.fmt.max_magnitude), codes ^ sums.fmt.sign_bit, codes)
+    return Sums(codes.astype(sums.fmt.dtype), sums.fmt, sums.log_offset + steps)
+
+
+def sum_rows(x: Matrices, accumulator: Accumulator) -> Sums:
+    """The sums over the rows of a matrix (K, N): (N,). As the product of ones with it."""
+    # 1 as the greatest number of its scale, so that the range that fits is that of the sum
+    one = np.full((1, x.codes.shape[-2]), x.fmt.max_magnitude, x.fmt.dtype)
+    sums = matmul(Matrices(one, x.fmt, -x.fmt.max_log), x, accumulator)
+    return sums._replace(codes=sums.codes[0])

@@ -1,0 +1,75 @@
+"""The codes of tensors that products have taken, kept as long as the tensors' memory is there.
+
+A tensor enters several products: in forward, and again in backward, as itself or transposed. It is quantized once, so
+that both passes have the same codes, also where rounding draws, or where a maximum has moved on in between.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from lnsnum.torch_bridge.datapath.quantized import Quantized
+from lnsnum.torch_bridge.datapath.settings import Numbers
+from lnsnum.torch_bridge.weight import LNSWeight
+
+
+class _Entry(NamedTuple):
+    place: int
+    shape: torch.Size
+    strides: tuple[int, ...]
+    version: int
+    numbers: Numbers
+    channels: tuple[int, ...]
+    quantized: Quantized
+
+
+class Kept:
+    """Codes by the memory of the floats that they were made of."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, tuple[StorageWeakRef, list[_Entry]]] = {}
+        self._since = 0
+
+    def find(self, x: torch.Tensor, numbers: Numbers, channels: tuple[int, ...] | None) -> Quantized | None:
+        """Those of a tensor or its transpose; `channels` None: whichever dimensions have scales of their own."""
+        if x.is_inference():
+            return None
+        memory = (x.codes if isinstance(x, LNSWeight) else x).untyped_storage()
+        found = self._entries.get(int(memory._cdata))
+        if found is None:
+            return None
+        place, shape, strides, version = x.storage_offset(), x.shape, x.stride(), x._version
+        for one in found[1]:
+            if one.place != place or one.version != version or one.numbers != numbers:
+                continue
+            if one.shape == shape and one.strides == strides and channels in (None, one.channels):
+                return one.quantized
+            if channels is None and x.ndim >= 2 and one.shape == x.mT.shape and one.strides == x.mT.stride():
+                return one.quantized.mT
+        return None
+
+    def put(self, x: torch.Tensor, numbers: Numbers, channels: tuple[int, ...], quantized: Quantized) -> None:
+        """Keep a tensor's codes."""
+        if x.is_inference():
+            return
+        memory = (x.codes if isinstance(x, LNSWeight) else x).untyped_storage()
+        own = self._entries.setdefault(int(memory._cdata), (StorageWeakRef(memory), []))[1]
+        # what was made of a former content serves nobody
+        own[:] = [one for one in own if one.version == x._version]
+        own.append(_Entry(int(x.storage_offset()), x.shape, x.stride(), x._version, numbers, channels, quantized))
+        self._since += 1
+        if self._since >= 64:
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Let go of what belongs to memory that is gone."""
+        self._since = 0
+        for key in [key for key, (memory, _) in self._entries.items() if memory.expired()]:
+            del self._entries[key]
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._entries.clear()
