@@ -93,6 +93,13 @@ def train(
     plot: Annotated[Path | None, typer.Option(help="Write training curves and code histogram to this image.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch; results depend on it in the last bits.")] = 1,
     device: Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, ...")] = "cpu",
+    datapath: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute in LNS too: a preset such as lns_madam_8bit, or 'activations=lns8f3,errors=lns8f3,"
+            "gradients=lns8f3,accumulate=lns12f6/pairwise/table:20'; docs/datapath.md tells of it."
+        ),
+    ] = None,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Compute under bfloat16 autocast.")] = False,
     save_every: Annotated[
         int | None,
@@ -130,7 +137,7 @@ def train(
             recipe = Recipe(format, optimizer.value, lr, schedule.value, momentum)
         except TaskError as error:
             raise CommandError(f"--{error}") from error
-        options = {"network": network and network.value, "augment": augment, "bfloat16": bfloat16}
+        options = {"network": network and network.value, "augment": augment, "bfloat16": bfloat16, "datapath": datapath}
         options = {option: value for option, value in options.items() if value}
     else:
         task, recipe, seed, options = TaskName(begun.task), begun.recipe, begun.seed, begun.options

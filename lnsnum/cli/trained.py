@@ -34,7 +34,7 @@ def load_trained(file: Path, data: Path | None) -> tuple[Task, nn.Module]:
     if name is None:
         raise CommandError(f"{file} names no task: it was not written by lnsnum train")
     name = FORMER_NAMES.get(name, name)
-    from lnsnum.tasks.registry import TASKS, make_task
+    from lnsnum.tasks.registry import OPTIONS, TASKS, make_task
 
     if name not in TASKS:
         raise CommandError(f"{file} is for the task {name!r}, which this version does not know")
@@ -42,7 +42,7 @@ def load_trained(file: Path, data: Path | None) -> tuple[Task, nn.Module]:
     from lnsnum.torch_bridge import load_model
 
     options = record.get("options", {})
-    if unknown := sorted(options.keys() - TASKS[name].options):
+    if unknown := sorted(options.keys() - TASKS[name].options - OPTIONS):
         raise CommandError(f"{file}: its entry {RUN_ENTRY} has an option {unknown[0]!r}, which {name} has not")
     task = make_task(name, data, **options)
     if record.get("data", task.fingerprint) != task.fingerprint:

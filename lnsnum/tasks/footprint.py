@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lnsnum.tasks.task import Batch, Task
 from lnsnum.tasks.training import weight_count
+from lnsnum.torch_bridge.datapath.setting import computing
 
 
 class Footprint(NamedTuple):
@@ -49,9 +50,10 @@ def measure_footprint(task: Task, model: nn.Module, optimizer: Optimizer, batch:
     model.train()
     optimizer.zero_grad(set_to_none=True)
     with _no_log_lines(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        with task.autocast():
-            loss = task.loss(model, batch)
-        loss.backward()
+        with computing(model):
+            with task.autocast():
+                loss = task.loss(model, batch)
+            loss.backward()
         gradients = sum(p.grad.nbytes for p in parameters if p.grad is not None)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)

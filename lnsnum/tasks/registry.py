@@ -21,6 +21,7 @@ from lnsnum.tasks.measure import Measure
 from lnsnum.tasks.regression import Regression, load_image
 from lnsnum.tasks.task import Task
 from lnsnum.tasks.text import load_text
+from lnsnum.torch_bridge.datapath.texts import read_short
 
 Maker = Callable[..., Task]
 
@@ -90,6 +91,10 @@ TASKS: dict[str, Entry] = {
 }  # fmt: skip
 
 
+OPTIONS = frozenset({"datapath"})
+"""Of every task, beside its own."""
+
+
 def make_task(name: str, data: Path | None = None, /, *, device: torch.device | str = "cpu", **options: Any) -> Task:
     """The task of that name, with the data at a path or, without one, its embedded default.
 
@@ -103,6 +108,18 @@ def make_task(name: str, data: Path | None = None, /, *, device: torch.device | 
         raise TaskError(f"there is no task {name!r}: {', '.join(TASKS)}")
     if data is not None and entry.data is None:
         raise TaskError(f"the task {name} takes no data: it draws its own")
-    for option in options.keys() - entry.options:
+    for option in options.keys() - entry.options - OPTIONS:
         raise TaskError(f"the task {name} has no option {option!r}")
-    return entry.make(data, torch.device(device), **options)
+    datapath = options.pop("datapath", None)
+    if datapath is not None:
+        if options.get("bfloat16"):
+            raise TaskError("a datapath chooses the numbers of products itself: leave out bfloat16, or the datapath")
+        try:
+            read_short(datapath)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise TaskError(f"datapath {datapath}: {error}") from error
+    task: Task = entry.make(data, torch.device(device), **options)
+    if datapath is not None:
+        task.datapath = datapath
+        task.options = {**task.options, "datapath": datapath}
+    return task

@@ -26,7 +26,7 @@ from lnsnum.files.sharded import open_files
 from lnsnum.tasks import RESUME_ENTRY, TaskError
 from lnsnum.tasks.recipe import Recipe
 from lnsnum.tasks.task import Task
-from lnsnum.tasks.training import History
+from lnsnum.tasks.training import History, compute_as_asked
 from lnsnum.torch_bridge import load_model, save_model
 from lnsnum.weight_file import load_metadata
 
@@ -115,7 +115,7 @@ def load_run(path: Path, task: Task, recipe: Recipe, seed: int) -> tuple[nn.Modu
             torch.cuda.set_rng_state(tensors["random.cuda"], task.device)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         _refuse(path, STATE_ENTRY, error)
-    return model, optimizer, history
+    return compute_as_asked(task, model, seed), optimizer, history
 
 
 def _together(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Module:

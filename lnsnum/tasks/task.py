@@ -46,6 +46,8 @@ class Task(ABC):
     device: torch.device
     bfloat16: bool = False
     """Whether to train under bfloat16 autocast."""
+    datapath: str | None = None
+    """What networks are computed in, as `lnsnum train --datapath` takes it; None for float."""
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The precision to train and test in."""

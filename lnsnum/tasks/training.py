@@ -20,6 +20,8 @@ from lnsnum.tasks import TaskError
 from lnsnum.tasks.recipe import Recipe
 from lnsnum.tasks.task import Task
 from lnsnum.torch_bridge import LNSWeight, Madam
+from lnsnum.torch_bridge.datapath import datapath_of, use_datapath
+from lnsnum.torch_bridge.datapath.setting import computing
 
 
 class DivergedError(TaskError):
@@ -45,7 +47,12 @@ def start(task: Task, recipe: Recipe, seed: int) -> tuple[nn.Module, Optimizer]:
     """
     torch.manual_seed(seed)
     model = task.network()
-    return model, recipe.prepare(model, seed)
+    return compute_as_asked(task, model, seed), recipe.prepare(model, seed)
+
+
+def compute_as_asked(task: Task, model: nn.Module, seed: int) -> nn.Module:
+    """Give a network the datapath of its task, if that has one."""
+    return model if task.datapath is None else use_datapath(model, task.datapath, seed=seed)
 
 
 def train(
@@ -85,14 +92,16 @@ def train(
     for step in range(done + 1, steps + 1):
         batch = next(batches)
         optimizer.zero_grad(set_to_none=True)
-        with task.autocast():
-            loss = task.loss(model, batch)
-        history.loss.append(loss.item())
-        if not math.isfinite(history.loss[-1]):
-            raise DivergedError(
-                f"the loss is {history.loss[-1]} at step {len(history.loss)} of {steps}: try a smaller learning rate"
-            )
-        loss.backward()
+        if task.datapath is not None:
+            datapath_of(model).step = step  # which keys random bits, also of a run that goes on
+        with computing(model):
+            with task.autocast():
+                loss = task.loss(model, batch)
+            history.loss.append(loss.item())
+            if not math.isfinite(history.loss[-1]):
+                at = f"{history.loss[-1]} at step {len(history.loss)} of {steps}"
+                raise DivergedError(f"the loss is {at}: try a smaller learning rate")
+            loss.backward()
         optimizer.step()
         schedule.step()
         history.moved.append(optimizer.step_report().moved if isinstance(optimizer, Madam) else 0.0)

@@ -25,6 +25,7 @@ from lnsnum.kernels.codes import WIDEST_TABLE
 from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge.carrying import succeed
+from lnsnum.torch_bridge.datapath.setting import ENTRY, put_setting, setting_of
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.placing import encode_what_is_loaded
@@ -55,7 +56,7 @@ def save_model(
     Args:
         path: the file; an existing one is replaced, and so is a set that an earlier call with this path wrote.
         model: any module whose state holds tensors only.
-        metadata: further entries, strings by name.
+        metadata: further entries, strings by name. A datapath of the model (`use_datapath`) is one by itself.
         max_shard_bytes: where the tensors have more bytes in all, they go to several files and an index.
         packed: leave out the unused bits of codes.
         optimizer: write its state too, in a section of its own, so that training can go on from the file. Its
@@ -68,6 +69,9 @@ def save_model(
         As `lnsnum.weight_file.save_weights`.
     """
     state = _state(model)
+    setting = setting_of(model)
+    if setting is not None:
+        metadata = {ENTRY: setting, **(metadata or {})}
     descriptions = {name: _describe(name, tensor, packed) for name, tensor in state.items()}
     return save_tensors(
         path,
@@ -87,6 +91,8 @@ def load_model(path: StrPath, model: nn.Module, *, optimizer: Optimizer | None =
     made before goes on with it; any other is replaced, and the optimizer must be made afterwards. Parameters and
     buffers on the meta device are replaced too, by ones on the CPU: a model that was made there never has floats for
     what the file has as codes.
+
+    A datapath that the saved model had becomes that of this one.
 
     Nothing is changed unless the whole file fits. Then one tensor after another is read and put into its place: beyond
     the model, there is memory for one.
@@ -117,7 +123,8 @@ def load_model(path: StrPath, model: nn.Module, *, optimizer: Optimizer | None =
             own = state.pop(name)
             _put(files, name, own, places[id(own)])
             del own  # a parameter that was replaced goes before the next is read
-    return model
+        setting = files.texts.get(ENTRY)
+    return model if setting is None else put_setting(model, setting)
 
 
 # ------------------------------------------------------------------------------------------- before anything is changed

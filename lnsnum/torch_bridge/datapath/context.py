@@ -26,6 +26,7 @@ from lnsnum.torch_bridge.datapath.float_operations import refuse
 from lnsnum.torch_bridge.datapath.functions import Functions
 from lnsnum.torch_bridge.datapath.graph import Graph
 from lnsnum.torch_bridge.datapath.modules import Layers
+from lnsnum.torch_bridge.datapath.presets import preset
 from lnsnum.torch_bridge.datapath.settings import Accumulator, Formats, Numbers, Settings, read_layers
 from lnsnum.torch_bridge.datapath.workshop import Workshop
 
@@ -171,6 +172,8 @@ _COMPILING = (
 
 
 def datapath(
+    name: str | None = None,
+    /,
     *,
     weights: Numbers | LNSFormat | str | None = None,
     activations: Numbers | LNSFormat | str | None = None,
@@ -184,6 +187,7 @@ def datapath(
     """A context in which the products of a network, forward and backward, are made in LNS.
 
     Args:
+        name: of a preset (`lnsnum.torch_bridge.datapath.presets`), of which the other arguments change something.
         weights: of parameters as they enter products, by default as they are: LNSWeights their codes, others floats.
         activations: of all other factors of the forward pass.
         errors: of autograd's gradients as they enter products of the backward pass.
@@ -204,9 +208,13 @@ def datapath(
     >>> with datapath(weights="lns8f3", activations="lns8f3", accumulate=Accumulator("lns16f10")) as path:
     ...     y = layer(torch.tensor([[3.0, 0.5]]))
     >>> y
-    tensor([[4.0837]], grad_fn=<MmBackward0>)
+    tensor([[4.0848]], grad_fn=<MmBackward0>)
     """
-    formats = Formats(weights, activations, errors, gradients, accumulate)  # type: ignore[arg-type]
+    own = {"weights": weights, "activations": activations, "errors": errors, "gradients": gradients}
+    given: dict[str, Any] = {kind: numbers for kind, numbers in own.items() if numbers is not None or name is None}
+    if accumulate != "float32" or name is None:
+        given["accumulate"] = accumulate
+    formats = Formats(**{**({} if name is None else preset(name)), **given})
     if statistics is not None and (isinstance(statistics, bool) or not isinstance(statistics, int) or statistics < 0):
         raise ValueError(f"statistics={statistics!r} is no number of tensors: an integer, 0 or more, or None")
     return Datapath(Settings(formats, read_layers(formats, layers), seed, statistics))

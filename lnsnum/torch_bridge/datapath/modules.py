@@ -53,6 +53,14 @@ class Layers:
         self._handles.clear()
         self.stack.clear()
 
+    def begin(self, module: nn.Module) -> None:
+        """An outermost module is called."""
+        if module not in self.known:
+            for name, part in module.named_modules():
+                self.known.add(part)
+                self.names[part] = name or type(module).__name__
+        self.on_root()
+
     def _enter(self, module: nn.Module, arguments: Any) -> None:
         if threading.get_ident() != self._thread:
             if module in self.known and not self.has_context():
@@ -62,11 +70,7 @@ class Layers:
                 )
             return
         if not self.stack:
-            if module not in self.known:
-                for name, part in module.named_modules():
-                    self.known.add(part)
-                    self.names[part] = name or type(module).__name__
-            self.on_root()
+            self.begin(module)
         name = self.names.get(module)
         if name is None:
             name = f"{self.stack[-1]}.{type(module).__name__}" if self.stack else type(module).__name__

@@ -1,0 +1,131 @@
+"""A datapath as a setting of a model: saved with it, and asked for by every call.
+
+    use_datapath(model, "lns_madam_8bit")
+    with datapath_of(model): ...            training
+    model(x)                                without gradients: within the datapath by itself
+
+A call with gradients outside of a datapath raises: its backward pass would be float. Copies and pickles of the model
+have the setting; `save_model` writes it, and `load_model` gives it to the model that it loads into.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from lnsnum.torch_bridge.datapath.context import Datapath, current, datapath
+from lnsnum.torch_bridge.datapath.texts import from_json, read_short, to_json
+
+ENTRY = "lnsnum.datapath"
+"""In the metadata of a weight file."""
+
+_SETTING = "_lnsnum_datapath"
+"""The model's attribute: JSON."""
+
+_paths: WeakKeyDictionary[nn.Module, Datapath] = WeakKeyDictionary()
+
+
+def use_datapath(model: nn.Module, setting: str | Datapath | None = None, /, **arguments: Any) -> nn.Module:
+    """Let a model be computed in a datapath from now on, in place; returns the model.
+
+    Args:
+        model: any module.
+        setting: a preset's name or the short form of a command (see `lnsnum.torch_bridge.datapath.texts`), a Datapath,
+            whose settings are taken, or None.
+        arguments: those of `datapath`, instead or beside a name. Without any, and None, the setting is taken away.
+
+    Raises:
+        ValueError: for what cannot be read, or no file can hold.
+
+    >>> model = use_datapath(nn.Linear(2, 1), "lns_madam_8bit")
+    >>> with datapath_of(model) as path:
+    ...     model(torch.ones(1, 2)).sum().backward()
+    >>> len(path.report().tensors)
+    4
+    """
+    if setting is None and not arguments:
+        return _set(model, None)
+    if isinstance(setting, Datapath):
+        if arguments:
+            raise TypeError("a Datapath has all settings: give it alone, or a preset's name and arguments")
+        settings = setting.settings
+    else:
+        settings = datapath(**{**({} if setting is None else read_short(setting)), **arguments}).settings
+    return _set(model, to_json(settings))
+
+
+def setting_of(model: nn.Module) -> str | None:
+    """The setting of a model as JSON; None where it has none."""
+    text: str | None = model.__dict__.get(_SETTING)
+    return text
+
+
+def put_setting(model: nn.Module, text: str | None) -> nn.Module:
+    """Give a model a setting as JSON, as a file has it."""
+    if text is not None:
+        from_json(text)
+    return _set(model, text)
+
+
+def _set(model: nn.Module, text: str | None) -> nn.Module:
+    _paths.pop(model, None)
+    if text is None:
+        model.__dict__.pop(_SETTING, None)
+    else:
+        model.__dict__[_SETTING] = text
+    hooks = model._forward_pre_hooks, model._forward_hooks
+    for own, kept in zip((_enter, _leave), hooks, strict=True):
+        for key in [key for key, hook in kept.items() if hook is own]:
+            del kept[key]
+            model._forward_hooks_always_called.pop(key, None)
+    if text is not None:
+        model.register_forward_pre_hook(_enter, prepend=True)
+        model.register_forward_hook(_leave, always_call=True)
+    return model
+
+
+def datapath_of(model: nn.Module) -> Datapath:
+    """The datapath of a model's setting: one for as long as the model has it.
+
+    Raises:
+        ValueError: where the model has none.
+    """
+    text = setting_of(model)
+    if text is None:
+        raise ValueError(f"{type(model).__name__} has no datapath: give it one by use_datapath(model, ...)")
+    if model not in _paths:
+        _paths[model] = Datapath(from_json(text))
+    return _paths[model]
+
+
+def computing(model: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """The datapath of a model that has one; else a block that does nothing."""
+    return contextlib.nullcontext() if setting_of(model) is None else datapath_of(model)
+
+
+_ENTERED = "_lnsnum_datapath_entered"
+
+
+def _enter(model: nn.Module, arguments: Any) -> None:
+    path = datapath_of(model)
+    if current() is not None:
+        return
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{type(model).__name__} has a datapath, and is called with gradients outside of it: train it within "
+            "with datapath_of(model):, or call it under torch.no_grad()"
+        )
+    path.__enter__()
+    # the hooks of the context come too late for this call
+    path.layers.begin(model)
+    path.layers.stack.append(type(model).__name__)
+    model.__dict__[_ENTERED] = True
+
+
+def _leave(model: nn.Module, arguments: Any, output: Any) -> None:
+    if model.__dict__.pop(_ENTERED, False):
+        datapath_of(model).__exit__(None, None, None)

@@ -1,0 +1,145 @@
+"""Settings as text: JSON that a weight file holds, and the short form that a command takes.
+
+    activations=lns8f3,errors=lns8f3,accumulate=lns12f6/pairwise/table:20
+    lns_madam_8bit
+    lns_madam_8bit,accumulate=lns16f10
+
+The JSON says all; the short form gives formats, and an accumulator's order and Gaussian logarithm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from lnsnum import gaussian
+from lnsnum.format import LNSFormat
+from lnsnum.gaussian import GaussianLog
+from lnsnum.torch_bridge.datapath.presets import preset
+from lnsnum.torch_bridge.datapath.settings import KINDS, Accumulator, Formats, Numbers, Settings
+
+_LOGS: dict[str, Any] = {
+    name: getattr(gaussian, name)
+    for name in ("BitShift", "Cotransformation", "Exact", "LinearInterpolation", "LookUpTable", "Mitchell")
+}
+
+_SHORT: dict[str, Callable[..., GaussianLog]] = {
+    "exact": gaussian.Exact,
+    "mitchell": gaussian.Mitchell,
+    "bit-shift": gaussian.BitShift,
+    "cotransformation": gaussian.Cotransformation,
+    "linear": gaussian.LinearInterpolation,
+    "table": gaussian.LookUpTable,
+}
+
+
+def to_json(settings: Settings) -> str:
+    """Of any settings but those with a Gaussian logarithm of the user's own.
+
+    Raises:
+        ValueError: for one that no file can hold.
+    """
+    return json.dumps(
+        {
+            "formats": _plain(settings.formats),
+            "layers": [[pattern, None if one is None else _plain(one)] for pattern, one in settings.layers],
+            "seed": settings.seed,
+            "statistics": settings.statistics,
+        }
+    )
+
+
+def from_json(text: str) -> Settings:
+    """What `to_json` wrote.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        read = json.loads(text)
+        layers = tuple((pattern, None if one is None else _formats(one)) for pattern, one in read["layers"])
+        return Settings(_formats(read["formats"]), layers, read["seed"], read["statistics"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{text[:80]!r} is no description of a datapath: {error}") from error
+
+
+def _plain(formats: Formats) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for kind in KINDS:
+        numbers = formats.numbers(kind)
+        plain[kind] = None if numbers is None else {**asdict(numbers), "fmt": numbers.fmt.name}
+    accumulate = formats.accumulate
+    if isinstance(accumulate, Accumulator):
+        log: Any = accumulate.gaussian_log
+        name = type(log).__name__
+        if _LOGS.get(name) is not type(log):
+            raise ValueError(
+                f"gaussian_log={log!r} is of your own, and no file can hold it: save the model without its datapath, "
+                "by use_datapath(model, None)"
+            )
+        plain["accumulate"] = {
+            "fmt": accumulate.fmt.name,
+            "order": accumulate.order,
+            "gaussian_log": [name, asdict(log)],
+            "block": accumulate.block,
+            "log_offset": accumulate.log_offset,
+        }
+    else:
+        plain["accumulate"] = accumulate
+    return plain
+
+
+def _formats(plain: dict[str, Any]) -> Formats:
+    kinds = {kind: None if plain[kind] is None else Numbers(**plain[kind]) for kind in KINDS}
+    accumulate = plain["accumulate"]
+    if isinstance(accumulate, dict):
+        name, arguments = accumulate["gaussian_log"]
+        accumulate = Accumulator(**{**accumulate, "gaussian_log": _LOGS[name](**arguments)})
+    return Formats(**kinds, accumulate=accumulate)
+
+
+def read_short(text: str) -> dict[str, Any]:
+    """The short form as arguments of `datapath`.
+
+    Raises:
+        ValueError: for what cannot be read.
+
+    >>> read_short("activations=lns8f3,accumulate=lns12f6/pairwise")["accumulate"].order
+    'pairwise'
+    """
+    arguments: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals:
+            arguments = {**preset(name), **arguments}
+        elif name == "accumulate":
+            arguments[name] = value if value == "float32" else _accumulator(value)
+        elif name in KINDS:
+            arguments[name] = None if value == "float32" else LNSFormat.parse(value)
+        else:
+            raise ValueError(f"{part!r} is not known: {', '.join(KINDS)} or accumulate, and '=' a format; or a preset")
+    return arguments
+
+
+def _accumulator(text: str) -> Accumulator:
+    fmt, *rest = text.split("/")
+    arguments: dict[str, Any] = {}
+    for part in rest:
+        name, _, number = part.partition(":")
+        if name in ("sequential", "pairwise", "blocked"):
+            arguments["order"] = name
+        elif name in _SHORT and (not number or number.isdecimal()):
+            try:
+                arguments["gaussian_log"] = _SHORT[name](*([int(number)] if number else []))
+            except TypeError:
+                raise ValueError(
+                    f"{part!r} is no Gaussian logarithm: {'leave out' if number else 'give'} the number"
+                ) from None
+        else:
+            raise ValueError(
+                f"{part!r} is not known: an order (sequential, pairwise, blocked), or a Gaussian logarithm "
+                f"({', '.join(_SHORT)})"
+            )
+    return Accumulator(LNSFormat.parse(fmt), **arguments)
