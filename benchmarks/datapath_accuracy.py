@@ -1,0 +1,135 @@
+"""What a datapath costs in accuracy: digits by an MLP of 64-64-10, or the CNN of `lnsnum train`, three seeds each.
+
+Weights are trained by Madam at its default learning rate in the format that is told; the baseline is float32 by Adam,
+at 0.03 for the MLP (best of 0.001, 0.003, 0.01, 0.03) and 0.003 for the CNN (of 0.001, 0.003, 0.01). Rates fall linearly.
+
+One JSON line a run goes to the journal at once, and runs that are there are left out: a
+study that was stopped goes on where it was.
+
+    python benchmarks/datapath_accuracy.py docs/results/datapath.jsonl                # the runs that are missing
+    python benchmarks/datapath_accuracy.py docs/results/datapath.jsonl --table        # the table of docs/datapath.md
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+
+import torch
+from torch import nn
+
+from lnsnum.tasks import training
+from lnsnum.tasks.classification import Classification
+from lnsnum.tasks.digits import load_digits
+from lnsnum.tasks.recipe import Recipe
+
+SEEDS = 0, 1, 2
+EPOCHS = {"mlp": 20, "cnn": 5}
+ADAM_LR = {"mlp": 0.03, "cnn": 0.003}
+
+
+def all_of(fmt):
+    """Activations, errors and gradients of one format."""
+    return f"activations={fmt},errors={fmt},gradients={fmt}"
+
+
+EIGHT, TWELVE = all_of("lns8f3"), all_of("lns12f7")
+CELLS = [
+    ("mlp", "float32", None),
+    ("mlp", "lns8f5", None),
+    ("mlp", "lns8f5", EIGHT),
+    ("mlp", "lns8f5", f"{EIGHT},accumulate=lns16f10"),
+    ("mlp", "lns8f5", f"{EIGHT},accumulate=lns12f6"),
+    ("mlp", "lns8f5", f"{EIGHT},accumulate=lns12f6/pairwise"),
+    ("mlp", "lns8f5", f"{EIGHT},accumulate=lns12f6/table:20"),
+    ("mlp", "lns8f5", f"{EIGHT},accumulate=lns12f6/mitchell"),
+    ("mlp", "lns8f5", f"{EIGHT},accumulate=lns12f6/bit-shift"),
+    ("mlp", "lns8f5", f"{EIGHT},accumulate=lns10f5"),
+    ("mlp", "lns8f5", f"{EIGHT},accumulate=lns10f5/pairwise"),
+    ("mlp", "lns12f7", f"{TWELVE},accumulate=lns12f7/table:20"),
+    ("mlp", "lns12f7", f"{TWELVE},accumulate=lns12f7"),
+    ("mlp", "lns8f5", all_of("lns6f2")),
+    ("mlp", "lns8f5", all_of("lns5f1")),
+    ("mlp", "lns8f5", all_of("lns4f1")),
+    ("mlp", "lns8f5", "activations=lns4f1,errors=lns8f3,gradients=lns8f3"),
+    ("mlp", "lns8f5", "activations=lns8f3,errors=lns4f1,gradients=lns8f3"),
+    ("mlp", "lns8f5", "activations=lns8f3,errors=lns8f3,gradients=lns4f1"),
+    ("cnn", "float32", None),
+    ("cnn", "lns8f5", None),
+    ("cnn", "lns8f5", EIGHT),
+    ("cnn", "lns8f5", all_of("lns5f1")),
+    ("cnn", "lns8f5", f"{EIGHT},accumulate=lns16f10"),
+]
+"""Network, format of the weights, datapath as `lnsnum train --datapath` takes it."""
+
+
+class Digits(Classification):
+    """The digits, and a network by name."""
+
+    def __init__(self, kind):
+        super().__init__(load_digits(), epochs=EPOCHS[kind])
+        self.kind = kind
+
+    def network(self):
+        """A new one."""
+        if self.kind == "cnn":
+            return super().network()
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def run(kind, fmt, text, seed):
+    """The accuracy after the last epoch, in %."""
+    task = Digits(kind)
+    task.datapath = text
+    recipe = Recipe(fmt, "adam", lr=ADAM_LR[kind]) if fmt == "float32" else Recipe(fmt)
+    model, optimizer = training.start(task, recipe, seed)
+    for _ in training.train(task, model, optimizer, recipe, steps=task.steps, seed=seed):
+        pass
+    return task.score(model)
+
+
+def read(journal):
+    """The runs that are there, by cell and seed."""
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    runs = [json.loads(line) for line in lines]
+    return {(one["network"], one["weights"], one["datapath"], one["seed"]): one["accuracy"] for one in runs}
+
+
+def table(done):
+    print("| network | weights | activations, errors, gradients; sums | test accuracy |")
+    print("| --- | --- | --- | --- |")
+    for kind, fmt, text in CELLS:
+        found = [done[kind, fmt, text, seed] for seed in SEEDS if (kind, fmt, text, seed) in done]
+        if not found:
+            continue
+        spread = f" ± {stdev(found):.2f}" if len(found) > 1 else ""
+        what = "float" if text is None else text.replace("activations=", "A ").replace("errors=", "E ")
+        what = what.replace("gradients=", "G ").replace("accumulate=", "sums ").replace(",", ", ")
+        print(f"| {kind} | {fmt} | {what} | {fmean(found):.2f}{spread} ({len(found)}) |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("journal", type=Path)
+    parser.add_argument("--table", action="store_true", help="print the table of what is there")
+    parser.add_argument("--network", choices=sorted(EPOCHS), help="the cells of one network alone")
+    arguments = parser.parse_args()
+    done = read(arguments.journal)
+    if arguments.table:
+        table(done)
+        return
+    torch.set_num_threads(1)
+    # a seed of all cells before the next one, so that a study that is stopped has every cell
+    for seed in SEEDS:
+        for kind, fmt, text in CELLS:
+            if (kind, fmt, text, seed) in done or arguments.network not in (None, kind):
+                continue
+            accuracy = run(kind, fmt, text, seed)
+            line = {"network": kind, "weights": fmt, "datapath": text, "seed": seed, "accuracy": accuracy}
+            with arguments.journal.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(f"{kind} {fmt} {text} seed {seed}: {accuracy:.2f} %", flush=True)
+
+
+if __name__ == "__main__":
+    main()
