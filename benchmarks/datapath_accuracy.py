@@ -1,7 +1,8 @@
 """What a datapath costs in accuracy: digits by an MLP of 64-64-10, or the CNN of `lnsnum train`, three seeds each.
 
-Weights are trained by Madam at its default learning rate in the format that is told; the baseline is float32 by Adam,
-at 0.03 for the MLP (best of 0.001, 0.003, 0.01, 0.03) and 0.003 for the CNN (of 0.001, 0.003, 0.01). Rates fall linearly.
+Weights are trained by Madam at its default learning rate in the format that is told; the baseline is float32 by
+Adam, at 0.03 for the MLP (best of 0.001, 0.003, 0.01, 0.03) and 0.003 for the CNN (of 0.001, 0.003, 0.01). Rates
+fall linearly.
 
 One JSON line a run goes to the journal at once, and runs that are there are left out: a
 study that was stopped goes on where it was.

@@ -50,8 +50,8 @@ torch_bridge.distributed exchange first_broadcast gathering
 torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step
 torch_bridge           launch float_step
 torch_bridge.distributed replicas shard_step dtensors scales
-torch_bridge.datapath  settings presets quantized bit_true report kept graph float_operations functions modules
-torch_bridge.datapath  workshop windows products convolutions embeddings context texts setting .
+torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true report kept graph float_operations
+torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
 torch_bridge           placing model madam resuming checkpoint graphs sequential .
 torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits

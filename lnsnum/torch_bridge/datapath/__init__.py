@@ -9,6 +9,6 @@ text.
 from lnsnum.torch_bridge.datapath.context import Datapath, datapath
 from lnsnum.torch_bridge.datapath.report import Report
 from lnsnum.torch_bridge.datapath.setting import datapath_of, use_datapath
-from lnsnum.torch_bridge.datapath.settings import Accumulator, Numbers
+from lnsnum.torch_bridge.datapath.settings import Accumulator, FixedPoint, Numbers
 
-__all__ = ["Accumulator", "Datapath", "Numbers", "Report", "datapath", "datapath_of", "use_datapath"]
+__all__ = ["Accumulator", "Datapath", "FixedPoint", "Numbers", "Report", "datapath", "datapath_of", "use_datapath"]

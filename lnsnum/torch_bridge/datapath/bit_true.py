@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import lnsnum
 from lnsnum import arithmetic
@@ -22,9 +21,10 @@ from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import Codes
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.operations.accumulate import Terms, accumulate, terms_of
-from lnsnum.torch_bridge.datapath.quantized import Quantized
-from lnsnum.torch_bridge.datapath.settings import Accumulator, check_operand
-from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.datapath import fixed_point
+from lnsnum.torch_bridge.datapath.fixed_point import FixedSums
+from lnsnum.torch_bridge.datapath.matrices import Matrices
+from lnsnum.torch_bridge.datapath.settings import Accumulator, BitTrue, FixedPoint
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 
 
@@ -35,6 +35,10 @@ class Sums(NamedTuple):
     fmt: LNSFormat
     log_offset: int
 
+    def at(self, index: Any) -> Sums:
+        """Those at an index."""
+        return self._replace(codes=self.codes[index])
+
     def floats(self, dtype: torch.dtype) -> torch.Tensor:
         """What they stand for: a float32 tells the codes of an accumulator apart, so that nothing is lost."""
         name = FLOAT_NAMES[dtype]
@@ -42,32 +46,10 @@ class Sums(NamedTuple):
         return torch.from_numpy(np.ascontiguousarray(array))
 
 
-class Matrices(NamedTuple):
-    """A stack of matrices of codes, as the core takes it."""
-
-    codes: Codes
-    fmt: LNSFormat
-    log_offset: int | NDArray[np.int32]
-
-    @classmethod
-    def of(cls, x: Quantized, accumulator: Accumulator, kind: str) -> Matrices:
-        """Those of a quantized tensor, on the CPU."""
-        check_operand(x.fmt, kind, accumulator.fmt)
-        x = x.apart()
-        if x.codes.device.type != "cpu":
-            raise NotImplementedError(
-                f"accumulate={accumulator.fmt.name} adds on the CPU, and {kind} are on {x.codes.device}: move the "
-                "model there, or take accumulate='float32'"
-            )
-        codes = bridge.as_numpy(x.codes.detach(), x.fmt.dtype)
-        offsets: Any = x.scale.low
-        if x.scale.offsets is not None:
-            offsets = np.broadcast_to(bridge.as_numpy(x.scale.offsets.detach()), codes.shape)
-        return cls(codes, x.fmt, offsets)
-
-
-def matmul(a: Matrices, b: Matrices, accumulator: Accumulator) -> Sums:
+def matmul(a: Matrices, b: Matrices, accumulator: BitTrue) -> Sums | FixedSums:
     """The product of stacks (..., M, K) and (..., K, N), which broadcast."""
+    if isinstance(accumulator, FixedPoint):
+        return fixed_point.matmul(a, b, accumulator)
     to = accumulator.fmt
     (x, x_one), (y, y_one) = (terms_of(m.codes, m.fmt, m.log_offset, to) for m in (a, b))
     finer = [to.fraction_bits - m.fmt.fraction_bits for m in (a, b)]
@@ -107,18 +89,22 @@ def _total(columns: Codes, fmt: LNSFormat, order: Any, accumulator: Accumulator)
     return total
 
 
-def add(sums: Sums, x: Matrices, accumulator: Accumulator) -> Sums:
+def add(sums: Sums | FixedSums, x: Matrices, accumulator: BitTrue) -> Sums | FixedSums:
     """The sums and one number more for each, which broadcasts to them, placed in the accumulator."""
+    if isinstance(sums, FixedSums) or isinstance(accumulator, FixedPoint):
+        return fixed_point.add(sums, x)  # type: ignore[arg-type]
     placed = convert(x.codes, x.fmt, sums.fmt, log_offset=x.log_offset, out_log_offset=sums.log_offset)
     offsets: Any = dict.fromkeys(("a_log_offset", "b_log_offset", "out_log_offset"), sums.log_offset)
     codes, _ = arithmetic.add(sums.codes, placed, sums.fmt, gaussian=accumulator.gaussian_log, **offsets)
     return sums._replace(codes=codes)
 
 
-def multiply(sums: Sums, factor: float) -> Sums:
+def multiply(sums: Sums | FixedSums, factor: float) -> Sums | FixedSums:
     """The sums times a constant, which is rounded to the accumulator's grid: their scale and their signs change."""
     if factor == 1.0:
         return sums
+    if isinstance(sums, FixedSums):
+        return sums._replace(unit=sums.unit * factor)
     if factor == 0.0:
         return sums._replace(codes=np.zeros_like(sums.codes))
     steps = round(math.log2(abs(factor)) * steps_in_two(sums.fmt)[0])
@@ -128,9 +114,9 @@ def multiply(sums: Sums, factor: float) -> Sums:
     return Sums(codes.astype(sums.fmt.dtype), sums.fmt, sums.log_offset + steps)
 
 
-def sum_rows(x: Matrices, accumulator: Accumulator) -> Sums:
+def sum_rows(x: Matrices, accumulator: BitTrue) -> Sums | FixedSums:
     """The sums over the rows of a matrix (K, N): (N,). As the product of ones with it."""
     # 1 as the greatest number of its scale, so that the range that fits is that of the sum
     one = np.full((1, x.codes.shape[-2]), x.fmt.max_magnitude, x.fmt.dtype)
     sums = matmul(Matrices(one, x.fmt, -x.fmt.max_log), x, accumulator)
-    return sums._replace(codes=sums.codes[0])
+    return sums.at(0)

@@ -27,7 +27,7 @@ from lnsnum.torch_bridge.datapath.functions import Functions
 from lnsnum.torch_bridge.datapath.graph import Graph
 from lnsnum.torch_bridge.datapath.modules import Layers
 from lnsnum.torch_bridge.datapath.presets import preset
-from lnsnum.torch_bridge.datapath.settings import Accumulator, Formats, Numbers, Settings, read_layers
+from lnsnum.torch_bridge.datapath.settings import BitTrue, Formats, Numbers, Settings, read_layers
 from lnsnum.torch_bridge.datapath.workshop import Workshop
 
 _active = threading.local()
@@ -179,7 +179,7 @@ def datapath(
     activations: Numbers | LNSFormat | str | None = None,
     errors: Numbers | LNSFormat | str | None = None,
     gradients: Numbers | LNSFormat | str | None = None,
-    accumulate: Accumulator | Literal["float32"] = "float32",
+    accumulate: BitTrue | Literal["float32"] = "float32",
     layers: Mapping[str, Any] | None = None,
     seed: int = 0,
     statistics: int | None = 8,
@@ -193,7 +193,8 @@ def datapath(
         errors: of autograd's gradients as they enter products of the backward pass.
         gradients: of products of the backward pass that belong to a weight or a bias, as they leave.
             Each a format or its name, `Numbers` for more, or None for float.
-        accumulate: "float32": exact products of the LNS numbers in float32, added as torch does; or an `Accumulator`.
+        accumulate: "float32": exact products of the LNS numbers in float32, added as torch does; an `Accumulator`; or
+            `FixedPoint`.
         layers: by patterns of modules' names, as "encoder.*", a dict of what they do otherwise, or None for float. Of
             several the last that fits decides.
         seed: of random bits.
@@ -203,6 +204,7 @@ def datapath(
         TypeError, ValueError: for what cannot be read, or does not go together, such as formats of different bases with
             an accumulator.
 
+    >>> from lnsnum.torch_bridge.datapath import Accumulator
     >>> layer = torch.nn.Linear(2, 1, bias=False)
     >>> _ = layer.weight.data.copy_(torch.tensor([[1.0, 2.0]]))
     >>> with datapath(weights="lns8f3", activations="lns8f3", accumulate=Accumulator("lns16f10")) as path:

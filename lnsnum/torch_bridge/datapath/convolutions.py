@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from lnsnum.torch_bridge.datapath import bit_true, windows
+from lnsnum.torch_bridge.datapath.fixed_point import FixedSums
 from lnsnum.torch_bridge.datapath.graph import Factor, Record, in_backward, record_of, role_of, running_node
 from lnsnum.torch_bridge.datapath.products import sum_of_errors
-from lnsnum.torch_bridge.datapath.settings import Accumulator
+from lnsnum.torch_bridge.datapath.settings import Accumulator, BitTrue, FixedPoint
 from lnsnum.torch_bridge.datapath.windows import Shape
 from lnsnum.torch_bridge.datapath.workshop import Taken, Workshop, begin
 
@@ -48,7 +49,7 @@ def _convolution(
         added = shop.take(bias, role_of(bias), at, 2, ())
         factors.append(Factor.of(bias, added.quantized))
     accumulator = None if at.formats is None else at.formats.accumulate
-    if not isinstance(accumulator, Accumulator):
+    if not isinstance(accumulator, (Accumulator, FixedPoint)):
         floats = [t.floats(x.dtype) for t in taken]
         out = func(*floats, None if added is None else added.floats(x.dtype), *rest)
     else:
@@ -76,8 +77,8 @@ def _convolution(
 
 
 def _correlate(
-    shop: Workshop, x: Taken, w: Taken, shape: Shape, at: Record, accumulator: Accumulator, kind: str
-) -> bit_true.Sums:
+    shop: Workshop, x: Taken, w: Taken, shape: Shape, at: Record, accumulator: BitTrue, kind: str
+) -> bit_true.Sums | FixedSums:
     kernel = tuple(w.x.shape[2:])
     left = w.matrices(accumulator, lambda t: windows.of_weight(t, shape.groups))
     right = x.matrices(accumulator, lambda t: windows.by_window(windows.columns(t, kernel, shape), kernel))
@@ -91,9 +92,9 @@ def _spread(
     shape: Shape,
     spatial: tuple[int, ...],
     at: Record,
-    accumulator: Accumulator,
+    accumulator: BitTrue,
     kind: str,
-) -> bit_true.Sums:
+) -> bit_true.Sums | FixedSums:
     kernel = tuple(w.x.shape[2:])
     left = w.matrices(accumulator, lambda t: windows.turned_weight(t, shape.groups))
     right = y.matrices(accumulator, lambda t: windows.spread_columns(t, kernel, shape, spatial))
@@ -129,7 +130,7 @@ def _backward(
     taken = shop.take(error, "errors", at, 2, (0,))
     accumulator = None if at.formats is None else at.formats.accumulate
     out: list[torch.Tensor | None]
-    if not isinstance(accumulator, Accumulator):
+    if not isinstance(accumulator, (Accumulator, FixedPoint)):
         floats = [t.floats(x.dtype) for t in (taken, *saved)]
         out = list(func(*floats, bias_sizes, *rest, mask))
     else:
@@ -153,7 +154,7 @@ def _bit_true(
     transposed: bool,
     mask: Any,
     at: Record,
-    accumulator: Accumulator,
+    accumulator: BitTrue,
 ) -> list[torch.Tensor | None]:
     kernel, dtype = tuple(w.x.shape[2:]), x.x.dtype
     names = ["gradients" if factor.role == "weights" else "errors" for factor in at.factors[:2]]

@@ -13,7 +13,7 @@ import torch
 
 from lnsnum.torch_bridge.datapath import bit_true
 from lnsnum.torch_bridge.datapath.graph import Factor, in_backward, record_of, role_of, running_node
-from lnsnum.torch_bridge.datapath.settings import Accumulator
+from lnsnum.torch_bridge.datapath.settings import Accumulator, FixedPoint
 from lnsnum.torch_bridge.datapath.workshop import Workshop, begin
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -54,7 +54,7 @@ def _backward(
     shop.check(error, name="embedding")
     taken = shop.take(error, "errors", at, 0, None)
     accumulator = None if at.formats is None else at.formats.accumulate
-    if not isinstance(accumulator, Accumulator):
+    if not isinstance(accumulator, (Accumulator, FixedPoint)):
         out = func(taken.floats(error.dtype), indices, rows, padding_idx, by_freq)
         return shop.settled(out, at.factors[0], at)
     if by_freq:

@@ -25,7 +25,7 @@ from lnsnum.torch_bridge.datapath.graph import (
     saved_by,
     storage_of,
 )
-from lnsnum.torch_bridge.datapath.settings import Accumulator
+from lnsnum.torch_bridge.datapath.settings import Accumulator, FixedPoint
 from lnsnum.torch_bridge.datapath.workshop import Taken, Workshop, begin
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -106,7 +106,7 @@ def _multiply(
 ) -> torch.Tensor:
     dtype = x.x.dtype
     accumulator = None if at.formats is None else at.formats.accumulate
-    if not isinstance(accumulator, Accumulator):
+    if not isinstance(accumulator, (Accumulator, FixedPoint)):
         a, b = x.floats(dtype), y.floats(dtype)
         if bias is None or added is None:
             return func(a, b)  # type: ignore[no-any-return]
@@ -116,9 +116,9 @@ def _multiply(
     b_codes = y.matrices(accumulator, (lambda t: t.unsqueeze(1)) if right else None)
     sums = shop.sums(a_codes, b_codes, at, kind)
     if right:
-        sums = sums._replace(codes=sums.codes[..., 0])
+        sums = sums.at((..., 0))
     if left:
-        sums = sums._replace(codes=sums.codes[0])
+        sums = sums.at(0)
     if bias is not None and added is not None:
         sums = bit_true.multiply(sums, float(bias.alpha))
         if float(bias.beta) != 0.0:
@@ -232,7 +232,7 @@ def sum_of_errors(shop: Workshop, x: torch.Tensor, dims: list[int], at: Record, 
     channels = tuple(d for d in range(x.ndim) if d not in dims)
     taken = shop.take(x, "errors", at, 0, None)
     accumulator = None if at.formats is None else at.formats.accumulate
-    if not isinstance(accumulator, Accumulator):
+    if not isinstance(accumulator, (Accumulator, FixedPoint)):
         return taken.floats(x.dtype).sum(dims, keepdim)
     rest = [x.shape[d] for d in channels]
 

@@ -24,7 +24,7 @@ import torch
 
 from lnsnum.gaussian import last_step
 from lnsnum.kernels.rounding import steps_in_two
-from lnsnum.torch_bridge.datapath.bit_true import Matrices
+from lnsnum.torch_bridge.datapath.matrices import Matrices
 from lnsnum.torch_bridge.datapath.quantized import Quantized
 from lnsnum.torch_bridge.datapath.settings import Accumulator
 

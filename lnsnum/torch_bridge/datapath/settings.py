@@ -114,6 +114,11 @@ class Accumulator:
     block: int = 16
     log_offset: int | Literal["fit"] = "fit"
 
+    @property
+    def name(self) -> str:
+        """That of its format."""
+        return self.fmt.name
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "fmt", LNSFormat.of(self.fmt))
         check_choice("order", self.order, Order)
@@ -139,6 +144,37 @@ class Accumulator:
 
 
 @dataclass(frozen=True)
+class FixedPoint:
+    """Sums kept in integers so wide that nothing but the rounding of each term counts: see `fixed_point`.
+
+    The reference that an `Accumulator` is compared with. A product of codes becomes a multiple of 2^-bits of the
+    greatest product P that formats and scales allow, from a table of powers of 2 rounded to `bits`; a sum of n terms,
+    at most 2^(62 - bits) of them, is within n 2^-bits P of the exact one.
+
+    Args:
+        bits: 8 to 50.
+
+    >>> FixedPoint(40).name
+    'a fixed-point accumulator of 40 bits'
+    """
+
+    bits: int = 40
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 8 <= self.bits <= 50:
+            raise ValueError(f"bits={self.bits!r} is out of range: an integer from 8 to 50")
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"a fixed-point accumulator of {self.bits} bits"
+
+
+BitTrue = Accumulator | FixedPoint
+"""What adds codes, not floats."""
+
+
+@dataclass(frozen=True)
 class Formats:
     """The datapath of one layer; see `lnsnum.torch_bridge.datapath.datapath` for the arguments."""
 
@@ -146,16 +182,18 @@ class Formats:
     activations: Numbers | None = None
     errors: Numbers | None = None
     gradients: Numbers | None = None
-    accumulate: Accumulator | Literal["float32"] = "float32"
+    accumulate: BitTrue | Literal["float32"] = "float32"
 
     def __post_init__(self) -> None:
         for kind in KINDS:
             object.__setattr__(self, kind, Numbers.of(getattr(self, kind), kind))
-        if not isinstance(self.accumulate, Accumulator):
+        if not isinstance(self.accumulate, (Accumulator, FixedPoint)):
             if self.accumulate != "float32":
-                raise ValueError(f"accumulate={self.accumulate!r} is not known: 'float32', or an Accumulator(...)")
+                raise ValueError(
+                    f"accumulate={self.accumulate!r} is not known: 'float32', an Accumulator(...), or FixedPoint(...)"
+                )
             return
-        to = self.accumulate.fmt
+        to = self.accumulate
         for kind in OPERANDS:
             numbers = getattr(self, kind)
             if numbers is None:
@@ -180,8 +218,13 @@ OPERANDS = "weights", "activations", "errors"
 """Those that enter products."""
 
 
-def check_operand(fmt: LNSFormat, kind: str, accumulator: LNSFormat) -> None:
+def check_operand(fmt: LNSFormat, kind: str, to: BitTrue) -> None:
     """Raise TypeError or ValueError where an accumulator cannot take products of a format."""
+    if isinstance(to, FixedPoint):
+        if fmt.base != 2.0:
+            raise TypeError(f"{kind} of {fmt.name} are no powers of 2, which {to.name} adds: take formats of base 2")
+        return
+    accumulator = to.fmt
     if fmt.base != accumulator.base:
         raise TypeError(
             f"{kind} of {fmt.name} and an accumulator of {accumulator.name} have different bases: a bit-true sum has "

@@ -4,7 +4,7 @@
     lns_madam_8bit
     lns_madam_8bit,accumulate=lns16f10
 
-The JSON says all; the short form gives formats, and an accumulator's order and Gaussian logarithm.
+The JSON says all; the short form gives formats, and an accumulator's order and Gaussian logarithm, or fixed:BITS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lnsnum import gaussian
 from lnsnum.format import LNSFormat
 from lnsnum.gaussian import GaussianLog
 from lnsnum.torch_bridge.datapath.presets import preset
-from lnsnum.torch_bridge.datapath.settings import KINDS, Accumulator, Formats, Numbers, Settings
+from lnsnum.torch_bridge.datapath.settings import KINDS, Accumulator, FixedPoint, Formats, Numbers, Settings
 
 _LOGS: dict[str, Any] = {
     name: getattr(gaussian, name)
@@ -87,14 +87,16 @@ def _plain(formats: Formats) -> dict[str, Any]:
             "log_offset": accumulate.log_offset,
         }
     else:
-        plain["accumulate"] = accumulate
+        plain["accumulate"] = {"bits": accumulate.bits} if isinstance(accumulate, FixedPoint) else accumulate
     return plain
 
 
 def _formats(plain: dict[str, Any]) -> Formats:
     kinds = {kind: None if plain[kind] is None else Numbers(**plain[kind]) for kind in KINDS}
     accumulate = plain["accumulate"]
-    if isinstance(accumulate, dict):
+    if isinstance(accumulate, dict) and "bits" in accumulate:
+        accumulate = FixedPoint(**accumulate)
+    elif isinstance(accumulate, dict):
         name, arguments = accumulate["gaussian_log"]
         accumulate = Accumulator(**{**accumulate, "gaussian_log": _LOGS[name](**arguments)})
     return Formats(**kinds, accumulate=accumulate)
@@ -123,8 +125,10 @@ def read_short(text: str) -> dict[str, Any]:
     return arguments
 
 
-def _accumulator(text: str) -> Accumulator:
+def _accumulator(text: str) -> Accumulator | FixedPoint:
     fmt, *rest = text.split("/")
+    if fmt.removeprefix("fixed:").isdecimal() and not rest:
+        return FixedPoint(int(fmt.removeprefix("fixed:")))
     arguments: dict[str, Any] = {}
     for part in rest:
         name, _, number = part.partition(":")

@@ -16,14 +16,16 @@ from typing import Any, NamedTuple
 import torch
 
 from lnsnum.torch_bridge.datapath import bit_true
-from lnsnum.torch_bridge.datapath.bit_true import Matrices, Sums
+from lnsnum.torch_bridge.datapath.bit_true import Sums
+from lnsnum.torch_bridge.datapath.fixed_point import FixedSums
 from lnsnum.torch_bridge.datapath.float_operations import computes
 from lnsnum.torch_bridge.datapath.graph import Factor, Graph, Record, in_backward
 from lnsnum.torch_bridge.datapath.kept import Kept
+from lnsnum.torch_bridge.datapath.matrices import Matrices
 from lnsnum.torch_bridge.datapath.modules import Layers
 from lnsnum.torch_bridge.datapath.quantized import Quantized, greatest, of_weight, quantize
 from lnsnum.torch_bridge.datapath.report import Report, SumStatistics, TensorStatistics
-from lnsnum.torch_bridge.datapath.settings import Accumulator, Formats, Settings
+from lnsnum.torch_bridge.datapath.settings import Accumulator, BitTrue, Formats, Settings
 from lnsnum.torch_bridge.kernels.random_words import Draw
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -44,13 +46,11 @@ class Taken(NamedTuple):
             return self.x.to_float(dtype) if isinstance(self.x, LNSWeight) else self.x.detach()
         return self.quantized.floats(dtype)
 
-    def matrices(
-        self, accumulator: Accumulator, view: Callable[[torch.Tensor], torch.Tensor] | None = None
-    ) -> Matrices:
+    def matrices(self, accumulator: BitTrue, view: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Matrices:
         """The codes; `view` is applied to them, and to the log_offset of each element."""
         if self.quantized is None:
             raise ValueError(
-                f"accumulate={accumulator.fmt.name} adds products of codes, and {self.kind} are floats: give "
+                f"accumulate={accumulator.name} adds products of codes, and {self.kind} are floats: give "
                 f"{self.kind} a format, or convert the model"
             )
         return Matrices.of(self.quantized if view is None else viewed(self.quantized, view), accumulator, self.kind)
@@ -181,14 +181,15 @@ class Workshop:
             x = x.masked_fill(outside.reshape(x.shape), 0.0)
         return x
 
-    def sums(self, a: Matrices, b: Matrices, at: Record, kind: str) -> Sums:
+    def sums(self, a: Matrices, b: Matrices, at: Record, kind: str) -> Sums | FixedSums:
         """A bit-true product, counted for the report."""
         accumulator: Any = None if at.formats is None else at.formats.accumulate
         own = self._sums.get((at.layer, kind))
         if own is None:
-            own = self._sums[at.layer, kind] = SumStatistics(at.layer, kind, accumulator.fmt.name)
+            own = self._sums[at.layer, kind] = SumStatistics(at.layer, kind, accumulator.name)
         own.products += 1
-        if self.settings.statistics is None or own.products <= self.settings.statistics:
+        most = self.settings.statistics
+        if isinstance(accumulator, Accumulator) and (most is None or own.products <= most):
             own.measure(a, b, accumulator)
         return bit_true.matmul(a, b, accumulator)
 
