@@ -20,6 +20,7 @@ pytest.importorskip("threadpoolctl")
 
 from benchmarks.performance import (
     arrays,
+    datapath,
     files,
     kernels,
     products,
@@ -194,7 +195,7 @@ def test_a_page_without_the_two_markers_is_refused(page):
 
 
 def test_every_mark_has_a_case_that_has_its_sides_and_its_sizes():
-    rooms = kernels, scales, arrays, products, uses, training, files
+    rooms = kernels, scales, arrays, products, uses, training, datapath, files
     cases = {case.name: case for room in rooms for case in room.cases()}
     assert len(cases) == sum(len(room.cases()) for room in rooms)
     for case in cases.values():

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from benchmarks.performance import (
     arrays,
+    datapath,
     files,
     kernels,
     plots,
@@ -76,7 +77,7 @@ def measure(arguments: argparse.Namespace) -> Run:
     def wanted(name: str) -> bool:
         return arguments.only is None or any(part in name for part in arguments.only)
 
-    parts = kernels, scales, arrays, products, uses, training, files
+    parts = kernels, scales, arrays, products, uses, training, datapath, files
     everything = [case for part in parts for case in part.cases()]
     for case in filter(lambda case: wanted(case.name), everything):
         run.points += timing.sweep(

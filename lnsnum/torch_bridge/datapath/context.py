@@ -111,6 +111,7 @@ class Datapath:
         if torch._C._is_any_autocast_enabled():
             raise NotImplementedError(AUTOCAST)
         _active.path = self
+        self.workshop.kept.generation += 1
         self._modes = (Functions(self.graph), _Dispatch(self))
         entered = []
         try:

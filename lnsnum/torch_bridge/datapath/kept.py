@@ -2,6 +2,10 @@
 
 A tensor enters several products: in forward, and again in backward, as itself or transposed. It is quantized once, so
 that both passes have the same codes, also where rounding draws, or where a maximum has moved on in between.
+
+A tensor's version tells of writes, but not of those through `.data` or NumPy. So what a forward pass finds was made
+since the context was entered or an outermost module called, the last of both; or, of what was drawn, from the same
+bits.
 """
 
 from __future__ import annotations
@@ -24,6 +28,15 @@ class _Entry(NamedTuple):
     numbers: Numbers
     channels: tuple[int, ...]
     quantized: Quantized
+    generation: int
+    digest: int | None
+
+
+def _digest(x: torch.Tensor) -> int:
+    """Of a tensor's bits and their places."""
+    bits = x.detach().contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.int64).reshape(-1)
+    # odd factors, modulo 2^64
+    return int((bits.to(torch.int64) * torch.arange(1, 2 * bits.numel(), 2, device=x.device)).sum())
 
 
 class Kept:
@@ -32,9 +45,16 @@ class Kept:
     def __init__(self) -> None:
         self._entries: dict[int, tuple[StorageWeakRef, list[_Entry]]] = {}
         self._since = 0
+        self.generation = 0
+        """Of what is put from now on."""
 
-    def find(self, x: torch.Tensor, numbers: Numbers, channels: tuple[int, ...] | None) -> Quantized | None:
-        """Those of a tensor or its transpose; `channels` None: whichever dimensions have scales of their own."""
+    def find(
+        self, x: torch.Tensor, numbers: Numbers, channels: tuple[int, ...] | None, *, fresh: bool
+    ) -> Quantized | None:
+        """Those of a tensor or its transpose; `channels` None: whichever dimensions have scales of their own.
+
+        `fresh`: of this generation, or drawn from the same bits.
+        """
         if x.is_inference():
             return None
         memory = (x.codes if isinstance(x, LNSWeight) else x).untyped_storage()
@@ -42,7 +62,9 @@ class Kept:
         if found is None:
             return None
         place, shape, strides, version = x.storage_offset(), x.shape, x.stride(), x._version
-        for one in found[1]:
+        for one in reversed(found[1]):
+            if fresh and one.generation != self.generation and (one.digest is None or one.digest != _digest(x)):
+                continue
             if one.place != place or one.version != version or one.numbers != numbers:
                 continue
             if one.shape == shape and one.strides == strides and channels in (None, one.channels):
@@ -57,9 +79,13 @@ class Kept:
             return
         memory = (x.codes if isinstance(x, LNSWeight) else x).untyped_storage()
         own = self._entries.setdefault(int(memory._cdata), (StorageWeakRef(memory), []))[1]
-        # what was made of a former content serves nobody
-        own[:] = [one for one in own if one.version == x._version]
-        own.append(_Entry(int(x.storage_offset()), x.shape, x.stride(), x._version, numbers, channels, quantized))
+        entry = _Entry(
+            int(x.storage_offset()), x.shape, x.stride(), x._version, numbers, channels, quantized, self.generation,
+            _digest(x) if numbers.is_random else None,
+        )  # fmt: skip
+        # what was made of a former content serves nobody, nor does what this takes the place of
+        own[:] = [one for one in own if one.version == x._version and one[:6] != entry[:6]]
+        own.append(entry)
         self._since += 1
         if self._since >= 64:
             self.sweep()

@@ -85,6 +85,7 @@ class Workshop:
         if not in_backward():
             self.step += 1
             self._draws = 0
+            self.kept.generation += 1
 
     def formats(self, layer: str) -> Formats | None:
         """What a layer does."""
@@ -119,7 +120,7 @@ class Workshop:
                 q = of_weight(x, numbers)
                 self._measure(x, q, kind, at.layer)
                 return Taken(x, q, kind)
-            found = self.kept.find(x, numbers, ())
+            found = self.kept.find(x, numbers, (), fresh=not in_backward())
             if found is None:
                 found = of_weight(x, numbers)
                 self.kept.put(x, numbers, (), found)
@@ -129,7 +130,7 @@ class Workshop:
             return Taken(x, None, kind)
         if numbers.scale != "channel":
             channels = ()
-        found = self.kept.find(x, numbers, None if channels == () else channels)
+        found = self.kept.find(x, numbers, None if channels == () else channels, fresh=not in_backward())
         if found is not None:
             return Taken(x, found, kind)
         if numbers.is_random and kind != "errors" and in_backward():

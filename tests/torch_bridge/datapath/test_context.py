@@ -401,6 +401,25 @@ def test_roles_and_layers(net):
     assert told == {**weights, **second, **{("0", kind): "lns8f3" for kind in ("activations", "errors", "gradients")}}
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic_value"])
+def test_writes_that_no_version_tells_of(rounding):
+    """Through .data and NumPy, between two calls of a module and between two with blocks."""
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight.data = torch.tensor([[1.0, 2.0]])
+    path = datapath(weights=Numbers("lns8f3", rounding=rounding), activations="lns8f3")
+    x = torch.tensor([[1.0, 1.0]])
+    with path:
+        assert layer(x).item() == 3.0
+        layer.weight.data.mul_(2.0)
+        assert layer(x).item() == 6.0
+        layer.weight.detach().numpy()[:] = [[2.0, 8.0]]
+        assert layer(x).item() == 10.0
+    layer.weight.data[:] = torch.tensor([[8.0, 2.0]])
+    x.numpy()[:] = [[1.0, 2.0]]
+    with path:
+        assert functional.linear(x, layer.weight).item() == 12.0
+
+
 def test_a_weight_in_another_format_is_rounded_from_its_codes():
     """lns8f5 to lns8f3: half of the codes lie half-way between two, and go to the even one."""
     weight = LNSWeight(torch.arange(1, 128, dtype=torch.uint8).reshape(1, -1), LNSFormat(8, 5), 5)
