@@ -64,10 +64,9 @@ def _backward(
     order = np.argsort(flat, kind="stable")
     found, starts = np.unique(flat[order], return_index=True)
     out = error.new_zeros((rows, error.shape[-1]))
-    for index, begin_at, end in zip(found.tolist(), starts, [*starts[1:], len(order)], strict=True):
+    for index, own in zip(found.tolist(), np.split(order, starts[1:]), strict=len(found) > 0):
         if index == padding_idx:
             continue
-        own = order[begin_at:end]
         offsets = errors.log_offset if isinstance(errors.log_offset, int) else errors.log_offset[own]
         part = errors._replace(codes=errors.codes[own], log_offset=offsets)
         out[index] = bit_true.sum_rows(part, accumulator).floats(error.dtype)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
@@ -23,6 +24,16 @@ _RECURRENT = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
 _CALLING = (
     functional.multi_head_attention_forward, torch.Tensor.backward, torch.autograd.backward, torch.autograd.grad,
 )  # fmt: skip
+
+
+def _differentiates_by_itself() -> bool:
+    """Whether a transformation of torch.func's, or dual numbers, differentiate: not through autograd's nodes alone."""
+    if forward_ad._current_level >= 0:
+        return True
+    if torch._C._functorch.maybe_current_level() is None:
+        return False
+    kinds = torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Jvp
+    return any(one.key() in kinds for one in torch._C._functorch.get_interpreter_stack() or ())
 
 
 class Functions(TorchFunctionMode):
@@ -38,6 +49,12 @@ class Functions(TorchFunctionMode):
             raise NotImplementedError(
                 f"{getattr(func, '__name__', func)} runs under autocast within datapath(...), which chooses the "
                 "numbers of each product itself: leave torch.autocast out"
+            )
+        if _differentiates_by_itself():
+            raise NotImplementedError(
+                f"{getattr(func, '__name__', func)} runs under torch.func or forward-mode differentiation "
+                "within datapath(...), where an error cannot be told from an activation: take backward() or "
+                "torch.autograd.grad"
             )
         out = self._call(func, args, kwargs or {})
         self.graph.settle()

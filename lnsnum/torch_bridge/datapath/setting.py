@@ -112,8 +112,13 @@ _ENTERED = "_lnsnum_datapath_entered"
 
 def _enter(model: nn.Module, arguments: Any) -> None:
     path = datapath_of(model)
-    if current() is not None:
+    if current() is path:
         return
+    if current() is not None:
+        raise RuntimeError(
+            f"{type(model).__name__} has a datapath of its own, and is called within another one: call it within "
+            "datapath_of(model), or take its own away by use_datapath(model, None)"
+        )
     if torch.is_grad_enabled():
         raise RuntimeError(
             f"{type(model).__name__} has a datapath, and is called with gradients outside of it: train it within "

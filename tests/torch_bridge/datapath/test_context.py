@@ -162,6 +162,21 @@ def floats_in_an_accumulator(net):
         net(X)
 
 
+def differentiated_by_func(net):
+    with datapath(**KINDS):
+        torch.func.grad(lambda w: (X @ w).square().sum())(torch.ones(6, 2))
+
+
+def forward_mode(net):
+    with datapath(**KINDS):
+        torch.func.jvp(lambda x: x @ X.mT, (X,), (X,))
+
+
+def dual_numbers(net):
+    with datapath(**KINDS), torch.autograd.forward_ad.dual_level():
+        torch.autograd.forward_ad.make_dual(X, X) @ X.mT
+
+
 def a_gradient_that_is_a_factor(net):
     a = X[:, :4].clone().requires_grad_()
     with datapath(**KINDS):
@@ -199,6 +214,10 @@ REFUSED = {
     written_in_place: (NotImplementedError, "which writes its product in place"),
     sparse_embedding: (NotImplementedError, "take sparse=False"),
     floats_in_an_accumulator: (ValueError, "and weights are floats: give weights a format, or convert the model"),
+    **dict.fromkeys(
+        (differentiated_by_func, forward_mode, dual_numbers),
+        (NotImplementedError, "where an error cannot be told from an activation"),
+    ),
     a_gradient_that_is_a_factor: (RuntimeError, "give backward.. a copy of what the forward pass multiplied"),
     a_wide_weight: (ValueError, "the accumulator lns12f6 is narrower than weights of lns12f9"),
 }
@@ -221,6 +240,7 @@ def raise_in_thread(function):
         raise error
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own, of its decompositions
 @pytest.mark.parametrize("attempt", REFUSED, ids=lambda attempt: attempt.__name__)
 def test_what_is_refused(net, attempt):
     kind, sentence = REFUSED[attempt]

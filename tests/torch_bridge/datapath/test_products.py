@@ -179,6 +179,20 @@ def test_an_embedding():
     same(layer.weight.grad, scalar.encoded(sums, G))
 
 
+def test_products_of_nothing():
+    """Empty batches, and sums of no terms."""
+    for accumulator in ("float32", Accumulator("lns12f6")):
+        layers = [nn.Linear(4, 2), nn.Conv2d(1, 2, 3), nn.Embedding(3, 2)]
+        inputs = [torch.zeros(0, 4), torch.zeros(0, 1, 5, 5), torch.zeros(0, dtype=torch.long)]
+        with datapath(**KINDS, accumulate=accumulator):
+            for layer, x in zip(layers, inputs, strict=True):
+                out = layer(x)
+                assert out.shape[0] == 0
+                out.sum().backward()
+                assert all(not p.grad.any() for p in layer.parameters())
+            assert torch.bmm(torch.zeros(2, 3, 0), torch.zeros(2, 0, 2)).tolist() == [[[0.0, 0.0]] * 3] * 2
+
+
 def test_a_whole_training_step():
     """Two layers of codes, the loss in float, the backward pass, and the first step of Madam's ladder: every code.
 

@@ -75,6 +75,8 @@ def test_a_model_has_its_datapath(tmp_path):
         model(X)
     with datapath_of(model):
         assert torch.equal(model(X), expected)
+    with pytest.raises(RuntimeError, match="has a datapath of its own, and is called within another one"), datapath():
+        model(X)
     with torch.no_grad():
         assert torch.equal(model(X), expected)
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
