@@ -97,8 +97,9 @@ def read(journal):
 
 
 def table(done):
-    print("| network | weights | activations, errors, gradients; sums | test accuracy |")
-    print("| --- | --- | --- | --- |")
+    """The lines of the table of docs/datapath.md."""
+    yield "| network | weights | activations, errors, gradients; sums | test accuracy |"
+    yield "| --- | --- | --- | --- |"
     for kind, fmt, text in CELLS:
         found = [done[kind, fmt, text, seed] for seed in SEEDS if (kind, fmt, text, seed) in done]
         if not found:
@@ -106,7 +107,7 @@ def table(done):
         spread = f" ± {stdev(found):.2f}" if len(found) > 1 else ""
         what = "float" if text is None else text.replace("activations=", "A ").replace("errors=", "E ")
         what = what.replace("gradients=", "G ").replace("accumulate=", "sums ").replace(",", ", ")
-        print(f"| {kind} | {fmt} | {what} | {fmean(found):.2f}{spread} ({len(found)}) |")
+        yield f"| {kind} | {fmt} | {what} | {fmean(found):.2f}{spread} ({len(found)}) |"
 
 
 def main():
@@ -117,7 +118,7 @@ def main():
     arguments = parser.parse_args()
     done = read(arguments.journal)
     if arguments.table:
-        table(done)
+        print("\n".join(table(done)))
         return
     torch.set_num_threads(1)
     # a seed of all cells before the next one, so that a study that is stopped has every cell
