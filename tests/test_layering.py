@@ -42,7 +42,8 @@ testing                kinds law_tests
 testing                junit
 testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
 -                      strategies
-torch_bridge.kernels   threads scale codes_twin backends triton_launch codes_triton products_triton codes fitting
+torch_bridge.kernels   threads scale codes_twin backends triton_launch codes_triton products_triton codes
+torch_bridge.kernels   least_error nearest_value fits fitting
 torch_bridge.kernels   random_words moments grid hypentropy paper update ceiling update_list
 torch_bridge.kernels   random_words_triton moments_triton hypentropy_triton paper_triton update_triton update_operator
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin
@@ -52,7 +53,7 @@ torch_bridge           launch float_step
 torch_bridge.distributed replicas shard_step dtensors scales
 torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true report kept graph float_operations
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
-torch_bridge           placing model madam resuming checkpoint graphs sequential .
+torch_bridge           placing reports second_moments calibrated model madam resuming checkpoint graphs sequential .
 torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
 tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
 tasks                  image_file file_tree plain_pickle

@@ -9,7 +9,8 @@ from lnsnum.torch_bridge.distributed.replicas import compare_replicas
 from lnsnum.torch_bridge.distributed.scales import log_offsets, set_log_offsets
 from lnsnum.torch_bridge.graphs import for_export
 from lnsnum.torch_bridge.madam import Madam, StepReport, parameter_groups
-from lnsnum.torch_bridge.model import ConversionReport, ParameterReport, convert_model, decode_model
+from lnsnum.torch_bridge.model import convert_model, decode_model
+from lnsnum.torch_bridge.reports import ConversionReport, ParameterReport
 from lnsnum.torch_bridge.weight import LNSWeight, Telemetry
 from lnsnum.torch_bridge.weight_only import WeightOnlyReport, use_weight_only, weight_only_linear
 

@@ -1,8 +1,9 @@
 """Models: float parameters become LNS weights, and back.
 
-The scale of each parameter, or of each of its channels, is chosen once, from its values w0: the least log_offset at
-which the greatest magnitude is at or above p_scale * RMS(w0). Or, where these were codes once, the one next to it at
-which nothing is lost: a state of codes that was loaded into a model of floats becomes the codes that it was.
+The scale of each parameter, or of each of its channels or groups, is chosen once, from its values w0: the least
+log_offset at which the greatest magnitude is at or above p_scale * RMS(w0), or that of another rule. Or, where these
+were codes once, the one next to it at which nothing is lost: a state of codes that was loaded into a model of floats
+becomes the codes that it was.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,79 +20,37 @@ from torch import nn
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernels.codes import check_format
 from lnsnum.kernels.groups import check_group_size
+from lnsnum.torch_bridge.calibrated import adapted, offsets_for_outputs, output_sqnr
 from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.distributed.dtensors import weight_of
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
+from lnsnum.torch_bridge.kernels.fits import fit_rows
 from lnsnum.torch_bridge.kernels.fitting import exact_windows
-from lnsnum.torch_bridge.kernels.scale import ZERO_STD, LogOffset, check_offset, each_of, fit_to_rms, std_of_zeros
+from lnsnum.torch_bridge.kernels.least_error import Axis
+from lnsnum.torch_bridge.kernels.nearest_value import nearest_codes
+from lnsnum.torch_bridge.kernels.scale import (
+    ZERO_STD,
+    Fit,
+    LogOffset,
+    Scale,
+    check_offset,
+    each_of,
+    fit_to_rms,
+    std_of_zeros,
+)
 from lnsnum.torch_bridge.placing import replace_parameters
+from lnsnum.torch_bridge.reports import ConversionReport, ParameterReport
+from lnsnum.torch_bridge.second_moments import SecondMoments, collect
 from lnsnum.torch_bridge.surroundings import is_spread, spread_over_processes
 from lnsnum.torch_bridge.weight import LNSWeight
 
 Zeros = Literal["redraw", "keep"]
+Scaling = Literal["rms", "max", "mse", "output"]
+"""By which rule a scale is fitted to a parameter."""
+WeightRounding = Literal["nearest", "nearest_value", "adaptive"]
+"""How the weights of a parameter become codes."""
 Formats = LNSFormat | str | Mapping[str, LNSFormat | str]
-
-
-@dataclass(frozen=True)
-class ParameterReport:
-    """What conversion did to one parameter."""
-
-    name: str
-    format: LNSFormat
-    shape: tuple[int, ...]
-    log_offset: LogOffset
-    group_size: int | None
-    """Of the groups that log_offset has one for each of; None where it is of the whole, or of channels."""
-    relative_error: float
-    """||decoded - w|| / ||w||, w after zeros were re-drawn."""
-    at_ceiling: float
-    """Share of elements at the greatest magnitude."""
-    at_floor: float
-    """Share of elements at the smallest nonzero magnitude."""
-    zeros_redrawn: int
-    zeros_kept: int
-    not_carried: tuple[str, ...] = ()
-    """What the parameter had besides its numbers, and the weight in its place cannot have."""
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """What `convert_model` did: one entry for each parameter converted, and the names of those left as they were."""
-
-    parameters: tuple[ParameterReport, ...]
-    left_float: tuple[str, ...]
-
-    def __getitem__(self, name: str) -> ParameterReport:
-        for parameter in self.parameters:
-            if parameter.name == name:
-                return parameter
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[ParameterReport]:
-        return iter(self.parameters)
-
-    def __len__(self) -> int:
-        return len(self.parameters)
-
-    def __str__(self) -> str:
-        width = max((len(p.name) for p in self.parameters), default=4)
-        lines = [f"{'name':{width}}  format   log_offset  rel. error  ceiling   floor   zeros re-drawn"]
-        lines += [
-            f"{p.name:{width}}  {p.format.name:7}  {_span(p.log_offset):>10}  {p.relative_error:10.4f}"
-            f"  {p.at_ceiling:6.2%}  {p.at_floor:6.2%}  {p.zeros_redrawn:15}"
-            for p in self.parameters
-        ]
-        lines += [f"{name:{width}}  float" for name in self.left_float]
-        lines += [f"{p.name:{width}}  lost: {', '.join(p.not_carried)}" for p in self.parameters if p.not_carried]
-        return "\n".join(lines)
-
-
-def _span(log_offset: LogOffset) -> str:
-    """A log_offset as text: one number, or the least and the greatest."""
-    if not isinstance(log_offset, torch.Tensor):
-        return str(log_offset)
-    return f"{int(log_offset.min())}..{int(log_offset.max())}"
 
 
 def convert_model(
@@ -102,17 +61,24 @@ def convert_model(
     per_channel: bool = False,
     channels: int | tuple[int, ...] | Mapping[str, int | tuple[int, ...]] | None = None,
     group_size: int | Mapping[str, int] | None = None,
+    scale: Scaling | Mapping[str, Scaling] = "rms",
     p_scale: float | Mapping[str, float] = 3.0,
+    rounding: WeightRounding | Mapping[str, WeightRounding] = "nearest",
+    calibrate: Iterable[Any] | None = None,
+    dampening: float = 0.01,
     zeros: Zeros = "keep",
     zero_std: float = ZERO_STD,
     seed: int = 0,
 ) -> ConversionReport:
     """Replace float parameters by `LNSWeight` parameters, in place.
 
-    Rounding is to nearest, and nonzero values below the range become the smallest magnitude, not zero. Make the
-    optimizer after the conversion. Tied parameters stay tied. Hooks and attributes of parameters go over to the weights
-    in their place, gradients do not; the report says what cannot. Rows of an embedding with max_norm are brought within
-    it, as a lookup would. Nothing is replaced unless everything can be.
+    The defaults are for training: rounding is to nearest, and nonzero values below the range become the smallest
+    magnitude, not zero. For a trained network that is to lose little, give `scale="output"`, `rounding="adaptive"` and
+    some inputs to `calibrate` with.
+
+    Make the optimizer after the conversion. Tied parameters stay tied. Hooks and attributes of parameters go over to
+    the weights in their place, gradients do not; the report says what cannot. Rows of an embedding with max_norm are
+    brought within it, as a lookup would. Nothing is replaced unless everything can be.
 
     Args:
         model: any module; its parameters on any device but "meta".
@@ -126,9 +92,24 @@ def convert_model(
         group_size: choose one for each group of so many elements along the last dimension, 16 to 256; four bytes a
             group. Of parameters with two or more dimensions whose last one is made up of several whole groups; others
             are converted as the options before say. Or a mapping from name patterns.
-        p_scale: headroom: the greatest magnitude is at or just above p_scale times the root mean square, unless all
-            values are exact in the format and another keeps them so. Or a mapping from name patterns, as of formats;
-            3 where none matches.
+        scale: the rule of the scale, unless all values are exact in the format and another keeps them so: "rms", see
+            p_scale; "max", the least at which nothing saturates; "mse", that of least squared error of the weights,
+            over all log_offsets; "output", that of least squared error of what the layer makes of its inputs in the
+            calibration, or "mse" of what is in no product. Or a mapping from name patterns, as of formats; "rms" where
+            none matches.
+        p_scale: headroom of the rule "rms": the greatest magnitude is at or just above p_scale times the root mean
+            square. Or a mapping from name patterns; 3 where none matches.
+        rounding: "nearest", on the log axis; "nearest_value", on the value axis, where what is below half of the
+            smallest magnitude becomes zero; "adaptive", that with each error fed to the weights of its row that are not
+            rounded yet, so that the outputs in the calibration change least (GPTQ), or "nearest_value" of what is in no
+            product. Or a mapping from name patterns; "nearest" where none matches.
+        calibrate: inputs, a tensor, a tuple of arguments or a mapping of keyword arguments for each call of the model,
+            which is run in evaluation mode. The second moments of what each layer is given are added up in
+            float64, (fan_in, fan_in) for each; where those of all take more than 1 GiB, the model is run again for
+            more of them. Layers are linear ones, convolutions, embeddings and stacks of experts, as torch's
+            operations use their weights, whole; what is in none has its own error as that of its output. Then the
+            report has the SQNR of the outputs.
+        dampening: of "adaptive", what is added to the diagonal of the second moments, in units of its mean.
         zeros: "keep" keeps them: they learn like other weights, and nothing but zeros get the scale of numbers
             re-drawn. Madam's rule="paper" cannot move them: for it "redraw" takes normally distributed numbers
             instead, of standard deviation `zero_std` or less: the parameter's own RMS, if that is not 0, and
@@ -144,15 +125,18 @@ def convert_model(
             over processes already.
         ValueError: where there is nothing to convert, a pattern matches nothing, a value is NaN or infinite, or a
             parameter is an LNSWeight already, a view of other memory or of a lazy module that has not been called; the
-            message names the parameter.
+            message names the parameter. Where a rule needs a calibration, and there is none, or it is empty.
     """
     check_choice("zeros", zeros, Zeros)
+    rules = scale if isinstance(scale, Mapping) else {"*": scale}
+    roundings = rounding if isinstance(rounding, Mapping) else {"*": rounding}
+    _check_rules(rules, roundings, p_scale, calibrate, dampening, zeros)
     scales = p_scale if isinstance(p_scale, Mapping) else {"*": p_scale}
     for what, given in (*(("p_scale", scale) for scale in scales.values()), ("zero_std", zero_std)):
         if not 0.0 < given < math.inf:
             raise ValueError(f"{what}={given} is out of range: finite and greater than 0")
     chosen, left = _choose(model, fmt, filter_fn)
-    options: dict[str, Mapping[str, Any]] = {"p_scale": scales}
+    options: dict[str, Mapping[str, Any]] = {"p_scale": scales, "scale": rules, "rounding": roundings}
     for what, option in (("channels", channels), ("group_size", group_size)):
         options[what] = option if isinstance(option, Mapping) else {} if option is None else {"*": option}
     for size in options["group_size"].values():
@@ -173,15 +157,24 @@ def convert_model(
     _check_memory(model, chosen.keys())
     padding, norms = _padding_rows(model), _greatest_norms(model)
     generator = torch.Generator().manual_seed(seed)
-    reports = []
+    reports: dict[str, ParameterReport] = {}
     replacements: dict[int, nn.Parameter] = {}
-    for name, (parameter, format_) in chosen.items():
+
+    def convert(name: str, moments: SecondMoments | None) -> None:
+        parameter, format_ = chosen[name]
+        way = _Way(
+            _first_match(names[id(parameter)], rules, "rms"),
+            _first_match(names[id(parameter)], scales, 3.0),
+            _first_match(names[id(parameter)], roundings, "nearest"),
+            moments,
+            dampening,
+        )
         weight, report = _convert(
             name,
             _within_norm(parameter.detach(), *norms[id(parameter)]) if id(parameter) in norms else parameter.detach(),
             format_,
             layouts[name],
-            _first_match(names[id(parameter)], scales, 3.0),
+            way,
             zeros,
             zero_std,
             padding.get(id(parameter)),
@@ -189,9 +182,40 @@ def convert_model(
         )
         replacements[id(parameter)] = nn.Parameter(weight, requires_grad=parameter.requires_grad)
         lost = succeed(parameter, replacements[id(parameter)])
-        reports.append(replace(report, not_carried=lost))
+        reports[name] = replace(report, not_carried=lost)
+
+    if calibrate is not None:
+        # some at a time, whose moments there is room for; they are let go with the weights made
+        for part in collect(model, {name: parameter for name, (parameter, _) in chosen.items()}, calibrate):
+            for name, moments in part.items():
+                convert(name, moments)
+        if not reports:
+            raise ValueError(
+                "calibrate: the model used none of the parameters, whole, in a product or a lookup that torch shows: "
+                "leave calibrate out, and convert by the weights alone"
+            )
+    for name in chosen:
+        if name not in reports:
+            convert(name, None)
     replace_parameters(model, replacements)
-    return ConversionReport(tuple(reports), tuple(left))
+    return ConversionReport(tuple(reports[name] for name in chosen), tuple(left))
+
+
+def _check_rules(
+    rules: Mapping[str, Any], roundings: Mapping[str, Any], p_scale: Any, calibrate: Any, dampening: float, zeros: Zeros
+) -> None:
+    """Raise ValueError where a rule or a rounding is not known, or cannot be had with what else is given."""
+    for what, given, choices in (("scale", rules, Scaling), ("rounding", roundings, WeightRounding)):
+        for value in given.values():
+            check_choice(what, value, choices)
+            if value in ("output", "adaptive") and calibrate is None:
+                raise ValueError(f"{what}={value!r} needs calibrate: some inputs of the model, in batches")
+    if p_scale != 3.0 and "rms" not in (rules.get("*"), None if "*" in rules else "rms"):
+        raise ValueError(f"p_scale={p_scale!r} is the headroom of scale='rms': leave it out")
+    if not 0.0 < dampening < math.inf:
+        raise ValueError(f"dampening={dampening} is out of range: finite and greater than 0")
+    if calibrate is not None and zeros == "redraw":
+        raise ValueError("zeros='redraw' puts other numbers in the place of those that calibrate measures: keep them")
 
 
 def _choose(
@@ -392,12 +416,32 @@ def _layout(
     return _Layout((*kept, *rest), each.offsets.numel(), tuple(each.offsets.shape))
 
 
+class _Way(NamedTuple):
+    """How the numbers of one parameter become codes."""
+
+    rule: Scaling
+    p_scale: float
+    rounding: WeightRounding
+    moments: SecondMoments | None
+    """Of its inputs; None where nothing is known of them."""
+    dampening: float
+
+    @property
+    def axis(self) -> Axis:
+        return "log" if self.rounding == "nearest" else "value"
+
+    @property
+    def fit(self) -> Fit:
+        """The rule, as far as it goes by the numbers alone."""
+        return Fit("mse" if self.rule == "output" else self.rule, self.p_scale)
+
+
 def _convert(
     name: str,
     parameter: torch.Tensor,
     fmt: LNSFormat,
     layout: _Layout,
-    p_scale: float,
+    way: _Way,
     zeros: Zeros,
     zero_std: float,
     padding_row: int | None,
@@ -406,27 +450,37 @@ def _convert(
     """One parameter, block by block: beside the codes it takes memory for some float64 numbers, not for all."""
     each = layout.own is not None
     w = _Redrawn(parameter, layout, zeros, zero_std, padding_row, generator)
-    rms = w.rms() or w.std_of_zeros
-    try:
-        fitting = [fit_to_rms(r, fmt, p_scale) for r in (w.row_rms() if each else [rms])]
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"parameter {name!r}: no scale fits {p_scale} times its RMS of {rms}: {error}") from error
     windows = exact_windows(layout.matrix(parameter.detach()), fmt)
-    offsets = windows.nearest(torch.tensor(fitting, device=parameter.device), fmt).tolist()
+    fitting = torch.tensor(_fitting(name, w, fmt, layout, way), device=parameter.device)
+    offsets = windows.nearest(fitting, fmt).tolist()
     log_offset: LogOffset = offsets[0]
     if layout.own is not None:
         log_offset = torch.tensor(offsets, dtype=torch.int32).reshape(layout.own)
     codes = torch.empty(w.rows.shape, dtype=bridge.code_dtype(fmt), device=parameter.device)
+    adaptive = None
+    if way.rounding == "adaptive" and way.moments is not None:
+        scale = _on(check_offset(log_offset, parameter.shape, layout.group_size or 0), parameter.device)
+        adaptive = adapted(_wide(parameter), fmt, scale, way.moments, way.dampening)
+    if adaptive is not None:
+        codes = _in_rows(adaptive, layout).contiguous()
     error_squares = 0.0
     for begin, block in w.blocks():
         end = begin + len(block)
         scale = check_offset(torch.tensor(offsets[begin:end])[:, None] if each else offsets[0], block.shape)
-        scale = scale._replace(offsets=None if scale.offsets is None else scale.offsets.to(block.device))
-        codes[begin:end] = bridge.encode(block, fmt, scale, underflow="saturate")
+        scale = _on(scale, block.device)
+        if way.rounding == "nearest":
+            codes[begin:end] = bridge.encode(block, fmt, scale, underflow="saturate")
+        elif adaptive is None:
+            own = torch.tensor(scale.low) if scale.offsets is None else scale.offsets
+            codes[begin:end] = nearest_codes(block, fmt, own)
         decoded = bridge.decode(codes[begin:end], fmt, scale, torch.float64)
         error_squares += float(((decoded - block) / w.unit).square().sum())
     codes = bridge.with_strides_of(parameter, layout.put_back(codes, parameter.shape))
     weight = LNSWeight(codes, fmt, log_offset, parameter.dtype, group_size=layout.group_size)
+    weight.fit = way.fit
+    sqnr = None
+    if way.moments is not None:
+        sqnr = output_sqnr(_wide(parameter), weight.to_float(torch.float64), way.moments)
     telemetry = weight.telemetry()
     report = ParameterReport(
         name=name,
@@ -439,8 +493,39 @@ def _convert(
         at_floor=telemetry.at_floor,
         zeros_redrawn=w.count,
         zeros_kept=int(telemetry.histogram[0]),
+        output_sqnr=sqnr,
     )
     return weight, report
+
+
+def _fitting(name: str, w: _Redrawn, fmt: LNSFormat, layout: _Layout, way: _Way) -> list[int]:
+    """The log_offset of each scale by its rule."""
+    rms = w.rms() or w.std_of_zeros
+    try:
+        if way.rule == "output" and way.moments is not None:
+            own = (1,) * w.given.ndim if layout.own is None else layout.own
+            each = check_offset(torch.zeros(own, dtype=torch.int32), w.given.shape, layout.group_size or 0)
+            numbers = _wide(w.given)
+            fed_back = way.dampening if way.rounding == "adaptive" else None
+            found = offsets_for_outputs(numbers, fmt, each, way.moments, rms, axis=way.axis, dampening=fed_back)
+            return found.reshape(-1).tolist()
+        if way.rule == "rms":
+            return [fit_to_rms(r, fmt, way.p_scale) for r in (w.row_rms() if layout.own is not None else [rms])]
+        blocks = [block for _, block in w.blocks()]
+        if layout.own is None:
+            blocks = [torch.cat([block.reshape(-1) for block in blocks])[None]]
+        return [offset for block in blocks for offset in fit_rows(block, fmt, way.fit, rms, axis=way.axis)]
+    except (ValueError, OverflowError) as error:
+        what = f"{way.p_scale} times its RMS of {rms}" if way.rule == "rms" else f"its numbers, of an RMS of {rms}"
+        raise ValueError(f"parameter {name!r}: no scale fits {what}: {error}") from error
+
+
+def _wide(w: torch.Tensor) -> torch.Tensor:
+    return w.detach().to(torch.float64).contiguous()
+
+
+def _on(scale: Scale, device: torch.device) -> Scale:
+    return scale if scale.offsets is None else scale._replace(offsets=scale.offsets.to(device))
 
 
 _BLOCK = 1 << 16
@@ -465,6 +550,7 @@ class _Redrawn:
         padding_row: int | None,
         generator: torch.Generator,
     ) -> None:
+        self.given = w
         self.rows = _in_rows(w, layout)
         self.redraw = self.rows == 0 if zeros == "redraw" else torch.zeros_like(self.rows, dtype=torch.bool)
         if padding_row is not None:

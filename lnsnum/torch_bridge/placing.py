@@ -62,7 +62,7 @@ def encode_state(
     codes of another format likewise.
 
     At the scale that the weight has if that holds the floats exactly (they are those of an LNS model, decoded), or else
-    at that of conversion, p_scale = 3.
+    at that which fits them by the rule of the weight's conversion.
 
     With assign=True the floats themselves take the weights' place, and a warning says so.
     """
@@ -98,7 +98,7 @@ def _warn_of_floats(module: nn.Module, state_dict: dict[str, Any], prefix: str) 
 
 
 def _encode_loaded(floats: torch.Tensor, weight: LNSWeight) -> LNSWeight:
-    log_offset = choose_scale(floats, weight.fmt, own=weight.scale)
+    log_offset = choose_scale(floats, weight.fmt, weight.fit, own=weight.scale)
     if weight.group_size is None or isinstance(log_offset, int):
         return LNSWeight.from_float(floats, weight.fmt, log_offset=log_offset, underflow="saturate")
     # encoded along the last dimension, wherever the weight's groups lie

@@ -36,10 +36,11 @@ from lnsnum.torch_bridge.kernels import ceiling_twin
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.ceiling import Blocks, grow
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width, is_real
+from lnsnum.torch_bridge.kernels.fits import fit_scale
 from lnsnum.torch_bridge.kernels.fitting import choose_scale
 from lnsnum.torch_bridge.kernels.grid import doubling
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
-from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, Span, blocks_within, check_offset, each_of, fit_scale
+from lnsnum.torch_bridge.kernels.scale import RMS, Fit, LogOffset, Scale, Span, blocks_within, check_offset, each_of
 from lnsnum.torch_bridge.surroundings import check_not_taken_apart, level_of_the_caller
 from lnsnum.torch_bridge.weight_ops import dispatch
 
@@ -190,6 +191,15 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
     def weight_only(self, value: bool) -> None:
         self._span.weight_only = bool(value)
 
+    @property
+    def fit(self) -> Fit:
+        """The rule by which floats that are written into the whole weight get their scale: that of its conversion."""
+        return self._span.fit
+
+    @fit.setter
+    def fit(self, value: Fit) -> None:
+        self._span.fit = value
+
     @classmethod
     def from_float(
         cls,
@@ -304,6 +314,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
             )
         span = Span(scale.low, scale.high, room=self._span.room)
         span.weight_only, span.is_shard, span.whole = self._span.weight_only, self._span.is_shard, self._span.whole
+        span.fit = self._span.fit
         return _wrap(codes, self.fmt, span, offsets, dtype or self.dtype, groups=self._groups)
 
     def take_scale(self, source: LNSWeight) -> bool:
@@ -383,7 +394,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         old = self.scale
         if log_offset is None:
             values = old.apart(self.to_float(torch.float64).nan_to_num())
-            log_offset = fit_scale(values, self.fmt, p_scale, of=old.of_channels.offsets)
+            log_offset = fit_scale(values, self.fmt, Fit(p_scale=p_scale), of=old.of_channels.offsets)
             log_offset = log_offset if isinstance(log_offset, int) else old.with_groups(log_offset)
         new = check_offset(log_offset, self.shape, *(old.groups if isinstance(log_offset, torch.Tensor) else ()))
         if new.offsets is not None and (old.offsets is None or new.offsets.shape != old.offsets.shape):
@@ -537,6 +548,8 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         attributes = belongings(self).attributes
         if self.weight_only and is_parameter:  # of a model that is pickled, not of its state
             attributes["weight_only"] = True
+        if self.fit != RMS and is_parameter:
+            attributes["fit"] = tuple(self.fit)
         return _rebuild, (*parts, self.requires_grad, is_parameter, attributes)
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
@@ -650,6 +663,7 @@ def _rebuild(
     if is_parameter:
         weight = torch.nn.Parameter(weight, requires_grad)  # type: ignore[assignment]
     weight.weight_only = is_parameter and attributes.pop("weight_only", False) is True
+    weight.fit = Fit.checked(attributes.pop("fit", RMS)) if is_parameter else RMS
     hand_over(Belongings(attributes, None, None), weight)
     return weight.requires_grad_(requires_grad)  # type: ignore[return-value]
 

@@ -42,7 +42,7 @@ def write_anew(weight: Weight, floats: torch.Tensor, *, underflow: Underflow = "
         write_over(weight, floats)
         return
     own = weight.scale
-    scale = check_offset(choose_scale(floats, weight.fmt, own=own), weight.shape, *own.groups)
+    scale = check_offset(choose_scale(floats, weight.fmt, weight.fit, own=own), weight.shape, *own.groups)
     if scale.offsets is not None:
         scale = scale._replace(offsets=scale.offsets.to(weight.device))
     if _are_equal(scale, own):
@@ -128,7 +128,7 @@ def _has_only_zeros(weight: Weight) -> bool:
 
 def _choose_for_all(weight: Weight, floats: torch.Tensor) -> None:
     """Give the weight that this is a part of the scale that fits the floats, in all channels."""
-    chosen = choose_scale(floats, weight.fmt)
+    chosen = choose_scale(floats, weight.fmt, weight.fit)
     assert isinstance(chosen, int)
     if weight.scale.offsets is not None:
         _whole_memory(weight.scale.offsets).fill_(chosen)

@@ -403,3 +403,61 @@ def test_floats_that_are_zero_learn_beside_codes():
     model(torch.randn(5, 4)).square().sum().backward()
     optimizer.step()
     assert bool((shift.detach() != 0).all())
+
+
+# ------------------------------------------------------------------------------------------- by the rule of conversion
+
+RULES = [{"scale": "max"}, {"scale": "mse", "rounding": "nearest_value"}, {"p_scale": 2.0}]
+
+
+@pytest.mark.parametrize("granularity", [{}, {"per_channel": True}, {"group_size": 16}], ids=str)
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_weight_that_is_written_anew_gets_its_scale_by_the_rule_of_its_conversion(rule, granularity):
+    """As conversion of the same numbers by the same rule does, also for copies of the model, and pickles of it."""
+    torch.manual_seed(0)
+    model = nn.Linear(48, 6, bias=False)
+    convert_model(model, lns6f2, **rule, **granularity)
+    pickled = io.BytesIO()
+    torch.save(model, pickled)
+    pickled.seek(0)
+    others = [copy.deepcopy(model), torch.load(pickled, weights_only=False), model.half().float()]
+    numbers = torch.randn(6, 48) ** 3
+    writes = [
+        lambda w: w.copy_(numbers),
+        lambda w: nn.init.trunc_normal_(w, std=0.01),
+        lambda w: nn.init.uniform_(w, -5, 3),
+        lambda w: w.fill_(0.3),
+    ]
+    for own in others:
+        for write in writes:
+            floats = nn.Linear(48, 6, bias=False)
+            for module in (own, floats):
+                torch.manual_seed(1)
+                with torch.no_grad():
+                    write(module.weight)
+            convert_model(floats, lns6f2, **rule, **granularity)
+            assert torch.equal(*(torch.as_tensor(m.weight.log_offset) for m in (own, floats)))
+        own.load_state_dict({"weight": numbers})
+        usual = nn.Linear(48, 6, bias=False)
+        usual.load_state_dict({"weight": numbers})
+        convert_model(usual, lns6f2, **rule, **granularity)
+        assert torch.equal(*(torch.as_tensor(m.weight.log_offset) for m in (own, usual)))
+        assert own.weight.fit == model.weight.fit
+
+
+def test_scales_fitted_to_outputs_are_fitted_to_weights_when_others_are_written():
+    """The moments of the inputs are gone, and were of another layer."""
+    model = nn.Linear(32, 4, bias=False)
+    convert_model(model, lns6f2, scale="output", rounding="adaptive", calibrate=[torch.randn(9, 32)])
+    assert tuple(model.weight.fit) == ("mse", 3.0)
+
+
+@pytest.mark.parametrize("given", ["mse", ("best", 3.0), ("mse", 0.0), ("mse", "3"), ["mse", 3.0]], ids=str)
+def test_a_pickle_with_another_rule_is_refused(given):
+    model = nn.Linear(4, 2, bias=False)
+    convert_model(model, lns6f2, scale="mse")
+    model.weight.fit = given
+    rebuild, parts = model.weight.__reduce_ex__(2)
+    *parts, attributes = parts
+    with pytest.raises(ValueError, match="is no rule of a scale: rms, max or mse"):
+        rebuild(*parts, {**attributes, "fit": given})

@@ -6,7 +6,7 @@ Floats that all lie on the grid of a format were codes once, as a rule. They los
 window, which is one number where the codes reached both ends of their range; so what was decoded becomes the codes
 that it was. Of several, the scale that the weight has is taken, or else that next to the one that fits; or that at
 which the smallest number is the smallest code, if so many are that small that they were clipped to it. Floats of a
-channel that has no such window take the one that fits (`fit_scale`).
+channel that has no such window take the one that fits (`fits.fit_scale`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat
 from lnsnum.torch_bridge.kernels import codes as bridge
-from lnsnum.torch_bridge.kernels.scale import LogOffset, Scale, fit_scale, in_channels
+from lnsnum.torch_bridge.kernels.fits import fit_scale
+from lnsnum.torch_bridge.kernels.scale import RMS, Fit, LogOffset, Scale, in_channels
 
 # Elements of a part: what is made of them, arrays of eight bytes each, takes little memory then.
 _BLOCK = 1 << 16
@@ -50,14 +51,14 @@ class Windows(NamedTuple):
 
 
 def choose_scale(
-    floats: torch.Tensor, fmt: LNSFormat, p_scale: float = 3.0, *, own: Scale | None = None, of: Scale | None = None
+    floats: torch.Tensor, fmt: LNSFormat, fit: Fit = RMS, *, own: Scale | None = None, of: Scale | None = None
 ) -> LogOffset:
     """The log_offset, or those of channels or groups as `own` has them, that a weight takes for new values.
 
     Args:
         floats: any float tensor; what is not finite has no say.
         fmt: the weight's format.
-        p_scale: headroom, where no window says otherwise.
+        fit: the rule, where no window says otherwise.
         own: the scale that the weight has.
         of: one that has as many, of what has none of its own yet.
 
@@ -67,11 +68,11 @@ def choose_scale(
     each = of if own is None else own
     if each is not None and each.group_size:
         apart = {"own": own and own.of_channels, "of": of and of.of_channels}
-        return each.with_groups(torch.as_tensor(choose_scale(each.apart(floats), fmt, p_scale, **apart)))
+        return each.with_groups(torch.as_tensor(choose_scale(each.apart(floats), fmt, fit, **apart)))
     offsets = None if each is None else each.offsets
     # 0 in the place of what is not finite, which would be all of the RMS
     finite = torch.where(torch.isfinite(floats), floats.to(torch.float64), 0.0)
-    fitting = fit_scale(finite, fmt, p_scale, of=offsets)
+    fitting = fit_scale(finite, fmt, fit, of=offsets)
     windows = exact_windows(in_channels(floats, offsets), fmt)
     if not bool(windows.exact.any()):
         return fitting

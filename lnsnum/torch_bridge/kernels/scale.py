@@ -13,7 +13,7 @@ of channels does for groups.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -27,6 +27,26 @@ LogOffset = int | torch.Tensor
 
 ZERO_STD = 0.1
 """The standard deviation that stands for that of zeros, of biases."""
+
+
+class Fit(NamedTuple):
+    """By which rule a scale is fitted to numbers; see `lnsnum.torch_bridge.kernels.fits`."""
+
+    rule: Literal["rms", "max", "mse"] = "rms"
+    p_scale: float = 3.0
+    """The headroom of the rule "rms"."""
+
+    @classmethod
+    def checked(cls, given: Any) -> Fit:
+        """That of a pickle; ValueError where it is none."""
+        shaped = isinstance(given, tuple) and len(given) == 2 and type(given[1]) is float
+        if not shaped or given[0] not in ("rms", "max", "mse") or not 0.0 < given[1] < math.inf:
+            raise ValueError(f"{given!r:.60} is no rule of a scale: rms, max or mse, and a headroom greater than 0")
+        return cls(*given)
+
+
+RMS = Fit()
+"""The rule where none is given."""
 
 
 class Scale(NamedTuple):
@@ -94,6 +114,7 @@ class Span:
     Attributes:
         numbers: that list: low, high, changes, room.
         warned: whether a write that does not fit has been told of since the last change.
+        fit: the rule by which floats that are written into all of them get their scale.
         weight_only: whether products with the codes are made of them, see `lnsnum.torch_bridge.weight_only`.
         is_shard: whether other processes hold the rest of the weight, which has the same scale.
         whole: the log_offsets of all channels, where these codes are a shard and have some of them.
@@ -105,6 +126,7 @@ class Span:
         self.warned = self.weight_only = self.is_shard = False
         self.whole: torch.Tensor | None = None
         self.tables: dict[torch.dtype, Any] = {}
+        self.fit = RMS
 
     @classmethod
     def on(cls, numbers: Any) -> Span:
@@ -266,28 +288,6 @@ def std_of_zeros(shape: torch.Size, most: float = ZERO_STD) -> float:
     """
     fan_in = math.prod(shape[1:])
     return min(most, 1 / math.sqrt(fan_in)) if len(shape) > 1 and fan_in else most
-
-
-def fit_scale(w: torch.Tensor, fmt: LNSFormat, p_scale: float = 3.0, *, of: torch.Tensor | None = None) -> LogOffset:
-    """The log_offset that fits values (float64, finite), or an int32 tensor of one for each channel, shaped as `of`.
-
-    A channel of zeros takes that of all, and nothing but zeros that of `std_of_zeros`.
-
-    Raises:
-        ValueError: where it would be larger than 2^30 in size.
-    """
-    # an RMS of 0 is one of zeros alone
-    whole = root_mean_square(w) or (std_of_zeros(w.shape) if w.numel() else 0.0)
-    if of is None:
-        return fit_to_rms(whole, fmt, p_scale)
-    channels = in_channels(w, of)
-    greatest = channels.abs().amax(1, keepdim=True) if channels.numel() else channels.new_zeros(of.numel(), 1)
-    # in units of each channel's greatest, as `root_mean_square`: no square overflows, nor do all of them vanish
-    unit = torch.where(greatest > 0, greatest, 1.0)
-    means = ((channels / unit).square().sum(1) / max(channels.shape[1], 1)).sqrt() * greatest[:, 0]
-    # a channel of zeros says nothing of itself: the whole stands for it
-    fitting = [fit_to_rms(rms or whole, fmt, p_scale) for rms in means.tolist()]
-    return torch.tensor(fitting, dtype=torch.int32, device=w.device).reshape(of.shape)
 
 
 def in_channels(x: torch.Tensor, of: torch.Tensor | None) -> torch.Tensor:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import lnsnum
 from lnsnum import LNSFormat, lns6f2, lns8f3, lns8f5, lns16f10
+from lnsnum.torch_bridge.kernels.fits import fit_scale
 from lnsnum.torch_bridge.kernels.fitting import choose_scale, exact_windows
-from lnsnum.torch_bridge.kernels.scale import Scale, fit_scale
+from lnsnum.torch_bridge.kernels.scale import Scale
 
 torch.set_num_threads(1)
 
