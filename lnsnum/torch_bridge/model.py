@@ -169,17 +169,14 @@ def convert_model(
             moments,
             dampening,
         )
-        weight, report = _convert(
-            name,
-            _within_norm(parameter.detach(), *norms[id(parameter)]) if id(parameter) in norms else parameter.detach(),
-            format_,
-            layouts[name],
-            way,
-            zeros,
-            zero_std,
-            padding.get(id(parameter)),
-            generator,
-        )
+        w = parameter.detach()
+        if id(parameter) in norms:
+            w = _within_norm(w, *norms[id(parameter)])
+        rest = zeros, zero_std, padding.get(id(parameter)), generator
+        try:
+            weight, report = _convert(name, w, format_, layouts[name], way, *rest)
+        except OverflowError as error:
+            raise ValueError(f"parameter {name!r}: {error}; take rounding='nearest'") from error
         replacements[id(parameter)] = nn.Parameter(weight, requires_grad=parameter.requires_grad)
         lost = succeed(parameter, replacements[id(parameter)])
         reports[name] = replace(report, not_carried=lost)

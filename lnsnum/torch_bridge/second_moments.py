@@ -172,6 +172,8 @@ class _Watch(TorchDispatchMode):
         """The parameter on whose memory a tensor is."""
         if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_meta:
             return None
+        if hasattr(tensor, "__tensor_flatten__"):  # a weight that is codes already, and has no memory to look at
+            return None
         return self.wanted.get(tensor.untyped_storage().data_ptr())
 
     def product(self, x: torch.Tensor, w: torch.Tensor) -> None:
@@ -191,7 +193,11 @@ class _Watch(TorchDispatchMode):
     def products_of_stack(self, x: torch.Tensor, w: torch.Tensor) -> None:
         """x (E, M, K) times w (E, K, N), which is a stack of experts or has its matrices transposed."""
         found = self.found(w)
-        if found is None or not isinstance(x, torch.Tensor) or found[1].ndim != 3:
+        if found is None or not isinstance(x, torch.Tensor):
+            return
+        if found[1].ndim != 3:
+            if w.stride(0) == 0:  # one matrix for all, as torch has it for inputs that are no rows in memory
+                self.product(x.flatten(0, 1), w[0])
             return
         name, parameter = found
         if _is_all(w.mT, parameter):

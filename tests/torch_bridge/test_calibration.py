@@ -65,6 +65,8 @@ def images(*shape):
 LAYERS = {
     "linear": (nn.Linear(6, 8), [(images(5, 6),), (images(2, 3, 6),)]),
     "no bias": (nn.Linear(6, 8, bias=False), [(images(5, 6),), (images(6),)]),
+    "turned": (nn.Linear(6, 8), [(images(4, 6, 3).mT,), (images(2, 4, 6, 3).mT,)]),
+    "one image": (nn.Conv2d(2, 3, 3), [(images(2, 5, 6),)]),
     "conv1d": (nn.Conv1d(3, 4, 5, stride=2, padding=2, dilation=2), [(images(2, 3, 20),)]),
     "conv2d": (nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), groups=2), [(images(2, 4, 9, 8),)] * 2),
     "reflected": (nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), [(images(2, 2, 5, 6),)]),
@@ -278,6 +280,14 @@ def test_arguments_of_the_model():
     assert torch.equal(found[0], found[2])
 
 
+def test_beside_weights_that_are_codes_already():
+    model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 4))
+    convert_model(model, lns8f4, filter_fn=lambda name, _: name == "0.weight")
+    batches = [torch.tensor([1, 4, 8, 8])]
+    report = convert_model(model, lns8f4, filter_fn=lambda name, _: name != "0.weight", calibrate=batches)
+    assert [p.output_sqnr is None for p in report] == [False, True]
+
+
 def test_attention_that_torch_would_fuse_is_seen():
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     report = convert_model(layer, lns4f1, scale="output", rounding="adaptive", calibrate=[images(3, 5, 16)])
@@ -351,6 +361,14 @@ def test_codes_come_back_whatever_the_rule():
             calibrate = {"calibrate": [images(4, 32)]} if how["scale"] == "output" else {}
             convert_model(own, lns6f2, **granularity, **how, **calibrate)
             assert torch.equal(own.weight.to_float(), values)
+
+
+def test_values_that_float64_does_not_hold_are_refused_by_name():
+    layer = nn.Linear(2, 2, bias=False, dtype=torch.float64)
+    nn.init.constant_(layer.weight, 5e307)  # three times which lies below the greatest float64, and the code above not
+    with pytest.raises(ValueError, match="parameter 'weight': the greatest magnitude lies beyond float64"):
+        convert_model(layer, lns4f1, rounding="nearest_value")
+    convert_model(layer, lns4f1)
 
 
 @pytest.mark.parametrize(

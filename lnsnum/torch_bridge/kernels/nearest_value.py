@@ -46,12 +46,12 @@ class Grid(NamedTuple):
         """The greatest magnitude at each of some log_offsets, float64.
 
         Raises:
-            ValueError: where it lies beyond float64.
+            OverflowError: where it lies beyond float64.
         """
         different, which = torch.unique(log_offsets, return_inverse=True)
         values = [self.fmt.value_at(self.fmt.max_log + offset) for offset in different.tolist()]
         if not all(0.0 < value < math.inf for value in values):
-            raise ValueError("the greatest magnitude lies beyond float64, where values cannot be compared")
+            raise OverflowError("the greatest magnitude lies beyond float64, where values cannot be compared")
         return torch.tensor(values, dtype=torch.float64, device=which.device)[which]
 
     def nearest(self, w: torch.Tensor, greatest: torch.Tensor) -> torch.Tensor:
