@@ -122,7 +122,7 @@ def convert_model(
 
     Raises:
         TypeError: where a parameter chosen is no real floating-point tensor, model is no module, or one that is spread
-            over processes already.
+            over processes already, or a batch of the calibration is not what it is called with.
         ValueError: where there is nothing to convert, a pattern matches nothing, a value is NaN or infinite, or a
             parameter is an LNSWeight already, a view of other memory or of a lazy module that has not been called; the
             message names the parameter. Where a rule needs a calibration, and there is none, or it is empty.

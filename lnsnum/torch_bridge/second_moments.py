@@ -11,6 +11,7 @@ calls are seen as well.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ def collect(
     ends, are run over once, whatever the moments take.
 
     Raises:
-        TypeError: where batches cannot be iterated.
+        TypeError: where batches cannot be iterated, or one is not what the model is called with.
         ValueError: where there is no batch, or an input of a product is not finite.
     """
     if not isinstance(batches, Iterable):
@@ -130,12 +131,21 @@ def collect(
 
 
 def _run(model: nn.Module, batch: Any) -> None:
+    given: tuple[Any, ...] = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+    named: Mapping[str, Any] = {}
     if isinstance(batch, Mapping):
-        model(**batch)
-    elif isinstance(batch, (tuple, list)):
-        model(*batch)
-    else:
-        model(batch)
+        given, named = (), batch
+    try:
+        inspect.signature(model.forward).bind(*given, **named)
+    except ValueError:  # of what has no signature, the model itself will say so
+        pass
+    except TypeError as error:
+        what = f"{sorted(named)}" if named else f"{len(given)} arguments"
+        raise TypeError(
+            f"calibrate: a batch is what the model is called with, and {type(model).__name__} does not take {what} "
+            f"({error}): give its inputs alone, as [x for x, _ in loader]"
+        ) from error
+    model(*given, **named)
 
 
 @contextmanager

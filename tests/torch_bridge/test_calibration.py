@@ -382,6 +382,12 @@ def test_values_that_float64_does_not_hold_are_refused_by_name():
         ({"scale": {"x*": "mse"}}, ValueError, "scale: no parameter's name matches 'x[*]'"),
         ({"calibrate": []}, ValueError, "calibrate has no batches"),
         ({"calibrate": 3}, TypeError, "calibrate=int has no batches"),
+        (
+            {"calibrate": [(images(2, 6), 1)]},
+            TypeError,
+            "Sequential does not take 2 arguments .*: give its inputs alone",
+        ),
+        ({"calibrate": [{"y": 1}]}, TypeError, "Sequential does not take .'y'. "),
         ({"calibrate": [images(2, 6)], "zeros": "redraw"}, ValueError, "zeros='redraw' puts other numbers"),
         ({"calibrate": [images(2, 6) * math.inf]}, ValueError, "product with '0.weight' is NaN, infinite"),
         ({"calibrate": [images(2, 6)], "filter_fn": lambda n, p: "bias" in n}, ValueError, "used none of the param"),
