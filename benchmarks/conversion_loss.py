@@ -8,8 +8,8 @@ is the matrix (outputs, inputs * kernel), as a product with patches, so that its
 512 examples of the training part. torchao's rows are its `IntxWeightOnlyConfig` on the same matrices, with groups of
 the same 32. It must be there (`pip install torchao`), but for `--report`.
 
-    python benchmarks/conversion_loss.py --data cifar10=PATH --out docs/results/conversion.jsonl
-    python benchmarks/conversion_loss.py --report docs/results/conversion.jsonl
+    python benchmarks/conversion_loss.py --data cifar10=PATH --out docs/results/conversion_loss.jsonl
+    python benchmarks/conversion_loss.py --report docs/results/conversion_loss.jsonl
 
 A run that was stopped goes on with what is missing.
 """

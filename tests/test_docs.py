@@ -57,12 +57,13 @@ def test_commands_print_what_their_page_says(page, tmp_path, monkeypatch, capsys
     assert commands >= 5
 
 
-def test_the_table_of_settings_is_that_of_the_runs_that_are_kept(capsys, monkeypatch):
+@pytest.mark.parametrize(("name", "page"), [("rule_settings", "training.md"), ("conversion_loss", "results.md")])
+def test_the_table_of_a_benchmark_is_that_of_the_runs_that_are_kept(name, page, capsys, monkeypatch):
     pytest.importorskip("torch")
-    script, runs = ROOT / "benchmarks" / "rule_settings.py", ROOT / "docs" / "results" / "rule_settings.jsonl"
+    script, runs = ROOT / "benchmarks" / f"{name}.py", ROOT / "docs" / "results" / f"{name}.jsonl"
     monkeypatch.setattr(sys, "argv", [script.name, "--report", str(runs)])
     runpy.run_path(str(script), run_name="__main__")
-    assert capsys.readouterr().out in blocks(ROOT / "docs" / "training.md", "text")
+    assert capsys.readouterr().out in blocks(ROOT / "docs" / page, "text")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
