@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from lnsnum import LNSFormat, LNSTensor, decode, encode, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10
+from lnsnum import GroupOffsets, LNSFormat, LNSTensor, decode, encode, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10
 from lnsnum.conversion import rescale
 from lnsnum.encoding import fit_log_offset
 from lnsnum.files import single as single_file
@@ -285,6 +285,25 @@ def test_options_of_groups(tmp_path, capsys, monkeypatch):
         assert code == 2
         assert sentence in complaint
     assert run(capsys, monkeypatch, paths[1], paths[1])[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "own", "axis"),
+    [((2, 33), (2, 3), -1), ((3, 20), (2,), -1), ((2, 20, 3), (2, 2, 1), -2), ((20, 2, 2), (2, 1, 2), -3),
+     ((2, 20, 2), (1, 2, 2), -2), ((40,), (3,), -1), ((2, 1, 17), (2, 1, 2), -1)],
+)  # fmt: skip
+def test_every_element_gets_the_scale_of_its_group(shape, own, axis):
+    """Wherever the groups lie, and wherever a block begins and ends."""
+    groups = GroupOffsets(np.arange(math.prod(own)).reshape(own), 16, axis=axis)
+    each = groups.of_elements(shape).reshape(-1)
+    scale = Scale(groups, shape)
+    for begin in range(0, each.size, 3):
+        for count in (*range(4), 15, 16, 17, each.size - begin):
+            count = min(count, each.size - begin)
+            assert np.asarray(scale.of(begin, count)).tolist() == each[begin : begin + count].tolist()
+            runs = list(scale.runs(begin, count))
+            assert [offset for a, b, offset in runs for _ in range(a, b)] == each[begin : begin + count].tolist()
+            assert all(a < b for a, b, _ in runs)
 
 
 def test_a_scale_beyond_the_greatest_is_refused_by_the_tensors_name(tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lnsnum import LNSFormat, LNSTensor, arithmetic, lns4f1, lns6f2, lns8f5, lns16f10, lns32f23
+from lnsnum import GroupOffsets, LNSFormat, LNSTensor, arithmetic, lns4f1, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23
 from lnsnum.cli.tables import LONGEST, excerpts
 from lnsnum.files import single as single_file
 from lnsnum.format import MAX_LOG_OFFSET
@@ -447,3 +447,25 @@ def test_torch_stays_out(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, json.loads(done.stdout)["same"], done.stderr) == (1, False, "")
+
+
+def test_groups_are_compared_by_what_each_element_has(tmp_path, capsys, monkeypatch):
+    """The same scale in groups of two sizes, or as groups and as channels, is no difference."""
+    codes = np.arange(80, dtype=np.uint8).reshape(2, 40)
+    scales = {
+        "small": GroupOffsets([[1, 1, 2], [3, 3, 4]], 16),
+        "great": GroupOffsets([[1, 2], [3, 4]], 32),
+        "other": GroupOffsets([[1, 2], [3, 5]], 32),
+        "even": GroupOffsets([[7, 7], [8, 8]], 32),
+        "channels": np.array([[7], [8]]),
+    }
+    for name, scale in scales.items():
+        save_weights(tmp_path / name, {"w": LNSTensor(codes, lns8f3, log_offset=scale)})
+    for a, b, same in (("small", "great", True), ("great", "other", False), ("even", "channels", True)):
+        (tensor,) = diff_weights(tmp_path / a, tmp_path / b).tensors
+        assert tensor.same_scale == same
+        assert tensor.moves.changed == (0 if same else 8)
+    _, out, _ = run_command(capsys, monkeypatch, tmp_path / "great", tmp_path / "other", command=["diff"])
+    assert "log_offset 1 .. 4 (4 groups of 32) in A, 1 .. 5 (4 groups of 32) in B" in out
+    _, out, _ = run_command(capsys, monkeypatch, tmp_path / "small", command=["inspect"])
+    assert "1 .. 4 (6 groups of 16)" in out

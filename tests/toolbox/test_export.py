@@ -20,7 +20,19 @@ from command_line import run_command
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, LNSTensor, arithmetic, decode, encode, lns6f2, lns8f3, lns8f5, lns12f6, lns32f23
+from lnsnum import (
+    GroupOffsets,
+    LNSFormat,
+    LNSTensor,
+    arithmetic,
+    decode,
+    encode,
+    lns6f2,
+    lns8f3,
+    lns8f5,
+    lns12f6,
+    lns32f23,
+)
 from lnsnum.files.packing import can_be_packed, pack
 from lnsnum.kernels.codes import check_offsets
 from lnsnum.toolbox.export import check_prefix, export, prefix_of
@@ -50,6 +62,8 @@ GALLERY = {
     "": random_tensor((), lns12f6, 5),
     "wide*/ /* ??/": random_tensor(70, lns32f23, 1 << 28),
     "ladder": random_tensor((20, 2), MADAM, np.array([7, -9])),
+    "groups": random_tensor((3, 40), lns6f2, GroupOffsets(np.arange(9).reshape(3, 3), 16)),
+    "groups of columns": random_tensor((33, 2), lns8f5, GroupOffsets([[3, -4], [5, 6]], 32, axis=-2)),
     "int": random_tensor(9, lns6f2),
     "t": random_tensor(33, LNSFormat(20, 11)),
     "\x1b[2J\n": np.array([0.1, -0.0, np.inf, -np.inf, np.nan, 1e-45, 3e38, -1.17549435e-38], np.float32),
@@ -289,7 +303,7 @@ def test_verilog_reads_codes_and_tables(gallery, tmp_path):
                 codes = np.arange(1 << tables.fmt.bits, dtype=tables.fmt.dtype)
                 words = decode(codes, tables.fmt, "float32").view(np.uint32)
             expected[table.file] = (table.word_bits, [int(word) % (1 << table.word_bits) for word in words])
-    assert len(expected) == 8 + 5 * 5
+    assert len(expected) == 10 + 5 * 5
     for file, (bits, words) in expected.items():
         if words:
             parameters = {"FILE": file, "WORD_BITS": bits, "WORDS": len(words)}
