@@ -184,6 +184,11 @@ def _check_kind(where: str, name: str, told: Description, own: torch.Tensor) -> 
             f"{where}: {name!r} has groups along dimension {told.log_offset.axis}, and those of a model's weights lie "
             "along the last: load_weights reads them"
         )
+    if told.group_size is not None and told.shape[-1] % told.group_size:
+        raise WeightFileError(
+            f"{where}: {name!r} has groups of {told.group_size} that do not divide its last dimension, "
+            f"{told.shape[-1]}, and those of a model's weights do: load_weights reads them"
+        )
 
 
 def _check_values(files: WeightFiles, name: str, own: torch.Tensor) -> None:

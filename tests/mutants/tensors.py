@@ -167,7 +167,8 @@ def change_a_log_offset(file, rng):
         offset = rng.choice([values, [0], *INTEGERS, True, 0.0, None, "fit"])
     elif how == 4:
         offset["colour"] = odd_value(rng)
-    if file.description.get("layout") == 3 and rng.random() < 0.5:
+    layout = file.description.get("layout") if isinstance(file.description, dict) else None
+    if layout == 3 and rng.random() < 0.5:
         offset = rng.choice([*INTEGERS, True, 0.0, None, "fit", [], {}, {"crc32": "00000000"}])
     entry["log_offset"] = offset
     return f"log_offset of {name!r} is {brief(offset)}"
@@ -177,8 +178,10 @@ def change_stored_offsets(file, rng):
     """What layout 3 says of log_offsets that are stored: their groups, their checksum, their type, their values."""
     name, _, entry = a_tensor(file, rng, "format")
     offset = entry.get("log_offset")
+    if not isinstance(offset, dict):
+        return None
     stored = file.header.get(name.removesuffix(".lnsnum_codes") + ".lnsnum_offsets")
-    if not isinstance(offset, dict) or not isinstance(stored, dict):
+    if not isinstance(stored, dict):
         return None
     how = rng.randrange(6)
     if how == 0:

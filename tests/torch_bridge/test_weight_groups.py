@@ -408,13 +408,26 @@ def test_weight_files_keep_groups(tmp_path, packed):
             assert torch.equal(torch.as_tensor(p.log_offset), torch.as_tensor(q.log_offset))
 
 
-def test_groups_along_another_dimension_are_refused_by_a_model(tmp_path):
-    scale = GroupOffsets(np.zeros((2, 3), np.int32), 16, axis=-2)
-    weights = {"weight": LNSTensor(np.zeros((32, 3), np.uint8), lns8f5, log_offset=scale)}
+@pytest.mark.parametrize(
+    ("shape", "scale", "sentence"),
+    [
+        ((32, 3), GroupOffsets(np.zeros((2, 3), np.int32), 16, axis=-2), "'weight' has groups along dimension -2, and"),
+        (
+            (3, 40),
+            GroupOffsets(np.zeros((3, 3), np.int32), 16),
+            "'weight' has groups of 16 that do not divide its last",
+        ),
+    ],
+)
+def test_groups_that_no_weight_has_are_refused_by_a_model(tmp_path, shape, scale, sentence):
+    """Before anything is changed: the bias is what it was."""
+    weights = {"weight": LNSTensor(np.zeros(shape, np.uint8), lns8f5, log_offset=scale), "bias": np.ones(shape[0])}
     save_weights(tmp_path / "m", weights)
-    model = torch.nn.Linear(3, 32, bias=False)
-    with pytest.raises(WeightFileError, match="'weight' has groups along dimension -2, and those of a model's weights"):
+    model = torch.nn.Linear(shape[1], shape[0])
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(WeightFileError, match=sentence):
         load_model(tmp_path / "m", model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_damaged_pickle_is_refused():
