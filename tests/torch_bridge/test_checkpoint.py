@@ -82,8 +82,8 @@ def assert_equal_models(a: nn.Module, b: nn.Module) -> None:
         assert torch.equal(bits(t), bits(other)), name
         if isinstance(t, LNSWeight):
             offsets = [torch.as_tensor(weight.log_offset) for weight in (t, other)]
-        assert (t.fmt, t.group_size) == (other.fmt, other.group_size), name
-        assert torch.equal(*offsets), name
+            assert (t.fmt, t.group_size) == (other.fmt, other.group_size), name
+            assert torch.equal(*offsets), name
 
 
 # ---------------------------------------------------------------------------------------------------------- round trips
