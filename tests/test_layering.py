@@ -55,8 +55,8 @@ torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true 
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
 torch_bridge           placing reports second_moments calibrated model madam resuming checkpoint graphs sequential .
 torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
-tasks                  . signals troubles rescue measure recipe task training resume footprint plots images digits
-tasks                  image_file file_tree plain_pickle
+tasks                  . signals troubles rescue measure recipe task processes training resume footprint plots images
+tasks                  digits image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation
 tasks                  text language regression copying registry
 study                  . problems plan journal workers execution runner estimate statistics text_table results
@@ -69,6 +69,7 @@ toolbox.export_targets c_adder c_network
 toolbox                export network
 cli                    app tables trained inspect verify diff export convert resuming training_run train evaluate study
 cli                    report certify check . __main__
+-                      __main__
 """
 """The house, from the ground up: a wing (- is `lnsnum` itself) and its rooms, each of which imports only rooms that
 stand before it, to the left or above; a dot is the wing's own `__init__`. A new room is entered before all that import

@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 
-from lnsnum.cli.app import CommandError, app, errors, printable
+from lnsnum.cli.app import CommandError, app, print_error
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.signals import Stopped, stopping
 from lnsnum.tasks.troubles import causes, in_words
@@ -53,10 +53,10 @@ def _run() -> None:
                 sys.exit(SIGNAL + cause.number)
         raise
     except (CommandError, TaskError, WeightFileError) as error:
-        errors.print(f"error: {printable(str(error))}")
+        print_error(str(error))
         sys.exit(2)
     except (OSError, ImportError, MemoryError, RecursionError) as error:
-        errors.print(f"error: {printable(in_words(error))}")
+        print_error(in_words(error))
         sys.exit(2)
 
 

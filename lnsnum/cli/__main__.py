@@ -1,4 +1,4 @@
-"""`python -m lnsnum.cli`: the command line, where no script is installed."""
+"""`python -m lnsnum.cli`: the same as `python -m lnsnum`."""
 
 from lnsnum.cli import main
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,6 +105,26 @@ _WIDE = 10_000
 
 console = _Console(markup=False, highlight=False, emoji=False)
 errors = _Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+class _Speaker:
+    """Who this process is among several, before what it has to say of an error."""
+
+    name = ""
+
+
+def speak_as(rank: int) -> None:
+    """Print as number `rank` of several processes: the first as always, the others why they end, and nothing else."""
+    if rank:
+        _Speaker.name = f"process {rank}: "
+        console.quiet = errors.quiet = True
+        warnings.simplefilter("ignore")
+
+
+def print_error(sentence: str) -> None:
+    """Say on stderr why the command ends."""
+    errors.quiet = False
+    errors.print(f"{_Speaker.name}error: {printable(sentence)}")
 
 
 class CommandError(Exception):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from lnsnum.cli.app import CommandError, app, check_plot, check_writable, console, errors
+from lnsnum.cli.app import CommandError, app, check_plot, check_writable, console, errors, speak_as
 from lnsnum.cli.tables import shortened
 from lnsnum.cli.training_run import Job, Run, first_batch, train_once
 
@@ -128,6 +128,7 @@ def train(
 
     from lnsnum.cli.resuming import read_begun
     from lnsnum.tasks import TaskError
+    from lnsnum.tasks.processes import joined
     from lnsnum.tasks.recipe import Recipe
     from lnsnum.tasks.registry import make_task
 
@@ -144,29 +145,45 @@ def train(
         threads = begun.threads if _is_default(context, "threads") else threads
         device = begun.device if _is_default(context, "device") else device
     torch.set_num_threads(threads)
-    problem = make_task(task, data, device=_device(device), **options)
-    if begun is None:
-        length = steps or (problem.steps if epochs is None else epochs * problem.epoch_steps)
-        every = save_every and save_every * (1 if epochs is None else problem.epoch_steps)
-        in_epochs = epochs is not None
-    else:
-        begun.check_data(problem)
-        length, in_epochs = begun.steps, begun.in_epochs
-        every = save_every * (problem.epoch_steps if in_epochs else 1) if save_every else begun.save_every
-    console.print(problem.source)
-    console.print(f"data: SHA-256 {problem.fingerprint}")
-    more = {"threads": threads, "device": device, "in_epochs": in_epochs, "save_every": every}
-    job = Job(problem, recipe, length, seed, out, save_every=every, more=more, resumed=resume)
-    if resume is None and job.resume.exists():
-        errors.print(f"{job.resume} is of an earlier run, and is replaced where this one is saved")
-    runs = [train_once(job)]
-    saved = runs[0]
-    console.print(f"saved to {saved.path}; a fresh model loaded from it gives the same {OUTPUTS[task]}, bit for bit")
+    with joined(device) as processes:
+        speak_as(processes.rank)
+        problem = make_task(task, data, device=_device(processes.device(device)), **options)
+        if begun is None:
+            length = steps or (problem.steps if epochs is None else epochs * problem.epoch_steps)
+            every = save_every and save_every * (1 if epochs is None else problem.epoch_steps)
+            in_epochs = epochs is not None
+        else:
+            begun.check_data(problem)
+            length, in_epochs = begun.steps, begun.in_epochs
+            every = save_every * (problem.epoch_steps if in_epochs else 1) if save_every else begun.save_every
+        console.print(problem.source)
+        console.print(f"data: SHA-256 {problem.fingerprint}")
+        more = {"threads": threads, "device": device, "in_epochs": in_epochs, "save_every": every}
+        job = Job(problem, recipe, length, seed, out, processes, save_every=every, more=more, resumed=resume)
+        if resume is None and job.resume.exists():
+            errors.print(f"{job.resume} is of an earlier run, and is replaced where this one is saved")
+        _train_all(job, compare, plot)
+
+
+def _train_all(job: Job, compare: bool, plot: Path | None) -> None:
+    """The run, and what it is compared with; the first of several processes tells of them."""
+    from lnsnum.tasks.recipe import Recipe
+
+    saved = train_once(job)
+    task = job.task
+    if saved is not None:
+        what = OUTPUTS[TaskName(task.name)]
+        console.print(f"saved to {saved.path}; a fresh model loaded from it gives the same {what}, bit for bit")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder) / "float32.safetensors"
+        rival = None
         if compare:
-            runs.append(train_once(Job(problem, Recipe("float32", "adam"), length, seed, scratch, is_kept=False)))
-        console.print(_results(problem, runs, None if compare else _adam_footprint(problem, scratch)))
+            adam = Recipe("float32", "adam")
+            rival = train_once(Job(task, adam, job.steps, job.seed, scratch, job.processes, is_kept=False))
+        if saved is None:
+            return
+        runs = [saved] if rival is None else [saved, rival]
+        console.print(_results(task, runs, None if compare else _adam_footprint(task, scratch)))
     if plot is not None:
         _plot(plot, runs)
         console.print(f"plot written to {plot}")

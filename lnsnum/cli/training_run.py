@@ -4,7 +4,8 @@
     NAME-stopped    the network of a run that was stopped, or whose loss is no longer finite
     NAME-resume     all that the run needs to go on: of a run that was stopped, and with --save-every
 
-Signals wait for the end of the step, so that what is kept is the run after a whole step.
+Signals wait for the end of the step, so that what is kept is the run after a whole step. Of several processes all run
+the steps, and stop after the same one; the first alone writes and measures.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from lnsnum import __version__
 from lnsnum.cli.app import CommandError, console, errors
 from lnsnum.tasks import RUN_ENTRY, TASK_ENTRY
 from lnsnum.tasks.rescue import keep
-from lnsnum.tasks.signals import Stopped, check, hold
+from lnsnum.tasks.signals import Stopped, check, hold, stop
 from lnsnum.tasks.troubles import in_words
 
 if TYPE_CHECKING:
     from torch import nn
 
     from lnsnum.tasks.footprint import Footprint
+    from lnsnum.tasks.processes import Processes
     from lnsnum.tasks.recipe import Recipe
     from lnsnum.tasks.task import Batch, Task
     from lnsnum.tasks.training import History
@@ -62,6 +64,8 @@ class Job:
     steps: int
     seed: int
     out: Path
+    processes: Processes
+    """Those that share each batch."""
     is_kept: bool = True
     """Whether anybody wants what was learned where the run is cut."""
     save_every: int | None = None
@@ -92,6 +96,7 @@ class Job:
             "data": self.task.fingerprint,
             "measure": self.task.measure.name,
             "lnsnum": __version__,
+            **({} if self.processes.size == 1 else {"processes": self.processes.size}),
         }
 
 
@@ -114,6 +119,8 @@ class _Trainee:
         else:
             self.before = float(read_arguments(job.resumed).get("seconds", 0.0))
             self.model, self.optimizer, self.history = load_run(job.resumed, job.task, job.recipe, job.seed)
+        asked = {**job.record(), "save_every": job.save_every, **(job.more or {}), "done": len(self.history.loss)}
+        job.processes.check_alike({f"the run's {name}": value for name, value in asked.items()})
         self._begin = time.perf_counter()
 
     @property
@@ -125,8 +132,9 @@ class _Trainee:
 
         job = self.job
         return training.train(
-            job.task, self.model, self.optimizer, job.recipe, steps=job.steps, seed=job.seed, history=self.history
-        )
+            job.task, self.model, self.optimizer, job.recipe,
+            steps=job.steps, seed=job.seed, history=self.history, processes=job.processes,
+        )  # fmt: skip
 
     def save(self, path: Path, **more: Any) -> None:
         from lnsnum.torch_bridge import save_model
@@ -141,8 +149,11 @@ class _Trainee:
         save_run(path, self.model, self.optimizer, self.history, whole)
 
 
-def train_once(job: Job) -> Run:
+def train_once(job: Job) -> Run | None:
     """Train, save, score, load into a fresh model, compare the two, and measure one more step of the trained one.
+
+    Returns:
+        The run; None on the other processes than the first, which train and do no more.
 
     Raises:
         Stopped: where a signal ended it; what was learned is kept, and said to be.
@@ -162,6 +173,8 @@ def train_once(job: Job) -> Run:
         with hold():
             _train(trainee)
             seconds = trainee.seconds
+            if not job.processes.is_first:
+                return None
             kept = keep(job.out, trainee.save)
             if job.is_kept and kept.trouble is None:
                 with contextlib.suppress(OSError):  # what is left of it does no harm
@@ -191,22 +204,42 @@ def _train(trainee: _Trainee) -> None:
 
     job = trainee.job
     try:
-        _with_progress(trainee)
-        training.check_outputs(job.task, trainee.model)
-    except BaseException as end:
-        if not job.is_kept:
-            raise
-        where = f"what was learned until then is in {_kept(job.stopped, trainee.save)}"
-        if isinstance(end, training.DivergedError):
-            raise CommandError(f"{end}; {where}") from end
-        console.print(f"stopped; {where}" if isinstance(end, KeyboardInterrupt) else where)
-        if isinstance(end, Stopped):  # after a whole step
+        try:
+            _with_progress(trainee)
+        except (training.DivergedError, Stopped) as end:  # on all processes, none of which ends before this is kept
             try:
-                path = _kept(job.resume, trainee.save_to_resume)
-                console.print(f"lnsnum train --resume {path} goes on with step {len(trainee.history.loss) + 1}")
-            except OSError as error:
-                errors.print(f"it cannot be resumed: {in_words(error)}")
+                _keep_cut(trainee, end)
+            finally:
+                job.processes.wait()
+            raise
+        if job.processes.is_first:
+            training.check_outputs(job.task, trainee.model)
+    except (CommandError, Stopped):
         raise
+    except BaseException as end:
+        _keep_cut(trainee, end)
+        raise
+
+
+def _keep_cut(trainee: _Trainee, end: BaseException) -> None:
+    """Keep what a run that is cut has learned; raises CommandError of one that diverged."""
+    from lnsnum.tasks import training
+
+    job = trainee.job
+    if not job.is_kept:
+        return
+    where = ""
+    if job.processes.is_first:
+        where = f"what was learned until then is in {_kept(job.stopped, trainee.save)}"
+    if isinstance(end, training.DivergedError):
+        raise CommandError(f"{end}; {where}" if where else str(end)) from end
+    console.print(f"stopped; {where}" if isinstance(end, KeyboardInterrupt) else where)
+    if isinstance(end, Stopped) and job.processes.is_first:  # after a whole step
+        try:
+            path = _kept(job.resume, trainee.save_to_resume)
+            console.print(f"lnsnum train --resume {path} goes on with step {len(trainee.history.loss) + 1}")
+        except OSError as error:
+            errors.print(f"it cannot be resumed: {in_words(error)}")
 
 
 def _kept(path: Path, write: Callable[[Path], object]) -> str:
@@ -229,12 +262,16 @@ def _with_progress(trainee: _Trainee) -> None:
             trainee.history = history
             bar.update(entry, advance=1, loss=fmean(history.loss[-20:]), moved=fmean(history.moved[-20:]))
             done = len(history.loss)
-            if job.save_every and done % job.save_every == 0 and done < job.steps:
+            is_due = job.save_every is not None and done % job.save_every == 0 and done < job.steps
+            if is_due and job.processes.is_first:
                 try:
                     trainee.save_to_resume(job.resume)
                 except OSError as error:  # the run is worth more than its copy
                     errors.print(f"step {done} is not saved, and training goes on: {in_words(error)}")
-            check()
+            if job.processes.size == 1:
+                check()
+            elif history.asked:  # in the midst of the step, and all know
+                stop(history.asked)
 
 
 def first_batch(task: Task) -> Batch:

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = tuple(
     signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
@@ -73,8 +74,18 @@ def hold() -> Iterator[None]:
         check()
 
 
+def asked() -> int:
+    """The signal that has come and was held; 0 for none."""
+    return _Holding.asked or 0
+
+
 def check() -> None:
     """Raise Stopped where a signal has come and was held."""
-    if (number := _Holding.asked) is not None:
-        _Holding.asked = None
-        raise Stopped(number)
+    if number := asked():
+        stop(number)
+
+
+def stop(number: int) -> NoReturn:
+    """Raise Stopped by a signal, which need not have come to this process."""
+    _Holding.asked = None
+    raise Stopped(number)

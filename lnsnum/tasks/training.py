@@ -17,7 +17,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lnsnum.tasks import TaskError
+from lnsnum.tasks.processes import ALONE, Processes
 from lnsnum.tasks.recipe import Recipe
+from lnsnum.tasks.signals import asked
 from lnsnum.tasks.task import Task
 from lnsnum.torch_bridge import LNSWeight, Madam
 from lnsnum.torch_bridge.datapath import datapath_of, use_datapath
@@ -37,6 +39,8 @@ class History:
     """Share of LNS weights whose code changed (0 without Madam)."""
     order: torch.Tensor | None = None
     """The state of the data's generator at the start of the epoch that the next step is in; None before the first."""
+    asked: int = 0
+    """The signal by which a process was asked to stop before the last step; 0 for none. All have the same."""
 
 
 def start(task: Task, recipe: Recipe, seed: int) -> tuple[nn.Module, Optimizer]:
@@ -64,6 +68,7 @@ def train(
     steps: int,
     seed: int,
     history: History | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[History]:
     """Train; yields the same growing history after every step.
 
@@ -74,9 +79,11 @@ def train(
         steps: in all, those of `history` among them.
         seed: of the data's order.
         history: the steps that are done; the others follow as they would have.
+        processes: those that share each batch; all of them call this.
 
     Raises:
         DivergedError: where the loss is no longer finite.
+        TaskError: where another process has ended, or does not answer.
     """
     generator = torch.Generator().manual_seed(seed)
     history = history or History()
@@ -89,6 +96,7 @@ def train(
         next(batches)
     schedule = recipe.scheduler(optimizer, steps, done)
     model.train()
+    loss_of = processes.loss_of(task, model)
     for step in range(done + 1, steps + 1):
         batch = next(batches)
         optimizer.zero_grad(set_to_none=True)
@@ -96,12 +104,13 @@ def train(
             datapath_of(model).step = step  # which keys random bits, also of a run that goes on
         with computing(model):
             with task.autocast():
-                loss = task.loss(model, batch)
-            history.loss.append(loss.item())
+                loss = loss_of(batch)
+            mean, history.asked = processes.agree(loss.detach(), asked())
+            history.loss.append(mean)
             if not math.isfinite(history.loss[-1]):
                 at = f"{history.loss[-1]} at step {len(history.loss)} of {steps}"
                 raise DivergedError(f"the loss is {at}: try a smaller learning rate")
-            loss.backward()
+            processes.backward(loss)
         optimizer.step()
         schedule.step()
         history.moved.append(optimizer.step_report().moved if isinstance(optimizer, Madam) else 0.0)

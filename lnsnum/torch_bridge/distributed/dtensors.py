@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from lnsnum.torch_bridge.distributed.exchange import reaching
 from lnsnum.torch_bridge.distributed.shard_step import Numbers, Reductions, Shard, steps, unit_states
 from lnsnum.torch_bridge.float_step import float_state, step_floats
 from lnsnum.torch_bridge.step import State, blank_state
@@ -171,17 +172,19 @@ def _local(p: Any) -> torch.Tensor:
 
 
 def _device(p: Any) -> torch.device:
-    return _local(p).device
+    """Where the processes of a mesh reduce: not on the CPU to which shards of graphics cards are offloaded."""
+    return torch.device(p.device_mesh.device_type)
 
 
 def _answered(asking: Reductions, group: Any, device: torch.device) -> Any:
-    """Run a step of shards: reduce what it asks for over the processes of a group."""
+    """Run a step of shards: reduce what it asks for over the processes of a group. Raises LostError."""
     answer: Numbers | None = None
     try:
         while True:
             how, numbers = asking.send(answer)  # type: ignore[arg-type]
             reduced = torch.from_numpy(numbers).to(device)
-            dist.all_reduce(reduced, dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX, group=group)
+            with reaching("the processes that share a weight, in Madam's step,"):
+                dist.all_reduce(reduced, dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX, group=group)
             answer = reduced.cpu().numpy()
     except StopIteration as done:
         return done.value

@@ -4,18 +4,52 @@
     hear     the texts of all, by rank, as soon as all have told theirs
 
 No collective: whoever has nothing to compare need not wait, and who is missing after the store's timeout is named.
+Where collectives are called, a process that has gone is told of in one sentence by `reaching`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _get_process_group_store
+
+if dist.is_available():
+    from torch.distributed.distributed_c10d import _get_process_group_store
 
 Told = dict[str, str]
 """What a process says of things by their names."""
+
+
+class LostError(RuntimeError):
+    """A process that others need has ended, or does not answer."""
+
+
+_LOST = re.compile(r"gloo|NCCL|[Cc]onnection (was )?(closed|reset|refused)|[Tt]imed? ?out|Broken pipe")
+"""What the backends say then: they have no error of their own for it."""
+
+
+@contextlib.contextmanager
+def reaching(whom: str) -> Iterator[None]:
+    """Name those whom collectives in this block wait for, where these fail.
+
+    Raises:
+        LostError: where one of them has ended, or has not come that far within the group's timeout.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        told = str(error)
+        if isinstance(error, LostError) or not (isinstance(error, dist.DistError) or _LOST.search(told)):
+            raise
+        said = told.strip().split("\n")[0]
+        raise LostError(
+            f"one of {whom} has ended, or has not come this far within the timeout ({said}): look at what it said, and "
+            "go on from the last checkpoint, with all of them"
+        ) from error
 
 
 def tell(subject: str, told: Told, group: Any) -> int:
@@ -30,7 +64,7 @@ def hear(subject: str, number: int, group: Any) -> list[Told]:
     """What each process told of a subject the same time.
 
     Raises:
-        RuntimeError: where one has not within the timeout of the group's store.
+        LostError: where one has not within the timeout of the group's store.
     """
     store: Any = _get_process_group_store(group)
     waited, heard = store.timeout.total_seconds(), []
@@ -39,7 +73,7 @@ def hear(subject: str, number: int, group: Any) -> list[Told]:
         try:
             store.wait([key])
         except RuntimeError as error:
-            raise RuntimeError(
+            raise LostError(
                 f"process {rank} has told nothing of its {subject} for {waited:.0f} s: every "
                 "process of a group has to come this far, with the same version of lnsnum"
             ) from error

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lnsnum.torch_bridge.distributed.exchange import Told, difference, hear, tell
+from lnsnum.torch_bridge.distributed.exchange import Told, difference, hear, reaching, tell
 from lnsnum.torch_bridge.kernels.codes import as_numpy
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -159,7 +159,8 @@ def _compare(model: DistributedDataParallel, steps: int) -> None:
     group, device = model.process_group, next(iter(names.values())).device
     mark = torch.frombuffer(bytearray.fromhex(digest(own.items())), dtype=torch.int64).to(device)
     marks = [torch.empty_like(mark) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(marks, mark, group=group)
+    with reaching("the processes that have replicas"):
+        dist.all_gather(marks, mark, group=group)
     if all(torch.equal(mark, other) for other in marks):
         return
     found = difference(hear("replicas", tell("replicas", own, group), group))
