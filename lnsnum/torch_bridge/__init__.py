@@ -5,6 +5,8 @@ steps, `checkpoint` saves, `graphs` exports, `distributed` is for several proces
 """
 
 from lnsnum.torch_bridge.checkpoint import load_model, save_model
+from lnsnum.torch_bridge.distributed.gradient_codes import ship_gradients_as_codes
+from lnsnum.torch_bridge.distributed.parallel_files import save_model_together
 from lnsnum.torch_bridge.distributed.replicas import compare_replicas
 from lnsnum.torch_bridge.distributed.scales import log_offsets, set_log_offsets
 from lnsnum.torch_bridge.graphs import for_export
@@ -30,7 +32,9 @@ __all__ = [
     "log_offsets",
     "parameter_groups",
     "save_model",
+    "save_model_together",
     "set_log_offsets",
+    "ship_gradients_as_codes",
     "use_weight_only",
     "weight_only_linear",
 ]

@@ -304,8 +304,9 @@ def _plain_like(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> torch.T
 
 def _new_zeros(func: Any, weight: Weight, size: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     """Plain zeros; in fully_shard the memory of a shard."""
-    if is_fully_shard(_caller()):
-        return new_shard(weight, size)  # type: ignore[no-any-return]
+    caller = _caller()
+    if is_fully_shard(caller):
+        return new_shard(weight, size, caller)  # type: ignore[no-any-return]
     return _plain_like(func, weight, size, *args, **kwargs)
 
 
@@ -367,6 +368,15 @@ def _pad(func: Any, weight: Weight, pad: Any, value: Any = 0) -> torch.Tensor:
     if value != 0 or weight.scale.offsets is not None:
         return func(weight.to_float(), pad, value)  # type: ignore[no-any-return]
     return weight.copied_with(func(weight.codes, pad, 0))  # type: ignore[no-any-return]
+
+
+def _pin(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> Weight:
+    if not torch.accelerator.is_available():
+        raise RuntimeError(
+            "memory is pinned for a graphics card, and there is none: leave pin_memory out, in fully_shard by "
+            "CPUOffloadPolicy(pin_memory=False)"
+        )
+    return _clone(func, weight, *args, **kwargs)
 
 
 def _is_pinned(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> Any:
@@ -503,7 +513,7 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
     aten.new_empty_strided.default: _new_empty,
     aten.detach.default: _detach,
     aten.clone.default: _clone,
-    aten._pin_memory.default: _clone,
+    aten._pin_memory.default: _pin,
     aten.is_pinned.default: _is_pinned,
     aten._unsafe_view.default: _on_codes,
     aten.as_strided.default: _as_strided,

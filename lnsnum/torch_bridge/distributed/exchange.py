@@ -3,7 +3,7 @@
     tell     leave this process's text where the others find it, and wait for nobody
     hear     the texts of all, by rank, as soon as all have told theirs
 
-No collective: whoever has nothing to compare need not wait, and who is missing after the store's timeout is named.
+No collective: whoever has nothing to compare need not wait, and who is missing after the group's timeout is named.
 Where collectives are called, a process that has gone is told of in one sentence by `reaching`.
 """
 
@@ -64,17 +64,19 @@ def hear(subject: str, number: int, group: Any) -> list[Told]:
     """What each process told of a subject the same time.
 
     Raises:
-        LostError: where one has not within the timeout of the group's store.
+        LostError: where one has not within the group's timeout.
     """
     store: Any = _get_process_group_store(group)
-    waited, heard = store.timeout.total_seconds(), []
+    # the store has a timeout of its own, which is longer where the user made it
+    patience = min([store.timeout, *(group._get_backend(device).options._timeout for device in group._device_types)])
+    heard = []
     for rank in range(dist.get_world_size(group)):
         key = f"lnsnum/{subject}/{number}/{rank}"
         try:
-            store.wait([key])
+            store.wait([key], patience)
         except RuntimeError as error:
             raise LostError(
-                f"process {rank} has told nothing of its {subject} for {waited:.0f} s: every "
+                f"process {rank} has told nothing of its {subject} for {patience.total_seconds():.0f} s: every "
                 "process of a group has to come this far, with the same version of lnsnum"
             ) from error
         heard.append(json.loads(store.get(key)))

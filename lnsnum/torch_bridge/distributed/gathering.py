@@ -5,16 +5,21 @@
     after it              an LNSWeight on the memory into which they were gathered, at the shard's scales
 
 Scales are not gathered: each process knows those of the whole, since what changes them is decided by sums over all.
+So they have to be the same at first, and formats too: the processes compare what they sharded before they gather it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
 
+from lnsnum.torch_bridge.distributed.exchange import difference, hear, tell
 from lnsnum.torch_bridge.distributed.first_broadcast import as_sent
+from lnsnum.torch_bridge.kernels.codes import as_numpy
+from lnsnum.torch_bridge.kernels.codes_twin import is_real
 from lnsnum.torch_bridge.kernels.scale import Scale, Span
 
 Weight = Any
@@ -28,7 +33,27 @@ def is_fully_shard(caller: FrameType | None) -> bool:
     return caller is not None and caller.f_globals.get("__name__", "").startswith(_FULLY_SHARD)
 
 
-def new_shard(weight: Weight, size: Any) -> Weight:
+class _Sharded:
+    """What this process has of a weight that was sharded, until it is compared; its log_offset may be set meanwhile, as
+    before a checkpoint is loaded."""
+
+    def __init__(self, kind: str, span: Span) -> None:
+        # no weak reference: which of the processes still has a model that was given up is chance
+        self.kind, self.span = kind, span
+
+    def in_words(self) -> str:
+        span = self.span
+        if span.whole is None:
+            return f"{self.kind} at log_offset {span.low}"
+        content = as_numpy(span.whole.cpu().contiguous()).tobytes() if is_real(span.whole) else b""
+        return f"{self.kind} at log_offsets hashed {hashlib.blake2b(content, digest_size=8).hexdigest()}"
+
+
+_untold: dict[str, list[_Sharded]] = {}
+"""What was sharded within each group of processes, by its name, and not compared yet."""
+
+
+def new_shard(weight: Weight, size: Any, caller: FrameType | None = None) -> Weight:
     """Memory for a shard of a weight, or for another shard in the place of one: zeros, of `size`, with padding."""
     if weight.group_size is not None:
         raise NotImplementedError(
@@ -44,7 +69,29 @@ def new_shard(weight: Weight, size: Any) -> Weight:
     span: Span = weight._span
     shard._span.is_shard = True
     shard._span.whole = offsets.clone() if span.whole is None and offsets is not None else span.whole
+    if caller is not None and caller.f_code.co_name == "_init_sharded_param":  # of all processes, in the same order
+        group = getattr(caller.f_locals["self"].mesh_info, "shard_process_group", None)
+        if group is not None:
+            kind = f"{weight.fmt.name} as {weight.dtype} of shape {tuple(weight.shape)}"
+            _untold.setdefault(group.group_name, []).append(_Sharded(kind, shard._span))
+    elif span.is_shard:  # padded anew, on those processes alone that have less rows than others
+        for one in (one for untold in _untold.values() for one in untold if one.span is span):
+            one.span = shard._span
     return shard
+
+
+def _compare_shards(group: Any) -> None:
+    """Compare what the processes of a group sharded since they compared last. Raises RuntimeError on each of them."""
+    untold = _untold.pop(group.group_name, None)
+    if untold is None:
+        return
+    told = {f"weight {place} of those that were sharded": one.in_words() for place, one in enumerate(untold)}
+    found = difference(hear("shards", tell("shards", told, group), group))
+    if found is not None:
+        raise RuntimeError(
+            f"{found}: codes are gathered as they are, so every process has to convert the model alike: seed it alike, "
+            "or load it, before fully_shard"
+        )
 
 
 def fill_shard(shard: Weight, source: Weight) -> Weight:
@@ -80,6 +127,7 @@ class GatheredAsCodes:
         self, mesh: Any, outer_size: torch.Size, outer_stride: Any, module: Any, mp_policy: Any
     ) -> tuple[tuple[torch.Tensor, ...], Gathered]:
         """The codes of this shard with their padding, as bytes."""
+        _compare_shards(mesh.get_group())
         own, whole = self.scale, self._span.whole
         scale = own if whole is None else Scale(int(whole.min()), int(whole.max()), whole)
         return (as_sent(_padded(self.codes.detach(), outer_size, mesh.size())),), Gathered(scale, outer_size)

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch._C._distributed_c10d import _verify_params_across_processes
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -77,6 +76,8 @@ def _kind_of(p: torch.Tensor) -> str:
 def _release(parameters: Iterable[torch.Tensor], group: Any) -> None:
     """Let processes of floats, which have gone on to compare the number of parameters in torch, fail there: with one
     more than there are."""
+    from torch._C._distributed_c10d import _verify_params_across_processes  # which not every torch has
+
     plain = [torch.empty(0, device=p.device) for p in parameters]
     with contextlib.suppress(RuntimeError):
         _verify_params_across_processes(group, [*plain, plain[0]], None)

@@ -14,8 +14,9 @@ from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import Shard
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from lnsnum.torch_bridge import (
     LNSWeight,
@@ -26,8 +27,10 @@ from lnsnum.torch_bridge import (
     log_offsets,
     parameter_groups,
     save_model,
+    save_model_together,
     set_log_offsets,
 )
+from lnsnum.torch_bridge.distributed import parallel_files
 
 torch.set_num_threads(1)
 
@@ -299,13 +302,109 @@ def refusals(rank: int) -> dict:
     return found
 
 
+def one_layer(seed: int = 0, fmt: str = "lns8f5", **options) -> nn.Module:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(32, 6), nn.Tanh())
+    convert_model(model, fmt, **options)
+    return model
+
+
+def differing(rank: int) -> dict:
+    """Models that are not the same on both, and what cannot be sharded."""
+
+    def gathered(model: nn.Module) -> None:
+        fully_shard(model)(torch.ones(2, 32))
+
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    plans = {"columns": ColwiseParallel(), "rows": RowwiseParallel()}
+    plans["rows of an embedding"] = RowwiseParallel(input_layouts=Replicate())
+    found = {"scale": told_by(lambda: gathered(one_layer(rank)))}
+    found["scales"] = told_by(lambda: gathered(one_layer(rank, per_channel=True)))
+    found["format"] = told_by(lambda: gathered(one_layer(0, "lns16f10" if rank else "lns8f5")))
+    found["groups"] = told_by(lambda: gathered(one_layer(group_size=16)))
+    for name, plan in plans.items():
+        model = nn.Sequential(nn.Embedding(6, 4) if "embedding" in name else nn.Linear(4, 6))
+        convert_model(model, "lns8f5")
+        found[name] = told_by(lambda model=model, plan=plan: parallelize_module(model, mesh, {"0": plan}))
+    if not torch.accelerator.is_available():
+        offloading = CPUOffloadPolicy()
+        found["pinned"] = told_by(lambda: fully_shard(one_layer(), offload_policy=offloading))
+    return found
+
+
+def set_alike(rank: int) -> str:
+    """Scales that differ when the model is sharded, and not any more when it is gathered, are those of a checkpoint."""
+    model = one_layer(rank)
+    fully_shard(model)
+    set_log_offsets(model, dict.fromkeys(log_offsets(model), torch.tensor(-110)))
+    return told_by(lambda: model(torch.ones(2, 32)))
+
+
+def stepped(rank: int, compiled: str = "", **arguments) -> list:
+    """Codes after five steps on a model that is compiled before or after it is sharded, or not at all."""
+    torch._dynamo.reset()
+    model = a_run(momentum=0.9)[0]
+    if compiled == "before":
+        model.compile(backend="aot_eager")
+    fully_shard(model, **arguments)
+    called = torch.compile(model, backend="aot_eager") if compiled == "after" else model
+    optimizer = Madam(parameter_groups(model), momentum=0.9)
+    for number in range(5):
+        optimizer.zero_grad()
+        loss_of(called, rank, number).backward()
+        optimizer.step()
+    return whole_codes(model)
+
+
+def offloaded(rank: int) -> bool:
+    return stepped(rank) == stepped(rank, offload_policy=CPUOffloadPolicy(pin_memory=False))
+
+
+# ------------------------------------------------------------------------------------------ weight files, one a process
+
+FILES: dict[str, dict] = {"one scale": {}, "channels": {"per_channel": True}, "columns": {"columns": True}}
+
+
+def saved_together(rank: int, folder) -> dict:
+    """Twice, in other numbers; then one process cannot write."""
+    found: dict = {}
+    for name, options in FILES.items():
+        model, _ = a_run(**options)
+        sharded(model, columns="columns" in options)
+        found[name] = whole_codes(model), str(save_model_together(folder / name, model, metadata={"by": "two"}))
+    model, _ = a_run()
+    save_model_together(folder / "replicas", model)
+    before = sorted(path.name for path in folder.iterdir())
+    with torch.no_grad():
+        model.scale.weight.neg_()
+
+    def fails(*_, **__):
+        raise OSError("the disk is full")
+
+    whole = parallel_files.save_weights
+    parallel_files.save_weights = fails if rank == 1 else whole
+    found["refused"] = told_by(lambda: save_model_together(folder / "replicas", model)).replace(str(folder), "")
+    parallel_files.save_weights = whole
+    dist.barrier()
+    found["unchanged"] = before == sorted(path.name for path in folder.iterdir())
+    dist.barrier()
+    save_model_together(folder / "replicas", model)
+    found["replaced"] = len(before) == len(list(folder.iterdir()))
+    found["name"] = told_by(lambda: save_model_together(folder / "a:b", model))
+    return found
+
+
 def all_checks(rank: int, size: int, folder) -> dict:
     warnings.simplefilter("ignore")
     runs = [name for name in RUNS if size == 2 or "columns" not in RUNS[name] or size == 3]
     found: dict = {("trained", name): trained(rank, size, name) for name in runs}
     found |= {("saved", name): saved(rank, folder / name, options) for name, options in CHECKPOINTS.items()}
-    for check in (bytes_shipped, mixed_precision, clipped, refusals):
+    for check in (bytes_shipped, mixed_precision, clipped, refusals, differing, set_alike, offloaded):
         found[check.__name__] = check(rank)
+    (folder / "files").mkdir(exist_ok=True)
+    dist.barrier()
+    found["files"] = saved_together(rank, folder / "files")
+    found["folder"] = folder / "files"
     return found
 
 
@@ -375,6 +474,59 @@ def test_what_shards_cannot_do_is_told_on_both(found):
         assert first[name].startswith(told), (name, first[name])
 
 
+def test_models_that_differ_and_what_has_no_shards_are_told_on_both(found):
+    first, second = (each["differing"] for each in found)
+    assert first == second
+    alike = "codes are gathered as they are, so every process has to convert the model alike"
+    for name, told in {
+        "scale": " at log_offset -117 ",
+        "scales": " at log_offsets hashed ",
+        "format": "lns16f10",
+    }.items():
+        assert first[name].startswith("RuntimeError: weight 0 of those that were sharded is lns")
+        assert told in first[name]
+        assert alike in first[name]
+    assert first["groups"].startswith("NotImplementedError: a weight with a log_offset for each group of 16 elements")
+    for name in ("columns", "rows", "rows of an embedding"):
+        assert first[name].startswith("NotImplementedError: a DTensor, which distribute_tensor and parallelize_module")
+    if "pinned" in first:
+        assert "CPUOffloadPolicy(pin_memory=False)" in first["pinned"]
+
+
+def test_scales_may_be_set_alike_after_sharding(found):
+    assert [each["set_alike"] for each in found] == ["nothing"] * 2
+
+
+def test_shards_offloaded_to_the_cpu_step_alike(found):
+    assert [each["offloaded"] for each in found] == [True] * 2
+
+
+def check_files(found: list[dict], size: int) -> None:
+    first = found[0]["files"]
+    assert all(each["files"] == first for each in found)
+    folder = found[0]["folder"]
+    for name, options in FILES.items():
+        codes, index = first[name]
+        assert index == str(folder / f"{name}.index.json")
+        assert len(list(folder.glob(f"{name}-*"))) == size
+        model, _ = a_run(**options)
+        for p in model.parameters():
+            p.data.zero_()
+        assert whole_codes(load_model(folder / name, model)) == codes
+    assert first["refused"].startswith(
+        "RuntimeError: the model is not saved to /replicas, where all is as before: process"
+    )
+    assert first["refused"].endswith("process 1 said OSError: the disk is full")
+    assert first["unchanged"]
+    assert first["replaced"]
+    assert first["name"].startswith("ValueError: 'a:b' cannot name a set of files")
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_each_process_writes_a_file_of_one_set(found):
+    check_files(found, 2)
+
+
 @pytest.fixture(scope="module")
 def found_by_three(tmp_path_factory) -> list[dict]:
     return everywhere(3, all_checks, tmp_path_factory.mktemp("three"), 3, tmp_path_factory.mktemp("saved"))
@@ -384,6 +536,23 @@ def found_by_three(tmp_path_factory) -> list[dict]:
 @pytest.mark.parametrize("name", RUNS)
 def test_codes_of_three_processes_are_those_of_one(name, found_by_three):
     check_runs(found_by_three, 3, name)
+
+
+@pytest.mark.distributed
+def test_each_of_three_processes_writes_a_file_of_one_set(found_by_three):
+    check_files(found_by_three, 3)
+
+
+def compiled_both_ways(rank: int) -> list:
+    warnings.simplefilter("ignore")
+    return [stepped(rank, compiled) for compiled in ("", "before", "after")]
+
+
+@pytest.mark.distributed
+def test_a_compiled_model_has_the_same_codes(tmp_path):
+    first, second = everywhere(2, compiled_both_ways, tmp_path)
+    assert first == second
+    assert first[0] == first[1] == first[2]
 
 
 def saved_all(rank: int, folder) -> dict:

@@ -12,8 +12,17 @@ import torch.distributed as dist
 from processes import everywhere
 from torch import nn
 
-from lnsnum.torch_bridge import LNSWeight, Madam, compare_replicas, convert_model, parameter_groups
+from lnsnum import LNSFormat
+from lnsnum.torch_bridge import (
+    LNSWeight,
+    Madam,
+    compare_replicas,
+    convert_model,
+    parameter_groups,
+    ship_gradients_as_codes,
+)
 from lnsnum.torch_bridge.distributed.exchange import difference
+from lnsnum.torch_bridge.distributed.gradient_codes import pack, unpack
 
 torch.set_num_threads(1)
 
@@ -216,6 +225,32 @@ def trained_alone(options: dict) -> list:
     return state_of(model)
 
 
+# --------------------------------------------------------------------------------------------------- gradients as codes
+
+FACTOR = 2 ** (1 / 8)
+"""Of one code step of lns8f3."""
+
+TIMES = 100
+
+
+def gradients_as_codes(rank: int) -> tuple:
+    """Gradients of one step, and their mean over many exchanges of the same; then the codes after some steps."""
+    model, made = a_run()
+    outer, optimizer = wrapped(model), made()
+    ship_gradients_as_codes(outer, seed=3)
+    first, total = None, None
+    for number in range(TIMES):
+        optimizer.zero_grad()
+        loss_of(outer, rank, 0).backward()
+        own = torch.cat([p.grad.reshape(-1) for p in model.parameters()]).double()
+        first, total = (own, own.clone()) if number == 0 else (first, total + own)
+    for number in range(3):
+        optimizer.zero_grad()
+        loss_of(outer, rank, number).backward()
+        optimizer.step()
+    return first.tolist(), (total / TIMES).tolist(), state_of(model)
+
+
 # -------------------------------------------------------------------------------------------------------- two processes
 
 
@@ -223,7 +258,7 @@ def all_checks(rank: int) -> dict:
     found: dict = {("broadcast", name): broadcast(rank, arguments) for name, arguments in BROADCASTS.items()}
     found |= {("different", name): refused(rank, other) for name, (other, _) in DIFFERENT.items()}
     found |= {("trained", name): trained(rank, options) for name, options in RUNS.items()}
-    for check in (other_seed, other_order, other_state, changed_between, not_converted):
+    for check in (other_seed, other_order, other_state, changed_between, gradients_as_codes, not_converted):
         found[check.__name__] = check(rank)
     return found
 
@@ -289,6 +324,28 @@ def test_codes_are_those_of_one_process(name, found):
     assert first != state_of(a_run(**RUNS[name])[0])
 
 
+def test_gradients_as_codes_are_right_on_average_and_within_their_error(found):
+    first, second = (each["gradients_as_codes"] for each in found)
+    assert first == second
+    one, mean = (torch.tensor(values, dtype=torch.float64) for values in first[:2])
+    model, _ = a_run()
+    own = [
+        torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss_of(model, rank, 0), list(model.parameters()))])
+        for rank in range(2)
+    ]
+    magnitude, expected = (own[0].abs() + own[1].abs()).double() / 2, (own[0].double() + own[1].double()) / 2
+    # of a scale that is a power of two, at most twice the greatest of the gradients
+    smallest = 2.0 ** (1 - 126 / 8) * float(torch.stack(own).abs().max())
+    step = FACTOR - 1
+    after_first = step * magnitude + smallest
+    bound = after_first + step * (expected.abs() + after_first) + smallest
+    assert bool(((one - expected).abs() <= bound).all())
+    assert not torch.equal(one, expected)
+    # half of a step is the greatest standard deviation; six of them, of a mean
+    assert bool(((mean - expected).abs() <= 6 * bound / 2 / TIMES**0.5).all())
+    assert float((one - expected).abs().sum()) > 4 * float((mean - expected).abs().sum())
+
+
 # ------------------------------------------------------------------------------------------------------ three processes
 
 
@@ -349,3 +406,33 @@ def test_what_is_compared_needs_replicas():
 def test_differences_are_told_from_the_first_process():
     assert difference([{"a": "1"}, {"a": "1"}]) is None
     assert difference([{"a": "1"}, {"a": "1"}, {}]) == "a is missing on process 2 and 1 on process 0"
+
+
+def test_codes_of_gradients_are_unbiased_over_all_random_words():
+    """Words evenly spread over all: as often up as the place between two codes says, to one in so many."""
+    fmt, count = LNSFormat(8, 3), 1 << 12
+    words = (torch.arange(count, dtype=torch.int64) * ((1 << 32) // count) + 12345 - (1 << 31)).to(torch.int32)
+    top = 2.0**-3
+    x = torch.cat([torch.logspace(-20, -3, 400, base=2.0), torch.tensor([0.0, top, 2.0**-30, 1e-42])])
+    x = torch.cat([x, -x])
+    rows = torch.cat([x, torch.tensor([top])]).expand(count, -1).contiguous()
+    random_bits = words[:, None].expand(rows.shape)
+    decoded = unpack(pack(rows, fmt, random_bits=random_bits), fmt).double()
+    smallest = 2 * top * 2.0 ** (-126 / 8)  # the scale is the power of two above the greatest
+    gap = (x.double().abs() * (FACTOR - 1)).clamp(min=smallest)
+    assert bool(((decoded.mean(0)[:-1] - x.double()).abs() <= gap / count + 1e-7 * x.double().abs()).all())
+    assert bool(((decoded[:, :-1] - x.double()).abs() <= gap * (1 + 1e-6)).all())
+    assert bool((decoded[:, -1] == top).all())
+
+
+def test_gradients_that_are_not_finite_arrive_as_nan():
+    x = torch.tensor([[torch.inf, 1.0, -torch.inf, torch.nan, 0.0], [0.0] * 5, [3e38, 1e-45, 0.0, 1.0, -1.0]])
+    found = unpack(pack(x, LNSFormat(8, 3), seed=1), LNSFormat(8, 3))
+    assert found.isnan().tolist() == [[True, False, True, True, False], [False] * 5, [False] * 5]
+    assert found[1].tolist() == [0.0] * 5
+    assert found[0, 1] == pytest.approx(1, rel=0.1)
+
+
+def test_what_cannot_ship_codes_is_told():
+    with pytest.raises(TypeError, match="model is a Sequential, not a DistributedDataParallel"):
+        ship_gradients_as_codes(small())
