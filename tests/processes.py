@@ -30,8 +30,11 @@ def _run(rank: int, size: int, function: Callable[..., Any], folder: Path, argum
     dist.destroy_process_group()
 
 
-def everywhere(size: int, function: Callable[..., Any], folder: Path, *arguments: Any, seconds: float = 300) -> list:
-    """What a function of the rank (and arguments) returns on each of `size` processes, which are one group."""
+def until_all_end(
+    size: int, function: Callable[..., Any], folder: Path, *arguments: Any, seconds: float = 300
+) -> tuple[list[int | None], dict[int, str]]:
+    """Run a function of the rank (and arguments) on each of `size` processes, which are one group: their exit codes,
+    None of one that hangs, and the errors of those that had one."""
     import torch.multiprocessing
 
     context = torch.multiprocessing.get_context("spawn")
@@ -41,11 +44,17 @@ def everywhere(size: int, function: Callable[..., Any], folder: Path, *arguments
     try:
         for process in processes:
             process.join(seconds)
-        errors = [path.read_text() for path in sorted(folder.glob("*.error"))]
-        assert not errors, "\n".join(errors)
-        assert [process.exitcode for process in processes] == [0] * size
+        codes = [process.exitcode for process in processes]
     finally:
         for process in processes:
             if process.is_alive():
                 process.kill()
+    return codes, {int(path.stem): path.read_text() for path in sorted(folder.glob("*.error"))}
+
+
+def everywhere(size: int, function: Callable[..., Any], folder: Path, *arguments: Any, seconds: float = 300) -> list:
+    """What a function of the rank (and arguments) returns on each of `size` processes, which are one group."""
+    codes, errors = until_all_end(size, function, folder, *arguments, seconds=seconds)
+    assert not errors, "\n".join(errors.values())
+    assert codes == [0] * size
     return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(size)]

@@ -40,11 +40,11 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def begin(folder: Path, command: list, **variables: object) -> subprocess.Popen:
+def begin(folder: Path, command: list, within: tuple = (), **variables: object) -> subprocess.Popen:
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     environment |= {name: str(value) for name, value in variables.items()}
     return subprocess.Popen(
-        [sys.executable, *map(str, command)], cwd=folder, env=environment, text=True, start_new_session=True,
+        [*within, sys.executable, *map(str, command)], cwd=folder, env=environment, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -195,3 +195,50 @@ def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_been(tmp_path):
     code, out, error = ended(torchrun(tmp_path / "cut", 2, "train", "--resume", "w-resume.safetensors"))
     assert code == 0, error
     assert codes_in(tmp_path / "cut" / "w.safetensors") == codes_in(tmp_path / "whole" / "w.safetensors")
+
+
+def ip(*arguments: str) -> None:
+    """The system's command; skips where it is not there, or may not do this."""
+    try:
+        done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"network namespaces cannot be made: {error}")
+    if done.returncode:
+        pytest.skip(f"network namespaces cannot be made: ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def hosts() -> list[tuple[str, str]]:
+    """Two network namespaces, as two machines: their names, and the devices by which they are joined."""
+    names = [f"lnsnum{os.getpid()}{letter}" for letter in "ab"]
+    devices = [f"lns{os.getpid() % 10**8}{letter}" for letter in "ab"]
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", devices[0], "type", "veth", "peer", "name", devices[1])
+        for number, (name, device) in enumerate(zip(names, devices, strict=True), 1):
+            ip("link", "set", device, "netns", name)
+            ip("-n", name, "address", "add", f"10.213.77.{number}/24", "dev", device)
+            ip("-n", name, "link", "set", device, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield list(zip(names, devices, strict=True))
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+@pytest.mark.distributed
+def test_two_machines_train_on_the_batches_of_one(hosts, tmp_path):
+    """A process in each network namespace: all that they share is a cable, and the folder."""
+    both = []
+    for number, (name, device) in enumerate(hosts):
+        where = ["--nnodes", 2, "--node-rank", number, "--nproc-per-node", 1]
+        where += ["--master-addr", "10.213.77.1", "--master-port", 29500, "-m", "lnsnum"]
+        command = ["-m", "torch.distributed.run", *where, "train", "--task", "copying", "--steps", 4, "--seed", 7]
+        within = ("ip", "netns", "exec", name)
+        both.append(begin(tmp_path, [*command, "--out", "w.safetensors"], within, GLOO_SOCKET_IFNAME=device))
+    (code, out, first), (other, silent, second) = (ended(each) for each in both)
+    assert (code, other) == (0, 0), first + second
+    assert out.count("saved to w.safetensors") == 1
+    assert silent == ""
+    assert codes_in(tmp_path / "w.safetensors") == shares_added(2, 4, 7)
