@@ -6,6 +6,7 @@ import io
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -113,6 +114,14 @@ def test_commands_of_the_docs_name_files_that_exist():
     for page in PAGES:
         for script in re.findall(r"python (benchmarks/\S+\.py)", page.read_text()):
             assert (ROOT / script).exists(), script
+
+
+def test_the_estimate_of_the_docs_is_what_its_script_prints():
+    """It takes no time: it is arithmetic."""
+    printed = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "distributed_estimate.py"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert printed in (ROOT / "docs" / "distributed.md").read_text()
 
 
 def test_the_version_has_one_source():

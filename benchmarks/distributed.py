@@ -1,0 +1,146 @@
+"""Two processes on this machine: bytes that one receives in a training step, and the step's time, of each way to share.
+
+The transformer of training_step.py, on 8 sequences of 64 tokens a process, by gloo on the loopback interface. Bytes
+are those that the kernel counts on the process's own connections. The models take steps in turn, within the same two
+processes; a figure is the median of a step's time over that of the same wrapper with float32 and fused Adam. (torch's
+hook for bfloat16 is not for gloo, so it stands not beside ours.)
+
+    python benchmarks/distributed.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import socket
+import stat
+import statistics
+import struct
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from training_step import LENGTH, VOCABULARY, Transformer
+
+from lnsnum.torch_bridge import Madam, convert_model, parameter_groups, ship_gradients_as_codes
+
+PROCESSES, BATCH, TOKENS = 2, 8, 64
+_BYTES_RECEIVED = 128
+"""Where Linux has them in `struct tcp_info`."""
+
+
+def received() -> int:
+    """Bytes that have arrived on all connections of this process."""
+    total = 0
+    for name in os.listdir("/proc/self/fd"):
+        number = int(name)
+        try:
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(number)) as connection:
+                if connection.type == socket.SOCK_STREAM and connection.family in (socket.AF_INET, socket.AF_INET6):
+                    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                    total += struct.unpack_from("Q", info, _BYTES_RECEIVED)[0]
+        except OSError:  # one that has been closed meanwhile
+            continue
+    return total
+
+
+def replicated(convert: bool, codes: bool = False) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """In DistributedDataParallel."""
+    model = made(convert)
+    wrapped = DistributedDataParallel(model)
+    if codes:
+        ship_gradients_as_codes(wrapped)
+    return wrapped, optimizer_of(model, convert)
+
+
+def sharded(convert: bool, half: bool = False) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """In fully_shard, layer by layer; `half` gathers and reduces floats as bfloat16."""
+    model = made(convert)
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16) if half else MixedPrecisionPolicy()
+    for layer in model.layers.layers:
+        fully_shard(layer, mp_policy=policy)
+    return fully_shard(model, mp_policy=policy), optimizer_of(model, convert)
+
+
+def made(convert: bool) -> Any:
+    torch.manual_seed(0)
+    model = Transformer()
+    if convert:
+        convert_model(model, "lns8f5")
+    return model
+
+
+def optimizer_of(model: torch.nn.Module, convert: bool) -> torch.optim.Optimizer:
+    if convert:
+        return Madam(parameter_groups(model))
+    return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+
+RUNS: dict[str, tuple[Callable[[], tuple[torch.nn.Module, torch.optim.Optimizer]], str]] = {
+    "DDP, float32, Adam": (lambda: replicated(False), "DDP, float32, Adam"),
+    "DDP, lns8f5, Madam": (lambda: replicated(True), "DDP, float32, Adam"),
+    "DDP, lns8f5, Madam, gradients as codes": (lambda: replicated(True, codes=True), "DDP, float32, Adam"),
+    "fully_shard, float32, Adam": (lambda: sharded(False), "fully_shard, float32, Adam"),
+    "fully_shard, lns8f5, Madam": (lambda: sharded(True), "fully_shard, float32, Adam"),
+    "fully_shard, float32 as bfloat16, Adam": (lambda: sharded(False, half=True), "fully_shard, float32, Adam"),
+    "fully_shard, lns8f5 as bfloat16, Madam": (lambda: sharded(True, half=True), "fully_shard, float32, Adam"),
+}
+"""How each is made, and what it is compared with."""
+
+
+def measure(rank: int, folder: str, rounds: int) -> None:
+    """What one process does; the first prints."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(Path(folder) / "store"), PROCESSES)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
+    tokens = torch.randint(VOCABULARY, (BATCH, LENGTH + 1), generator=torch.Generator().manual_seed(rank))
+    models = {name: make() for name, (make, _) in RUNS.items()}
+    count = sum(p.numel() for p in models["DDP, float32, Adam"][0].parameters())
+    times: dict[str, list[float]] = {name: [] for name in RUNS}
+    traffic: dict[str, float] = {}
+    for number in range(rounds + 2):
+        for name, (model, optimizer) in models.items():
+            dist.barrier()
+            before, begin = received(), time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            logits = model(tokens[:, :TOKENS])
+            F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1 : TOKENS + 1].flatten()).backward()
+            optimizer.step()
+            dist.barrier()
+            if number >= 2:  # after what is made and compared once
+                times[name].append(time.perf_counter() - begin)
+            traffic[name] = (received() - before) / count
+    if rank == 0:
+        print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {count:,} parameters")
+        print("| two processes | bytes received a parameter and step | time |\n| --- | ---: | ---: |")
+        for name, (_, base) in RUNS.items():
+            ratio = statistics.median(a / b for a, b in zip(times[name], times[base], strict=True))
+            print(f"| {name} | {traffic[name]:.2f} | {ratio:.2f} |")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=40, help="steps of each model")
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(measure, (folder, rounds), PROCESSES)
+
+
+if __name__ == "__main__":
+    main()
