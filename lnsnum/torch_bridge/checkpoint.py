@@ -340,7 +340,7 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
         if is_spread(parameter):
             raise TypeError(
                 f"{name!r} is a {type(parameter).__name__}, of which other processes hold parts: load before "
-                "fully_shard, and save by torch.distributed.checkpoint"
+                "fully_shard, and save by save_model_together or torch.distributed.checkpoint"
             )
     state: dict[str, Any] = model.state_dict(keep_vars=True)
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - parameters.keys()
