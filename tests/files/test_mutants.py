@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from mutant_worker import MISDEEDS, template
 
+from lnsnum import LNSTensor
 from lnsnum.kernels.codes import each_offset
 from lnsnum.weight_file import load_metadata, load_weights
 
@@ -202,7 +203,9 @@ def lines_of(weights, metadata, content):
     header, _ = mutants.parted(content)
     told = json.loads(header)
     about = json.loads(told.pop("__metadata__")["lnsnum"])
-    dtypes = {name.removesuffix(".lnsnum_codes"): entry["dtype"] for name, entry in told.items()}
+    codes = ".lnsnum_codes" if about["layout"] > 2 else ""
+    stored = {name: name + codes * isinstance(value, LNSTensor) for name, value in weights.items()}
+    dtypes = {name: told[own]["dtype"] for name, own in stored.items()}
     lines = [f"metadata {key.encode().hex()} {value.encode().hex()}" for key, value in metadata.items()]
     for name, value in weights.items():
         line = f"tensor {name.encode().hex()} {dtypes[name]} {''.join(f'{size},' for size in value.shape)} "
