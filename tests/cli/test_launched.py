@@ -109,6 +109,13 @@ def test_shares_are_the_batch_once(count, size):
         assert weight == (len(share.inputs) * size / count if weight else 0)
 
 
+def test_a_datapath_is_of_one_process():
+    task = Copying()
+    task.datapath = "lns8f5"
+    with pytest.raises(TaskError, match="datapath lns8f5: it is of one process: leave it out, or launch one"):
+        Processes(0, 2).loss_of(task, task.network())
+
+
 def test_each_process_has_a_card_of_its_own():
     assert Processes().device("cuda:3") == "cuda:3"
     assert Processes(3, 4, 1).device("cuda") == "cuda:1"
