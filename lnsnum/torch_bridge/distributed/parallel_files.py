@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -76,13 +75,13 @@ def save_model_together(
         if rank == owners[name]:
             own[name] = whole.to_lns() if isinstance(whole, LNSWeight) else _as_numpy(whole)
     number = f"{rank + 1:05}-of-{size:05}"
-    trouble, written = "", _Written("", 0)
+    trouble, written = "", _Written("", {})
     try:
         if own:
             written = _write(target, number, own, metadata, packed)
     except Exception as error:  # the others wait for what it says
         trouble = f"{type(error).__name__}: {error}"
-    told = {"file": written.name, "bytes": str(written.size), "trouble": trouble}
+    told = {"file": written.name, "stored": json.dumps(written.stored), "trouble": trouble}
     heard = hear("weight files", tell("weight files", told, group), group)
     names = {owner: each["file"] for owner, each in enumerate(heard)}
     index = target.with_name(f"{target.name}.index.json")
@@ -94,8 +93,9 @@ def save_model_together(
         )
         if not troubles:
             try:
-                weight_map = {name: names[owner] for name, owner in owners.items()}
-                _commit(target, index, weight_map, sum(int(each["bytes"]) for each in heard))
+                stored = [json.loads(each["stored"]) for each in heard]
+                weight_map = {name: names[owner] for owner, sizes in enumerate(stored) for name in sizes}
+                _commit(target, index, weight_map, sum(sum(sizes.values()) for sizes in stored))
             except Exception as error:
                 troubles = [f"process 0 said {type(error).__name__}: {error}"]
     (last, *_) = hear("index", tell("index", {"trouble": "; ".join(troubles)} if rank == 0 else {}, group), group)
@@ -111,8 +111,8 @@ class _Written(NamedTuple):
     """A file of the set."""
 
     name: str
-    size: int
-    """Bytes of its tensors."""
+    stored: dict[str, int]
+    """The names that the container has, which the index lists, and the bytes of each."""
     is_new: bool = False
 
 
@@ -199,8 +199,15 @@ def _write(
         begun.replace(shard)
     finally:
         begun.unlink(missing_ok=True)
-    size = sum(each.codes.nbytes if isinstance(each, LNSTensor) else np.asarray(each).nbytes for each in own.values())
-    return _Written(shard.name, size, is_new)
+    return _Written(shard.name, _stored_in(shard), is_new)
+
+
+def _stored_in(file: Path) -> dict[str, int]:
+    """The names in a safetensors file, which may be others than those of the tensors, and the bytes of each."""
+    with open(file, "rb") as opened:
+        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    places = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+    return {name: end - begin for name, (begin, end) in places.items()}
 
 
 def _commit(target: Path, index: Path, weight_map: Mapping[str, str], size: int) -> None:
