@@ -55,6 +55,7 @@ torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true 
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
 torch_bridge           placing reports second_moments calibrated model madam resuming checkpoint graphs sequential .
 torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
+huggingface            config parts resuming quantizer .
 tasks                  . signals troubles rescue measure recipe task processes training resume footprint plots images
 tasks                  digits image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation
@@ -109,7 +110,7 @@ LIBRARIES = {
 """What a module of the core imports from others; NumPy and Numba where nothing else is said."""
 
 OPTIONAL = {"torch", "mpmath", "hypothesis", "pytest", "safetensors", "ml_dtypes"}
-OPTIONAL |= {"scipy", "sklearn", "matplotlib", "typer", "rich"}
+OPTIONAL |= {"scipy", "sklearn", "matplotlib", "typer", "rich", "transformers"}
 
 
 def path_of(module: str) -> Path:

@@ -23,6 +23,7 @@ DOORS = [
         "torch_bridge",
         "torch_bridge.strategies",
         "torch_bridge.datapath",
+        "huggingface",
         "kernels.threads",
         "operations.weight_only",
     ),
