@@ -1,0 +1,119 @@
+"""transformers' own Trainer on codes: no subclass, its own checkpoints, and resumed code for code."""
+
+import json
+
+import pytest
+import torch
+from tiny_pretrained import TINY, codes_of, made, transformers
+
+transformers()
+
+from transformers import AutoConfig, Trainer, TrainingArguments  # noqa: E402
+
+from lnsnum.huggingface import LNSConfig, quantize_model  # noqa: E402
+from lnsnum.torch_bridge import LNSWeight, Madam  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def trainer_of(model, name, folder, steps, *, madam=None, judged=None, **settings):
+    """A Trainer; two rows are a batch, and it shuffles them."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=2,
+        logging_steps=1,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        **settings,
+    )
+    how = {"optimizer_cls_and_kwargs": madam} if madam else {"optimizers": (Madam(model.parameters()), None)}
+    return Trainer(model=model, args=arguments, train_dataset=TINY[name].rows(), eval_dataset=judged, **how)
+
+
+def losses(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_from_a_float_folder_to_a_resumed_training_and_to_its_tokens(name, tmp_path):
+    """Trained from the folder, resumed from the middle of an epoch in another model, loaded from its checkpoint, and
+    the tokens that it generates are those of the decoded model."""
+    steps = 20 if name == "GPT-2" else 8
+    made(name).save_pretrained(tmp_path / "floats")
+    kind = type(made(name))
+    model = kind.from_pretrained(tmp_path / "floats", quantization_config=LNSConfig())
+    before = codes_of(model)
+    whole = trainer_of(model, name, tmp_path, steps, save_strategy="steps", save_steps=steps // 4)
+    whole.train()
+    assert codes_of(model) != before
+    other = made(name, seed=7)
+    quantize_model(other)
+    resumed = trainer_of(other, name, tmp_path / "other", steps, save_strategy="no")
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{steps // 4}"))
+    assert codes_of(other) == codes_of(model)
+    assert losses(resumed) == losses(whole)
+    saved = kind.from_pretrained(tmp_path / f"checkpoint-{steps}")
+    assert codes_of(saved) == codes_of(model)
+    assert all(isinstance(p, LNSWeight) for p in saved.parameters())
+    if TINY[name].generates:
+        prompt = {"input_ids": TINY[name].batch()["input_ids"][:, :4], "max_new_tokens": 8, "do_sample": False}
+        tokens = saved.generate(**prompt)
+        assert torch.equal(tokens, saved.dequantize().generate(**prompt))
+        assert tokens.shape[1] > 4
+
+
+def test_madam_by_its_class_evaluates_and_goes_back_to_the_best(tmp_path):
+    """`optimizer_cls_and_kwargs` makes it of Trainer's groups; the best checkpoint is loaded at the end."""
+    model = made("Llama")
+    quantize_model(model)
+    trainer = trainer_of(
+        model,
+        "Llama",
+        tmp_path,
+        6,
+        madam=(Madam, {"lr": 0.05, "seed": 3}),
+        judged=TINY["Llama"].rows()[:2],
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="loss",
+        greater_is_better=True,  # the first one, for the loss falls
+        weight_decay=0.01,
+    )
+    trainer.train()
+    assert isinstance(getattr(trainer.optimizer, "optimizer", trainer.optimizer), Madam)
+    assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.01, 0.0]
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    assert codes_of(model) == codes_of(type(model).from_pretrained(tmp_path / "checkpoint-2"))
+
+
+def test_a_checkpoint_of_another_model_stops_the_run(tmp_path):
+    """It would be a warning, and a training that goes on with weights that nobody has trained."""
+    model = made("Llama")
+    quantize_model(model)
+    trainer_of(model, "Llama", tmp_path, 1, save_strategy="steps", save_steps=1).train()
+    checkpoint = str(tmp_path / "checkpoint-1")
+    deeper = AutoConfig.from_pretrained(checkpoint, num_hidden_layers=3)
+    del deeper.quantization_config
+    other = type(model)(deeper)
+    quantize_model(other)
+    with pytest.raises(RuntimeError, match=r"lacks 9 of the model's 30 parameters \('model\.layers\.2\."):
+        trainer_of(other, "Llama", tmp_path, 2).train(resume_from_checkpoint=checkpoint)
+    narrow = made("Llama")
+    quantize_model(narrow, LNSConfig("lns8f4"))
+    with pytest.raises(ValueError, match=r"as lns8f5, and the model as lns8f4"):
+        trainer_of(narrow, "Llama", tmp_path, 2).train(resume_from_checkpoint=checkpoint)
+    floats = made("Llama", seed=1)
+    with pytest.raises(ValueError, match="the state of parameter 0 is not for a float parameter"):
+        trainer_of(floats, "Llama", tmp_path, 2).train(resume_from_checkpoint=checkpoint)
+    assert json.loads((tmp_path / "checkpoint-1" / "config.json").read_text())["quantization_config"] == {
+        "format": "lns8f5",
+        "group_size": None,
+        "modules_to_not_convert": None,
+        "per_channel": False,
+        "quant_method": "lns",
+    }
