@@ -55,7 +55,7 @@ torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true 
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
 torch_bridge           placing reports second_moments calibrated model madam resuming checkpoint graphs sequential .
 torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
-huggingface            config parts resuming quantizer .
+huggingface            config parts pages resuming quantizer . folders
 tasks                  . signals troubles rescue measure recipe task processes training resume footprint plots images
 tasks                  digits image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation
@@ -68,8 +68,8 @@ toolbox                sources conversion inspection difference plots
 toolbox.export_targets . new_folder plain_names fixed_text exported hardware_tables numpy_arrays memory_image c_source
 toolbox.export_targets c_adder c_network
 toolbox                export network
-cli                    app tables trained inspect verify diff export convert resuming training_run train evaluate study
-cli                    report certify check . __main__
+cli                    app tables trained inspect verify diff export model_folder convert resuming training_run train
+cli                    evaluate study report certify check . __main__
 -                      __main__
 """
 """The house, from the ground up: a wing (- is `lnsnum` itself) and its rooms, each of which imports only rooms that

@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from lnsnum.cli.app import CommandError, app, byte_progress, check_writable, console, errors, print_json
+from lnsnum.cli.model_folder import convert_model_folder
 from lnsnum.cli.tables import loss_to_json, name_of
 from lnsnum.files.atomic import shown
 from lnsnum.files.layout import WeightFileError
@@ -31,13 +32,16 @@ def convert(
         Path,
         typer.Argument(
             metavar="IN",
-            help="A file of tensors: safetensors (a weight file, a plain one, an index), .npz, .npy, .pt, .pth, .bin.",
+            help="A file of tensors: safetensors (a weight file, a plain one, an index), .npz, .npy, .pt, .pth, .bin; "
+            "or the folder of a model of Hugging Face's.",
             show_default=False,
         ),
     ],
     out: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help="The file to write: .safetensors, with --to also .npz.", show_default=False),
+        typer.Argument(
+            metavar="OUT", help="The file to write: .safetensors, with --to also .npz; or a folder.", show_default=False
+        ),
     ],
     fmt: Annotated[
         str | None, typer.Option("--format", help="Make codes of this format, such as lns8f5.", show_default=False)
@@ -104,6 +108,9 @@ def convert(
 
     Without --format and --to a weight file is written anew, as it is, in the newest layout.
     """
+    if source.is_dir():
+        convert_model_folder(dict(locals()), _bytes(shard))
+        return
     _check_options(fmt, to, locals())
     from lnsnum.toolbox.conversion import convert_file
     from lnsnum.toolbox.selection import Selection

@@ -10,6 +10,7 @@ saves (experts that are stacked, parts that are renamed): so `load_state_dict` t
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,10 +21,11 @@ from transformers.quantizers import HfQuantizer, register_quantizer
 from transformers.quantizers.quantizers_utils import get_module_from_name, should_convert_module
 
 from lnsnum.huggingface.config import METHOD, LNSConfig
+from lnsnum.huggingface.pages import give_back
 from lnsnum.huggingface.parts import PARTS, flat_state, put_together
 from lnsnum.huggingface.resuming import guard_loading, stop_guarding
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
-from lnsnum.torch_bridge.model import ConversionReport, convert_model, decode_model
+from lnsnum.torch_bridge.model import ConversionReport, ParameterReport, convert_model, decode_model
 from lnsnum.torch_bridge.weight import LNSWeight
 
 
@@ -41,6 +43,10 @@ class LNSQuantizer(HfQuantizer):
         super().__init__(quantization_config, **kwargs)
         self.of_other_shape: set[str] = set()
         """Parameters of the file with shapes that are not the model's, which transformers reports, or makes anew."""
+        self.reports: dict[str, ParameterReport] = {}
+        """What conversion did to each parameter of a float file."""
+        self.files: list[str] = []
+        """Those that are loaded."""
 
     # ----------------------------------------------------------------------------------------------- what is converted
 
@@ -67,9 +73,17 @@ class LNSQuantizer(HfQuantizer):
 
         if not any(is_asked(name, p) for name, p in model.named_parameters()):
             return None
-        return convert_model(
+        report = convert_model(
             model, asked.fmt, filter_fn=is_asked, per_channel=asked.per_channel, group_size=asked.group_size
         )
+        self.reports |= {parameter.name: parameter for parameter in report}
+        return report
+
+    def report(self, model: PreTrainedModel) -> ConversionReport:
+        """What conversion did to the parameters of a float file, in the model's order; print it."""
+        named = dict(model.named_parameters())
+        left = tuple(name for name, p in named.items() if not isinstance(p, LNSWeight))
+        return ConversionReport(tuple(self.reports[name] for name in named if name in self.reports), left)
 
     # ------------------------------------------------------------------------------------------------------ the loader
 
@@ -81,7 +95,10 @@ class LNSQuantizer(HfQuantizer):
                 "memory, give it devices that have it"
             )
 
-    def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+    def _process_model_before_weight_loading(
+        self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **kwargs: Any
+    ) -> PreTrainedModel:
+        self.files = checkpoint_files or []
         _check_left_out(model, self.quantization_config)
         return model
 
@@ -204,7 +221,14 @@ class LNSQuantize(_Operation):
                 continue
             alone = _Alone(floats)
             if model.get_parameter_or_buffer(name).shape == floats.shape:
-                convert_model(alone, asked.fmt, per_channel=asked.per_channel, group_size=asked.group_size)
+                try:
+                    (report,) = convert_model(
+                        alone, asked.fmt, per_channel=asked.per_channel, group_size=asked.group_size
+                    )
+                except (TypeError, ValueError) as error:
+                    raise type(error)(str(error).replace("'weight'", repr(name), 1)) from None
+                self.hf_quantizer.reports[name] = replace(report, name=name)
+                give_back(floats, self.hf_quantizer.files)
             done[name] = self.as_parameter(model, name, alone.weight.detach())
         return done
 

@@ -286,8 +286,9 @@ def _check_convertible(name: str, parameter: nn.Parameter) -> None:
         )
     if parameter.device.type == "meta":
         raise ValueError(f"parameter {name!r} is on the meta device: it has no values to convert")
-    if not bool(torch.isfinite(parameter).all()):
-        bad = int((~torch.isfinite(parameter)).sum())
+    # in parts: torch makes three tensors on the way, one of them of floats
+    bad = sum(int((~torch.isfinite(part)).sum()) for part in parameter.detach().reshape(-1).split(_PART))
+    if bad:
         raise ValueError(f"parameter {name!r} has {bad} values that are NaN or infinite")
 
 
@@ -526,6 +527,7 @@ def _on(scale: Scale, device: torch.device) -> Scale:
 
 
 _BLOCK = 1 << 16
+_PART = 1 << 20
 
 
 def _in_rows(w: torch.Tensor, layout: _Layout) -> torch.Tensor:

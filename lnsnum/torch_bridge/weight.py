@@ -462,8 +462,11 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         if self.is_meta:
             raise ValueError("a weight on the meta device has no codes to count")
         codes, top = self.codes.detach().reshape(-1), self.fmt.max_magnitude
-        histogram = torch.bincount(codes & top, minlength=top + 1).cpu()
-        nan = int(((codes & top == 0) & (codes != 0)).sum())
+        # in parts: what bincount counts takes eight bytes a code
+        parts = codes.split(1 << 20)
+        counts = [torch.bincount(part & top, minlength=top + 1) for part in parts]
+        histogram = torch.stack(counts).sum(0).cpu()
+        nan = sum(int(((part & top == 0) & (part != 0)).sum()) for part in parts)
         histogram[0] -= nan
         size = max(self.numel(), 1)
         ceiling, floor, zeros = (int(histogram[m]) / size for m in (top, 1, 0))
