@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import math
 import os
 import subprocess
@@ -307,6 +308,9 @@ def test_the_command_judges(capsys, monkeypatch):
     rows = [line for line in out.splitlines() if line.startswith("| ")][2:]
     assert [row.split(" | ")[:2] for row in rows] == [[f"| {name}", which] for name in names for which in ("sb", "db")]
     assert rows[0].endswith("| correctly rounded |")
+    code, out, _ = run(capsys, monkeypatch, "lns8f3", "--gaussian", "mitchell", "--json")
+    assert code == 0
+    assert [j["function"] for j in json.loads(out)["judgements"]["lns8f3"]["mitchell"]] == ["sb", "db"]
     code, out, _ = run(capsys, monkeypatch, "lns8f3", "--gaussian", "mitchell")
     assert code == 0
     assert "lns8f3, mitchell: error in ulp over every z" in out
@@ -316,6 +320,12 @@ def test_the_command_judges(capsys, monkeypatch):
 def test_the_command_ends_with_one_where_something_is_misrounded(capsys, monkeypatch):
     right = Exact.sb
     monkeypatch.setattr(Exact, "sb", lambda self, z, fmt: right(self, z, fmt) + (z == 2))
+    code, out, _ = run(capsys, monkeypatch, "lns4f1", "--json")
+    assert code == 1
+    content = json.loads(out)
+    wrong = {o["operation"]: o["first_wrong"] for o in content["certificates"]["lns4f1"]["operations"]}
+    assert content["misroundings"] == sum(o["misroundings"] for o in content["certificates"]["lns4f1"]["operations"])
+    assert [first for first in wrong.values() if first] == ["z=2"]
     code, out, _ = run(capsys, monkeypatch, "lns4f1")
     assert code == 1
     assert "1 z=2" in out

@@ -26,7 +26,7 @@ operations             choosing accumulate float_sums prepared reducing code_pro
 -                      conversion arithmetic reduction
 array                  rationals scalars reading moved_scales storage elementwise ufuncs moves protocol
 -                      tensor
-files                  system_errors atomic pickles packing layout headers single sharded
+files                  system_errors atomic run_log pickles packing layout headers single sharded
 -                      weight_file
 reference              radicals sums codes rounding conversions arithmetic brackets order .
 proofs                 scanning conversions operations judgement
@@ -53,9 +53,9 @@ torch_bridge           launch float_step
 torch_bridge.distributed replicas gradient_codes shard_step dtensors scales parallel_files
 torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true report kept graph float_operations
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
-torch_bridge           placing reports second_moments calibrated model madam resuming checkpoint graphs sequential .
+torch_bridge           placing reports second_moments calibrated model madam monitor resuming checkpoint graphs sequential .
 torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
-huggingface            config parts pages resuming quantizer . folders
+huggingface            config parts pages resuming quantizer watching . folders
 tasks                  . signals troubles rescue measure recipe task processes training resume footprint plots images
 tasks                  digits image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation
@@ -64,12 +64,12 @@ study                  . problems plan journal workers execution runner estimate
 study                  cells learning_rates claims variants bookkeeping tables plots
 toolbox                . loss values comparison counting moves reading recoding selection verification
 toolbox.file_kinds     . zip_members numpy_files safetensors_files torch_pickle torch_files npz_writer
-toolbox                sources conversion inspection difference plots
+toolbox                sources conversion inspection difference plots log_plots
 toolbox.export_targets . new_folder plain_names fixed_text exported hardware_tables numpy_arrays memory_image c_source
 toolbox.export_targets c_adder c_network
 toolbox                export network
 cli                    app tables trained inspect verify diff export model_folder convert resuming training_run train
-cli                    evaluate study report certify check . __main__
+cli                    evaluate study report watch certify check . __main__
 -                      __main__
 """
 """The house, from the ground up: a wing (- is `lnsnum` itself) and its rooms, each of which imports only rooms that

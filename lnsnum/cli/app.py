@@ -197,6 +197,15 @@ def naming_lack(option: str) -> Iterator[None]:
         raise CommandError(f"{option}: {in_words(error)}") from error
 
 
+@contextlib.contextmanager
+def refusing(option: str) -> Iterator[None]:
+    """Raise CommandError where an option's value is refused by a library."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"{option} {error}") from error
+
+
 def check_plot(path: Path) -> None:
     """Raise CommandError where no picture can be put at this path."""
     check_writable("--plot", path)

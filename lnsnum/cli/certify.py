@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from lnsnum.cli.app import CommandError, app, console, errors
+from lnsnum.cli.app import CommandError, app, console, errors, print_json
 from lnsnum.format import LNSFormat
 
 if TYPE_CHECKING:
@@ -29,14 +29,18 @@ def certify(
         ),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for the documentation.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the tables.")] = False,
 ) -> None:
     """Scan all that a claim of correct rounding needs, and print a certificate. Exit code 1 where one is refuted."""
     try:
         parsed = [LNSFormat.parse(name) for name in formats]
     except ValueError as error:
         raise CommandError(str(error)) from error
+    if json and markdown:
+        raise CommandError("--json and --markdown were given: leave out one of them")
     from lnsnum import certify as proofs
 
+    content: dict[str, Any] = {}
     logs = {name: _gaussian_log(name) for name in gaussian or []}
     wrong = 0
     for i, fmt in enumerate(parsed):
@@ -44,7 +48,9 @@ def certify(
             print()
         if logs:
             judged = {name: proofs.judge(log, fmt) for name, log in logs.items()}
-            if markdown:
+            if json:
+                content[fmt.name] = {name: [j._asdict() for j in found] for name, found in judged.items()}
+            elif markdown:
                 rows = (proofs.judgement_markdown(name, judgements) for name, judgements in judged.items())
                 print(f"### {fmt.name}", "", proofs.JUDGEMENT_HEAD, *rows, sep="\n")
             else:
@@ -54,10 +60,14 @@ def certify(
         with errors.status(f"{fmt.name}: ...") as status:
             certificate = proofs.certify(fmt, lambda name, fmt=fmt: status.update(f"{fmt.name}: {name}"))  # type: ignore[misc]
         wrong += certificate.misroundings
-        if markdown:
+        if json:
+            content[fmt.name] = _as_json(certificate)
+        elif markdown:
             print(proofs.markdown(certificate))
         else:
             console.print(_certificate(certificate))
+    if json:
+        print_json({"judgements": content} if logs else {"certificates": content, "misroundings": wrong})
     if wrong:
         sys.exit(1)
 
@@ -104,6 +114,15 @@ def _certificate(certificate: Certificate) -> Table:
         row = [f"{finding.inputs:,}", finding.tie, f"{finding.rechecked:,}"]
         table.add_row(finding.operation, *row, f"{finding.misroundings} {finding.first_wrong}".strip())
     return table
+
+
+def _as_json(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "seconds": certificate.seconds,
+        "environment": certificate.environment,
+        "misroundings": certificate.misroundings,
+        "operations": [finding._asdict() for finding in certificate.findings],
+    }
 
 
 def _judgement(fmt: LNSFormat, name: str, judgements: list[Judgement]) -> Table:

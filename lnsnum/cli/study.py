@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
-from lnsnum.cli.app import CommandError, app, check_writable, console, errors, printable
+from lnsnum.cli.app import CommandError, app, check_writable, console, errors, print_json, printable
 from lnsnum.cli.tables import counted, shortened, table_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how many runs there are and how long they take.")
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object in the end.")] = False,
 ) -> None:
     """Train every network of the study and keep each result at once; it can be interrupted and continued."""
     check_writable("--out", out)
@@ -72,9 +73,9 @@ def study(
             ready.append(find_data(chosen, places))
     jobs = jobs or _processors()
     if dry_run:
-        _print_estimate(ready, parts, out, jobs)
+        _print_estimate(ready, parts, out, jobs, json)
     else:
-        _run(ready, parts, out, jobs)
+        _run(ready, parts, out, jobs, json)
 
 
 def _chosen(option: str, names: list[str] | None, known: Mapping[str, Named]) -> list[Named]:
@@ -106,7 +107,7 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _run(problems: list[ReadyProblem], parts: list[str], out: Path, jobs: int) -> None:
+def _run(problems: list[ReadyProblem], parts: list[str], out: Path, jobs: int, json: bool) -> None:
     from lnsnum.study.journal import Journal
     from lnsnum.study.runner import run_study
 
@@ -143,12 +144,15 @@ def _run(problems: list[ReadyProblem], parts: list[str], out: Path, jobs: int) -
             sys.exit(INTERRUPTED)
         records = journal.records
     failed = sum(record.failure is not None for record in records)
+    if json:
+        print_json({"path": str(out), "runs": len(records), "diverged": failed})
+        return
     console.print(
         f"{counted(len(records), 'run')} in {out}, {failed} of them diverged; `lnsnum report {out}` prints the tables"
     )
 
 
-def _print_estimate(problems: list[ReadyProblem], parts: list[str], out: Path, jobs: int) -> None:
+def _print_estimate(problems: list[ReadyProblem], parts: list[str], out: Path, jobs: int, json: bool) -> None:
     from lnsnum.study.estimate import estimate
     from lnsnum.study.journal import read_journal
     from lnsnum.study.runner import check_records
@@ -157,6 +161,11 @@ def _print_estimate(problems: list[ReadyProblem], parts: list[str], out: Path, j
     check_records(problems, records, out)
     with errors.status("timing some steps of each problem"):
         found = estimate(problems, parts, records, jobs=jobs)
+    if json:
+        rows = [row._asdict() | {"seconds": row.seconds / jobs} for row in found.rows]
+        total = {"runs": found.runs, "done": found.done, "seconds": found.seconds / jobs, "jobs": jobs}
+        print_json({"path": str(out), "parts": rows, "total": total})
+        return
     title = f"{found.runs:,} runs, {found.done:,} done, {duration(found.seconds / jobs)} left with --jobs {jobs}"
     table: Table = table_of(title, ("part", "problem"), ("steps", "runs", "done", "time left"))
     for row in found.rows:

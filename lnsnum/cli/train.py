@@ -5,15 +5,17 @@ from __future__ import annotations
 import enum
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from lnsnum.cli.app import CommandError, app, check_plot, check_writable, console, errors, speak_as
+from lnsnum.cli.app import CommandError, app, check_plot, check_writable, console, errors, print_json, refusing, speak_as
 from lnsnum.cli.tables import shortened
 from lnsnum.cli.training_run import Job, Run, first_batch, train_once
+from lnsnum.files.run_log import check_log_path
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +111,11 @@ def train(
         Path | None,
         typer.Option(help="Go on with the run in this file, as it was begun; --data where it had any.", metavar="FILE"),
     ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="Write a line for each step to this .jsonl or .csv, which `lnsnum watch` shows."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Train a network on real data with its weights in LNS, save it, load it back, score it."""
     if resume is not None:
@@ -124,6 +131,10 @@ def train(
         check_plot(plot)
         if plot.absolute() == out.absolute():
             raise CommandError(f"--plot and --out are the same file: {out}")
+    if log is not None:
+        check_writable("--log", log)
+        with refusing("--log"):
+            check_log_path(log)
     import torch
 
     from lnsnum.cli.resuming import read_begun
@@ -156,16 +167,18 @@ def train(
             begun.check_data(problem)
             length, in_epochs = begun.steps, begun.in_epochs
             every = save_every * (problem.epoch_steps if in_epochs else 1) if save_every else begun.save_every
-        console.print(problem.source)
-        console.print(f"data: SHA-256 {problem.fingerprint}")
+        told = errors if json else console
+        told.print(problem.source)
+        told.print(f"data: SHA-256 {problem.fingerprint}")
         more = {"threads": threads, "device": device, "in_epochs": in_epochs, "save_every": every}
         job = Job(problem, recipe, length, seed, out, processes, save_every=every, more=more, resumed=resume)
+        job = replace(job, log=log, told=told)
         if resume is None and job.resume.exists():
             errors.print(f"{job.resume} is of an earlier run, and is replaced where this one is saved")
-        _train_all(job, compare, plot)
+        _train_all(job, compare, plot, json)
 
 
-def _train_all(job: Job, compare: bool, plot: Path | None) -> None:
+def _train_all(job: Job, compare: bool, plot: Path | None, json: bool) -> None:
     """The run, and what it is compared with; the first of several processes tells of them."""
     from lnsnum.tasks.recipe import Recipe
 
@@ -173,25 +186,29 @@ def _train_all(job: Job, compare: bool, plot: Path | None) -> None:
     task = job.task
     if saved is not None:
         what = OUTPUTS[TaskName(task.name)]
-        console.print(f"saved to {saved.path}; a fresh model loaded from it gives the same {what}, bit for bit")
+        job.told.print(f"saved to {saved.path}; a fresh model loaded from it gives the same {what}, bit for bit")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder) / "float32.safetensors"
         rival = None
         if compare:
             adam = Recipe("float32", "adam")
-            rival = train_once(Job(task, adam, job.steps, job.seed, scratch, job.processes, is_kept=False))
+            other = Job(task, adam, job.steps, job.seed, scratch, job.processes, is_kept=False, told=job.told)
+            rival = train_once(other)
         if saved is None:
             return
         runs = [saved] if rival is None else [saved, rival]
-        console.print(_results(task, runs, None if compare else _adam_footprint(task, scratch)))
+        if json:
+            print_json(_as_json(task, runs, job.steps))
+        else:
+            console.print(_results(task, runs, None if compare else _adam_footprint(task, scratch)))
     if plot is not None:
         _plot(plot, runs)
-        console.print(f"plot written to {plot}")
+        job.told.print(f"plot written to {plot}")
     if saved.trouble is not None:
         raise CommandError(saved.trouble)
 
 
-_BESIDE = {"context", "resume", "data", "out", "compare", "plot", "threads", "device", "save_every"}
+_BESIDE = {"context", "resume", "data", "out", "compare", "plot", "threads", "device", "save_every", "log", "json"}
 """What may be given beside --resume: all that does not make another run of it."""
 
 
@@ -267,6 +284,26 @@ def _results(task: Task, runs: list[Run], baseline: tuple[Footprint, float] | No
         table.add_row(f"bytes: {name.replace('_', ' ')}", *("-" if math.isnan(f) else f"{f:.2f}" for f in figures))
     table.add_row("bytes: on disk", *(f"{disk:.2f}" for _, disk in columns))
     return table
+
+
+def _as_json(task: Task, runs: list[Run], steps: int) -> dict[str, Any]:
+    return {
+        "path": str(runs[0].path),
+        "task": task.name,
+        "data": {"source": task.source, "sha256": task.fingerprint},
+        "measure": task.measure.name,
+        "steps": steps,
+        "runs": [
+            {
+                "run": run.label,
+                "score": run.score,
+                "loss": run.history.loss[-1],
+                "seconds": run.seconds,
+                "bytes_a_weight": run.footprint._asdict() | {"on_disk": run.bytes_on_disk},
+            }
+            for run in runs
+        ],
+    }
 
 
 def _plot(path: Path, runs: list[Run]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from lnsnum import __version__
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from lnsnum.tasks.recipe import Recipe
     from lnsnum.tasks.task import Batch, Task
     from lnsnum.tasks.training import History
+    from lnsnum.torch_bridge import Monitor
 
 
 class Run(NamedTuple):
@@ -74,6 +76,10 @@ class Job:
     """What else is saved of the command, to be resumed."""
     resumed: Path | None = None
     """The file from which the run goes on."""
+    log: Path | None = None
+    """Where each step gets a line."""
+    told: Console = console
+    """Where progress is shown: not where a program reads."""
 
     @property
     def stopped(self) -> Path:
@@ -122,6 +128,14 @@ class _Trainee:
         asked = {**job.record(), "save_every": job.save_every, **(job.more or {}), "done": len(self.history.loss)}
         job.processes.check_alike({f"the run's {name}": value for name, value in asked.items()})
         self._begin = time.perf_counter()
+        self.monitor: Monitor | None = None
+        if job.log is not None and job.processes.is_first:
+            from lnsnum.torch_bridge import Monitor
+
+            try:
+                self.monitor = Monitor(job.log, self.optimizer, after=len(self.history.loss))
+            except ValueError as error:  # of a log that a resumed run is to go on with
+                raise CommandError(str(error)) from error
 
     @property
     def seconds(self) -> float:
@@ -134,6 +148,7 @@ class _Trainee:
         return training.train(
             job.task, self.model, self.optimizer, job.recipe,
             steps=job.steps, seed=job.seed, history=self.history, processes=job.processes,
+            watch=None if self.monitor is None else self.monitor.step,
         )  # fmt: skip
 
     def save(self, path: Path, **more: Any) -> None:
@@ -191,7 +206,7 @@ def train_once(job: Job) -> Run | None:
         footprint = measure_footprint(task, model, trainee.optimizer, first_batch(task))
     except KeyboardInterrupt:
         if job.is_kept and kept is not None:
-            console.print(f"stopped; the trained network is in {kept.path}, and lnsnum evaluate scores it")
+            job.told.print(f"stopped; the trained network is in {kept.path}, and lnsnum evaluate scores it")
         raise
     trouble = None if kept.trouble is None else f"{in_words(kept.trouble)}; the network is in {kept.path}"
     size = kept.path.stat().st_size / weight_count(model)
@@ -219,6 +234,9 @@ def _train(trainee: _Trainee) -> None:
     except BaseException as end:
         _keep_cut(trainee, end)
         raise
+    finally:
+        if trainee.monitor is not None:
+            trainee.monitor.close()
 
 
 def _keep_cut(trainee: _Trainee, end: BaseException) -> None:
@@ -233,11 +251,11 @@ def _keep_cut(trainee: _Trainee, end: BaseException) -> None:
         where = f"what was learned until then is in {_kept(job.stopped, trainee.save)}"
     if isinstance(end, training.DivergedError):
         raise CommandError(f"{end}; {where}" if where else str(end)) from end
-    console.print(f"stopped; {where}" if isinstance(end, KeyboardInterrupt) else where)
+    job.told.print(f"stopped; {where}" if isinstance(end, KeyboardInterrupt) else where)
     if isinstance(end, Stopped) and job.processes.is_first:  # after a whole step
         try:
             path = _kept(job.resume, trainee.save_to_resume)
-            console.print(f"lnsnum train --resume {path} goes on with step {len(trainee.history.loss) + 1}")
+            job.told.print(f"lnsnum train --resume {path} goes on with step {len(trainee.history.loss) + 1}")
         except OSError as error:
             errors.print(f"it cannot be resumed: {in_words(error)}")
 
@@ -255,7 +273,7 @@ def _with_progress(trainee: _Trainee) -> None:
     if job.recipe.moves_codes:
         fields.append("codes moved {task.fields[moved]:6.2%}")
     columns: list[ProgressColumn] = [TextColumn(field) for field in fields]
-    with Progress(*columns, BarColumn(20), TaskProgressColumn(), TimeRemainingColumn(), console=console) as bar:
+    with Progress(*columns, BarColumn(20), TaskProgressColumn(), TimeRemainingColumn(), console=job.told) as bar:
         done = len(trainee.history.loss)
         entry = bar.add_task(job.recipe.label, total=job.steps, completed=done, loss=math.nan, moved=0.0)
         for history in trainee.steps():

@@ -7,5 +7,6 @@ under which names, `resuming` refuses checkpoints that are not whole.
 
 from lnsnum.huggingface.config import LNSConfig
 from lnsnum.huggingface.quantizer import LNSQuantizer, quantize_model
+from lnsnum.huggingface.watching import MonitorCallback
 
-__all__ = ["LNSConfig", "LNSQuantizer", "quantize_model"]
+__all__ = ["LNSConfig", "LNSQuantizer", "MonitorCallback", "quantize_model"]

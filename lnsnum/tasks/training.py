@@ -9,7 +9,7 @@ rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -69,6 +69,7 @@ def train(
     seed: int,
     history: History | None = None,
     processes: Processes = ALONE,
+    watch: Callable[[float], object] | None = None,
 ) -> Iterator[History]:
     """Train; yields the same growing history after every step.
 
@@ -80,6 +81,7 @@ def train(
         seed: of the data's order.
         history: the steps that are done; the others follow as they would have.
         processes: those that share each batch; all of them call this.
+        watch: told the loss of each step when it has been taken, before the learning rate changes.
 
     Raises:
         DivergedError: where the loss is no longer finite.
@@ -112,6 +114,8 @@ def train(
                 raise DivergedError(f"the loss is {at}: try a smaller learning rate")
             processes.backward(loss)
         optimizer.step()
+        if watch is not None:
+            watch(history.loss[-1])
         schedule.step()
         history.moved.append(optimizer.step_report().moved if isinstance(optimizer, Madam) else 0.0)
         if step % task.epoch_steps == 0:

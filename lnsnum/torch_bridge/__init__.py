@@ -12,6 +12,7 @@ from lnsnum.torch_bridge.distributed.scales import log_offsets, set_log_offsets
 from lnsnum.torch_bridge.graphs import for_export
 from lnsnum.torch_bridge.madam import Madam, StepReport, parameter_groups
 from lnsnum.torch_bridge.model import convert_model, decode_model
+from lnsnum.torch_bridge.monitor import Monitor
 from lnsnum.torch_bridge.reports import ConversionReport, ParameterReport
 from lnsnum.torch_bridge.weight import LNSWeight, Telemetry
 from lnsnum.torch_bridge.weight_only import WeightOnlyReport, use_weight_only, weight_only_linear
@@ -20,6 +21,7 @@ __all__ = [
     "ConversionReport",
     "LNSWeight",
     "Madam",
+    "Monitor",
     "ParameterReport",
     "StepReport",
     "Telemetry",

@@ -10,7 +10,8 @@ transformers()
 
 from transformers import AutoConfig, Trainer, TrainingArguments  # noqa: E402
 
-from lnsnum.huggingface import LNSConfig, quantize_model  # noqa: E402
+from lnsnum.files.run_log import read_log  # noqa: E402
+from lnsnum.huggingface import LNSConfig, MonitorCallback, quantize_model  # noqa: E402
 from lnsnum.torch_bridge import LNSWeight, Madam  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,6 +90,26 @@ def test_madam_by_its_class_evaluates_and_goes_back_to_the_best(tmp_path):
     assert [group["weight_decay"] for group in trainer.optimizer.param_groups] == [0.01, 0.0]
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
     assert codes_of(model) == codes_of(type(model).from_pretrained(tmp_path / "checkpoint-2"))
+
+
+def test_a_run_is_watched_by_a_callback(tmp_path):
+    """Its log has what Trainer logs, and goes on where the run is resumed."""
+    log = tmp_path / "run.jsonl"
+    settings = {"save_strategy": "steps", "save_steps": 2}
+    for first, steps in ((0, 3), (2, 5)):
+        model = made("Llama")
+        quantize_model(model)
+        trainer = trainer_of(model, "Llama", tmp_path, steps, **settings)
+        trainer.add_callback(MonitorCallback(log, histogram_of=model, histogram_every=2))
+        trainer.args.logging_steps = 1
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2") if first else None)
+        lines = read_log(log)
+        assert [line["step"] for line in lines] == list(range(1, steps + 1))
+        logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+        assert [line["loss"] for line in lines[first:]] == [entry["loss"] for entry in logged[first:]]
+        assert [line["lr"] for line in lines[first:]] == [entry["learning_rate"] for entry in logged[first:]]
+        assert all(0 < line["moved"] <= 1 for line in lines)
+        assert ["histograms" in line for line in lines] == [n % 2 == 0 for n in range(1, steps + 1)]
 
 
 def test_a_checkpoint_of_another_model_stops_the_run(tmp_path):

@@ -538,6 +538,11 @@ def test_a_dry_run_writes_nothing(study, tmp_path):
     done = (tmp_path / "study.jsonl").read_bytes()
     code, out, _ = study("--dry-run", "--part", "bits")
     assert "8 runs, 8 done, 0 s left" in out
+    code, out, _ = study("--dry-run", "--part", "bits", "--json")
+    content = json.loads(out)
+    assert (content["total"]["runs"], content["total"]["done"], content["total"]["seconds"]) == (8, 8, 0)
+    assert [(row["part"], row["problem"], row["done"]) for row in content["parts"]] == [("bits", "toy", 8)]
+    assert json.loads(study("--part", "bits", "--json")[1]) == {"path": "study.jsonl", "runs": 8, "diverged": 1}
     assert (tmp_path / "study.jsonl").read_bytes() == done
 
 

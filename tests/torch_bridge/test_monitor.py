@@ -1,0 +1,94 @@
+"""A Monitor in a plain loop: what it writes is what the optimizer reports."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import nn
+
+from lnsnum.files.run_log import COUNTS, read_log
+from lnsnum.torch_bridge import LNSWeight, Madam, Monitor, convert_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def steps_of(path, count, **options):
+    """A loop with a schedule; the optimizer's reports, and the model."""
+    torch.manual_seed(0)
+    model = nn.Linear(8, 4)
+    convert_model(model, "lns8f5")
+    optimizer = Madam(model.parameters())
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 10)
+    if options.pop("histograms", False):
+        options |= {"histogram_of": model, "histogram_every": 2}
+    expected, after = [], options.get("after", 0)
+    with Monitor(path, optimizer, **options) as monitor:
+        for step in range(1, count + 1):
+            optimizer.zero_grad()
+            loss = (model(torch.ones(2, 8)) - step).square().mean()
+            loss.backward()
+            if step == 2:
+                model.bias.grad[0] = torch.nan
+            optimizer.step()
+            line = monitor.step(loss, note="x")
+            report = {name: asdict(optimizer.step_report())[name] for name in COUNTS}
+            about = {"step": after + step, "loss": loss.item(), "lr": 0.05 * (1 - (step - 1) / 10)}
+            expected.append(about | report)
+            assert {name: line[name] for name in expected[-1]} == expected[-1]
+            schedule.step()
+    return expected, model
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_line_has_what_the_optimizer_reports(kind, tmp_path):
+    path = tmp_path / f"run.{kind}"
+    expected, _ = steps_of(path, 3)
+    lines = read_log(path)
+    assert [{name: line[name] for name in one} for line, one in zip(lines, expected, strict=True)] == expected
+    assert [line["not_finite"] for line in lines] == [0, 1, 0]
+    assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
+    assert [line.get("note") for line in lines] == [{"jsonl": "x", "csv": None}[kind]] * 3
+
+
+def test_histograms_are_of_each_weight_and_lines_of_some_steps(tmp_path):
+    _, model = steps_of(tmp_path / "run.jsonl", 4, every=2, histograms=True)
+    lines = read_log(tmp_path / "run.jsonl")
+    assert [line["step"] for line in lines] == [2, 4]
+    expected = {n: p.telemetry().histogram.tolist() for n, p in model.named_parameters() if isinstance(p, LNSWeight)}
+    assert lines[-1]["histograms"] == expected
+    assert sum(expected["weight"]) == 32
+
+
+def test_a_resumed_run_goes_on_with_its_log(tmp_path):
+    path = tmp_path / "run.csv"
+    steps_of(path, 4)
+    before = read_log(path)
+    steps_of(path, 2, after=3)
+    lines = read_log(path)
+    assert lines[:3] == before[:3]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    assert lines[3]["seconds"] >= lines[2]["seconds"]
+
+
+def test_another_optimizer_has_no_counts(tmp_path):
+    model = nn.Linear(2, 1)
+    with Monitor(tmp_path / "run.jsonl", torch.optim.SGD(model.parameters(), lr=0.5)) as monitor:
+        line = monitor.step()
+    assert line["lr"] == 0.5
+    assert {line[name] for name in ("loss", *COUNTS)} == {None}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("run.txt", {}, "a log ends in"),
+        ("run.csv", {"histogram_of": nn.Linear(1, 1)}, "no place for histograms"),
+        ("run.jsonl", {"every": 0}, "every=0 is no integer from 1 on"),
+        ("run.jsonl", {"histogram_every": 1.5}, "histogram_every=1.5"),
+        ("run.jsonl", {"after": -1}, "after=-1 is no integer from 0 on"),
+    ],
+)
+def test_bad_arguments_are_refused_and_nothing_is_written(name, options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        Monitor(tmp_path / name, None, **options)
+    assert list(tmp_path.iterdir()) == []
