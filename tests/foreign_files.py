@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lnsnum.files import single as single_file
+from lnsnum.toolbox.reading import natural
 from lnsnum.toolbox.sources import open_source
 from lnsnum.weight_file import WeightFileError
 
@@ -34,7 +35,7 @@ def read(path):
     """Kind, arrays by name, texts and what was skipped."""
     arrays = {}
     with open_source(path) as source:
-        assert source.names == sorted(source.names)
+        assert source.names == sorted(source.names, key=natural)
         for name in source.names:
             told = source.describe(name)
             blocks = []

@@ -55,7 +55,7 @@ torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true 
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
 torch_bridge           placing reports second_moments calibrated model madam monitor resuming checkpoint graphs sequential .
 torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
-huggingface            config parts pages resuming quantizer watching . folders
+huggingface            config parts pages resuming quantizer watching adapters . folders
 tasks                  . signals troubles rescue measure recipe task processes training resume footprint plots images
 tasks                  digits image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation

@@ -5,8 +5,9 @@ Read `quantizer` first, what transformers calls; `config` says what is asked for
 under which names, `resuming` refuses checkpoints that are not whole.
 """
 
+from lnsnum.huggingface.adapters import merge_adapters
 from lnsnum.huggingface.config import LNSConfig
 from lnsnum.huggingface.quantizer import LNSQuantizer, quantize_model
 from lnsnum.huggingface.watching import MonitorCallback
 
-__all__ = ["LNSConfig", "LNSQuantizer", "MonitorCallback", "quantize_model"]
+__all__ = ["LNSConfig", "LNSQuantizer", "MonitorCallback", "merge_adapters", "quantize_model"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,10 +12,17 @@ from numpy.typing import NDArray
 from lnsnum.files.atomic import StrPath
 from lnsnum.files.layout import refuse
 
-__all__ = ["Progress", "selected", "side_by_side"]
+__all__ = ["Progress", "natural", "selected", "side_by_side"]
 
 Progress = Callable[[int, int], None]
 """Told, now and then, how many bytes of how many are done."""
+
+
+def natural(name: str) -> tuple[list[Any], str]:
+    """By which names are sorted: numbers within them count as numbers, so that layer 2 stands before layer 10."""
+    key: list[Any] = re.split("([0-9]+)", name)  # texts and digits in turn, a text first
+    key[1::2] = [(len(digits.lstrip("0")), digits.lstrip("0")) for digits in key[1::2]]
+    return key, name
 
 
 def selected(path: StrPath, names: Iterable[str], only: Sequence[str]) -> list[str]:
@@ -26,7 +34,7 @@ def selected(path: StrPath, names: Iterable[str], only: Sequence[str]) -> list[s
     """
     if isinstance(only, str):
         raise TypeError(f"only={only!r} is one pattern: give a sequence of them, such as {[only]!r}")
-    known = sorted(names)
+    known = sorted(names, key=natural)
     for pattern in only:
         if not any(fnmatchcase(name, pattern) for name in known):
             refuse(path, f"no tensor's name matches {pattern!r}")

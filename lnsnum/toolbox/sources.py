@@ -27,6 +27,7 @@ from lnsnum.toolbox.file_kinds.numpy_files import open_numpy
 from lnsnum.toolbox.file_kinds.safetensors_files import open_safetensors
 from lnsnum.toolbox.file_kinds.torch_files import open_torch
 from lnsnum.toolbox.file_kinds.zip_members import open_archive
+from lnsnum.toolbox.reading import natural
 
 __all__ = [
     "KNOWN",
@@ -81,7 +82,7 @@ class Source:
     ) -> None:
         self.kind = kind
         self.path = reader.path
-        self.names = sorted(reader.names)
+        self.names = sorted(reader.names, key=natural)
         self.skipped = tuple(skipped)
         self.optimizer = optimizer
         self._reader = reader

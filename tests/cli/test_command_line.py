@@ -552,3 +552,12 @@ def test_paths_are_whole_in_json(tmp_path):
         )  # fmt: skip
         found = json.loads(done.stdout)[key]
         assert (found[0]["file"] if key == "files" else found) == name
+
+
+@pytest.mark.parametrize(("words", "found"), [("lnsnum ins", "inspect"), ("lnsnum train --ta", "--task")])
+def test_shells_complete_commands_and_options(words, found):
+    """As bash asks, by the script that --show-completion prints."""
+    asked = {"_LNSNUM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    code = "import sys; sys.argv[0] = 'lnsnum'; from lnsnum.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **asked})
+    assert done.stdout.split() == [found]

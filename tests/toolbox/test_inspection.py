@@ -22,6 +22,7 @@ from lnsnum.files import single as single_file
 from lnsnum.toolbox.inspection import inspect_weights
 from lnsnum.toolbox.loss import Loss, loss_between
 from lnsnum.toolbox.plots import MOST_PANELS, common_histogram, plot_codes
+from lnsnum.toolbox.reading import natural
 from lnsnum.weight_file import WeightFileError, save_weights
 
 FORMATS = [LNSFormat(3, 0), lns4f1, lns6f2, lns8f5, LNSFormat(9, 2), LNSFormat(12, 0, base=1.5), lns16f10]
@@ -615,3 +616,12 @@ def test_any_name_is_printed_in_one_safe_line(name):
             text = out.read()
     assert not stopped.value.code
     assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_numbers_within_names_count_as_numbers(tmp_path):
+    """Layer 10 stands behind layer 2, whatever zeros a number begins with, and any names can be told apart."""
+    names = ["h.10.w", "h.9.w", "h.1.w", "a", "h", "h.01.w", "h.1.b", "", "10", "9", "9" * 5000]
+    expected = ["", "9", "10", "9" * 5000, "a", "h", "h.1.b", "h.01.w", "h.1.w", "h.9.w", "h.10.w"]
+    assert sorted(names, key=natural) == expected
+    path = save_weights(tmp_path / "w.safetensors", {f"layer{n}": np.zeros(1, np.float32) for n in range(12)})
+    assert [tensor.name for tensor in inspect_weights(path).tensors] == [f"layer{n}" for n in range(12)]
