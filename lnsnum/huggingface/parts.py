@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import torch
 
+from lnsnum.files.layout import CODES, OFFSETS
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import check_format
 from lnsnum.torch_bridge.kernels import codes as bridge
@@ -22,10 +23,10 @@ from lnsnum.torch_bridge.kernels.codes_twin import check_width
 from lnsnum.torch_bridge.surroundings import is_spread
 from lnsnum.torch_bridge.weight import LNSWeight
 
-PARTS = (".lnsnum_codes", ".lnsnum_offsets", ".lnsnum_format")
-"""What is added to the name of a weight, for each of its parts."""
+FORMAT = ".lnsnum_format"
 
-CODES, OFFSETS, FORMAT = PARTS
+PARTS = (CODES, OFFSETS, FORMAT)
+"""What is added to the name of a weight, for each of its parts; the first two as in weight files of layout 3."""
 
 
 def take_apart(name: str, weight: LNSWeight) -> dict[str, torch.Tensor]:

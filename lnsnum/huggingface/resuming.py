@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lnsnum.huggingface.parts import CODES, PARTS, put_together
+from lnsnum.huggingface.parts import PARTS, put_together
 from lnsnum.torch_bridge.weight import LNSWeight
 
 
@@ -67,5 +67,5 @@ def _check_whole(model: nn.Module, own: dict[str, torch.Tensor], given: set[str]
         raise RuntimeError(
             f"the state that is to be loaded lacks {len(missing)} of the model's {len(names)} parameters ({shown}), "
             "which would keep other values: it is of another model, or one shard of several (load these by "
-            f"from_pretrained). A whole one has them by these names, or as codes, {missing[0] + CODES!r}"
+            f"from_pretrained). A whole one has them by these names, or as codes, {missing[0] + PARTS[0]!r}"
         )
