@@ -53,8 +53,8 @@ torch_bridge           launch float_step
 torch_bridge.distributed replicas gradient_codes shard_step dtensors scales parallel_files
 torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true report kept graph float_operations
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
-torch_bridge           placing reports second_moments calibrated model madam monitor resuming checkpoint graphs sequential .
-torch_bridge           optimizer_runs optimizer_laws optimizer_checking strategies
+torch_bridge           placing reports second_moments calibrated model madam monitor resuming checkpoint graphs
+torch_bridge           sequential . optimizer_runs optimizer_laws optimizer_checking strategies
 huggingface            config parts pages resuming quantizer watching adapters . folders
 tasks                  . signals troubles rescue measure recipe task processes training resume footprint plots images
 tasks                  digits image_file file_tree plain_pickle

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from lnsnum.cli.app import CommandError, app, check_plot, check_writable, console, errors, print_json, refusing, speak_as
+from lnsnum.cli.app import (
+    CommandError,
+    app,
+    check_plot,
+    check_writable,
+    console,
+    errors,
+    print_json,
+    refusing,
+    speak_as,
+)
 from lnsnum.cli.tables import shortened
 from lnsnum.cli.training_run import Job, Run, first_batch, train_once
 from lnsnum.files.run_log import check_log_path

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lnsnum.torch_bridge.model import ConversionReport, ParameterReport, convert_model
+from lnsnum.torch_bridge.model import convert_model
+from lnsnum.torch_bridge.reports import ConversionReport, ParameterReport
 from lnsnum.torch_bridge.weight import LNSWeight
 
 

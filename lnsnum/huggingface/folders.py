@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from lnsnum.files.atomic import StrPath, shown
 from lnsnum.huggingface.config import LNSConfig
-from lnsnum.torch_bridge.model import ConversionReport
+from lnsnum.torch_bridge.reports import ConversionReport
 
 COPIED = frozenset({".json", ".jinja", ".md", ".model", ".tiktoken", ".txt"})
 """Endings of files that go over as they are: of tokenizers, processors, licences, cards."""

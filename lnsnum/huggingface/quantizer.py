@@ -25,7 +25,8 @@ from lnsnum.huggingface.pages import give_back
 from lnsnum.huggingface.parts import PARTS, flat_state, put_together
 from lnsnum.huggingface.resuming import guard_loading, stop_guarding
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
-from lnsnum.torch_bridge.model import ConversionReport, ParameterReport, convert_model, decode_model
+from lnsnum.torch_bridge.model import convert_model, decode_model
+from lnsnum.torch_bridge.reports import ConversionReport, ParameterReport
 from lnsnum.torch_bridge.weight import LNSWeight
 
 
