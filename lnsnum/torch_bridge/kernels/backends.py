@@ -13,6 +13,7 @@ table of one octave. Nothing of triton is imported before a tensor on a card ask
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from importlib.util import find_spec
 
@@ -20,6 +21,8 @@ import torch
 
 LEAST_CAPABILITY = 8, 0
 """The oldest cards for which the kernels are compiled in tests (A100)."""
+SWITCH = "LNSNUM_TRITON"
+"""The variable of the environment whose 0, before the first tensor on a card, leaves the work to torch's operations."""
 
 
 def is_on_card(tensor: torch.Tensor) -> bool:
@@ -55,6 +58,8 @@ def missing_on(device: torch.device) -> str | None:
             f"Triton's kernels run on NVIDIA cards, not on {where}: there torch's operations or Numba's kernels do the "
             "same"
         )
+    if os.environ.get(SWITCH) == "0":
+        return f"{SWITCH}=0 in the environment keeps Triton's kernels off: torch's operations do the same"
     if find_spec("triton") is None:
         return "triton is not installed: pip install 'lnsnum[gpu]'; without it torch's operations do the same"
     if not torch.cuda.is_available():

@@ -241,3 +241,9 @@ def test_what_is_missing_is_said(monkeypatch, device, hip, triton, capability, s
     monkeypatch.setattr(backends, "missing_on", backends.missing_on.__wrapped__)
     with pytest.raises(RuntimeError, match=re.escape(says)):
         backends.check_card(where)
+
+
+def test_a_switch_leaves_the_work_to_torch(monkeypatch):
+    monkeypatch.setenv(backends.SWITCH, "0")
+    found = backends.missing_on.__wrapped__(torch.device("cuda"))
+    assert found == "LNSNUM_TRITON=0 in the environment keeps Triton's kernels off: torch's operations do the same"
