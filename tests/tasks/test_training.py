@@ -70,6 +70,7 @@ class Toy:
     name = "toy"
     device = torch.device("cpu")
     epoch_steps = 1
+    datapath = None
 
     def __init__(self, losses):
         self.losses = losses
