@@ -13,7 +13,8 @@ import numpy as np
 from lnsnum import reference
 from lnsnum.gaussian import Exact
 
-mpmath.mp.prec = 200
+MP = mpmath.MPContext()  # of its own: others count on theirs
+MP.prec = 200
 
 
 class Coded(NamedTuple):
@@ -32,7 +33,7 @@ def fitted(values, fmt):
     greatest = max((abs(float(v)) for v in values), default=0.0)
     if greatest == 0.0:
         return 0
-    return int(mpmath.nint(mpmath.log(greatest, fmt.base) * 2**fmt.fraction_bits)) - fmt.max_log
+    return int(MP.nint(MP.log(greatest, fmt.base) * 2**fmt.fraction_bits)) - fmt.max_log
 
 
 def encoded(x, fmt, log_offset=None):
@@ -55,7 +56,7 @@ def place_of(a, b, count, accumulator):
         return accumulator.log_offset
     to = accumulator.fmt
     tops = [(x.fmt.max_log + x.log_offset) * 2 ** (to.fraction_bits - x.fmt.fraction_bits) for x in (a, b)]
-    room = math.ceil(mpmath.log(count, to.base) * 2**to.fraction_bits - mpmath.mpf(2) ** -100)
+    room = math.ceil(MP.log(count, to.base) * 2**to.fraction_bits - MP.mpf(2) ** -100)
     return sum(tops) + room - to.max_log
 
 

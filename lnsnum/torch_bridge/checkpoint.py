@@ -313,7 +313,7 @@ def _describe(name: str, tensor: torch.Tensor, packed: bool) -> Description:
     if tensor.is_meta:
         raise ValueError(f"{name!r} of the model is on the meta device: it has no values to save")
     if isinstance(tensor, LNSWeight):
-        return Description.of_codes(tuple(tensor.shape), tensor.fmt, bridge.offsets_of(tensor.scale), packed=packed)
+        return Description.of_codes(tuple(tensor.shape), tensor.fmt, tensor.array_offsets(), packed=packed)
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in DTYPES.values():
         raise TypeError(f"tensor {name!r} is of {dtype}, which weight files cannot hold")

@@ -259,10 +259,17 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
     def to_lns(self) -> LNSTensor:
         """The same codes as an LNSTensor, copied."""
         codes = bridge.as_numpy(self.codes.detach().cpu().clone().contiguous(), self.fmt.dtype)
+        return LNSTensor(codes, self.fmt, log_offset=self.array_offsets())
+
+    def array_offsets(self) -> Any:
+        """The scale as an LNSTensor and weight files take it: an integer, an int32 array, or `GroupOffsets`.
+
+        A graph's scale is a tensor of one element, and still that of the whole.
+        """
         scale = self.scale
         if scale.offsets is not None and scale.offsets.numel() == 1 and self._span.room:
             scale = Scale(int(scale.offsets), int(scale.offsets))
-        return LNSTensor(codes, self.fmt, log_offset=bridge.offsets_of(scale))
+        return bridge.offsets_of(scale)
 
     def to_float(self, dtype: torch.dtype | None = None) -> torch.Tensor:
         """A plain tensor of the values, each rounded once to `dtype` (by default the dtype it appears as)."""
