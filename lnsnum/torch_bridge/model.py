@@ -207,7 +207,8 @@ def _check_rules(
             check_choice(what, value, choices)
             if value in ("output", "adaptive") and calibrate is None:
                 raise ValueError(f"{what}={value!r} needs calibrate: some inputs of the model, in batches")
-    if p_scale != 3.0 and "rms" not in (rules.get("*"), None if "*" in rules else "rms"):
+    # what no pattern matches has the rule "rms"
+    if p_scale != 3.0 and "*" in rules and "rms" not in rules.values():
         raise ValueError(f"p_scale={p_scale!r} is the headroom of scale='rms': leave it out")
     if not 0.0 < dampening < math.inf:
         raise ValueError(f"dampening={dampening} is out of range: finite and greater than 0")

@@ -107,11 +107,14 @@ def collect(
     ends, are run over once, whatever the moments take.
 
     Raises:
-        TypeError: where batches cannot be iterated, or one is not what the model is called with.
+        TypeError: where batches cannot be iterated or are a single one, or one is not what the model is called with.
         ValueError: where there is no batch, or an input of a product is not finite.
     """
     if not isinstance(batches, Iterable):
         raise TypeError(f"calibrate={type(batches).__name__} has no batches: give a list or a DataLoader of inputs")
+    # these are iterable too, over rows, names and characters
+    if isinstance(batches, (torch.Tensor, Mapping, str, bytes)):
+        raise TypeError(f"calibrate={type(batches).__name__} is one batch, or none: give a list of batches, [inputs]")
     room = None if isinstance(batches, Iterator) else MOST_BYTES
     left = {name: parameter for name, parameter in wanted.items() if parameter.numel()}
     while left:
@@ -178,8 +181,12 @@ class _Watch(TorchDispatchMode):
             read(self, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
-    def found(self, tensor: Any) -> tuple[str, torch.Tensor] | None:
-        """The parameter on whose memory a tensor is."""
+    def found(self, tensor: Any, inputs: Any) -> tuple[str, torch.Tensor] | None:
+        """The parameter on whose memory a tensor is, where there are inputs of it: an expert that no row was sent to
+        is called with none, and they tell nothing.
+        """
+        if not isinstance(inputs, torch.Tensor) or not inputs.numel():
+            return None
         if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_meta:
             return None
         if hasattr(tensor, "__tensor_flatten__"):  # a weight that is codes already, and has no memory to look at
@@ -188,8 +195,8 @@ class _Watch(TorchDispatchMode):
 
     def product(self, x: torch.Tensor, w: torch.Tensor) -> None:
         """x (M, K) times w (K, N), which is a parameter or its transpose."""
-        found = self.found(w)
-        if found is None or not isinstance(x, torch.Tensor) or found[1].ndim != 2:
+        found = self.found(w, x)
+        if found is None or found[1].ndim != 2:
             return
         name, parameter = found
         if _is_all(w.t(), parameter):
@@ -202,8 +209,8 @@ class _Watch(TorchDispatchMode):
 
     def products_of_stack(self, x: torch.Tensor, w: torch.Tensor) -> None:
         """x (E, M, K) times w (E, K, N), which is a stack of experts or has its matrices transposed."""
-        found = self.found(w)
-        if found is None or not isinstance(x, torch.Tensor):
+        found = self.found(w, x)
+        if found is None:
             return
         if found[1].ndim != 3:
             if w.stride(0) == 0:  # one matrix for all, as torch has it for inputs that are no rows in memory
@@ -224,7 +231,7 @@ class _Watch(TorchDispatchMode):
         transposed: bool, output_padding: Any, groups: int,
     ) -> None:  # fmt: skip
         """A convolution as a product with patches of x (batch, channels, ...)."""
-        found = self.found(w)
+        found = self.found(w, x)
         if found is None or transposed or not _is_all(w, found[1]):
             return
         name, parameter = found
@@ -241,7 +248,7 @@ class _Watch(TorchDispatchMode):
 
     def lookup(self, w: torch.Tensor, indices: torch.Tensor, *rest: Any) -> None:
         """Rows of an embedding."""
-        found = self.found(w)
+        found = self.found(w, indices)
         if found is None or not _is_all(w, found[1]):
             return
         moments = self.of(found[0], 8 * len(w))

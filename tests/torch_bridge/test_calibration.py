@@ -58,6 +58,17 @@ class Tied(nn.Module):
         return torch.cat([F.embedding(i, self.weight).reshape(-1), F.linear(x, self.weight).reshape(-1)])
 
 
+class Beside(nn.Module):
+    """A layer, and another that is always called."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.other = layer, nn.Linear(2, 2)
+
+    def forward(self, *inputs):
+        return self.layer(*inputs), self.other(torch.ones(1, 2))
+
+
 def images(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1)) + 0.5
 
@@ -288,6 +299,24 @@ def test_beside_weights_that_are_codes_already():
     assert [p.output_sqnr is None for p in report] == [False, True]
 
 
+@pytest.mark.parametrize("name", ["linear", "turned", "conv2d", "embedding", "column", "experts", "tied"])
+def test_layers_called_with_no_rows_are_converted_by_their_numbers(name):
+    """As an expert is to which no row is sent; rows that come later count as if they were all."""
+    layer, (*_, given) = LAYERS[name]
+    # rows of stacks are in the second dimension
+    none = tuple(x[:, :0] if name == "experts" else x[:0] for x in given)
+    for rounding in ("nearest", "adaptive"):
+        found = []
+        for batches in ([none], [none, given], [given]):
+            model = Beside(copy.deepcopy(layer))
+            report = convert_model(model, lns4f1, scale="output", rounding=rounding, calibrate=batches)
+            found.append((report["layer.weight"].output_sqnr, model.layer.weight.codes))
+        (without, _), (mixed, codes), (sqnr, expected) = found
+        assert without is None
+        assert mixed == sqnr is not None
+        assert torch.equal(codes, expected)
+
+
 def test_attention_that_torch_would_fuse_is_seen():
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     report = convert_model(layer, lns4f1, scale="output", rounding="adaptive", calibrate=[images(3, 5, 16)])
@@ -321,6 +350,15 @@ def test_rules_by_name():
     assert [tuple(p.fit) for p in model.parameters()] == [
         *[("max", 2.0)] * 2, ("mse", 2.0), ("rms", 2.0), ("mse", 2.0), ("rms", 2.0)
     ]  # fmt: skip
+
+
+def test_headroom_beside_other_rules():
+    """p_scale is refused where no parameter has a rule that looks at it, and nowhere else."""
+    for rules in ({"0.*": "rms", "*": "mse"}, {"0.*": "mse"}):
+        convert_model(network(), lns6f2, scale=rules, p_scale=2.0)
+    for refused in ("mse", {"*": "mse"}, {"0.*": "max", "*": "mse"}):
+        with pytest.raises(ValueError, match="headroom of scale='rms': leave it out"):
+            convert_model(network(), lns6f2, scale=refused, p_scale=2.0)
 
 
 @pytest.mark.parametrize("granularity", [{}, {"per_channel": True}, {"group_size": 16}], ids=str)
@@ -382,6 +420,9 @@ def test_values_that_float64_does_not_hold_are_refused_by_name():
         ({"scale": {"x*": "mse"}}, ValueError, "scale: no parameter's name matches 'x[*]'"),
         ({"calibrate": []}, ValueError, "calibrate has no batches"),
         ({"calibrate": 3}, TypeError, "calibrate=int has no batches"),
+        ({"calibrate": images(2, 6)}, TypeError, "calibrate=Tensor is one batch, or none: give a list"),
+        ({"calibrate": {"input": images(2, 6)}}, TypeError, "calibrate=dict is one batch, or none: give a list"),
+        ({"calibrate": "loader"}, TypeError, "calibrate=str is one batch, or none: give a list"),
         (
             {"calibrate": [(images(2, 6), 1)]},
             TypeError,
