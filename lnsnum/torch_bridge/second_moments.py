@@ -179,7 +179,11 @@ class _Watch(TorchDispatchMode):
         read = _READERS.get(func)
         if read is not None:
             read(self, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+            return func(*args, **(kwargs or {}))
+        # in inference mode torch does not take linear layers and convolutions apart before they come here
+        with self:
+            made = func.decompose(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {})) if made is NotImplemented else made
 
     def found(self, tensor: Any, inputs: Any) -> tuple[str, torch.Tensor] | None:
         """The parameter on whose memory a tensor is, where there are inputs of it: an expert that no row was sent to

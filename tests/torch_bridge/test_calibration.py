@@ -317,6 +317,20 @@ def test_layers_called_with_no_rows_are_converted_by_their_numbers(name):
         assert torch.equal(codes, expected)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_moments_in_inference_mode_are_the_same(name):
+    layer, batches = LAYERS[name]
+    ((expected,),) = (part.values() for part in collect(layer, {"weight": layer.weight}, batches))
+    with torch.inference_mode():
+        # one that was made in it, too
+        for own in (layer, copy.deepcopy(layer)):
+            ((moments,),) = (part.values() for part in collect(own, {"weight": own.weight}, batches))
+            assert moments.products.keys() == expected.products.keys()
+            assert all(torch.equal(h, expected.products[use]) for use, h in moments.products.items())
+            assert (moments.counts is None) == (expected.counts is None)
+            assert moments.counts is None or torch.equal(moments.counts, expected.counts)
+
+
 def test_attention_that_torch_would_fuse_is_seen():
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     report = convert_model(layer, lns4f1, scale="output", rounding="adaptive", calibrate=[images(3, 5, 16)])
