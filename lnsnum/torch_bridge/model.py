@@ -512,7 +512,9 @@ def _fitting(name: str, w: _Redrawn, fmt: LNSFormat, layout: _Layout, way: _Way)
             return [fit_to_rms(r, fmt, way.p_scale) for r in (w.row_rms() if layout.own is not None else [rms])]
         blocks = [block for _, block in w.blocks()]
         if layout.own is None:
-            blocks = [torch.cat([block.reshape(-1) for block in blocks])[None]]
+            # of no elements there is no block
+            none = torch.empty(0, dtype=torch.float64, device=w.given.device)
+            blocks = [torch.cat([none, *(block.reshape(-1) for block in blocks)])[None]]
         return [offset for block in blocks for offset in fit_rows(block, fmt, way.fit, rms, axis=way.axis)]
     except (ValueError, OverflowError) as error:
         what = f"{way.p_scale} times its RMS of {rms}" if way.rule == "rms" else f"its numbers, of an RMS of {rms}"

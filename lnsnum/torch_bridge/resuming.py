@@ -122,7 +122,9 @@ def _plain(what: str, value: Any) -> Any:
 
 
 def _as_own(own: Any, value: Any) -> Any:
-    """An option as the optimizer has it: a tuple where it has one."""
+    """An option as the optimizer has it: a tuple where it has one, a tensor where a graph or a scheduler fills one."""
+    if isinstance(own, torch.Tensor) and isinstance(value, (int, float)):
+        return torch.full_like(own, value)
     return tuple(value) if isinstance(own, tuple) and isinstance(value, list) else value
 
 

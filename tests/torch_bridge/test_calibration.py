@@ -366,6 +366,23 @@ def test_rules_by_name():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("scale", ["rms", "max", "mse", "output"])
+@pytest.mark.parametrize("rounding", ["nearest", "nearest_value", "adaptive"])
+def test_parameters_of_no_and_of_one_element(scale, rounding):
+    shapes = [(0,), (0, 32), (3, 0), (2, 0, 32), (), (1,), (1, 1)]
+    for granularity in ({}, {"per_channel": True}, {"group_size": 16}):
+        model = nn.Linear(2, 2)
+        for i, shape in enumerate(shapes):
+            model.register_parameter(f"p{i}", nn.Parameter(torch.full(shape, -0.7)))
+        report = convert_model(model, lns4f1, scale=scale, rounding=rounding, calibrate=[images(4, 2)], **granularity)
+        for i, shape in enumerate(shapes):
+            own = model.get_parameter(f"p{i}")
+            assert own.shape == shape
+            assert report[f"p{i}"].output_sqnr is None
+            # codes of base sqrt(2) are within a factor of 2^(1/4) of a number that they hold
+            assert bool(((own.to_float() / -0.7).log2().abs() <= 0.2501).all())
+
+
 def test_headroom_beside_other_rules():
     """p_scale is refused where no parameter has a rule that looks at it, and nowhere else."""
     for rules in ({"0.*": "rms", "*": "mse"}, {"0.*": "mse"}):

@@ -182,15 +182,17 @@ def test_one_file_resumes_training_code_for_code(tmp_path, options, most):
 
 
 def test_other_optimizers_resume_too(tmp_path):
-    """Their tuples come back as tuples."""
+    """Their tuples come back as tuples, and a learning rate that is a tensor as one."""
     model = nn.Linear(4, 3)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.8, 0.9))
+    optimizer = torch.optim.AdamW(model.parameters(), torch.tensor(0.03), betas=(0.8, 0.9))
     model(torch.ones(1, 4)).sum().backward()
     optimizer.step()
     save_model(tmp_path / "run", model, optimizer=optimizer)
-    again = torch.optim.AdamW(model.parameters())
+    again = torch.optim.AdamW(model.parameters(), torch.tensor(0.5))
     load_model(tmp_path / "run", model, optimizer=again)
     assert again.param_groups[0]["betas"] == (0.8, 0.9)
+    assert isinstance(again.param_groups[0]["lr"], torch.Tensor)
+    assert torch.equal(again.param_groups[0]["lr"], torch.tensor(0.03))
     assert all(torch.equal(optimizer.state[p]["exp_avg"], again.state[p]["exp_avg"]) for p in model.parameters())
 
 
