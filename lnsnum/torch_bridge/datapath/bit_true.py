@@ -103,10 +103,10 @@ def multiply(sums: Sums | FixedSums, factor: float) -> Sums | FixedSums:
     """The sums times a constant, which is rounded to the accumulator's grid: their scale and their signs change."""
     if factor == 1.0:
         return sums
-    if isinstance(sums, FixedSums):
-        return sums._replace(unit=sums.unit * factor)
     if factor == 0.0:
         return sums._replace(codes=np.zeros_like(sums.codes))
+    if isinstance(sums, FixedSums):
+        return sums._replace(unit=sums.unit * factor)
     steps = round(math.log2(abs(factor)) * steps_in_two(sums.fmt)[0])
     codes = sums.codes
     if factor < 0.0:

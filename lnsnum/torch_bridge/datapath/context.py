@@ -24,7 +24,7 @@ from lnsnum.format import LNSFormat
 from lnsnum.torch_bridge.datapath import convolutions, embeddings, products
 from lnsnum.torch_bridge.datapath.float_operations import refuse
 from lnsnum.torch_bridge.datapath.functions import Functions
-from lnsnum.torch_bridge.datapath.graph import Graph
+from lnsnum.torch_bridge.datapath.graph import Graph, hand_role_on
 from lnsnum.torch_bridge.datapath.modules import Layers
 from lnsnum.torch_bridge.datapath.presets import preset
 from lnsnum.torch_bridge.datapath.settings import BitTrue, Formats, Numbers, Settings, read_layers
@@ -50,14 +50,17 @@ class _Dispatch(TorchDispatchMode):
             if not torch.is_grad_enabled():
                 path.graph.watch(out)
             return out
-        refuse(func)
-        if torch.is_inference_mode_enabled() and func._can_decompose():
+        inference = torch.is_inference_mode_enabled()
+        if inference and func._can_decompose():
             # inference_mode does not take apart what is made of other operations, as autograd does
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
+        refuse(func)
         out = path.workshop.plain(func, *args, **kwargs)
+        if inference:
+            hand_role_on(func, args, out)
         if not torch.is_grad_enabled():
             path.graph.watch(out)
         return out

@@ -13,7 +13,7 @@ import torch
 
 from lnsnum.torch_bridge.datapath import bit_true, windows
 from lnsnum.torch_bridge.datapath.fixed_point import FixedSums
-from lnsnum.torch_bridge.datapath.graph import Factor, Record, in_backward, record_of, role_of, running_node
+from lnsnum.torch_bridge.datapath.graph import Record, in_backward, record_of, role_of, running_node
 from lnsnum.torch_bridge.datapath.products import sum_of_errors
 from lnsnum.torch_bridge.datapath.settings import Accumulator, BitTrue, FixedPoint
 from lnsnum.torch_bridge.datapath.windows import Shape
@@ -43,11 +43,11 @@ def _convolution(
     # an image, and an output channel, has a scale of its own under the rule "channel"
     own = (1,) if transposed else (0,)
     taken = shop.take(x, role_of(x), at, 0, (0,)), shop.take(w, role_of(w), at, 1, own)
-    factors = [Factor.of(t.x, t.quantized) for t in taken]
+    factors = [t.factor() for t in taken]
     added = None
     if bias is not None:
         added = shop.take(bias, role_of(bias), at, 2, ())
-        factors.append(Factor.of(bias, added.quantized))
+        factors.append(added.factor())
     accumulator = None if at.formats is None else at.formats.accumulate
     if not isinstance(accumulator, (Accumulator, FixedPoint)):
         floats = [t.floats(x.dtype) for t in taken]
@@ -65,7 +65,7 @@ def _convolution(
             sums = _spread(shop, taken[0], taken[1], shape, spatial, at, accumulator, "outputs")
         else:
             spatial = shape.outputs(tuple(x.shape[2:]), kernel)
-            sums = _correlate(shop, taken[0], taken[1], shape, at, accumulator, "outputs")
+            sums = _correlate(shop, taken[0], taken[1], shape, at, accumulator, "outputs", spatial)
         if added is not None:
             column = added.matrices(accumulator, lambda t: t.reshape(groups, -1, 1))
             sums = bit_true.add(sums, column, accumulator)
@@ -77,11 +77,20 @@ def _convolution(
 
 
 def _correlate(
-    shop: Workshop, x: Taken, w: Taken, shape: Shape, at: Record, accumulator: BitTrue, kind: str
+    shop: Workshop,
+    x: Taken,
+    w: Taken,
+    shape: Shape,
+    at: Record,
+    accumulator: BitTrue,
+    kind: str,
+    spatial: tuple[int, ...],
 ) -> bit_true.Sums | FixedSums:
     kernel = tuple(w.x.shape[2:])
+    # an output_padding of a stride or more makes room for windows that no element of the input has
+    fitting: Any = (..., *(slice(length) for length in spatial))
     left = w.matrices(accumulator, lambda t: windows.of_weight(t, shape.groups))
-    right = x.matrices(accumulator, lambda t: windows.by_window(windows.columns(t, kernel, shape), kernel))
+    right = x.matrices(accumulator, lambda t: windows.by_window(windows.columns(t, kernel, shape)[fitting], kernel))
     return shop.sums(left, right, at, kind)
 
 
@@ -125,8 +134,8 @@ def _backward(
             "the backward pass of a convolution that datapath(...) did not record runs within it, or with "
             "create_graph=True: compute the loss within the same with block, and gradients of gradients outside"
         )
-    kinds = at.factors[0].role, at.factors[1].role
-    saved = [shop.take(t, kind, at, i, None) for i, (t, kind) in enumerate(zip((x, w), kinds, strict=True))]
+    factors = at.factors[:2]
+    saved = [shop.take_again(t, one.role, at, i, one) for i, (t, one) in enumerate(zip((x, w), factors, strict=True))]
     taken = shop.take(error, "errors", at, 2, (0,))
     accumulator = None if at.formats is None else at.formats.accumulate
     out: list[torch.Tensor | None]
@@ -162,7 +171,7 @@ def _bit_true(
     if mask[0]:
         spatial = tuple(x.x.shape[2:])
         if transposed:
-            sums = _correlate(shop, error, w, shape, at, accumulator, names[0])
+            sums = _correlate(shop, error, w, shape, at, accumulator, names[0], spatial)
         else:
             sums = _spread(shop, error, w, shape, spatial, at, accumulator, names[0])
         out[0] = windows.to_outputs(sums.floats(dtype), len(x.x), spatial)

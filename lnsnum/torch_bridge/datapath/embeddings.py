@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lnsnum.torch_bridge.datapath import bit_true
-from lnsnum.torch_bridge.datapath.graph import Factor, in_backward, record_of, role_of, running_node
+from lnsnum.torch_bridge.datapath.graph import in_backward, record_of, role_of, running_node
 from lnsnum.torch_bridge.datapath.settings import Accumulator, FixedPoint
 from lnsnum.torch_bridge.datapath.workshop import Workshop, begin
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -35,7 +35,7 @@ def _embedding(shop: Workshop, func: Any, weight: torch.Tensor, indices: torch.T
         out = func(weight, indices, *rest)  # which decodes the rows alone
     else:
         out = func(taken.floats(weight.dtype), indices, *rest)
-    at.factors = (Factor.of(weight, taken.quantized),)
+    at.factors = (taken.factor(),)
     if torch.is_grad_enabled():
         shop.graph.record(out, at)
     return out  # type: ignore[no-any-return]

@@ -26,9 +26,8 @@ _MOVES = frozenset(
         "argmax", "argmin", "sort", "topk", "max", "min", "amax", "amin", "maximum", "minimum", "aminmax", "clamp",
         "clamp_", "clamp_min", "clamp_min_", "clamp_max", "relu", "relu_", "hardtanh", "hardtanh_", "threshold",
         "threshold_backward", "hardtanh_backward", "abs", "abs_", "neg", "neg_", "sign", "sgn",
-        "max_pool2d_with_indices", "max_pool2d_with_indices_backward", "max_pool3d_with_indices",
-        "max_pool3d_with_indices_backward", "adaptive_max_pool2d", "adaptive_max_pool2d_backward", "select_backward",
-        "slice_backward", "select_scatter", "slice_scatter", "unfold_backward", "value_selecting_reduction_backward",
+        "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "select_backward",
+        "slice_backward", "select_scatter", "slice_scatter", "value_selecting_reduction_backward",
         "diagonal_backward", "embedding", "bernoulli", "bernoulli_", "rand", "rand_like", "randn", "randn_like",
         "randint", "randint_like", "normal_", "uniform_", "random_", "multinomial", "_local_scalar_dense", "item",
         "equal", "nonzero", "_pin_memory", "is_pinned", "set_", "resize_", "_unsafe_view", "view_as_complex",
@@ -36,7 +35,16 @@ _MOVES = frozenset(
         "all", "unique", "_unique2", "searchsorted", "bucketize", "_assert_async", "isclose", "allclose",
     ]
 )  # fmt: skip
-"""By the name of the operation, without its overload."""
+"""By the name of the operation, without its overload; but see `_adds`."""
+
+
+def _adds(func: Any, arguments: Any, keywords: Any) -> bool:
+    """Whether an operation that places numbers adds, or multiplies, those that fall on one place."""
+    given = dict(zip((one.name for one in func._schema.arguments), arguments, strict=False)) | keywords
+    return bool(given.get("accumulate")) or given.get("reduce") is not None
+
+
+_WRITE = "write it as mm, bmm, addmm, baddbmm or a convolution"
 
 _REFUSED = {
     **dict.fromkeys(
@@ -57,18 +65,51 @@ _REFUSED = {
     ),
     **dict.fromkeys(
         [
-            "addbmm", "addbmm_", "_trilinear", "_grouped_mm", "_scaled_mm", "_int_mm", "_addmm_activation",
-            "cudnn_convolution",
+            "addbmm", "addbmm_", "_trilinear", "_euclidean_dist", "mkldnn_linear", "mkldnn_linear_backward",
+            "_grouped_mm", "_scaled_mm", "_int_mm", "_addmm_activation", "cudnn_convolution",
             "mkldnn_convolution", "miopen_convolution", "_convolution_double_backward", "_weight_int8pack_mm",
             "_weight_int4pack_mm", "_sparse_mm", "_sparse_addmm", "_sparse_semi_structured_mm",
             "chunk_grouped_mm", "_foreach_addcmul",
         ],
-        "write it as mm, bmm, addmm, baddbmm or a convolution",
+        _WRITE,
+    ),
+    **dict.fromkeys(
+        ["linear", "linear_backward", "matmul", "matmul_backward"],
+        "this is what nested tensors do, so pad them: call to_padded_tensor() before",
+    ),
+    **dict.fromkeys(
+        ["_embedding_bag", "_embedding_bag_forward_only"],
+        "look up by torch.nn.Embedding, and add or average its rows",
     ),
 }  # fmt: skip
 """Operations that hold products that would be float, and what to do instead."""
 
 _MULTIPLYING = frozenset(["mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "vdot", "convolution", "_convolution"])
+
+
+_OTHERS = frozenset(
+    ["quantized", "_quantized", "mkldnn", "mkldnn_prepacked", "onednn", "prepacked", "sparse", "xnnpack"]
+)
+"""Namespaces whose operations multiply in their own way."""
+
+
+_WORDS = frozenset(
+    [
+        "mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "addmv", "matmul", "linear", "convolution", "conv", "conv2d",
+        "conv3d", "depthwise2d", "depthwise3d", "dilated2d", "dilated3d", "transpose2d", "transpose3d", "rnn", "lstm",
+        "gru", "attention", "hspmm", "sspaddmm",
+    ]
+)  # fmt: skip
+"""What a name is made of where the operation multiplies matrices."""
+
+_NO_PRODUCT = ("upsample", "reorder", "flatten", "convert", "fused_sdp_choice")
+"""Of which names have these words all the same."""
+
+
+@lru_cache(maxsize=2048)
+def _hides_product(name: str) -> bool:
+    words = name.strip("_").split("_")
+    return not _WORDS.isdisjoint(words) and not any(one in name for one in _NO_PRODUCT)
 
 
 def refuse(func: Any) -> None:
@@ -79,7 +120,14 @@ def refuse(func: Any) -> None:
         raise NotImplementedError(f"{func} multiplies in floating point within one operation: {_REFUSED[name]}")
     if base in _MULTIPLYING:
         raise NotImplementedError(
-            f"a datapath has no {func}, which writes its product in place: write out = {base}(...)"
+            f"a datapath has no {func}, which writes its product in place, or of another type: write out = {base}(...)"
+        )
+    if func.namespace == "aten" and _hides_product(name):
+        raise NotImplementedError(f"{func} multiplies in floating point within one operation: {_WRITE}")
+    if func.namespace in _OTHERS:
+        raise NotImplementedError(
+            f"{func} is of a library that multiplies in its own way, of 8 bits or packed: call the module as it was "
+            "before"
         )
 
 
@@ -96,9 +144,9 @@ def _may_compute(func: Any) -> bool:
     return not views and _name_of(func) not in _MOVES
 
 
-def computes(func: Any, arguments: Any, out: Any) -> bool:
+def computes(func: Any, arguments: Any, keywords: Any, out: Any) -> bool:
     """Whether an operation computed with floating-point numbers."""
-    if not _may_compute(func):
+    if not (_may_compute(func) or _adds(func, arguments, keywords)):
         return False
     tensors = [x for x in tree_leaves((arguments, out)) if isinstance(x, torch.Tensor)]
     return any(x.is_floating_point() or x.is_complex() for x in tensors)

@@ -62,7 +62,9 @@ class Functions(TorchFunctionMode):
 
     def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is functional.scaled_dot_product_attention:
-            return torch.ops.aten._scaled_dot_product_attention_math(*args, **kwargs)[0]
+            # not by the operation that this comes to, which adds a mask of bools as 0 and 1
+            with sdpa_kernel(SDPBackend.MATH):
+                return func(*args, **kwargs)
         if func in _CALLING:
             # they call the first from where this mode is not asked, the last ones where checkpointing computes again
             with sdpa_kernel(SDPBackend.MATH):

@@ -33,18 +33,51 @@ Role = Literal["weights", "activations"]
 _KEY = "lnsnum.datapath"
 
 
+_VIEW = "_lnsnum_view_of_a_weight"
+"""The attribute of one that was taken within inference_mode."""
+
+
+def memory_of(x: torch.Tensor) -> torch.UntypedStorage:
+    """What all views of a tensor share.
+
+    Raises:
+        NotImplementedError: for one that has none, as of sparse tensors.
+    """
+    try:
+        return (x.codes if isinstance(x, LNSWeight) else x).untyped_storage()
+    except NotImplementedError:
+        raise NotImplementedError(
+            "a datapath multiplies dense tensors alone, none that is sparse or a batch of is_grads_batched=True: call "
+            "to_dense() before, or take the gradients one by one"
+        ) from None
+
+
 def storage_of(x: torch.Tensor) -> int:
-    """What all views of a tensor's memory share."""
-    memory = x.codes if isinstance(x, LNSWeight) else x
-    return int(memory.untyped_storage()._cdata)
+    """The number of a tensor's memory."""
+    return int(memory_of(x)._cdata)
 
 
 def is_weight(x: torch.Tensor) -> bool:
     """Whether a tensor is an LNSWeight, a parameter, or a view of one."""
-    if isinstance(x, LNSWeight) or type(x) is Parameter:
+    if isinstance(x, (LNSWeight, Parameter)):
         return True
     base = x._base
-    return base is not None and (isinstance(base, (LNSWeight, Parameter)))
+    if base is None:
+        return hasattr(x, _VIEW)
+    return isinstance(base, (LNSWeight, Parameter))
+
+
+def hand_role_on(func: Any, args: Any, out: Any) -> None:
+    """Mark the views that an operation took of a weight within inference_mode, which does not note what they are of."""
+    if not (args and isinstance(args[0], torch.Tensor) and is_weight(args[0])) or func in _DETACHING:
+        return
+    if any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns):
+        for one in out if isinstance(out, (list, tuple)) else (out,):
+            setattr(one, _VIEW, True)
+
+
+_DETACHING = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+"""Views that are no weights in training either."""
 
 
 def role_of(x: torch.Tensor) -> Role:
@@ -61,13 +94,27 @@ class Factor:
     kept: StorageWeakRef | None
     """So that no other memory gets the number of this, as long as the record is there."""
     outside: torch.Tensor | None = None
+    codes: Quantized | None = None
+    """Those of the forward pass, where another pass over the same memory may make others."""
 
     @classmethod
-    def of(cls, x: torch.Tensor, quantized: Quantized | None) -> Factor:
-        """That of a tensor."""
-        memory = (x.codes if isinstance(x, LNSWeight) else x).untyped_storage()
+    def of(cls, x: torch.Tensor, quantized: Quantized | None, *, varies: bool = False) -> Factor:
+        """That of a tensor; `varies`: whether its codes are drawn, or of a maximum that moves on."""
+        memory = memory_of(x)
         outside = None if quantized is None else quantized.outside
-        return cls(role_of(x), int(memory._cdata), StorageWeakRef(memory), outside)
+        codes = quantized if varies else None
+        return cls(role_of(x), int(memory._cdata), StorageWeakRef(memory), outside, codes)
+
+    def codes_of(self, saved: torch.Tensor) -> Quantized | None:
+        """Those of the forward pass for what autograd saved of this: itself or its transpose."""
+        own = self.codes
+        if own is None:
+            return None
+        if own.codes.shape == saved.shape and own.codes.stride() == saved.stride():
+            return own
+        if saved.ndim >= 2 and own.codes.shape == saved.mT.shape and own.codes.stride() == saved.mT.stride():
+            return own.mT
+        return None
 
 
 @dataclass

@@ -1,23 +1,23 @@
 """The codes of tensors that products have taken, kept as long as the tensors' memory is there.
 
 A tensor enters several products: in forward, and again in backward, as itself or transposed. It is quantized once, so
-that both passes have the same codes, also where rounding draws, or where a maximum has moved on in between.
+that both passes have the same codes. Where rounding draws, or a maximum moves on, the record of an operation has them
+too (`graph`), as the same tensor may have entered another step in between.
 
 A tensor's version tells of writes, but not of those through `.data` or NumPy. So what a forward pass finds was made
-since the context was entered or an outermost module called, the last of both; or, of what was drawn, from the same
-bits.
+since the context was entered or an outermost module called, the last of both; and of errors, in the same backward pass.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from lnsnum.torch_bridge.datapath.graph import memory_of
 from lnsnum.torch_bridge.datapath.quantized import Quantized
 from lnsnum.torch_bridge.datapath.settings import Numbers
-from lnsnum.torch_bridge.weight import LNSWeight
 
 
 class _Entry(NamedTuple):
@@ -28,15 +28,7 @@ class _Entry(NamedTuple):
     numbers: Numbers
     channels: tuple[int, ...]
     quantized: Quantized
-    generation: int
-    digest: int | None
-
-
-def _digest(x: torch.Tensor) -> int:
-    """Of a tensor's bits and their places."""
-    bits = x.detach().contiguous().view(torch.int32 if x.dtype == torch.float32 else torch.int64).reshape(-1)
-    # odd factors, modulo 2^64
-    return int((bits.to(torch.int64) * torch.arange(1, 2 * bits.numel(), 2, device=x.device)).sum())
+    era: Any
 
 
 class Kept:
@@ -49,21 +41,21 @@ class Kept:
         """Of what is put from now on."""
 
     def find(
-        self, x: torch.Tensor, numbers: Numbers, channels: tuple[int, ...] | None, *, fresh: bool
+        self, x: torch.Tensor, numbers: Numbers, channels: tuple[int, ...] | None, *, era: Any
     ) -> Quantized | None:
         """Those of a tensor or its transpose; `channels` None: whichever dimensions have scales of their own.
 
-        `fresh`: of this generation, or drawn from the same bits.
+        `era`: the time in which they were made, a generation or a backward pass; None for any.
         """
         if x.is_inference():
             return None
-        memory = (x.codes if isinstance(x, LNSWeight) else x).untyped_storage()
+        memory = memory_of(x)
         found = self._entries.get(int(memory._cdata))
         if found is None:
             return None
         place, shape, strides, version = x.storage_offset(), x.shape, x.stride(), x._version
         for one in reversed(found[1]):
-            if fresh and one.generation != self.generation and (one.digest is None or one.digest != _digest(x)):
+            if era is not None and one.era != era:
                 continue
             if one.place != place or one.version != version or one.numbers != numbers:
                 continue
@@ -73,15 +65,14 @@ class Kept:
                 return one.quantized.mT
         return None
 
-    def put(self, x: torch.Tensor, numbers: Numbers, channels: tuple[int, ...], quantized: Quantized) -> None:
+    def put(self, x: torch.Tensor, numbers: Numbers, channels: tuple[int, ...], quantized: Quantized, era: Any) -> None:
         """Keep a tensor's codes."""
         if x.is_inference():
             return
-        memory = (x.codes if isinstance(x, LNSWeight) else x).untyped_storage()
+        memory = memory_of(x)
         own = self._entries.setdefault(int(memory._cdata), (StorageWeakRef(memory), []))[1]
         entry = _Entry(
-            int(x.storage_offset()), x.shape, x.stride(), x._version, numbers, channels, quantized, self.generation,
-            _digest(x) if numbers.is_random else None,
+            int(x.storage_offset()), x.shape, x.stride(), x._version, numbers, channels, quantized, era,
         )  # fmt: skip
         # what was made of a former content serves nobody, nor does what this takes the place of
         own[:] = [one for one in own if one.version == x._version and one[:6] != entry[:6]]

@@ -15,7 +15,6 @@ import torch
 
 from lnsnum.torch_bridge.datapath import bit_true
 from lnsnum.torch_bridge.datapath.graph import (
-    Factor,
     Record,
     in_backward,
     is_weight,
@@ -49,6 +48,7 @@ _NODES = frozenset(
         "MvBackward0",
         "AddmvBackward0",
         "DotBackward0",
+        "VdotBackward0",
         "ConvolutionBackward0",
         "EmbeddingBackward0",
     ]
@@ -82,11 +82,11 @@ def _forward(
     # one scale for each row of the left factor and each column of the right one
     sides = tuple(range(dims[0] - 1)), tuple(d for d in range(dims[1]) if d != max(dims[1] - 2, 0))
     x, y = (shop.take(t, role_of(t), at, i, sides[i]) for i, t in enumerate((a, b)))
-    factors = [Factor.of(x.x, x.quantized), Factor.of(y.x, y.quantized)]
+    factors = [x.factor(), y.factor()]
     added = None
     if bias is not None:
         added = shop.take(bias.x, role_of(bias.x), at, 2, ())
-        factors.append(Factor.of(bias.x, added.quantized))
+        factors.append(added.factor())
     out = _multiply(shop, func, x, y, at, "outputs", bias, added)
     at.factors = tuple(factors)
     if torch.is_grad_enabled():
@@ -168,7 +168,9 @@ def _in_backward(shop: Workshop, func: Any, a: torch.Tensor, b: torch.Tensor, na
     kinds = ("errors", at.factors[1 - index].role) if left else (at.factors[1 - index].role, "errors")
     sides = tuple(range(a.ndim - 1)), tuple(d for d in range(b.ndim) if d != max(b.ndim - 2, 0))
     taken = [
-        shop.take(t, kind, at, i, sides[i] if kind == "errors" else None)
+        shop.take(t, kind, at, i, sides[i])
+        if kind == "errors"
+        else shop.take_again(t, kind, at, i, at.factors[1 - index])
         for i, (t, kind) in enumerate(zip((a, b), kinds, strict=True))
     ]
     belongs = at.factors[index]
@@ -201,12 +203,17 @@ def _of_own_function(
     for i, x in enumerate((a, b)):
         is_saved = not are_errors[i] and storage_of(x) in saved
         kind = "weights" if is_weight(x) else "activations" if is_saved else "errors"
-        taken.append(shop.take(x, kind, here, i, None))
+        taken.append(shop.take(x, kind, here, i, ()) if kind == "errors" else shop.take_again(x, kind, here, i))
     return _multiply(shop, _PLAIN[name], taken[0], taken[1], here, "errors")
 
 
 def _mm(shop: Workshop, func: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return _product(shop, func, a, b, _name(func))
+
+
+def _vdot(shop: Workshop, func: Any, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    # of real numbers, and no others come this far, it is dot
+    return _product(shop, aten.dot.default, a, b, "dot")
 
 
 def _addmm(
@@ -283,6 +290,7 @@ _PLAIN = {"mm": aten.mm.default, "bmm": aten.bmm.default, "mv": aten.mv.default,
 
 HANDLERS: dict[Any, Any] = {
     **dict.fromkeys(_PLAIN.values(), _mm),
+    aten.vdot.default: _vdot,
     **dict.fromkeys([aten.addmm.default, aten.baddbmm.default, aten.addmv.default], _addmm),
     aten.sum.dim_IntList: _sum,
     aten.mul.Tensor: _mul,

@@ -39,6 +39,12 @@ class Taken(NamedTuple):
     x: torch.Tensor
     quantized: Quantized | None
     kind: str
+    varies: bool = False
+    """Whether codes of the same floats may be others at another time: where they are drawn, or a maximum moves on."""
+
+    def factor(self) -> Factor:
+        """As one of a recorded operation."""
+        return Factor.of(self.x, self.quantized, varies=self.varies)
 
     def floats(self, dtype: torch.dtype) -> torch.Tensor:
         """The numbers."""
@@ -110,8 +116,7 @@ class Workshop:
             kind: "weights", "activations" or "errors".
             at: the operation.
             index: which of its factors this is.
-            channels: the dimensions of the rule "channel"; None where the codes of the forward pass serve, whichever
-                they were.
+            channels: the dimensions of the rule "channel"; None where those of any other product of this serve.
         """
         formats = at.formats
         numbers = None if formats is None else formats.numbers(kind)
@@ -120,32 +125,42 @@ class Workshop:
                 q = of_weight(x, numbers)
                 self._measure(x, q, kind, at.layer)
                 return Taken(x, q, kind)
-            found = self.kept.find(x, numbers, (), fresh=not in_backward())
+            found = self.kept.find(x, numbers, (), era=None if in_backward() else self.kept.generation)
             if found is None:
                 found = of_weight(x, numbers)
-                self.kept.put(x, numbers, (), found)
+                self.kept.put(x, numbers, (), found, self.kept.generation)
                 self._measure(x, found, kind, at.layer)
             return Taken(x, found, kind)
         if numbers is None:
             return Taken(x, None, kind)
-        if numbers.scale != "channel":
-            channels = ()
-        found = self.kept.find(x, numbers, None if channels == () else channels, fresh=not in_backward())
-        if found is not None:
-            return Taken(x, found, kind)
-        if numbers.is_random and kind != "errors" and in_backward():
+        if numbers.is_random and kind != "errors" and in_backward() and channels is not None:
             where = f"{at.name} of {at.layer or 'a function'}"
             raise NotImplementedError(
                 f"{where} is computed again within the backward pass, as by checkpointing, and {kind} rounded at "
                 f"random would not be those of the first time: give {kind} a mode that draws nothing"
             )
+        varies = numbers.is_random or numbers.scale == "running"
+        if numbers.scale != "channel":
+            channels = ()
+        # of errors those of one backward pass alone: a gradient that is given may be written to before the next
+        era: Any = self.kept.generation
+        if in_backward():
+            era = ("errors", torch._C._current_graph_task_id()) if kind == "errors" else None
+        found = self.kept.find(x, numbers, None if channels == () else channels, era=era)
+        if found is not None:
+            return Taken(x, found, kind, varies)
         peak = None
         if numbers.scale == "running":
             peak = self._peak((at.layer, kind, at.name, index), greatest(x), numbers.decay)
         quantized = quantize(x, numbers, channels=channels or (), draw=self._draw(numbers), peak=peak)
-        self.kept.put(x, numbers, channels or (), quantized)
+        self.kept.put(x, numbers, channels or (), quantized, self.kept.generation if era is None else era)
         self._measure(x, quantized, kind, at.layer)
-        return Taken(x, quantized, kind)
+        return Taken(x, quantized, kind, varies)
+
+    def take_again(self, x: torch.Tensor, kind: str, at: Record, index: int, factor: Factor | None = None) -> Taken:
+        """What a node saved of a factor, in the backward pass: as codes of the forward pass."""
+        codes = None if factor is None else factor.codes_of(x)
+        return self.take(x, kind, at, index, None) if codes is None else Taken(x, codes, kind)
 
     def _draw(self, numbers: Any) -> Draw | None:
         if not numbers.is_random:
@@ -206,7 +221,7 @@ class Workshop:
     def plain(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """Run an operation as it is, and count it where it computes."""
         out = func(*args, **kwargs)
-        if computes(func, args, out):
+        if computes(func, args, kwargs, out):
             self.left_in_float(str(func))
         return out
 

@@ -14,6 +14,8 @@ from lnsnum import LNSFormat
 from lnsnum.gaussian import FromFunctions
 from lnsnum.torch_bridge import LNSWeight, convert_model
 from lnsnum.torch_bridge.datapath import Accumulator, Numbers, datapath
+from lnsnum.torch_bridge.datapath.context import HANDLERS
+from lnsnum.torch_bridge.datapath.float_operations import refuse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -194,6 +196,32 @@ def _wrong(z, f):
     return "text" + z
 
 
+def nested_tensors(net):
+    parts = [X[:3], X[:1]]
+    with datapath(**KINDS):
+        net(torch.nested.nested_tensor(parts, layout=torch.jagged))
+
+
+def sparse(net):
+    with datapath(**KINDS):
+        torch.eye(4).to_sparse() @ X
+
+
+def batched_gradients(net):
+    with datapath(**KINDS):
+        torch.autograd.grad(net(X), net[0].weight, torch.ones(2, 4, 3), is_grads_batched=True)
+
+
+def bags(net):
+    with datapath(**KINDS):
+        nn.EmbeddingBag(3, 2)(torch.tensor([[0, 1]]))
+
+
+def distances(net):
+    with datapath(**KINDS):
+        torch.cdist(X, X, compute_mode="use_mm_for_euclid_dist")
+
+
 REFUSED = {
     nested: (RuntimeError, "a datapath is active in this thread already"),
     outside: (RuntimeError, "is differentiated outside of it: call backward"),
@@ -219,6 +247,10 @@ REFUSED = {
         (NotImplementedError, "where an error cannot be told from an activation"),
     ),
     a_gradient_that_is_a_factor: (RuntimeError, "give backward.. a copy of what the forward pass multiplied"),
+    nested_tensors: (NotImplementedError, r"call to_padded_tensor\(\) before"),
+    **dict.fromkeys((sparse, batched_gradients), (NotImplementedError, "multiplies dense tensors alone")),
+    bags: (NotImplementedError, "look up by torch.nn.Embedding"),
+    distances: (NotImplementedError, "multiplies in floating point within one operation"),
     a_wide_weight: (ValueError, "the accumulator lns12f6 is narrower than weights of lns12f9"),
 }
 
@@ -250,6 +282,29 @@ def test_what_is_refused(net, attempt):
     # and nothing is left of it
     other = nn.Linear(6, 3)
     gradients(other, lambda: other(X))
+
+
+HIDE_NOTHING = ["upsample", "linear_combination", "reorder", "flatten", "convert", "fused_sdp_choice"]
+
+
+def test_no_operation_hides_a_product():
+    """Each of torch's whose name tells of products is made in LNS, made of others, or refused."""
+    words = "mm", "bmm", "mv", "matmul", "linear", "convolution", "conv2d", "conv3d", "rnn", "lstm", "gru", "attention"
+    found = []
+    for name in torch._C._dispatch_get_all_op_names():
+        space, _, rest = name.partition("::")
+        base, _, overload = rest.partition(".")
+        parts = base.strip("_").split("_")
+        if space != "aten" or set(parts).isdisjoint(words) or any(word in base for word in HIDE_NOTHING):
+            continue
+        func = getattr(getattr(torch.ops.aten, base), overload or "default")
+        made_of_others = func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+        if func in HANDLERS or made_of_others:
+            continue
+        found.append(rest)
+        with pytest.raises(NotImplementedError):
+            refuse(func)
+    assert len(found) > 50
 
 
 BASE = LNSFormat(8, 3, base=3.0)
@@ -324,6 +379,116 @@ def test_without_gradients(net):
             assert torch.equal(net(X), expected)
         with torch.inference_mode():
             assert torch.equal(net(X), expected)
+
+
+class OwnParameter(nn.Parameter):
+    """A subclass, as libraries of quantized models have."""
+
+
+ROLES = {
+    "linear": lambda w, x: functional.linear(x, w),
+    "bias": lambda w, x: functional.linear(x, w, w[0]),
+    "matmul": lambda w, x: x @ w,
+    "vector": lambda w, x: w @ x[0],
+    "chunks": lambda w, x: functional.linear(x, w.chunk(2)[1]),
+    "reshaped": lambda w, x: x @ w.view(-1).view(6, 6),
+    "detached": lambda w, x: x @ w.detach(),
+    "data": lambda w, x: x @ w.data,
+    "copied": lambda w, x: x @ w.clone(),
+    "convolution": lambda w, x: functional.conv1d(x[None, :, :], w[:, :, None][:, :4], padding="same"),
+    "attention": lambda w, x: functional.multi_head_attention_forward(
+        x, x, x, 6, 2, w.repeat(3, 1), None, None, None, False, 0.0, w, None, need_weights=False
+    )[0],
+}
+
+
+@pytest.mark.parametrize("own", [nn.Parameter, OwnParameter])
+@pytest.mark.parametrize("product", ROLES)
+def test_roles_are_the_same_without_gradients(product, own):
+    """Weights and activations of formats so different that one in the place of the other shows."""
+    x, w = X[:, :6], own(torch.linspace(-1.3, 1.7, 36).reshape(6, 6))
+    with datapath(weights="lns5f1", activations="lns12f6") as path:
+        expected = ROLES[product](w, x)
+        kinds = {one.kind for one in path.report().tensors}
+        for without in (torch.no_grad, torch.inference_mode):
+            with without():
+                assert torch.equal(ROLES[product](w, x), expected)
+    assert ("weights" in kinds) == (product not in ("detached", "data", "copied"))
+
+
+MASKS = {
+    "none": {},
+    "causal": {"is_causal": True},
+    "bools": {"attn_mask": torch.ones(4, 4).tril().bool()},
+    "floats": {"attn_mask": torch.linspace(-2.0, 2.0, 16).reshape(4, 4)},
+    "scale": {"scale": 0.3},
+    "groups": {"enable_gqa": True},
+}
+
+
+@pytest.mark.parametrize("arguments", MASKS.values(), ids=MASKS)
+def test_attention_is_that_of_torch(arguments):
+    """Where no kind has a format, all its arguments mean what they do outside."""
+    q = torch.linspace(-1.0, 1.0, 96).reshape(1, 4, 4, 6)
+    kv = (q[:, :2] if "enable_gqa" in arguments else q).sin()
+    expected = functional.scaled_dot_product_attention(q, kv, kv, **arguments)
+    for without in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with datapath(), without():
+            found = functional.scaled_dot_product_attention(q, kv, kv, **arguments)
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_gradient_that_is_written_to_between_two_backward_passes(net):
+    given = torch.ones(4, 3)
+    with datapath(**KINDS):
+        y = net(X)
+        y.backward(given, retain_graph=True)
+        first = [p.grad.clone() for p in net.parameters()]
+        net.zero_grad()
+        given.numpy()[:] = 4.0
+        y.backward(given)
+    assert equal([p.grad for p in net.parameters()], [4.0 * one for one in first])
+
+
+@pytest.mark.parametrize("kind", ["weights", "activations"])
+def test_both_passes_have_the_same_codes_though_another_step_lies_between(kind):
+    """Of a running maximum that has fallen since, and of other draws."""
+    for numbers in (Numbers("lns5f1", scale="running", decay=0.1), Numbers("lns5f1", rounding="stochastic_value")):
+        layer, a, found = nn.Linear(6, 3, bias=False), X.clone().requires_grad_(), []
+        layer.weight.data = torch.linspace(-1.3, 1.7, 18).reshape(3, 6)
+        for more in (0, 3):
+            a.grad = layer.weight.grad = None
+            with datapath(**{kind: numbers}) as path:
+                path.workshop.peaks[kind_place(kind)] = 1e4
+                y = layer(a)
+                for _ in range(more):
+                    layer(a)
+                y.sum().backward()
+            found.append([a.grad, layer.weight.grad])
+        assert equal(*found)
+
+
+def kind_place(kind):
+    return "Linear", kind, "mm", ["activations", "weights"].index(kind)
+
+
+ADDS = {
+    "scatter.reduce": lambda x: x.detach().scatter(0, torch.zeros(4, 6, dtype=torch.long), X, reduce="add"),
+    "index_put.default": lambda x: x.index_put((torch.tensor([0, 0]),), x[:2], accumulate=True),
+    "max_pool2d_with_indices_backward.default": lambda x: functional.max_pool2d(x[None], 2, 1).sum().backward(),
+    "unfold_backward.default": lambda x: x.unfold(1, 3, 1).sum().backward(),
+}
+
+
+@pytest.mark.parametrize("name", ADDS)
+def test_what_adds_where_numbers_fall_on_one_place_is_listed(name):
+    with datapath(**KINDS) as path:
+        ADDS[name](X.clone().requires_grad_())
+        X.index_put((torch.tensor([0, 1]),), X[:2])
+        X.scatter(0, torch.zeros(4, 6, dtype=torch.long), X)
+    listed = set(path.report().in_float)
+    assert f"aten.{name}" in listed
+    assert not listed & ({"aten.index_put.default", "aten.scatter.src"} - {f"aten.{name}"})
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -537,6 +702,15 @@ def test_random_rounding_is_keyed(net):
     assert torch.equal(run(1, 5), run(1, 5))
     assert not torch.equal(run(1, 5), run(1, 6))
     assert not torch.equal(run(1, 5), run(2, 5))
+    # a weight that is not trained is drawn anew too, so that a run that goes on draws what it would have
+    frozen = {**kinds, "weights": kinds["activations"]}
+    whole, rest = datapath(**frozen), datapath(**frozen)
+    with whole:
+        net(X)
+        state, expected = whole.state_dict(), net(X)
+    rest.load_state_dict(state)
+    with rest:
+        assert torch.equal(net(X), expected)
     one = nn.Linear(1, 1, bias=False)
     one.weight.data.fill_(1.0)
     x = torch.full((20000, 1), 1.03)

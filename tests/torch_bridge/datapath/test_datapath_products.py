@@ -95,6 +95,7 @@ CONVOLUTIONS = {
 TRANSPOSED = {
     "grouped": ((1, 4, 3), (4, 1, 3), move(1, stride=2, padding=1, groups=2), 1),
     "dilated": ((2, 2, 2, 2), (2, 1, 2, 2), move(2, stride=1, padding=1, dilation=2), 0),
+    "padded by more than a stride": ((1, 2, 2), (2, 1, 2), move(1, dilation=2), 1),
 }
 ORDERS = [Accumulator("lns12f6"), Accumulator("lns12f6", order="pairwise", gaussian_log=LookUpTable(20))]
 
