@@ -473,7 +473,7 @@ def kind_place(kind):
 
 
 ADDS = {
-    "scatter.reduce": lambda x: x.detach().scatter(0, torch.zeros(4, 6, dtype=torch.long), X, reduce="add"),
+    "scatter.value_reduce": lambda x: x.detach().scatter(0, torch.zeros(4, 6, dtype=torch.long), 2.0, reduce="add"),
     "index_put.default": lambda x: x.index_put((torch.tensor([0, 0]),), x[:2], accumulate=True),
     "max_pool2d_with_indices_backward.default": lambda x: functional.max_pool2d(x[None], 2, 1).sum().backward(),
     "unfold_backward.default": lambda x: x.unfold(1, 3, 1).sum().backward(),
