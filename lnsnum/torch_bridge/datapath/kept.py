@@ -54,6 +54,7 @@ class Kept:
         if found is None:
             return None
         place, shape, strides, version = x.storage_offset(), x.shape, x.stride(), x._version
+        one: _Entry
         for one in reversed(found[1]):
             if era is not None and one.era != era:
                 continue
