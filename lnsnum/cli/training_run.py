@@ -148,8 +148,23 @@ class _Trainee:
         return training.train(
             job.task, self.model, self.optimizer, job.recipe,
             steps=job.steps, seed=job.seed, history=self.history, processes=job.processes,
-            watch=None if self.monitor is None else self.monitor.step,
+            watch=self._log,
         )  # fmt: skip
+
+    def _log(self, loss: float) -> None:
+        """Write a line of the log; the run is worth more than it, and goes on where it cannot be written."""
+        if self.monitor is not None:
+            try:
+                self.monitor.step(loss)
+            except OSError as error:
+                errors.print(f"the log ends before step {self.monitor.steps}, and training goes on: {in_words(error)}")
+                self.close_log()
+
+    def close_log(self) -> None:
+        if self.monitor is not None:
+            with contextlib.suppress(OSError):  # told already
+                self.monitor.close()
+        self.monitor = None
 
     def save(self, path: Path, **more: Any) -> None:
         from lnsnum.torch_bridge import save_model
@@ -235,8 +250,7 @@ def _train(trainee: _Trainee) -> None:
         _keep_cut(trainee, end)
         raise
     finally:
-        if trainee.monitor is not None:
-            trainee.monitor.close()
+        trainee.close_log()
 
 
 def _keep_cut(trainee: _Trainee, end: BaseException) -> None:

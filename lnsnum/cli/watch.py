@@ -86,10 +86,20 @@ def _known(lines: Iterable[dict[str, Any]], name: str) -> list[float]:
 def _summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the last steps, and sums of what is rare over all."""
     recent = lines[-_RECENT:]
-    means = {name: fmean(known) if (known := _known(recent, name)) else None for name in ("loss", *_SHARES)}
-    sums = {name: int(sum(known)) if (known := _known(lines, name)) else None for name in _COUNTS}
+    means = {name: _mean(known) if (known := _known(recent, name)) else None for name in ("loss", *_SHARES)}
+    sums = {name: _total(known) if (known := _known(lines, name)) else None for name in _COUNTS}
     last = {name: lines[-1][name] if lines else None for name in ("lr", "seconds")}
     return {name: (means | sums | last)[name] for name in FIELDS if name != "step"}
+
+
+def _mean(values: list[float]) -> float:
+    """NaN where one is not finite: of a loss that diverged there is no mean."""
+    return fmean(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def _total(counts: list[float]) -> float:
+    total = sum(counts)
+    return int(total) if math.isfinite(total) else math.nan
 
 
 def _view(log: Path, lines: list[dict[str, Any]]) -> RenderableType:
@@ -106,7 +116,7 @@ def _view(log: Path, lines: list[dict[str, Any]]) -> RenderableType:
             table.add_row(words, f"{summary[name]:.2%}", _curve(_known(lines, name)))
     for name, words in _COUNTS.items():
         if summary[name] is not None:
-            table.add_row(words, f"{summary[name]:,}", _curve(_known(lines, name)) if summary[name] else "")
+            table.add_row(words, f"{summary[name]:,.0f}", _curve(_known(lines, name)) if summary[name] else "")
     return Group(Text(shown(log)), table)
 
 

@@ -2,8 +2,9 @@
 
     step  loss  lr  moved  at_ceiling  at_floor  zeros  sign_changes  grown  not_finite  seconds
 
-So `lnsnum watch` shows one while it grows. A JSON line may have more, as histograms; what is not known, and numbers
-that are not finite, are null there, and empty in a CSV.
+So `lnsnum watch` shows one while it grows. A JSON line may have more, as histograms. What is not known is null there,
+and empty in a CSV; numbers that are not finite are the texts NaN, Infinity and -Infinity, which JSON has no numbers
+for: a loss that is none is not one that nobody told.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class RunLog:
         path: .jsonl or .csv; an existing one is replaced.
         after: keep its lines up to this step: of a run that is resumed.
 
+    Lines are added to the end, wherever that is: of two runs that write one log by mistake each line stays whole.
+
     Raises:
         ValueError: for another ending, or lines to keep that are none.
         OSError: where it cannot be written.
@@ -51,7 +54,9 @@ class RunLog:
         there = after > 0 and self.path.exists()
         self.kept = [line for line in read_log(path) if line["step"] <= after] if there else []
         self._is_table = self.path.suffix == ".csv"
-        self._file = open(self.path, "w", encoding="utf-8", newline="")  # noqa: SIM115  (open as long as the run)
+        self._file = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115  (open as long as the run)
+        if self.path.is_file():  # a pipe has nothing to replace
+            self._file.truncate(0)
         self._table = csv.DictWriter(self._file, FIELDS, extrasaction="ignore", lineterminator="\n")
         if self._is_table:
             self._table.writeheader()
@@ -59,8 +64,11 @@ class RunLog:
             self.write(line)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Add a line."""
-        known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        """Add a line. Raises TypeError for entries that are no JSON."""
+        try:
+            known = {name: _as_json(value) for name, value in line.items()}
+        except TypeError as error:
+            raise TypeError(f"{shown(self.path)}: {error}, and a log has numbers, texts, lists and dicts") from None
         if self._is_table:
             self._table.writerow({name: "" if known.get(name) is None else known[name] for name in FIELDS})
         else:
@@ -97,6 +105,21 @@ def read_log(path: StrPath) -> list[dict[str, Any]]:
             raise ValueError(f"{shown(path)} is no log of a training: line {number} has no step, or no numbers")
         lines.append(line)
     return lines
+
+
+def _as_json(value: Any) -> Any:
+    """A value as JSON has it: what is not finite by its name, what holds numbers as these."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(name): _as_json(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(entry) for entry in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if hasattr(value, "tolist"):  # arrays, tensors and their scalars
+        return _as_json(value.tolist())
+    raise TypeError(f"{value!r:.40} is a {type(value).__name__}")
 
 
 def _from_json(line: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from typing import Any
 
 from transformers import TrainerCallback
@@ -15,7 +17,8 @@ class MonitorCallback(TrainerCallback):
     """Writes the log of a training: `Trainer(..., callbacks=[MonitorCallback("run.jsonl")])`.
 
     A line for each step; the loss is in those where Trainer logs one (`logging_steps`). A run that is resumed goes on
-    with the log from its checkpoint's step.
+    with the log from its checkpoint's step; of several processes the first writes. Where the log cannot be written any
+    more, as on a full disk, a warning says so and training goes on.
 
     Args:
         path: the log, .jsonl or .csv.
@@ -30,6 +33,9 @@ class MonitorCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Open the log."""
+        self._monitor, self._is_due = None, False
+        if not state.is_world_process_zero:
+            return
         self._monitor = Monitor(self.path, optimizer, after=state.global_step, **self.options)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
@@ -51,10 +57,19 @@ class MonitorCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the log."""
         self._write(None)
-        if self._monitor is not None:
-            self._monitor.close()
+        self._close()
 
     def _write(self, loss: float | None) -> None:
         if self._is_due and self._monitor is not None:
-            self._monitor.step(loss, lr=self._lr)
+            try:
+                self._monitor.step(loss, lr=self._lr)
+            except OSError as error:
+                warnings.warn(f"the log ends before step {self._monitor.steps}: {error}", stacklevel=2)
+                self._close()
         self._is_due = False
+
+    def _close(self) -> None:
+        if self._monitor is not None:
+            with contextlib.suppress(OSError):  # what could not be written is tried again
+                self._monitor.close()
+        self._monitor = None

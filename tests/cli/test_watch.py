@@ -8,7 +8,7 @@ import torch
 from command_line import run_command
 
 import lnsnum.cli.watch as watching
-from lnsnum.files.run_log import FIELDS, read_log
+from lnsnum.files.run_log import FIELDS, RunLog, read_log
 from lnsnum.weight_file import load_metadata
 
 STEPS = 6
@@ -53,6 +53,16 @@ def test_a_run_is_logged_and_told_as_json(command, tmp_path):
     assert command("watch", "run.csv")[0] == 0
 
 
+def test_a_log_that_cannot_be_written_does_not_end_the_run(command, monkeypatch):
+    def full(log, line):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunLog, "write", full)
+    code, out, told = command("train", "--steps", 2, "--log", "run.csv", "--json", "--out", "w.safetensors")
+    assert (code, json.loads(out)["steps"]) == (0, 2)
+    assert told.count("the log ends before step 1, and training goes on: ") == 1
+
+
 def write(name, lines):
     with open(name, "w") as file:
         for step, line in enumerate(lines, 1):
@@ -74,6 +84,22 @@ def test_a_log_is_shown_with_its_curves(command):
         ["codes", "moved", "3.50%", "▁▂▃▄▅▆▇█"],
         ["ceilings", "raised", "16"],
     ]
+
+
+@pytest.mark.parametrize("name", ["loss", "lr", "moved", "grown", "seconds"])
+def test_what_is_no_longer_finite_is_shown_so(name, command):
+    """No mean of those before it, and none of its own in a program's JSON."""
+    words = {"moved": "codes moved", "grown": "ceilings raised"}.get(name, name)
+    for diverged in ("NaN", "Infinity", "-Infinity"):
+        write("run.jsonl", [{"loss": 1.0, name: 1.0 + n} for n in range(3)] + [{name: diverged}])
+        code, out, told = command("watch", "run.jsonl", "--once")
+        assert (code, told) == (0, "")
+        row = "".join(row for row in out.splitlines() if row.startswith(words))
+        assert name == "seconds" or "nan" in row or "inf" in row
+        plot = ("--plot", "run.png") if (name, diverged) == ("loss", "NaN") else ()
+        code, out, told = command("watch", "run.jsonl", "--json", *plot)
+        assert (code, told) == (0, "plot written to run.png" if plot else "")
+        assert json.loads(out)[name] is None
 
 
 def test_a_log_that_grows_is_shown_as_it_grows(command, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ LINES = st.lists(st.fixed_dictionaries(dict.fromkeys(FIELDS[1:], NUMBERS)), max_
 @pytest.mark.parametrize("kind", KINDS)
 @given(lines=LINES)
 def test_what_is_written_is_read(kind, lines, tmp_path_factory):
-    """Numbers that are not finite, as of a loss that diverged, are none."""
+    """Numbers that are not finite too, as of a loss that diverged: they are not what nobody told."""
     path = tmp_path_factory.mktemp("log") / f"run{kind}"
     lines = [{"step": i} | line for i, line in enumerate(lines, 1)]
     log = RunLog(path)
@@ -24,8 +25,13 @@ def test_what_is_written_is_read(kind, lines, tmp_path_factory):
         log.write(line)
         assert len(read_log(path)) == i + 1  # complete as soon as it is written
     log.close()
-    known = [{k: v if v is None or math.isfinite(v) else None for k, v in line.items()} for line in lines]
-    assert read_log(path) == known
+    known = [{k: v if v is None else float(v) for k, v in line.items()} for line in lines]
+    assert [{k: repr(v if v is None else float(v)) for k, v in line.items()} for line in read_log(path)] == [
+        {k: repr(v) for k, v in line.items()} for line in known
+    ]  # as texts, for NaN is not itself
+    if kind == ".jsonl":
+        for line in path.read_text().splitlines():
+            json.loads(line, parse_constant=pytest.fail)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -42,6 +48,31 @@ def test_a_resumed_run_keeps_the_lines_before_it(kind, tmp_path):
     assert [line["loss"] for line in read_log(path)] == [1.0, 2.0, 3.0, 0.5]
     RunLog(path).close()
     assert read_log(path) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lines_of_two_runs_on_one_log_stay_whole(kind, tmp_path):
+    """The second one replaces the log while the first one still writes: no hole, no half line."""
+    path = tmp_path / f"run{kind}"
+    first = RunLog(path)
+    first.write(dict.fromkeys(FIELDS) | {"step": 1})
+    second = RunLog(path)
+    for log, step in ((second, 2), (first, 3), (second, 4)):
+        log.write(dict.fromkeys(FIELDS) | {"step": step})
+    assert [line["step"] for line in read_log(path)] == [2, 3, 4]
+    first.close()
+    second.close()
+
+
+def test_further_entries_are_what_json_has_of_them(tmp_path):
+    log = RunLog(tmp_path / "run.jsonl")
+    more = {"array": np.float32([1.5, np.nan]), "one": np.int64(3), "nested": {"a": (math.inf, None)}}
+    log.write({"step": 1} | more)
+    with pytest.raises(TypeError, match=r"run\.jsonl: <object .* is a object, and a log has numbers, texts"):
+        log.write({"step": 2, "x": object()})
+    log.close()
+    (line,) = read_log(tmp_path / "run.jsonl")
+    assert {name: line[name] for name in more} == {"array": [1.5, "NaN"], "one": 3, "nested": {"a": ["Infinity", None]}}
 
 
 def test_a_line_that_is_still_being_written_is_left_out(tmp_path):

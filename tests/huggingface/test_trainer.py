@@ -1,6 +1,7 @@
 """transformers' own Trainer on codes: no subclass, its own checkpoints, and resumed code for code."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ transformers()
 
 from transformers import AutoConfig, Trainer, TrainingArguments  # noqa: E402
 
-from lnsnum.files.run_log import read_log  # noqa: E402
+from lnsnum.files.run_log import RunLog, read_log  # noqa: E402
 from lnsnum.huggingface import LNSConfig, MonitorCallback, quantize_model  # noqa: E402
 from lnsnum.torch_bridge import LNSWeight, Madam  # noqa: E402
 
@@ -110,6 +111,32 @@ def test_a_run_is_watched_by_a_callback(tmp_path):
         assert [line["lr"] for line in lines[first:]] == [entry["learning_rate"] for entry in logged[first:]]
         assert all(0 < line["moved"] <= 1 for line in lines)
         assert ["histograms" in line for line in lines] == [n % 2 == 0 for n in range(1, steps + 1)]
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch):
+    def full(log, line):
+        raise OSError(28, "No space left on device")
+
+    model = made("Llama")
+    quantize_model(model)
+    trainer = trainer_of(model, "Llama", tmp_path, 2, save_strategy="no")
+    trainer.add_callback(MonitorCallback(tmp_path / "run.jsonl"))
+    monkeypatch.setattr(RunLog, "write", full)
+    with pytest.warns(UserWarning, match="the log ends before step 1: .*No space left"):
+        trainer.train()
+    assert trainer.state.global_step == 2
+
+
+def test_of_several_processes_the_first_writes_the_log(tmp_path):
+    callback = MonitorCallback(tmp_path / "run.jsonl")
+    control = SimpleNamespace(should_log=False)
+    for is_first in (False, True):
+        state = SimpleNamespace(is_world_process_zero=is_first, global_step=0)
+        callback.on_train_begin(None, state, control)
+        callback.on_step_end(None, state, control)
+        callback.on_train_end(None, state, control)
+        assert (tmp_path / "run.jsonl").exists() == is_first
+    assert [line["step"] for line in read_log(tmp_path / "run.jsonl")] == [1]
 
 
 def test_a_checkpoint_of_another_model_stops_the_run(tmp_path):
