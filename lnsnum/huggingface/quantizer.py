@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import ConversionOps, WeightConverter, build_glob_alternation
@@ -100,6 +101,8 @@ class LNSQuantizer(HfQuantizer):
         self, model: PreTrainedModel, checkpoint_files: list[str] | None = None, **kwargs: Any
     ) -> PreTrainedModel:
         self.files = checkpoint_files or []
+        if not self.pre_quantized:
+            _check_floats(self.files)
         _check_left_out(model, self.quantization_config)
         return model
 
@@ -279,6 +282,19 @@ def _tied_to(model: PreTrainedModel, name: str) -> set[str]:
     ties: dict[str, str] = getattr(model, "all_tied_weights_keys", {})
     first = ties.get(name, name)
     return {name, first, *(other for other, source in ties.items() if source == first)}
+
+
+def _check_floats(files: list[str]) -> None:
+    """Refuse codes whose config.json does not tell of them: every weight would be made anew."""
+    for path in files:
+        if path.endswith(".safetensors"):
+            with safe_open(path, framework="pt") as file:
+                codes = next((name for name in file.keys() if name.endswith(PARTS)), None)  # noqa: SIM118  (no mapping)
+            if codes is not None:
+                raise ValueError(
+                    f"{path} has codes already, {codes!r}, of which its config.json does not tell: take the "
+                    "config.json that save_pretrained wrote beside it, and no quantization_config"
+                )
 
 
 def _check_left_out(model: PreTrainedModel, config: LNSConfig) -> None:

@@ -31,9 +31,13 @@ def stop_guarding(model: nn.Module) -> None:
 def before_loading(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Put weights together from their parts in the state, in place.
 
+    A state of floats alone is encoded, as by any module; one of codes is loaded as the codes that it has, or not at
+    all.
+
     Raises:
-        ValueError: where the parts of a weight do not fit together, or are of another format than the model's.
-        RuntimeError: where parameters of the model are not in the state, unless it holds adapters alone.
+        ValueError: where the parts of a weight do not fit together, or it is something else in the model: floats,
+            another format, or scales of another kind.
+        RuntimeError: where parameters or buffers of the model are not in the state, unless it holds adapters alone.
     """
     own: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
     ends = tuple(PARTS)
@@ -43,14 +47,27 @@ def before_loading(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any
         parts.setdefault(key.removeprefix(prefix).removesuffix(part), {})[part] = state.pop(key)
     for name, of_one in parts.items():
         there = own.get(name)
-        weight = put_together(name, of_one, torch.float32 if there is None else there.dtype)
-        if isinstance(there, LNSWeight) and there.fmt != weight.fmt:
+        state[prefix + name] = put_together(name, of_one, torch.float32 if there is None else there.dtype)
+    for name, there in (own if parts else {}).items():  # floats alone are encoded, and adapters are none of these
+        given = state.get(prefix + name, there)
+        if _kind(given) != _kind(there):
             raise ValueError(
-                f"the checkpoint has {name!r} as {weight.fmt.name}, and the model as {there.fmt.name}: load it by "
-                "from_pretrained, or into a model of its format"
+                f"the checkpoint has {name!r} as {_kind(given)}, and the model as {_kind(there)}: load it by "
+                "from_pretrained, or into a model of its kind"
             )
-        state[prefix + name] = weight
     _check_whole(model, own, {key.removeprefix(prefix) for key in state if key.startswith(prefix)}, bool(prefix))
+
+
+def _kind(p: torch.Tensor) -> str:
+    """What stays as it is when a parameter is trained."""
+    if not isinstance(p, LNSWeight):
+        return "floats"
+    offset = p.log_offset
+    if p.group_size:
+        return f"{p.fmt.name} in groups of {p.group_size}"
+    if isinstance(offset, int) or offset.numel() == 1:
+        return p.fmt.name
+    return f"{p.fmt.name} with scales of shape {tuple(offset.shape)}"
 
 
 def _check_whole(model: nn.Module, own: dict[str, torch.Tensor], given: set[str], is_part: bool) -> None:
@@ -59,13 +76,16 @@ def _check_whole(model: nn.Module, own: dict[str, torch.Tensor], given: set[str]
         if not given & weights and (is_part or given <= own.keys()):
             return  # adapters, beside which the base stays as it is
     names: dict[int, list[str]] = {}
-    for name, p in own.items():
+    stored = model.state_dict(keep_vars=True)
+    buffers = {name: b for name, b in model.named_buffers(remove_duplicate=False) if name in stored}
+    for name, p in {**own, **buffers}.items():
         names.setdefault(id(p), []).append(name)
+    what = "parameters and buffers" if buffers else "parameters"
     missing = sorted(tied[0] for tied in names.values() if not given.intersection(tied))
     if missing:
         shown = ", ".join(repr(name) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise RuntimeError(
-            f"the state that is to be loaded lacks {len(missing)} of the model's {len(names)} parameters ({shown}), "
+            f"the state that is to be loaded lacks {len(missing)} of the model's {len(names)} {what} ({shown}), "
             "which would keep other values: it is of another model, or one shard of several (load these by "
             f"from_pretrained). A whole one has them by these names, or as codes, {missing[0] + PARTS[0]!r}"
         )

@@ -7,11 +7,15 @@ how many bytes         those of the codes
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+_NO_MEMORY = 1 << 63
+"""Half of all addresses, of which no process has any: codes are never read as floats by them."""
 
 
 class FloatDoors(torch.Tensor):
@@ -63,8 +67,15 @@ class FloatDoors(torch.Tensor):
         return self.codes.itemsize
 
     def data_ptr(self) -> int:
-        """0, as of every tensor without memory of its own; pickling asks for it."""
-        return 0
+        """An address that no memory has, the same for all that share the codes: by it others know tied weights.
+
+        0 to torch, as of every tensor without memory of its own: it copies and pickles these by their parts.
+        """
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        if asking.split(".")[0] == "torch":
+            return 0
+        address = self.codes.data_ptr()
+        return address and address | _NO_MEMORY
 
     def storage(self) -> Any:
         """Not supported: a library that takes a tensor's memory by its address would write a file of nothing."""

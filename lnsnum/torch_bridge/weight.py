@@ -70,6 +70,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         fmt: the format.
         log_offset: the scale in code steps: an integer, or for channels an integer tensor that broadcasts to the codes.
         dtype: the float type that it appears as and decodes to.
+        requires_grad: given with a weight instead of codes, and nothing else: makes a parameter of it.
         group_size: log_offset has one for each group of so many elements along the last dimension, which it divides: 16
             to 256; (N, K / group_size) of codes (N, K).
 
@@ -105,12 +106,17 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
     def __new__(  # noqa: D102  (the class tells of it)
         cls: type[LNSWeight],
         codes: torch.Tensor,
-        fmt: LNSFormat,
+        fmt: LNSFormat | None = None,
         log_offset: LogOffset = 0,
         dtype: torch.dtype = torch.float32,
         *,
         group_size: int | None = None,
+        requires_grad: bool | None = None,
     ) -> LNSWeight:
+        if fmt is None or requires_grad is not None:  # as accelerate makes a parameter anew, of the parameter's class
+            if fmt is not None or not isinstance(codes, LNSWeight):
+                raise TypeError("an LNSWeight is made of codes and their format, or of floats by LNSWeight.from_float")
+            return torch.nn.Parameter(codes.detach(), bool(requires_grad))  # type: ignore[return-value]
         check_format(fmt)
         check_width(fmt)
         if codes.dtype != bridge.code_dtype(fmt):

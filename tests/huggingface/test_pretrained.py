@@ -13,12 +13,14 @@ from torch import nn
 
 transformers()
 
+import accelerate  # noqa: E402
 import transformers.utils.hub as hub  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoModel, AutoModelForCausalLM, BertForSequenceClassification  # noqa: E402
 
 from lnsnum import LNSFormat  # noqa: E402
 from lnsnum.huggingface import LNSConfig, quantize_model  # noqa: E402
+from lnsnum.huggingface.parts import flat_state  # noqa: E402
 from lnsnum.torch_bridge import LNSWeight, convert_model, decode_model  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -222,6 +224,20 @@ def test_models_are_copied_and_pickled_with_what_guards_them():
             other.load_state_dict({}, strict=False)
 
 
+@pytest.mark.parametrize("name", ["Llama", "Qwen"])
+def test_accelerate_dispatches_and_offloads_codes(name):
+    """Every weight stays its own, also where some are tied, and the logits are the same."""
+    model = made(name)
+    quantize_model(model)
+    before, expected = codes_of(model), logits(model, name)
+    dispatched = accelerate.dispatch_model(copy.deepcopy(model), {"": "cpu"}, force_hooks=True)
+    assert codes_of(dispatched) == before
+    assert torch.equal(logits(dispatched, name), expected)
+    offloaded = accelerate.cpu_offload(copy.deepcopy(model), execution_device=torch.device("cpu"))
+    assert all(p.is_meta for p in offloaded.parameters())
+    assert torch.equal(logits(offloaded, name), expected)
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -268,6 +284,60 @@ def test_the_state_of_a_file_is_loaded_whole_or_not_at_all(saved):
         with pytest.raises((RuntimeError, ValueError), match=message):
             other.load_state_dict(bad, strict=False)
         assert codes_of(other) == kept
+
+
+KINDS = {
+    "one": {},
+    "format": {"format": "lns8f4"},
+    "rows": {"per_channel": True},
+    "groups of 16": {"group_size": 16},
+    "float": {"modules_to_not_convert": ["model.embed_tokens", "lm_head"]},
+}
+
+
+def test_codes_are_loaded_as_the_codes_that_they_are_or_not_at_all():
+    """Whatever differs between the checkpoint and the model: nothing is encoded a second time, and nothing changed."""
+    states = {}
+    for kind, asked in KINDS.items():
+        model = made("Llama", seed=1)
+        quantize_model(model, LNSConfig(**asked))
+        states[kind] = codes_of(model), flat_state(model)
+    for kind, asked in KINDS.items():
+        for other, (codes, state) in states.items():
+            model = made("Llama")
+            quantize_model(model, LNSConfig(**asked))
+            before = codes_of(model)
+            if kind == other:
+                model.load_state_dict(dict(state), strict=False)
+                assert codes_of(model) == codes
+                continue
+            with pytest.raises(ValueError, match=r"has 'model\.embed_tokens\.weight' as .*, and the model"):
+                model.load_state_dict(dict(state), strict=False)
+            assert codes_of(model) == before, (kind, other)
+
+
+def test_a_state_without_a_buffer_is_refused():
+    """Running statistics are as much of a model as its weights; what a state never holds is not asked for."""
+    model = made("Llama")
+    model.lm_head.register_buffer("statistics", torch.ones(3))
+    model.lm_head.register_buffer("scratch", torch.ones(3), persistent=False)
+    quantize_model(model)
+    state = flat_state(model)
+    model.load_state_dict(dict(state), strict=False)
+    del state["lm_head.statistics"]
+    with pytest.raises(RuntimeError, match=r"lacks 1 of the model's 22 parameters and buffers \('lm_head\.statistics'"):
+        model.load_state_dict(state, strict=False)
+
+
+def test_codes_without_their_config_are_not_made_anew(saved, tmp_path):
+    """Every weight would be: a warning of transformers, and a model of random numbers."""
+    model, _, _ = saved
+    model.save_pretrained(tmp_path, max_shard_size="9KB")
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["quantization_config"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"has codes already, .*, of which its config.json does not tell"):
+        AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=LNSConfig("lns6f3"))
 
 
 def test_a_file_with_damaged_parts_is_refused_by_from_pretrained(saved, tmp_path):

@@ -22,6 +22,31 @@ def a_weight(shape=(6, 5), log_offset=-40, fmt=lns8f5, dtype=torch.float32) -> L
     return LNSWeight.from_float(x, fmt, log_offset=log_offset)
 
 
+def test_an_address_tells_which_weights_are_tied_and_is_of_no_memory():
+    """accelerate keeps what it has moved by it: two weights at one address would become one."""
+    weights = [a_weight(), a_weight(), a_weight().detach()]
+    weights.append(weights[0].view(5, 6))
+    addresses = [w.data_ptr() for w in weights]
+    assert [addresses.index(a) for a in addresses] == [0, 1, 2, 0]
+    assert min(addresses) >= 1 << 63
+    assert weights[0].to("meta").data_ptr() == 0
+
+
+def test_a_parameter_is_made_of_a_weight_by_its_class():
+    weight = a_weight()
+    made = type(weight)(weight, requires_grad=False)
+    assert isinstance(made, LNSWeight)
+    assert isinstance(made, torch.nn.Parameter)
+    assert (made.requires_grad, made.codes.data_ptr()) == (False, weight.codes.data_ptr())
+    for arguments, options in (
+        ((torch.ones(3),), {"requires_grad": True}),
+        ((weight.codes,), {}),
+        ((weight, lns8f5), {"requires_grad": True}),
+    ):
+        with pytest.raises(TypeError, match="is made of codes and their format, or of floats by"):
+            LNSWeight(*arguments, **options)
+
+
 # --------------------------------------------------------------------------------------------------------- all methods
 
 OF_ITS_OWN = {
