@@ -126,10 +126,12 @@ class LNSQuantizer(HfQuantizer):
 
     def dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
         """The model with float parameters, in place: each as what it appeared as, or all of them of a dtype."""
+        if dtype is not None:
+            model.to(dtype)  # before codes are decoded: no float is rounded to what they appeared as
         decode_model(model)
         stop_guarding(model)
         self.remove_quantization_config(model)
-        return model if dtype is None else model.to(dtype)
+        return model
 
     # -------------------------------------------------------------------------------------------- saving, and training
 

@@ -215,6 +215,18 @@ def test_a_model_from_its_config_is_quantized_saved_and_decoded(tmp_path):
     assert "quantization_config" not in json.loads((tmp_path / "floats" / "config.json").read_text())
 
 
+def test_codes_are_decoded_to_the_dtype_that_is_asked_for():
+    """Those that appear as bfloat16 give floats of more bits, and tied weights stay tied."""
+    model = made("Qwen").to(torch.bfloat16)
+    quantize_model(model)
+    expected = {name: p.to_float(torch.float32) for name, p in model.named_parameters()}
+    model.dequantize(torch.float32)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    for name, p in model.named_parameters():
+        assert torch.equal(p, expected[name]), name
+    assert not torch.equal(model.lm_head.weight, model.lm_head.weight.bfloat16())
+
+
 def test_models_are_copied_and_pickled_with_what_guards_them():
     model = made("Llama")
     quantize_model(model)
