@@ -1,7 +1,8 @@
 """An optimizer's state in a weight file: its section, by the names that the model has for the parameters.
 
     tensors of the state    PARAMETER.KEY, such as fc.weight.second_moment, as they are
-    the rest, and options   JSON: {"groups": [{"params": [names], "lr": ...}], "parameters": {PARAMETER: {KEY: value}}}
+    the rest, and options   JSON: {"class": "Madam", "groups": [{"params": [names], "lr": ...}],
+                                   "parameters": {PARAMETER: {KEY: value}}}
 
 Loaded beside the weights of the same file, training goes on code for code.
 """
@@ -47,9 +48,8 @@ def section_of(model: nn.Module, optimizer: Optimizer, elements: Elements) -> Op
             else:
                 rest[names[i]][key] = _plain(f"{key!r} of the state of {names[i]!r}", value)
     descriptions = {name: _describe(name, tensor) for name, tensor in tensors.items()}
-    return OptimizerPart(
-        {"groups": groups, "parameters": rest}, descriptions, lambda name: in_blocks(elements(tensors[name]))
-    )
+    told = {"class": type(optimizer).__name__, "groups": groups, "parameters": rest}
+    return OptimizerPart(told, descriptions, lambda name: in_blocks(elements(tensors[name])))
 
 
 def read_section(files: WeightFiles, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
@@ -66,6 +66,11 @@ def read_section(files: WeightFiles, model: nn.Module, optimizer: Optimizer) -> 
     groups, rest = files.state.get("groups", ()), files.state.get("parameters")
     if not (_is_list_of(dict, groups) and isinstance(rest, dict) and _is_list_of(dict, list(rest.values()))):
         raise WeightFileError(f"{where}: the optimizer's state is not as save_model writes it")
+    kind = files.state.get("class")
+    if kind not in [of.__name__ for of in type(optimizer).__mro__]:  # torch's would take any state for their own
+        raise WeightFileError(
+            f"{where} has the state of a {kind!s:.80}, and this optimizer is a {type(optimizer).__name__}"
+        )
     own = optimizer.state_dict()["param_groups"]
     asked = [[names[i] for i in group["params"]] for group in own]
     told = [group.get("params") for group in groups]

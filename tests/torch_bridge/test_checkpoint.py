@@ -206,6 +206,7 @@ def test_an_optimizer_that_does_not_fit_is_refused_before_anything_changes(tmp_p
     cases = [
         (bare, fresh, own, WeightFileError, "bare has no optimizer's state: save_model"),
         (path, fresh, Madam(list(fresh.parameters())[:2]), WeightFileError, "the state of an optimizer of other para"),
+        (path, fresh, torch.optim.AdamW(fresh.parameters()), WeightFileError, "the state of a Madam, .* is a AdamW$"),
         (path, fresh, optimizer, ValueError, "^parameter 0 of the optimizer, of shape .* is none of the model's"),
         (path, fresh, "madam", TypeError, "^optimizer is a str, not a torch.optim.Optimizer$"),
         (
