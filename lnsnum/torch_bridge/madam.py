@@ -355,6 +355,8 @@ class Madam(Optimizer):
                     part for name in sorted(state) for part in (name, state[name])
                 )
         replicas.check_optimizers(told, process_group)
+        if self._is_cut:
+            dtensors.check_replicas(p for group in self.param_groups for p in group["params"])
         self._agrees = True
 
     def _may_launch(self, group: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ on every process. `shard_step` says what is reduced; here it is, by all_reduce w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ import torch
 import torch.distributed as dist
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lnsnum.torch_bridge.distributed.exchange import reaching
+from lnsnum.torch_bridge.distributed.exchange import hear, reaching, tell
+from lnsnum.torch_bridge.distributed.replicas import digest
 from lnsnum.torch_bridge.distributed.shard_step import Numbers, Reductions, Shard, steps, unit_states
 from lnsnum.torch_bridge.float_step import float_state, step_floats
 from lnsnum.torch_bridge.step import State, blank_state
@@ -53,6 +55,37 @@ def group_of(parameters: Iterable[torch.Tensor]) -> Any:
     if first is None:
         return None
     return dist.group.WORLD if first.device_mesh.size() == dist.get_world_size() else _place_of(first).group
+
+
+def check_replicas(parameters: Iterable[torch.Tensor]) -> None:
+    """Compare the shards that several processes have each, on a mesh of two dimensions: torch copies none of them.
+
+    Raises:
+        RuntimeError: on every process, where replicas of one shard have other codes, scales or floats.
+    """
+    cut: list[Any] = [p for p in parameters if local_of(p) is not None]
+    if not any(p.device_mesh.ndim > 1 for p in cut):
+        return
+    told = {}
+    for place, p in enumerate(cut):
+        weight = weight_of(p)
+        span = None if weight is None else weight._span
+        scales = [] if span is None else [span.low if span.whole is None else span.whole]
+        begin = _place_of(p).begin
+        held = digest([_local(p) if weight is None else weight.codes, *scales])
+        told[f"parameter {place}"] = json.dumps([[begin, *_local(p).shape], held])
+    group = group_of(cut)
+    heard = hear("replicas of shards", tell("replicas of shards", told, group), group)
+    first: dict[str, tuple[str, int]] = {}
+    for rank, each in enumerate(heard):
+        for name, text in each.items():
+            shard, held = json.loads(text)
+            known, other = first.setdefault(f"{name} {shard}", (held, rank))
+            if known != held:
+                raise RuntimeError(
+                    f"{name} has other codes, or another scale, on process {rank} than on process {other}, which have "
+                    "one shard of it: seed every process alike, or load the same, before fully_shard"
+                )
 
 
 def step_dtensors(members: list[Member]) -> list[bool]:

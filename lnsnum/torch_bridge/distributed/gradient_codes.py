@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from lnsnum.format import LNSFormat
-from lnsnum.torch_bridge.distributed.exchange import reaching
+from lnsnum.torch_bridge.distributed.exchange import difference, hear, reaching, tell
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.scale import Scale
 
@@ -47,7 +47,8 @@ def ship_gradients_as_codes(model: DistributedDataParallel, fmt: LNSFormat | str
     Raises:
         TypeError: where model is no DistributedDataParallel.
         ValueError: for another format, or a seed that is no integer from 0 on.
-        RuntimeError: of torch, where the model has a hook already.
+        RuntimeError: where the processes were given other formats or seeds, on each; of torch, where the model has a
+            hook already.
     """
     if not isinstance(model, DistributedDataParallel):
         raise TypeError(f"model is a {type(model).__name__}, not a DistributedDataParallel, which exchanges gradients")
@@ -56,6 +57,11 @@ def ship_gradients_as_codes(model: DistributedDataParallel, fmt: LNSFormat | str
         raise ValueError(f"gradients are shipped as codes of 8 bits and base 2, not {fmt.name}: take lns8f3")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed={seed!r} is no integer from 0 on")
+    told = {"fmt": fmt.name, "seed": str(seed)}
+    group = model.process_group
+    found = difference(hear("codes of gradients", tell("codes of gradients", told, group), group))
+    if found is not None:
+        raise RuntimeError(f"{found}: what one process packs the others unpack, so ship all gradients alike")
     # torch compares annotations with classes, and those of this module are texts
     model.register_comm_hook(_Exchange(fmt, seed, model.process_group), lambda state, bucket: _exchange(state, bucket))
 

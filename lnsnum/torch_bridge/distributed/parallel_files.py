@@ -21,11 +21,13 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lnsnum.files.atomic import StrPath, replacing
 from lnsnum.tensor import LNSTensor
+from lnsnum.torch_bridge.datapath.setting import ENTRY, setting_of
 from lnsnum.torch_bridge.distributed.dtensors import local_of, weight_of
-from lnsnum.torch_bridge.distributed.exchange import hear, reaching, tell
+from lnsnum.torch_bridge.distributed.exchange import difference, hear, reaching, tell
 from lnsnum.torch_bridge.distributed.first_broadcast import as_sent
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -46,17 +48,18 @@ def save_model_together(
     Args:
         path: as of `save_model`, the same on each process, in a folder that all see; what was there is replaced.
         model: the module, on each process; not its DistributedDataParallel, but what that wraps.
-        metadata: further entries, strings by name.
+        metadata: further entries, strings by name. A datapath of the model (`use_datapath`) is one by itself.
         packed: leave out the unused bits of codes.
 
     Returns:
         The path of the index.
 
     Raises:
-        RuntimeError: on every process, where one of them could not write its file, or none of it has arrived in the
-            folder of the first; the old set is there then. Without a group of processes.
+        RuntimeError: on every process, where they have other tensors, where one of them could not write its file, or
+            none of it has arrived in the folder of the first; the old set is there then. Without a group of processes.
         NotImplementedError: for parameters that are not sharded over all processes along one dimension.
-        TypeError, ValueError: for a state that files do not hold, or a path that cannot name a set.
+        TypeError, ValueError: for a state that files do not hold, DistributedDataParallel, or a path that cannot name a
+            set.
     """
     if not dist.is_available() or not dist.is_initialized():
         raise RuntimeError(
@@ -67,16 +70,23 @@ def save_model_together(
     target = Path(path)
     if not target.name or re.search(r"[\\:]", target.name):
         raise ValueError(f"{target.name!r} cannot name a set of files: take no \\ and no : in it")
+    if isinstance(model, DistributedDataParallel):
+        raise TypeError("model is a DistributedDataParallel, which has other names: give what it wraps, model.module")
+    setting = setting_of(model)
+    if setting is not None:
+        metadata = {ENTRY: setting, **(metadata or {})}
     tensors = _tensors(model)
+    _check_alike(target.name, tensors, metadata, group)
     owners = _owners({name: p.numel() for name, p in tensors.items()}, size)
-    own: dict[str, LNSTensor | NDArray[Any]] = {}
+    wholes: dict[str, Any] = {}
     for name, tensor in tensors.items():
         whole = _whole(name, tensor, owners[name], group)
         if rank == owners[name]:
-            own[name] = whole.to_lns() if isinstance(whole, LNSWeight) else _as_numpy(whole)
+            wholes[name] = whole
     number = f"{rank + 1:05}-of-{size:05}"
     trouble, written = "", _Written("", {})
     try:
+        own = {name: _as_stored(name, wholes.pop(name)) for name in list(wholes)}
         if own:
             written = _write(target, number, own, metadata, packed)
     except Exception as error:  # the others wait for what it says
@@ -122,7 +132,7 @@ def _tensors(model: nn.Module) -> dict[str, Any]:
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, value in model.state_dict(keep_vars=True).items():
         if name not in tied and name not in found:
-            if not isinstance(value, torch.Tensor):
+            if not isinstance(value, torch.Tensor) or name.split(".")[-1] == "_extra_state":
                 raise TypeError(
                     f"{name!r} of the model's state is no parameter and no buffer: weight files hold only these"
                 )
@@ -172,6 +182,27 @@ def _whole(name: str, tensor: Any, owner: int, group: Any) -> Any:
         return whole
     scales = weight._span.whole if weight._span.whole is not None else weight._span.low
     return LNSWeight(whole.view(weight.codes.dtype), weight.fmt, scales, weight.dtype)
+
+
+def _check_alike(path: str, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None, group: Any) -> None:
+    """Compare what each process is about to save: a tensor that others lack might be nobody's."""
+    told = {"path": path, "metadata": repr(sorted((metadata or {}).items()))}
+    for name, tensor in tensors.items():
+        weight = weight_of(tensor)
+        kind = tensor.dtype if weight is None else weight.fmt.name
+        told[repr(name)] = f"{kind} of shape {tuple(tensor.shape)}"
+    found = difference(hear("what is saved", tell("what is saved", told, group), group))
+    if found is not None:
+        raise RuntimeError(f"{found}: the processes save one model together, under one path, so call it alike on each")
+
+
+def _as_stored(name: str, whole: torch.Tensor) -> LNSTensor | NDArray[Any]:
+    if isinstance(whole, LNSWeight):
+        return whole.to_lns()
+    try:
+        return _as_numpy(whole)
+    except TypeError as error:  # of torch, which has types that NumPy has not
+        raise TypeError(f"{name!r} is of {whole.dtype}, which weight files do not hold") from error
 
 
 def _as_numpy(tensor: torch.Tensor) -> NDArray[Any]:

@@ -30,7 +30,10 @@ from lnsnum.torch_bridge import (
     save_model_together,
     set_log_offsets,
 )
+from lnsnum.torch_bridge.datapath import use_datapath
+from lnsnum.torch_bridge.datapath.setting import setting_of
 from lnsnum.torch_bridge.distributed import parallel_files
+from lnsnum.torch_bridge.kernels.scale import Scale
 
 torch.set_num_threads(1)
 
@@ -332,6 +335,25 @@ def differing(rank: int) -> dict:
     return found
 
 
+def other_replicas(rank: int) -> dict:
+    """Shards that both processes have whole: torch would train each for itself."""
+    mesh, found = init_device_mesh("cpu", (2, 1), mesh_dim_names=("replicate", "shard")), {}
+    for name in ("nothing", "codes", "scale", "floats"):
+        model = a_run()[0]
+        weight = model.layers[0].weight
+        with torch.no_grad():
+            if rank and name == "codes":
+                weight.codes[3, 2] ^= 1
+            elif rank and name == "scale":
+                weight.set_scale(Scale(-110, -110))
+            elif rank and name == "floats":
+                model.layers[2].weight[1] = 2.0
+        fully_shard(model, mesh=mesh)
+        loss_of(model, rank, 0).backward()
+        found[name] = told_by(Madam(parameter_groups(model)).step)
+    return found
+
+
 def set_alike(rank: int) -> str:
     """Scales that differ when the model is sharded, and not any more when it is gathered, are those of a checkpoint."""
     model = one_layer(rank)
@@ -391,6 +413,17 @@ def saved_together(rank: int, folder) -> dict:
     save_model_together(folder / "replicas", model)
     found["replaced"] = len(before) == len(list(folder.iterdir()))
     found["name"] = told_by(lambda: save_model_together(folder / "a:b", model))
+    save_model_together(folder / "datapath", use_datapath(one_layer(), "lns_madam_8bit"))
+    found["wrapped"] = told_by(
+        lambda: save_model_together(folder / "odd", nn.parallel.DistributedDataParallel(one_layer()))
+    )
+    odd = one_layer()
+    odd.register_buffer("odd", torch.zeros(1).to(torch.float8_e4m3fn))
+    found["type"] = told_by(lambda: save_model_together(folder / "odd", odd)).replace(str(folder), "")
+    if rank == 1:
+        del odd.odd
+    found["other tensors"] = told_by(lambda: save_model_together(folder / "odd", odd))
+    found["written of these"] = [path.name for path in folder.glob("*odd*")]
     return found
 
 
@@ -401,6 +434,8 @@ def all_checks(rank: int, size: int, folder) -> dict:
     found |= {("saved", name): saved(rank, folder / name, options) for name, options in CHECKPOINTS.items()}
     for check in (bytes_shipped, mixed_precision, clipped, refusals, differing, set_alike, offloaded):
         found[check.__name__] = check(rank)
+    if size == 2:
+        found["other_replicas"] = other_replicas(rank)
     (folder / "files").mkdir(exist_ok=True)
     dist.barrier()
     found["files"] = saved_together(rank, folder / "files")
@@ -493,6 +528,15 @@ def test_models_that_differ_and_what_has_no_shards_are_told_on_both(found):
         assert "CPUOffloadPolicy(pin_memory=False)" in first["pinned"]
 
 
+def test_replicas_of_shards_that_differ_are_told_on_both(found):
+    first, second = (each["other_replicas"] for each in found)
+    assert first == second
+    assert first.pop("nothing") == "nothing"
+    for told in first.values():
+        assert told.startswith("RuntimeError: parameter ")
+        assert "has other codes, or another scale, on process 1 than on process 0, which have one shard of it" in told
+
+
 def test_scales_may_be_set_alike_after_sharding(found):
     assert [each["set_alike"] for each in found] == ["nothing"] * 2
 
@@ -519,6 +563,12 @@ def check_files(found: list[dict], size: int) -> None:
     assert first["refused"].endswith("process 1 said OSError: the disk is full")
     assert first["unchanged"]
     assert first["replaced"]
+    model = load_model(folder / "datapath", one_layer(1))
+    assert setting_of(model) == setting_of(use_datapath(one_layer(), "lns_madam_8bit"))
+    assert first["wrapped"].startswith("TypeError: model is a DistributedDataParallel, which has other names: give")
+    assert "said TypeError: 'odd' is of torch.float8_e4m3fn, which weight files do not hold" in first["type"]
+    assert first["other tensors"].startswith("RuntimeError: 'odd' is missing on process 1 and torch.float8_e4m3fn of")
+    assert first["written of these"] == []
     assert first["name"].startswith("ValueError: 'a:b' cannot name a set of files")
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 

@@ -147,6 +147,10 @@ def other_state(rank: int) -> str:
     return told_by(step, outer, optimizer, rank)
 
 
+def other_codes_of_gradients(rank: int) -> str:
+    return told_by(ship_gradients_as_codes, wrapped(small()), "lns8f4" if rank else "lns8f3")
+
+
 def changed_between(rank: int) -> tuple:
     """A code of one process is changed behind the third of five steps, and they are compared after every second."""
     model = small()
@@ -258,7 +262,8 @@ def all_checks(rank: int) -> dict:
     found: dict = {("broadcast", name): broadcast(rank, arguments) for name, arguments in BROADCASTS.items()}
     found |= {("different", name): refused(rank, other) for name, (other, _) in DIFFERENT.items()}
     found |= {("trained", name): trained(rank, options) for name, options in RUNS.items()}
-    for check in (other_seed, other_order, other_state, changed_between, gradients_as_codes, not_converted):
+    checks = (other_seed, other_order, other_state, other_codes_of_gradients, changed_between, gradients_as_codes)
+    for check in (*checks, not_converted):
         found[check.__name__] = check(rank)
     return found
 
@@ -305,6 +310,13 @@ def test_optimizers_that_differ_are_told_on_both(found):
     )
     assert first["other_state"] == second["other_state"]
     assert first["other_state"].startswith("Madam's state of parameter 2 of group 0, hashed, is ")
+
+
+def test_gradients_are_shipped_in_one_format(found):
+    """Bytes of one format are numbers in another too."""
+    first, second = (each["other_codes_of_gradients"] for each in found)
+    assert first == second
+    assert first.startswith("fmt is lns8f4 on process 1 and lns8f3 on process 0: what one process packs the others")
 
 
 def test_replicas_are_compared_every_second_step(found):
