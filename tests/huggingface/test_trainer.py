@@ -1,10 +1,13 @@
 """transformers' own Trainer on codes: no subclass, its own checkpoints, and resumed code for code."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
+from processes import everywhere
 from tiny_pretrained import TINY, codes_of, made, transformers
 
 transformers()
@@ -165,3 +168,31 @@ def test_a_checkpoint_of_another_model_stops_the_run(tmp_path):
         "per_channel": False,
         "quant_method": "lns",
     }
+
+
+def trained_together(rank, folder):
+    """Two processes as torchrun starts them; and one that resumes from the checkpoint in the middle."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}  # asked for, and not used: there is a group
+    found = []
+    for seed, settings in ((0, {"save_steps": 2}), (7, {"save_strategy": "no"})):
+        model = made("Llama", seed=seed)
+        quantize_model(model)
+        trainer = trainer_of(model, "Llama", folder, 4, **settings)
+        trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2") if seed else None)
+        found.append((codes_of(model), type(trainer.model_wrapped).__name__, losses(trainer)))
+    return found
+
+
+@pytest.mark.distributed
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch was built without gloo")
+def test_two_processes_have_the_same_codes_and_resume_code_for_code(tmp_path):
+    first, second = everywhere(2, trained_together, tmp_path, tmp_path / "run")
+    assert first == second
+    (codes, wrapper, told), resumed = first
+    assert wrapper == "DistributedDataParallel"
+    assert resumed == (codes, wrapper, told)
+    assert len(told) == 4
+    model = made("Llama")
+    quantize_model(model)
+    assert codes != codes_of(model)
