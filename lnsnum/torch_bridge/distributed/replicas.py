@@ -84,8 +84,9 @@ def _release(parameters: Iterable[torch.Tensor], group: Any) -> None:
 
 
 def group_of(parameters: Iterable[torch.Tensor]) -> Any:
-    """The group of the first parameter that is part of such a model; None where none is."""
-    return next((_groups[p] for p in parameters if p in _groups), None) if _groups else None
+    """The group of the first parameter that is part of such a model; None where none is, or its group was destroyed."""
+    group = next((_groups[p] for p in parameters if p in _groups), None) if _groups else None
+    return group if group is not None and group in dist.distributed_c10d._world.pg_map else None
 
 
 def check_optimizers(told: Told, group: Any) -> None:

@@ -147,6 +147,17 @@ def other_state(rank: int) -> str:
     return told_by(step, outer, optimizer, rank)
 
 
+def after_the_group(rank: int) -> str:
+    """A step of an optimizer that is new, where the processes have parted."""
+    group = dist.new_group([0, 1])
+    model = small()
+    outer = wrapped(model, process_group=group)
+    optimizer = Madam(model.parameters())
+    outer(X).sum().backward()
+    dist.destroy_process_group(group)
+    return told_by(optimizer.step)
+
+
 def other_codes_of_gradients(rank: int) -> str:
     return told_by(ship_gradients_as_codes, wrapped(small()), "lns8f4" if rank else "lns8f3")
 
@@ -262,7 +273,15 @@ def all_checks(rank: int) -> dict:
     found: dict = {("broadcast", name): broadcast(rank, arguments) for name, arguments in BROADCASTS.items()}
     found |= {("different", name): refused(rank, other) for name, (other, _) in DIFFERENT.items()}
     found |= {("trained", name): trained(rank, options) for name, options in RUNS.items()}
-    checks = (other_seed, other_order, other_state, other_codes_of_gradients, changed_between, gradients_as_codes)
+    checks = (
+        other_seed,
+        other_order,
+        other_state,
+        other_codes_of_gradients,
+        changed_between,
+        gradients_as_codes,
+        after_the_group,
+    )
     for check in (*checks, not_converted):
         found[check.__name__] = check(rank)
     return found
@@ -310,6 +329,10 @@ def test_optimizers_that_differ_are_told_on_both(found):
     )
     assert first["other_state"] == second["other_state"]
     assert first["other_state"].startswith("Madam's state of parameter 2 of group 0, hashed, is ")
+
+
+def test_whoever_is_left_alone_trains_on(found):
+    assert [each["after_the_group"] for each in found] == ["nothing"] * 2
 
 
 def test_gradients_are_shipped_in_one_format(found):
