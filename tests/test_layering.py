@@ -51,7 +51,7 @@ torch_bridge.distributed exchange first_broadcast gathering
 torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step
 torch_bridge           launch float_step
 torch_bridge.distributed replicas gradient_codes shard_step dtensors scales
-torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true report kept graph float_operations
+torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true report graph kept float_operations
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
 torch_bridge.distributed parallel_files
 torch_bridge           placing reports second_moments calibrated model madam monitor resuming checkpoint graphs
