@@ -57,11 +57,6 @@ def convert_model_folder(given: dict[str, Any], max_shard_bytes: int | None) -> 
             errors.print(f"{what}: {', '.join(map(name_of, names[:5]))}" + (" ..." if len(names) > 5 else ""))
 
 
-def _decibels(relative_error: float) -> float:
-    """The ratio of signal to noise."""
-    return -20 * math.log10(relative_error) if relative_error else math.inf
-
-
 def _as_json(report: FolderReport, out: Path) -> dict[str, Any]:
     return {
         "path": str(out),
@@ -71,7 +66,7 @@ def _as_json(report: FolderReport, out: Path) -> dict[str, Any]:
                 "name": p.name,
                 "shape": p.shape,
                 "after": p.format.name,
-                "sqnr_db": _decibels(p.relative_error),
+                "sqnr_db": p.weight_sqnr,
                 "at_ceiling": p.at_ceiling,
                 "at_floor": p.at_floor,
                 "zeros": p.zeros_kept,
@@ -94,8 +89,7 @@ def _table(report: FolderReport, out: Path) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for p in report.conversion:
         name = f"{name_of(p.name)} ({'x'.join(map(str, p.shape)) or 'scalar'})"
-        ratio = _decibels(p.relative_error)
-        exact = "exact" if math.isinf(ratio) else f"{ratio:.1f}"
+        exact = "exact" if math.isinf(p.weight_sqnr) else f"{p.weight_sqnr:.1f}"
         table.add_row(name, p.format.name, exact, f"{p.at_ceiling:.2%}", f"{p.at_floor:.2%}", f"{p.zeros_kept:,}")
     for name in report.conversion.left_float:
         table.add_row(name_of(name), "float")
