@@ -8,6 +8,7 @@ number of the step and all that follows from them are tensors, so that no step t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from lnsnum.torch_bridge.kernels.moments import (
     octaves_to_raise,
 )
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
-from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers, apply_step, kappa_of, step_scalars
+from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers, StepScalars, apply_step, kappa_of, step_scalars
 from lnsnum.torch_bridge.units import blocks_of, per_scale, refresh_units, tallies_of, unit_state
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -248,6 +249,25 @@ def numbers_of(state: State, group: dict[str, Any], exponent: Any, number: Any =
     )
 
 
+def _scalars_of(
+    p: LNSWeight,
+    arrays: list[torch.Tensor],
+    state: State,
+    group: dict[str, Any],
+    choices: Choices,
+    first: Callable[[], Any],
+) -> StepScalars:
+    """What a kernel outside of graphs is given of numbers; moments that have no exponent yet take that of `first`."""
+    coded, momentum = arrays[1].dtype == torch.uint8, len(arrays) > 2
+    exponent = int(state["exponent"])
+    if exponent == NO_EXPONENT and (coded or momentum):
+        exponent = int(first())
+        exponent = exponent if coded else min(exponent, MOST_UNCODED)
+        state["exponent"].fill_(exponent)
+    numbers = numbers_of(state, group, 0 if exponent == NO_EXPONENT else exponent)
+    return step_scalars(p.fmt, choices.rule, numbers, coded=coded)
+
+
 def _kappa_tensor(state: State, group: dict[str, Any]) -> torch.Tensor:
     r: torch.Tensor = state["r"]
     return (torch.full_like(r, group["cap"]) / r).clamp(max=1.0)  # a number over a tensor would be rounded twice
@@ -266,14 +286,8 @@ def _step_here(
     """The Numba kernel, in place where the arrays are contiguous."""
     arrays = [array.contiguous() for array in arrays]
     floats = bridge.as_numpy(gradient.detach().to(torch.float32).contiguous())
-    coded, momentum = arrays[1].dtype == torch.uint8, len(arrays) > 2
-    exponent = int(state["exponent"])
-    if exponent == NO_EXPONENT and (coded or momentum):
-        exponent = first_exponent(floats.reshape(-1))
-        exponent = exponent if coded else min(exponent, MOST_UNCODED)
-        state["exponent"].fill_(exponent)
-    numbers = numbers_of(state, group, 0 if exponent == NO_EXPONENT else exponent)
-    scalars = step_scalars(p.fmt, choices.rule, numbers, coded=coded)
+    momentum = len(arrays) > 2
+    scalars = _scalars_of(p, arrays, state, group, choices, partial(first_exponent, floats.reshape(-1)))
     codes, *moments = (bridge.as_numpy(array) for array in arrays)
     blocks = blocks_of(p)
     counts, greatest = apply_step(
@@ -372,16 +386,11 @@ def _launch_on_card(
     made, weights = [], []
     for p, arrays, gradient, rows, state, part in members:
         arrays = [array.contiguous() for array in arrays]
-        coded, momentum = arrays[1].dtype == torch.uint8, len(arrays) > 2
+        momentum = len(arrays) > 2
         # the kernel reads what a float32 holds exactly; others are rounded to it, as on the CPU
         floats = gradient.detach().resolve_neg().contiguous()
         floats = floats if floats.dtype in update_triton.GRADIENTS else floats.to(torch.float32)
-        exponent = int(state["exponent"])
-        if exponent == NO_EXPONENT and (coded or momentum):
-            exponent = int(update_twin.first_exponent(floats))
-            exponent = exponent if coded else min(exponent, MOST_UNCODED)
-            state["exponent"].fill_(exponent)
-        numbers = numbers_of(state, group, 0 if exponent == NO_EXPONENT else exponent)
+        scalars = _scalars_of(p, arrays, state, group, choices, partial(update_twin.first_exponent, floats))
         weights.append(
             update_triton.Stepped(
                 arrays[0],
@@ -390,7 +399,7 @@ def _launch_on_card(
                 arrays[2] if momentum else None,
                 torch.from_numpy(units_of(p, state, group)).to(arrays[0].device),
                 blocks_of(p).inner,
-                step_scalars(p.fmt, choices.rule, numbers, coded=coded),
+                scalars,
                 Draw(group["seed"], state["stream"], int(state["step"])),
                 rows=None if rows is None else rows.contiguous(),
                 part=part,
