@@ -26,6 +26,19 @@ def transformers() -> Any:
     return pytest.importorskip("transformers", minversion="5.24")
 
 
+def training_arguments(folder: Any, steps: int, **settings: Any) -> Any:
+    """Those of transformers' Trainer, for so many steps on the CPU; two rows are a batch, and nothing is shown."""
+    return pytest.importorskip("transformers").TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=2,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        **settings,
+    )
+
+
 def gpt2() -> nn.Module:
     sizes = {"vocab_size": VOCABULARY, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4}
     return transformers().GPT2LMHeadModel(transformers().GPT2Config(**sizes, **ENDS))

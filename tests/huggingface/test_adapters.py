@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny_pretrained import TINY, codes_of, made, transformers
+from tiny_pretrained import TINY, codes_of, made, training_arguments, transformers
 
 transformers()
 peft = pytest.importorskip("peft", reason="peft is not installed")
 
-from transformers import Trainer, TrainingArguments  # noqa: E402
+from transformers import Trainer  # noqa: E402
 
 from lnsnum.huggingface import LNSConfig, merge_adapters, quantize_model  # noqa: E402
 from lnsnum.torch_bridge import LNSWeight  # noqa: E402
@@ -27,16 +27,7 @@ def base(**asked):
 
 
 def trainer_of(model, folder):
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=4,
-        save_steps=2,
-        per_device_train_batch_size=2,
-        learning_rate=0.05,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-    )
+    arguments = training_arguments(folder, 4, save_steps=2, learning_rate=0.05)
     return Trainer(model=model, args=arguments, train_dataset=TINY["Llama"].rows())
 
 

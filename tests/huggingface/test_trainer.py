@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from processes import everywhere
-from tiny_pretrained import TINY, codes_of, made, transformers
+from tiny_pretrained import TINY, codes_of, made, training_arguments, transformers
 
 transformers()
 
-from transformers import AutoConfig, Trainer, TrainingArguments  # noqa: E402
+from transformers import AutoConfig, Trainer  # noqa: E402
 
 from lnsnum.files.run_log import RunLog, read_log  # noqa: E402
 from lnsnum.huggingface import LNSConfig, MonitorCallback, quantize_model  # noqa: E402
@@ -23,16 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def trainer_of(model, name, folder, steps, *, madam=None, judged=None, **settings):
     """A Trainer; two rows are a batch, and it shuffles them."""
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=2,
-        logging_steps=1,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        **settings,
-    )
+    arguments = training_arguments(folder, steps, logging_steps=1, **settings)
     how = {"optimizer_cls_and_kwargs": madam} if madam else {"optimizers": (Madam(model.parameters()), None)}
     return Trainer(model=model, args=arguments, train_dataset=TINY[name].rows(), eval_dataset=judged, **how)
 

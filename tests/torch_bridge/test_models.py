@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_pretrained import training_arguments
 from torch import nn
 from torch.nn import functional as F
 
@@ -403,16 +404,7 @@ def trainer_of(model: nn.Module, folder: Path, rows: torch.Tensor = TOKENS, **se
     pytest.importorskip("accelerate")
 
     optimizer = Madam(model.parameters(), lr=0.05)
-    arguments = transformers.TrainingArguments(
-        output_dir=str(folder),
-        max_steps=TRAINER_STEPS,
-        per_device_train_batch_size=2,
-        logging_steps=1,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        **settings,
-    )
+    arguments = training_arguments(folder, TRAINER_STEPS, logging_steps=1, **settings)
     return transformers.Trainer(
         model=model,
         args=arguments,
