@@ -2,9 +2,9 @@
 
 Each side is called twice before anything is timed: it loads, compiles and allocates; the second call tells how often
 it is called within one timing, so that one takes a millisecond at least. Then the sides take turns. Before each timing
-come a pause, in which threads of the side before that still spin fall asleep, and an untimed call where calls are
-short. Every side allocates its result in every call, except those that update weights, and the floor, which copies into
-given memory.
+come a pause, in which threads of the side before that still spin fall asleep, and untimed calls for some milliseconds
+where calls are short: threads that wake may share a processor, until the system spreads them. Every side
+allocates its result in every call, except those that update weights, and the floor, which copies into given memory.
 
 Where other processes take the processors meanwhile, sides of several threads suffer most, which wait for each other. So
 a point that was disturbed is measured anew, and the quietest attempt is kept, with the share that others took of it.
@@ -28,10 +28,10 @@ from lnsnum.kernels import threads
 LEAST = 1e-3
 """Seconds of one timing, at least."""
 
-SHORT = 1e-2
-"""Calls that take less get an untimed one before each timing."""
-
 PAUSE = 5e-3
+
+SPREAD = 1e-2
+"""Seconds of untimed calls before each timing; calls that take longer spread their threads by themselves."""
 
 ATTEMPTS = 3
 
@@ -111,8 +111,10 @@ def medians(calls: dict[str, Call], repeats: int, budget: float) -> dict[str, fl
             break
         for name, call in calls.items():
             time.sleep(PAUSE)
-            if estimates[name] < SHORT:
-                call()
+            if estimates[name] < SPREAD:
+                spread = time.perf_counter() + SPREAD
+                while time.perf_counter() < spread:
+                    call()
             times[name].append(seconds(call, int(LEAST / max(estimates[name], 1e-9)) + 1))
     return {name: statistics.median(series) for name, series in times.items()}
 
