@@ -29,6 +29,11 @@ cli.main()
 """
 
 
+def user(cache):
+    """What a user's process has around it: kernels compiled into this folder, and bytecode that Python keeps."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"NUMBA_CACHE_DIR": cache}
+
+
 def seconds(code, environment):
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
@@ -37,7 +42,7 @@ def seconds(code, environment):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        environment = user(folder)
         programs = {
             "import numpy, numba": "import numpy, numba",
             "import lnsnum": "import lnsnum",

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import exact
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.byte_tables import has_byte_tables, planes_of
 from lnsnum.kernels.codes import (
     FLOAT_TYPES,
     WIDEST_TABLE,
@@ -29,6 +30,7 @@ from lnsnum.kernels.codes import (
 )
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.elementary import CELL_RANGE, CELLS, PAIR_ERROR, power_of_half, power_of_half_as_pair, significands
+from lnsnum.kernels.look_ups import FEW, PARALLEL, gather
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.kernels.scales import Scales, in_order, spread
 from lnsnum.kernels.strides import common_order, contiguous, put_back
@@ -168,7 +170,9 @@ def decode_flat(
     if fmt.bits > WIDEST_TABLE:
         out[:] = _decode_wide(codes, fmt, scale, dtype)
     elif scale.single:
-        gather(codes, decode_table(fmt, int(scale.values[0]), dtype), out, threads=threads)
+        log_offset = int(scale.values[0])
+        planes = decode_planes(fmt, log_offset) if dtype == "float32" and codes.size >= FEW else None
+        gather(codes, decode_table(fmt, log_offset, dtype), out, planes, fmt.nan_code, threads=threads)
     else:
         _decode_by_logs(codes, fmt, scale, dtype, out, threads)
 
@@ -197,7 +201,7 @@ def _decode_by_logs(
     def run(begin: int, end: int) -> None:
         _decode_blocks(codes[begin:end], values, scale.walk, begin, *constants, out[begin:end])
 
-    in_chunks(run, codes.size, _PARALLEL, threads=threads)
+    in_chunks(run, codes.size, PARALLEL, threads=threads)
 
 
 EXACT_STEPS_ERROR, STEPS_ERROR = 2.0**-50, 2.0**-43
@@ -346,20 +350,13 @@ _small_table = lru_cache(maxsize=4096)(_make_decode_table)
 _large_table = lru_cache(maxsize=64)(_make_decode_table)
 
 
-@kernel
-def _gather(codes, table, out):  # type: ignore[no-untyped-def]
-    for i in range(codes.size):
-        out[i] = table[codes[i]]
-
-
-def gather(codes: NDArray[Any], table: NDArray[Any], out: NDArray[Any], *, threads: int | Team | None = None) -> None:
-    """out[i] = table[codes[i]], all contiguous and one-dimensional."""
-    in_chunks(
-        lambda begin, end: _gather(codes[begin:end], table, out[begin:end]), codes.size, _PARALLEL, threads=threads
-    )
-
-
-_PARALLEL = 1 << 19
+@lru_cache(maxsize=4096)
+def decode_planes(fmt: LNSFormat, log_offset: int) -> NDArray[np.uint8] | None:
+    """The float32 patterns of all codes for registers; None where these cannot be had, or would give -0 for 0."""
+    if fmt.bits > 8 or not has_byte_tables():
+        return None
+    table = decode_table(fmt, log_offset, "float32")
+    return planes_of(table) if table[1 : fmt.sign_bit].all() else None
 
 
 def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offset: LogOffset = 0) -> NDArray[Any]:

@@ -17,7 +17,7 @@ HOUSE = """
 kernels                compiling threads addresses
 -                      exact format
 kernels                byte_tables elementary rounding decide thresholds groups granularity codes filling
-kernels                scales strides
+kernels                scales strides look_ups
 kernels                row_encoding
 kernels                vector_encoding scalar_encoding
 -                      encoding decoding gaussian

@@ -7,14 +7,13 @@ program that only imports torch, with kernels that an earlier start compiled, an
 from __future__ import annotations
 
 import functools
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.performance.cases import OWN, Call, Point
 from benchmarks.performance.timing import Others, medians, processors, quietest, seconds
-from benchmarks.startup import FIRST_STEP
+from benchmarks.startup import FIRST_STEP, user
 from benchmarks.startup import seconds as run
 
 IMPORT, FIRST, LATER = "import lnsnum", "lnsnum train, first start", "lnsnum train, later starts"
@@ -28,7 +27,7 @@ def _point(case: str, baseline: str, found: dict[str, float], others: float) -> 
 def points(repeats: int, tell: Callable[[str], None]) -> list[Point]:
     """The three points; the first start compiles for seconds, and is taken once."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(Path(folder) / "cache")}
+        environment = user(str(Path(folder) / "cache"))
         train = FIRST_STEP.format(out=str(Path(folder) / "weights.safetensors"))
 
         def call(code: str) -> Call:

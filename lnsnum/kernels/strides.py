@@ -82,7 +82,8 @@ def _transpose(matrix: NDArray[Any], out: NDArray[Any]) -> None:
     )
 
 
-_PARALLEL = 1 << 18
+_PARALLEL = 1 << 20
+"""Elements that are worth a thread of their own."""
 
 
 @kernel
@@ -114,24 +115,43 @@ _BY_2, _OF_2 = np.uint64(16), np.uint64(0x0000FFFF0000FFFF)
 _BY_1, _OF_1 = np.uint64(8), np.uint64(0x00FF00FF00FF00FF)
 
 
+_WORDS = 32
+"""Words of a row at a time: their columns are 256 lines of the nearest cache, written eight bytes at a time."""
+
+
 @kernel
 def _transpose_bytes(matrix, out, begin, end):  # type: ignore[no-untyped-def]
     """Of words of eight bytes each, the first of which is the lowest; columns from `begin` to `end`, multiples of 8."""
-    for i in range(out.shape[1]):
-        for j in range(begin // 8, end // 8):
-            a, b, c, d = matrix[8 * i, j], matrix[8 * i + 1, j], matrix[8 * i + 2, j], matrix[8 * i + 3, j]
-            e, f, g, h = matrix[8 * i + 4, j], matrix[8 * i + 5, j], matrix[8 * i + 6, j], matrix[8 * i + 7, j]
-            a, e = _swap(a, e, _BY_4, _OF_4)
-            b, f = _swap(b, f, _BY_4, _OF_4)
-            c, g = _swap(c, g, _BY_4, _OF_4)
-            d, h = _swap(d, h, _BY_4, _OF_4)
-            a, c = _swap(a, c, _BY_2, _OF_2)
-            b, d = _swap(b, d, _BY_2, _OF_2)
-            e, g = _swap(e, g, _BY_2, _OF_2)
-            f, h = _swap(f, h, _BY_2, _OF_2)
-            a, b = _swap(a, b, _BY_1, _OF_1)
-            c, d = _swap(c, d, _BY_1, _OF_1)
-            e, f = _swap(e, f, _BY_1, _OF_1)
-            g, h = _swap(g, h, _BY_1, _OF_1)
-            out[8 * j, i], out[8 * j + 1, i], out[8 * j + 2, i], out[8 * j + 3, i] = a, b, c, d
-            out[8 * j + 4, i], out[8 * j + 5, i], out[8 * j + 6, i], out[8 * j + 7, i] = e, f, g, h
+    # one array, at fixed distances: with eight rows of each, LLVM would not know that none overlaps another
+    rows = np.zeros(8 * _WORDS, np.uint64)
+    for first in range(begin // 8, end // 8, _WORDS):
+        count = min(_WORDS, end // 8 - first)
+        for i in range(out.shape[1]):
+            for k in range(8):
+                row = matrix[8 * i + k, first : first + count]
+                for j in range(count):
+                    rows[_WORDS * k + j] = row[j]
+            for j in range(_WORDS):
+                a, b, c, d = rows[j], rows[_WORDS + j], rows[2 * _WORDS + j], rows[3 * _WORDS + j]
+                e, f, g, h = rows[4 * _WORDS + j], rows[5 * _WORDS + j], rows[6 * _WORDS + j], rows[7 * _WORDS + j]
+                a, e = _swap(a, e, _BY_4, _OF_4)
+                b, f = _swap(b, f, _BY_4, _OF_4)
+                c, g = _swap(c, g, _BY_4, _OF_4)
+                d, h = _swap(d, h, _BY_4, _OF_4)
+                a, c = _swap(a, c, _BY_2, _OF_2)
+                b, d = _swap(b, d, _BY_2, _OF_2)
+                e, g = _swap(e, g, _BY_2, _OF_2)
+                f, h = _swap(f, h, _BY_2, _OF_2)
+                a, b = _swap(a, b, _BY_1, _OF_1)
+                c, d = _swap(c, d, _BY_1, _OF_1)
+                e, f = _swap(e, f, _BY_1, _OF_1)
+                g, h = _swap(g, h, _BY_1, _OF_1)
+                rows[j], rows[_WORDS + j], rows[2 * _WORDS + j], rows[3 * _WORDS + j] = a, b, c, d
+                rows[4 * _WORDS + j], rows[5 * _WORDS + j], rows[6 * _WORDS + j], rows[7 * _WORDS + j] = e, f, g, h
+            for j in range(count):
+                # a slice: in each of eight places an index that might be negative would be looked at
+                column = out[8 * (first + j) : 8 * (first + j) + 8, i]
+                column[0], column[1] = rows[j], rows[_WORDS + j]
+                column[2], column[3] = rows[2 * _WORDS + j], rows[3 * _WORDS + j]
+                column[4], column[5] = rows[4 * _WORDS + j], rows[5 * _WORDS + j]
+                column[6], column[7] = rows[6 * _WORDS + j], rows[7 * _WORDS + j]

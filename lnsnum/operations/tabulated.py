@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from lnsnum.decoding import gather
 from lnsnum.format import LNSFormat
 from lnsnum.gaussian import GaussianLog
 from lnsnum.kernels.codes import NO_RANDOM_BITS, Codes
 from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.look_ups import gather
 from lnsnum.kernels.scales import Scales
 from lnsnum.kernels.threads import in_chunks
 from lnsnum.operations import functions, sums

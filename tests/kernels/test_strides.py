@@ -13,7 +13,7 @@ from lnsnum.kernels.strides import common_order, contiguous, put_back
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.float32, np.float64, ">f4"], ids=str)
-@pytest.mark.parametrize("shape", [(80, 64), (64, 80), (61, 90), (9, 500), (8, 512), (3, 2000), (1, 5000)])
+@pytest.mark.parametrize("shape", [(80, 64), (64, 80), (61, 90), (9, 500), (8, 512), (3, 2000), (1, 5000), (16, 520)])
 def test_matrices(dtype, shape):
     memory = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
     for array in (memory, memory.T, memory[::-1].T, memory[:, ::2].T, memory[1:].T, memory.T[::2], memory[:, :0].T):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 
 from lnsnum import decoding, encoding
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
+from lnsnum.kernels import look_ups
 from lnsnum.kernels.addresses import array_at
-from lnsnum.kernels.byte_tables import decode_bytes, has_byte_tables, planes_of
 from lnsnum.kernels.codes import FLOAT_TYPES
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.groups import GroupOffsets
@@ -31,11 +30,8 @@ from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, FLOAT_NAMES, PAT
 from lnsnum.torch_bridge.kernels.scale import Scale
 from lnsnum.torch_bridge.kernels.threads import torch_team
 
-# Elements that are worth a thread of their own; of plain look-ups, which are quick, more.
+# Elements that are worth a thread of their own; of plain look-ups, which are quick, `look_ups.PARALLEL`.
 _PARALLEL = 1 << 18
-_PARALLEL_LOOK_UPS = 1 << 19
-# Fewer are looked up in memory before the tables are in registers.
-_FEW = 1 << 10
 
 
 def code_dtype(fmt: LNSFormat) -> torch.dtype:
@@ -145,7 +141,7 @@ def table_of(fmt: LNSFormat, log_offset: int, dtype: torch.dtype) -> Table:
     """That of the floats of a format's codes."""
     patterns = decoding.decode_table(fmt, log_offset, FLOAT_NAMES[dtype])
     narrow = fmt.dtype.itemsize == 1
-    planes = _planes(fmt, log_offset) if narrow and dtype == torch.float32 else None
+    planes = decoding.decode_planes(fmt, log_offset) if dtype == torch.float32 else None
     look_up = _look_up_bytes if narrow else _look_up_words
     return Table(log_offset, dtype, patterns, look_up, planes, fmt.nan_code)
 
@@ -156,42 +152,29 @@ def decode_by(table: Table, codes: torch.Tensor) -> torch.Tensor:
     # kernels take addresses: arrays there take longer to make than a small weight to decode
     size, look_up = codes.numel(), table.look_up
     memory: tuple[Any, ...] = codes.data_ptr(), table.patterns, floats.data_ptr()
-    if table.planes is not None and size >= _FEW:
+    if table.planes is not None and size >= look_ups.FEW:
         look_up, memory = _look_up_in_registers, (*memory, table.planes, table.nan_code)
-    if size < 2 * _PARALLEL_LOOK_UPS:
+    if size < 2 * look_ups.PARALLEL:
         look_up(*memory, 0, size)
     else:
-        in_chunks(lambda begin, end: look_up(*memory, begin, end), size, _PARALLEL_LOOK_UPS, threads=torch_team())
+        in_chunks(lambda begin, end: look_up(*memory, begin, end), size, look_ups.PARALLEL, threads=torch_team())
     return floats
-
-
-@lru_cache(maxsize=4096)
-def _planes(fmt: LNSFormat, log_offset: int) -> NDArray[np.uint8] | None:
-    table = decoding.decode_table(fmt, log_offset, "float32")
-    return planes_of(table) if has_byte_tables() and table[1 : fmt.sign_bit].all() else None
 
 
 @kernel
 def _look_up_in_registers(codes, table, out, planes, nan_code, begin, end):  # type: ignore[no-untyped-def]
-    count = (end - begin) // 64
-    decode_bytes(codes + begin, planes.ctypes.data, nan_code, out + 4 * begin, count)
-    _look_up_bytes(codes, table, out, begin + 64 * count, end)
+    part = array_at(codes, end, np.uint8)[begin:], table, array_at(out, end, table.dtype)[begin:]
+    look_ups.look_up_in_registers(*part, planes, nan_code)
 
 
 @kernel
 def _look_up_bytes(codes, table, out, begin, end):  # type: ignore[no-untyped-def]
-    _look_up(array_at(codes, end, np.uint8)[begin:], table, array_at(out, end, table.dtype)[begin:])
+    look_ups.look_up(array_at(codes, end, np.uint8)[begin:], table, array_at(out, end, table.dtype)[begin:])
 
 
 @kernel
 def _look_up_words(codes, table, out, begin, end):  # type: ignore[no-untyped-def]
-    _look_up(array_at(codes, end, np.uint16)[begin:], table, array_at(out, end, table.dtype)[begin:])
-
-
-@kernel
-def _look_up(codes, table, out):  # type: ignore[no-untyped-def]
-    for i in range(codes.size):
-        out[i] = table[codes[i]]
+    look_ups.look_up(array_at(codes, end, np.uint16)[begin:], table, array_at(out, end, table.dtype)[begin:])
 
 
 def _decode_channels(
