@@ -13,6 +13,7 @@ softmax, normalization and loss in LNS.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lnsnum.format import LNSFormat
@@ -26,23 +27,23 @@ def _all(numbers: Numbers) -> dict[str, Any]:
 
 _SANYAL = Numbers(LNSFormat(16, 10), scale=0)
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "lns_madam_8bit": _all(Numbers(LNSFormat(8, 3))),
-    "sanyal_16bit": {
+PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
+    "lns_madam_8bit": lambda: _all(Numbers(LNSFormat(8, 3))),
+    "sanyal_16bit": lambda: {
         **_all(_SANYAL),
         "accumulate": Accumulator(LNSFormat(16, 10), gaussian_log=LookUpTable(20), log_offset=0),
     },
-    "sanyal_16bit_shift": {
+    "sanyal_16bit_shift": lambda: {
         **_all(_SANYAL),
         "accumulate": Accumulator(LNSFormat(16, 10), gaussian_log=BitShift(), log_offset=0),
     },
-    "hamad_12bit": {
+    "hamad_12bit": lambda: {
         **_all(Numbers(LNSFormat(12, 6))),
         "accumulate": Accumulator(LNSFormat(12, 6), gaussian_log=LinearInterpolation(8)),
     },
-    "miyashita_5bit": _all(Numbers(LNSFormat(5, 1))),
+    "miyashita_5bit": lambda: _all(Numbers(LNSFormat(5, 1))),
 }
-"""By name."""
+"""By name; made when they are asked for, since an accumulator tries its Gaussian logarithm, which loads kernels."""
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -56,4 +57,4 @@ def preset(name: str) -> dict[str, Any]:
     """
     if name not in PRESETS:
         raise ValueError(f"{name!r} is no preset of a datapath: {', '.join(PRESETS)}")
-    return dict(PRESETS[name])
+    return PRESETS[name]()
