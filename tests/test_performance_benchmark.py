@@ -166,6 +166,19 @@ def test_a_run_survives_json():
     assert Run.from_json(run.to_json()) == run
 
 
+def test_cases_measured_anew_take_the_place_of_the_old_and_are_named():
+    old = [point(name, size=size, lnsnum=1.0) for name in ("a", "b", "c") for size in (1, 2)]
+    run = run_of(*old)
+    run.take([point("b", size=3, lnsnum=2.0)])
+    run.take([point("d", lnsnum=2.0)])
+    assert [(p.case, p.size) for p in run.points] == [
+        ("a", 1), ("a", 2), ("b", 3), ("c", 1), ("c", 2), ("d", 1000)
+    ]  # fmt: skip
+    run.anew = {"b": "def", "d": "def"}
+    assert "Commit abc. Measured anew at commit def: b, d. processor some." in report.machine(run)
+    assert Run.from_json(run.to_json()) == run
+
+
 def test_runs_are_compared_by_their_ratios_and_not_by_their_times():
     old = run_of(
         point(lnsnum=1.0, rival=1.0), point(size=10, lnsnum=1.0, rival=1.0), point(size=7, lnsnum=1.0, rival=1.0)

@@ -2,10 +2,12 @@
 
     python -m benchmarks.performance --json new.json --markdown docs/performance.md      (needs the extra `bench`)
     python -m benchmarks.performance --against old.json
+    python -m benchmarks.performance --only decode --anew new.json --json new.json --markdown docs/performance.md
 
 Prints Markdown: the machine, the marks, and every case over its sizes on one and two threads. Times are medians of
 interleaved repeats; `timing` tells how every side is treated. Two runs are compared by their ratios to the baseline
-measured in the same run, since machines and their load vary.
+measured in the same run, since machines and their load vary; cases measured anew replace those of a run on the same
+machine, and the report says which.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from benchmarks.performance import (
     training,
     uses,
 )
-from benchmarks.performance.cases import Run
+from benchmarks.performance.cases import Point, Run
 from benchmarks.performance.marks import MARKS
 from lnsnum.certify import environment
 
@@ -69,7 +71,13 @@ def keep(run: Run, path: Path | None) -> None:
 
 def measure(arguments: argparse.Namespace) -> Run:
     """All cases that were asked for; what is measured so far is kept after each."""
-    run = Run(machine(), commit(), [], {})
+    here = machine()
+    run = Run(here, commit(), [], {})
+    if arguments.anew:
+        run = Run.from_json(json.loads(arguments.anew.read_text()))
+        if run.machine != here:
+            differ = sorted({*run.machine.items()} ^ {*here.items()})
+            sys.exit(f"{arguments.anew} is of another machine, or of other versions: {differ}")
 
     def tell(what: str) -> None:
         print(what, file=sys.stderr, flush=True)
@@ -79,8 +87,16 @@ def measure(arguments: argparse.Namespace) -> Run:
 
     parts = kernels, scales, arrays, products, uses, training, datapath, files
     everything = [case for part in parts for case in part.cases()]
+    starts = (startup.IMPORT, startup.FIRST, startup.LATER)
+
+    def take(points: list[Point]) -> None:
+        run.take(points)
+        if arguments.anew:
+            run.anew |= dict.fromkeys(sorted({point.case for point in points}), commit())
+        keep(run, arguments.json)
+
     for case in filter(lambda case: wanted(case.name), everything):
-        run.points += timing.sweep(
+        points = timing.sweep(
             case,
             arguments.threads,
             largest=arguments.largest,
@@ -90,10 +106,9 @@ def measure(arguments: argparse.Namespace) -> Run:
             missing=run.missing,
             tell=tell,
         )
-        keep(run, arguments.json)
-    starts = (startup.IMPORT, startup.FIRST, startup.LATER)
+        take(points)
     if any(map(wanted, starts)) and not (arguments.quick and arguments.only is None):
-        run.points += startup.points(arguments.repeats, tell)
+        take(startup.points(arguments.repeats, tell))
     keep(run, arguments.json)
     return run
 
@@ -110,12 +125,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes, few repeats, no starts: does all of it run?")
     parser.add_argument("--json", type=Path, help="keep the run in this file")
     parser.add_argument("--from", dest="kept", type=Path, help="report on a run that was kept, measure nothing")
+    parser.add_argument("--anew", type=Path, help="measure the cases of --only, take the others of this run")
     parser.add_argument("--against", type=Path, help="compare with a run that was kept")
     parser.add_argument("--plots", type=Path, help="write the pictures to this folder")
     parser.add_argument(
         "--markdown", type=Path, help="put the report between the markers of this page, the pictures beside it"
     )
     arguments = parser.parse_args()
+    if arguments.anew and not arguments.only:
+        parser.error("--anew needs --only: which cases are to be measured anew?")
     if arguments.quick:
         arguments.repeats, arguments.budget = 3, 0.05
         arguments.limit, arguments.largest = 0.2, min(arguments.largest, 4e6)

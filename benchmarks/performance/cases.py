@@ -8,7 +8,7 @@ on so many threads; it is all that a JSON file keeps.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Call = Callable[[], object]
@@ -116,6 +116,8 @@ class Run:
     points: list[Point]
     missing: dict[str, str]
     """Sides of cases ("side of case") that could not be measured, and why."""
+    anew: dict[str, str] = field(default_factory=dict)
+    """Cases that were measured anew at a later commit, and which."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -124,8 +126,16 @@ class Run:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Run:
         """The inverse of `to_json`."""
-        return cls(data["machine"], data["commit"], [Point(**point) for point in data["points"]], data["missing"])
+        points = [Point(**point) for point in data["points"]]
+        return cls(data["machine"], data["commit"], points, data["missing"], data.get("anew", {}))
 
     def at(self) -> dict[tuple[str, int, int], Point]:
         """The points by their keys."""
         return {point.key: point for point in self.points}
+
+    def take(self, points: list[Point]) -> None:
+        """In the place of those that it has of the same cases, or behind all others."""
+        cases = {point.case for point in points}
+        place = next((i for i, point in enumerate(self.points) if point.case in cases), len(self.points))
+        kept = [[p for p in part if p.case not in cases] for part in (self.points[:place], self.points[place:])]
+        self.points = [*kept[0], *points, *kept[1]]

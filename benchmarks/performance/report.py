@@ -70,7 +70,11 @@ def machine(run: Run) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in run.machine.items())
     noisy = sum(p.others >= DISTURBED for p in run.points)
     quiet = f"Other processes took at least {DISTURBED:.0%} of the processors in {noisy} of {len(run.points)} points"
-    return f"Commit {run.commit}. {versions}. {quiet}{f' (marked {DISTURBANCE})' if noisy else ''}."
+    anew = "".join(
+        f" Measured anew at commit {commit}: {', '.join(case for case in run.anew if run.anew[case] == commit)}."
+        for commit in dict.fromkeys(run.anew.values())
+    )
+    return f"Commit {run.commit}.{anew} {versions}. {quiet}{f' (marked {DISTURBANCE})' if noisy else ''}."
 
 
 def size(point: Point) -> str:
