@@ -496,6 +496,7 @@ def mixed_operands(draw):
     return three, codes, offsets, draw(st.integers(-300, 300))
 
 
+@pytest.mark.thorough
 @given(mixed_operands(), modes)
 @example(([lns8f5, lns16f10, lns8f3, lns4f1], (64, 16385, 192), (0, 0, 0), 0), mode("nearest"))
 @example(

@@ -243,6 +243,7 @@ def test_near_ties_are_near_a_boundary(dtype, data, fmt):
         assert side_of_boundary(x, fmt, 0, dtype)[2] <= 8  # three floats on either side, twice as many below 2^n
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("log_offset", [0, -37])
 @pytest.mark.parametrize("fmt", [lns8f5, LNSFormat(6, 0, base=4.0), LNSFormat(7, 2, base=10.0), lns32f23], ids=str)
 def test_near_ties_lie_on_both_sides_of_grid_points_midpoints_and_edges(fmt, log_offset):

@@ -272,6 +272,7 @@ print(json.dumps(told))
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("library", [library for library in EXTRAS if library not in ("typer", "rich")])
 def test_a_missing_library_is_named_with_its_extra(command, tmp_path, library):
     """In a process that lacks it, each command does without, or says in one sentence what to install."""

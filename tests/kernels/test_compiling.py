@@ -142,6 +142,7 @@ os.environ.pop("XDG_CACHE_HOME", None)
 {CACHED}"""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("script", [CACHED, NAMELESS], ids=["HOME is no folder", "no HOME, no name"])
 def test_kernels_are_compiled_anew_where_no_folder_can_be_written(read_only, script):
     (read_only / "home").touch()
@@ -162,6 +163,7 @@ def test_a_disk_without_room_costs_the_cache_alone(tmp_path):
     assert re.fullmatch(NOWHERE.format("the system says 'file too large'"), said)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "length"), [("nbi", 0), ("nbc", 50)])
 def test_a_cache_that_a_crash_cut_short_is_made_anew(tmp_path, kind, length):
     run(CACHED, NUMBA_CACHE_DIR=str(tmp_path))

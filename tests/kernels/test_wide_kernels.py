@@ -279,6 +279,7 @@ def test_wide_sums_next_to_ties(fmt, opposed):
         check_sums(operand(c, fmt), operand(a, fmt), result, wide_sums)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("edges", EDGES)
 @pytest.mark.parametrize("fmt", WIDE, ids=str)
 def test_wide_sums_of_all_sizes(fmt, edges):

@@ -104,6 +104,7 @@ def test_large_arrays_shrink_to_ones_but_for_few():
     assert lns16f10.bias + 100 < x[3] <= lns16f10.bias + 200
 
 
+@pytest.mark.thorough
 def test_failing_tensors_are_small():
     x = minimal(tensors(), lambda x: x.size >= 5 and x.isnan().any())
     assert x.fmt == LNSFormat(3, 0)
@@ -115,6 +116,7 @@ def test_failing_tensors_are_small():
     assert not np.any(x.log_offset)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("strategy", [tensors(), tensors(lns32f23, log_offset=st.integers(-(1 << 30), 1 << 30))])
 def test_the_text_of_a_failing_tensor_can_be_pasted(strategy):
     for condition in (

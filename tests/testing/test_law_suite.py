@@ -137,6 +137,7 @@ def test_the_library_and_a_model_keep_the_laws(implementation, fmt):
     assert report.inputs == 4**fmt.bits if report.exhaustive else report.inputs > 5000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "fmt",
     [lns32f23, LNSFormat(32, 30, base=1e300), LNSFormat(32, 0, base=1 + 2.0**-50), LNSFormat(24, 0, base=1.1)],

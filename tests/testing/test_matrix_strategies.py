@@ -93,6 +93,7 @@ def test_sums_overflow_whose_terms_do_not(fmt):
     assert both == {False, True}
 
 
+@pytest.mark.thorough
 def test_a_narrow_accumulator_fails_on_each_kind():
     """The sums are hard: an accumulator of the terms' own format is far off, one of 32 bits is not."""
     fmt = lns8f3

@@ -69,6 +69,7 @@ def _table(page, head):
     return page[page.index(head) :].split("\n\n")[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", FAULTS_OF_KINDS, ids=lambda fault: f"{fault.kind}: {fault.words}")
 def test_every_fault_of_the_other_kinds_is_found(fault):
     with pytest.raises(LawViolation) as caught:

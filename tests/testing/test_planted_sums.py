@@ -26,6 +26,7 @@ def caught(fault):
     return violation.value
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", SUM_FAULTS, ids=lambda fault: f"{fault.words} ({fault.operation} {fault.fmt.name})")
 def test_every_fault_is_found_and_the_example_shows_it(fault):
     violations = caught(fault).violations

@@ -210,6 +210,7 @@ CASES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "accumulator", "order", "operations", "modes"), CASES)
 def test_the_library_keeps_the_laws(name, accumulator, order, operations, modes):
     fmt = LNSFormat.of(name)

@@ -49,6 +49,7 @@ def distance(z, opposite, fmt, at_midpoints):
         return float(0.5 - from_code if at_midpoints else from_code)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rounding", ["nearest", "up", "stochastic_log"])
 @pytest.mark.parametrize("operation", ["add", "subtract", "fma"])
 @pytest.mark.parametrize("fmt", [lns8f5, LNSFormat(12, 7), LNSFormat(10, 4, base=3.0)], ids=str)
@@ -84,6 +85,7 @@ def results(fmt, operation, **modes):
     return [getattr(reference, operation)(*x, fmt, **modes) for x in operands]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "sqrt"])
 @pytest.mark.parametrize("fmt", [lns8f3, LNSFormat(6, 1), LNSFormat(6, 0, base=10.0)], ids=str)
 def test_results_lie_on_both_sides_of_every_edge(fmt, operation):

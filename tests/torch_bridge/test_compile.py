@@ -250,6 +250,7 @@ def test_a_ceiling_stays_at_the_bound_of_what_a_graph_decodes():
     assert weight.log_offset > before + 16
 
 
+@pytest.mark.thorough
 def test_resume_is_bit_identical_compiled_and_through_a_file(tmp_path):
     """Six compiled steps are three, saved as a weight file and an optimizer's state, and three in a new compilation."""
 

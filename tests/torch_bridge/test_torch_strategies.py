@@ -115,6 +115,7 @@ def test_converted_models_compute_what_decoded_ones_do(drawn_model):
         assert torch.equal(model(x), out)
 
 
+@pytest.mark.thorough
 def test_models_of_every_kind_come_up_and_leave_the_random_state_alone():
     before = torch.random.get_rng_state()
     found = [model for model, _ in drawn(models(), 200)]
@@ -160,6 +161,7 @@ def is_subnormal(x, dtype):
     return pattern > 0 and (pattern >> 52) - 1023 < LEAST[dtype]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", LEAST)
 @pytest.mark.parametrize(("strategy", "fmt"), STRATEGIES)
 def test_floats_are_drawn_under_flush_to_zero(strategy, fmt, dtype, flushed):

@@ -299,6 +299,7 @@ def fault(function, given: dict[int, Any], written: list[int], log_offset: Any) 
     return None
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:.*and was clipped")
 @pytest.mark.parametrize("scale", OFFSETS)
 def test_every_operation_that_writes_writes_what_it_writes_to_floats_or_refuses(scale):
