@@ -268,25 +268,35 @@ def _decode_to_doubles(codes, shift, max_magnitude, cells, nan, out):  # type: i
     return count
 
 
-def _decode_wide(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> NDArray[Any]:
-    """Bit patterns of one-dimensional codes of a format too wide for a table."""
+@lru_cache(maxsize=256)
+def _wide_loop(fmt: LNSFormat, dtype: str) -> tuple[Any, tuple[Any, ...]] | None:
+    """The loop that decodes a format too wide for a table, and its constants; None where none is accurate enough."""
     steps, steps_error = steps_in_two(fmt)
     # 22 bits after the point of a position in cells: K is 2^30 at most
     in_pairs = dtype == "float64" and steps_error == 0.0 and math.frexp(steps)[0] == 0.5 and steps <= 2.0**30
     # the bounds of the error are those of such K; other float64 need more accuracy than arithmetic of doubles has
     if not 1.0 <= steps <= 2.0**40 or (dtype == "float64" and not in_pairs):
-        return _decode_by_powers(codes, fmt, scale, dtype)
+        return None
     to = FLOAT_TYPES[dtype]
-    out = np.empty(codes.shape, to.pattern)
     error = STEPS_ERROR if steps_error else EXACT_STEPS_ERROR
     rule: tuple[Any, ...] = fmt.max_magnitude, CELLS / steps
     rule += (np.int64(to.nan),) if in_pairs else (error, to.mantissa_bits, to.max_exponent, to.nan)
-    loop = _decode_to_doubles if in_pairs else _decode_plainly
+    return _decode_to_doubles if in_pairs else _decode_plainly, rule
+
+
+def _decode_wide(codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str) -> NDArray[Any]:
+    """Bit patterns of one-dimensional codes of a format too wide for a table."""
+    found = _wide_loop(fmt, dtype)
+    if found is None:
+        return _decode_by_powers(codes, fmt, scale, dtype)
+    loop, rule = found
+    to = FLOAT_TYPES[dtype]
+    out = np.empty(codes.shape, to.pattern)
     # integers below 2^33 as doubles
     shifts = (scale.values - fmt.bias).astype(np.float64)
 
     def run(begin: int, end: int) -> None:
-        shift = np.full(_BLOCK, shifts[0])
+        shift = np.full(min(_BLOCK, end - begin), shifts[0])
         for start in range(begin, end, _BLOCK):
             part = slice(start, min(start + _BLOCK, end))
             block, patterns = codes[part], out[part]

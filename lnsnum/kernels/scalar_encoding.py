@@ -99,6 +99,12 @@ def _encode_by_thresholds(patterns, single, positive, negative, floors, offsets,
 
 
 @kernel
+def _encode_doubles(patterns, table, floors, to, out):  # type: ignore[no-untyped-def]
+    """The same where both signs have one table, at one target: for a single number most of the time is arguments."""
+    _encode_by_thresholds(patterns, False, table, table, floors, NO_OFFSETS, to, out)
+
+
+@kernel
 def _encode_by_logarithm(patterns, single, random, offsets, to, out, hard):  # type: ignore[no-untyped-def]
     """Any rounding; returns how many elements are left to integers, their indices in `hard`."""
     stride, offset_stride = 0 if random.size == 1 else 1, 0 if offsets.size == 1 else 1
@@ -148,7 +154,11 @@ def encode_each(
     sides. `offsets` move the target, each that of its element, or one that of all."""
     single = patterns.itemsize == 4
     if sides is not None and fmt.base == 2.0 and fmt.fraction_bits <= MOST_THRESHOLDS:
-        _encode_by_thresholds(patterns, single, *_tables(fmt.fraction_bits, sides), offsets, to, out)
+        positive, negative, floors = _tables(fmt.fraction_bits, sides)
+        if positive is negative and offsets is NO_OFFSETS and not single:
+            _encode_doubles(patterns, positive, floors, to, out)
+        else:
+            _encode_by_thresholds(patterns, single, positive, negative, floors, offsets, to, out)
         return
     hard = np.empty(patterns.shape, np.int64)
     unresolved = _encode_by_logarithm(patterns, single, random, offsets, to, out, hard)

@@ -18,12 +18,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lnsnum.decoding import decode, decode_table
+from lnsnum.decoding import decode_flat, decode_table
 from lnsnum.encoding import SIDES
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat
 from lnsnum.kernels.codes import NO_RANDOM_BITS, WIDEST_TABLE, Codes, least_offset
 from lnsnum.kernels.rounding import Target, steps_in_two, target, whole_steps_in_two
 from lnsnum.kernels.scalar_encoding import encode_each
+from lnsnum.kernels.scales import Scales
 from lnsnum.operations import float_sums, narrow_sums, sums, wide_sums
 from lnsnum.operations.linear import combiner, greatest_log_of
 
@@ -143,6 +144,7 @@ def prepared_sum(fmt: LNSFormat, log_offset: int) -> Sum | None:
     away = float_sums.common_factors(x) << fmt.fraction_bits
     relative, dtype = log_offset - away, fmt.dtype
     table = decode_table(fmt, relative, "float64").view(np.float64) if fmt.bits <= WIDEST_TABLE else None
+    scale = Scales.of(relative, ())
     magnitude, (steps, _) = dtype.type(fmt.max_magnitude), steps_in_two(fmt)
     here, sides = target(fmt, 0), SIDES["nearest"]
 
@@ -151,8 +153,15 @@ def prepared_sum(fmt: LNSFormat, log_offset: int) -> Sum | None:
         encode_each(floats.reshape(-1).view(np.uint64), NO_RANDOM_BITS, fmt, to, sides, out)
         return out.reshape(floats.shape)
 
+    def floats_of(codes: Codes) -> NDArray[Any]:
+        if table is not None:
+            return table.take(codes)
+        patterns = np.empty(codes.size, np.uint64)
+        decode_flat(codes.reshape(-1), fmt, scale, "float64", patterns)
+        return patterns.view(np.float64).reshape(codes.shape)
+
     def run(codes: Codes, axes: tuple[int, ...], keepdims: bool) -> tuple[Codes, int] | None:
-        floats: NDArray[Any] = decode(codes, fmt, log_offset=relative) if table is None else table.take(codes)
+        floats = floats_of(codes)
         floats = np.asarray(cast(Any, np.add.reduce)(floats, axis=axes, keepdims=keepdims))
         if floats.size > _FEW:
             return None
