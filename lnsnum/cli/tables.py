@@ -13,10 +13,10 @@ from lnsnum.files.atomic import shown
 from lnsnum.toolbox.loss import Loss
 
 LONGEST = 60
-"""Characters of a text from elsewhere in a line."""
+"""Columns of a text from elsewhere in a line."""
 
 _BEFORE = 20
-"""Characters of an excerpt before the first that differs."""
+"""Columns of an excerpt before the first that differs."""
 
 
 def name_of(tensor: str) -> str:
@@ -34,7 +34,9 @@ def excerpts(one: str, other: str) -> tuple[str, str]:
     """Of two texts that differ, quoted parts of one length in which that is seen; `...` is where more is."""
     lines = [repr(text)[1:-1] for text in (one, other)]  # unlike `printable`, it makes no two texts the same
     first = next((i for i, (a, b) in enumerate(zip(*lines, strict=False)) if a != b), min(map(len, lines)))
-    begin = max(0, first - _BEFORE) if max(map(len, lines)) > LONGEST else 0
+    begin = 0
+    if max(map(cell_len, lines)) > LONGEST:  # columns: a character of Chinese takes two, a mark that combines none
+        begin = next(i for i in range(max(0, first - _BEFORE), first + 1) if cell_len(lines[0][i:first]) <= _BEFORE)
     front = "..." if begin else ""
     a, b = (f"'{front}{shortened(line[begin:])}'" for line in lines)
     return a, b

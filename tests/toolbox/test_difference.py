@@ -406,6 +406,7 @@ def test_excerpts_of_long_texts_show_where_they_differ(tmp_path, capsys, monkeyp
 
 
 @given(st.text(max_size=5).map(lambda text: text * 30), st.text(max_size=90), st.text(max_size=90))
+@example("\u2e80" * 30, "0", "1")  # sixty columns of thirty characters
 def test_excerpts_differ_where_the_texts_do(front, one, other):
     if one == other:
         return
