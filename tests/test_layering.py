@@ -57,10 +57,10 @@ torch_bridge.distributed parallel_files
 torch_bridge           placing reports second_moments calibrated model madam monitor resuming checkpoint graphs
 torch_bridge           sequential . optimizer_runs optimizer_laws optimizer_checking strategies
 huggingface            config parts pages resuming quantizer watching adapters . folders
-tasks                  . signals troubles rescue measure recipe task processes training resume footprint plots images
-tasks                  digits image_file file_tree plain_pickle
-tasks                  cifar_batches idx_files image_folder image_sets image_networks classification generation
-tasks                  text language regression copying registry
+tasks                  . signals troubles rescue measure recipe task processes training resume footprint
+tasks                  plots images digits image_file file_tree plain_pickle
+tasks                  cifar_batches idx_files image_folder image_sets image_networks classification fine_tuning
+tasks                  generation reconstruction text language_networks language regression copying registry
 study                  . problems plan journal workers execution runner estimate statistics text_table results
 study                  cells learning_rates claims variants bookkeeping tables plots
 toolbox                . loss values comparison counting moves reading recoding selection verification

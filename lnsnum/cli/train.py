@@ -39,6 +39,7 @@ class TaskName(enum.StrEnum):
 
     classification = "classification"
     generation = "generation"
+    reconstruction = "reconstruction"
     characters = "characters"
     words = "words"
     regression = "regression"
@@ -51,6 +52,10 @@ class NetworkName(enum.StrEnum):
     cnn = "cnn"
     resnet18 = "resnet18"
     resnet18_narrow = "resnet18-narrow"
+    vit = "vit"
+    transformer = "transformer"
+    gru = "gru"
+    experts = "experts"
 
 
 class OptimizerName(enum.StrEnum):
@@ -79,7 +84,7 @@ def train(
         Path | None,
         typer.Option(help="Images (folders, an archive, CIFAR batches, MNIST idx), a text, or an image; not needed."),
     ] = None,
-    network: Annotated[NetworkName | None, typer.Option(help="Of classification.")] = None,
+    network: Annotated[NetworkName | None, typer.Option(help="Of classification, or of characters and words.")] = None,
     augment: Annotated[bool, typer.Option("--augment", help="Mirror and move images while training.")] = False,
     format: Annotated[
         str, typer.Option(help="Format of the weights, such as lns8f5 or lns8f3; float32 for plain floats.")
@@ -243,6 +248,7 @@ def _out_of(resume: Path) -> Path:
 OUTPUTS = {
     TaskName.classification: "logits",
     TaskName.generation: "images",
+    TaskName.reconstruction: "images",
     TaskName.characters: "logits",
     TaskName.words: "logits",
     TaskName.regression: "colors",

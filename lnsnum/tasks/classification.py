@@ -10,12 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from lnsnum.tasks import TaskError
-from lnsnum.tasks.image_networks import SMALLEST, resnet18, small_cnn
+from lnsnum.tasks.image_networks import SMALLEST, VisionTransformer, resnet18, small_cnn
 from lnsnum.tasks.images import ImageSet
 from lnsnum.tasks.measure import MEASURES
-from lnsnum.tasks.task import Batch, Task, fingerprint
+from lnsnum.tasks.task import Batch, Task, fingerprint, held_out
 
-Network = Literal["cnn", "resnet18", "resnet18-narrow"]
+Network = Literal["cnn", "resnet18", "resnet18-narrow", "vit"]
 
 BATCH_SIZE = 64
 TEST_BATCH = 1000
@@ -30,7 +30,7 @@ class Classification(Task):
 
     Args:
         images: the set.
-        network: "cnn", "resnet18", or "resnet18-narrow" with a quarter of its channels.
+        network: "cnn", "resnet18", "resnet18-narrow" with a quarter of its channels, or "vit", a vision transformer.
         augment: mirror images left to right and move them by up to 4 pixels, at random, while training.
         epochs: passes over the training images when nobody says how many.
         bfloat16: train and test under autocast.
@@ -69,19 +69,32 @@ class Classification(Task):
         train, test = len(self.train_data.labels), len(self.test_data.labels)
         self.source = f"{images.source}: {train:,} training images, {test:,} test images"
         self.fingerprint = fingerprint(*images.train, *images.test)
-        self.epoch_steps = max(train // BATCH_SIZE + (train % BATCH_SIZE > 1), 1)
+        self.epoch_steps = _epoch_steps(train)
         self.steps = epochs * self.epoch_steps
-        self.options = {"network": network, "augment": augment, "bfloat16": bfloat16}
+        self.options = {"network": network, "augment": augment, "bfloat16": bfloat16, "mirrored": False}
 
     def network(self) -> nn.Module:
         """The network that was chosen, for images of this shape."""
         classes = len(self.classes)
         if self.network_name == "cnn":
-            model = small_cnn(self.channels, self.height, self.width, classes)
+            model: nn.Module = small_cnn(self.channels, self.height, self.width, classes)
+        elif self.network_name == "vit":
+            model = VisionTransformer(self.channels, self.height, self.width, classes)
         else:
             model = resnet18(self.channels, classes, 64 if self.network_name == "resnet18" else NARROW)
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.channels > 1 else model  # type: ignore[call-overload]
+
+    def _split(self, validation: Task) -> None:
+        assert isinstance(validation, Classification)
+        data = self.train_data
+        learned, held = held_out(len(data.labels))
+        if not len(held):
+            raise TaskError(f"{self.source}: too few for a validation part: 6 are needed at least")
+        for task in (self, validation):
+            task.train_data = data.subset(learned.to(self.device))
+            task.epoch_steps = _epoch_steps(len(learned))
+        validation.test_data = data.subset(held.to(self.device))
 
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
         """Each image once in each epoch, in an order of its own, but for a last one that would be alone."""
@@ -111,6 +124,11 @@ class Classification(Task):
         """Logits of the first 1,000 test images."""
         model.eval()
         return model(as_floats(self.test_data.images[:TEST_BATCH]))  # type: ignore[no-any-return]
+
+
+def _epoch_steps(images: int) -> int:
+    """Batches of an epoch: batch normalization has no variance of one image, so a last one alone is left out."""
+    return max(images // BATCH_SIZE + (images % BATCH_SIZE > 1), 1)
 
 
 def as_floats(images: torch.Tensor) -> torch.Tensor:

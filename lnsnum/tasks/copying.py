@@ -29,7 +29,7 @@ FORGET_BIAS = 1.0
 """Added to the bias of the forget gates, so that they begin open."""
 BATCH_SIZE = 64
 TEST_SEQUENCES = 1000
-_TEST_SEED = 2**32
+_TEST_SEED, _VALIDATION_SEED = 2**32, 2**32 + 1
 
 
 class Recurrent(nn.Module):
@@ -79,6 +79,11 @@ class Copying(Task):
     def network(self) -> nn.Module:
         """An LSTM of 64."""
         return Recurrent().to(self.device)
+
+    def _split(self, validation: Task) -> None:
+        assert isinstance(validation, Copying)  # nothing is taken from the training data, which are drawn anew
+        generator = torch.Generator().manual_seed(_VALIDATION_SEED)
+        validation.test_data = _draw(TEST_SEQUENCES, generator, self.device)
 
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
         """64 new sequences."""

@@ -15,7 +15,6 @@ the distance.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator
 
@@ -29,7 +28,7 @@ from lnsnum.tasks.images import ImageSet
 from lnsnum.tasks.measure import MEASURES
 from lnsnum.tasks.recipe import Recipe
 from lnsnum.tasks.task import Batch, Task
-from lnsnum.tasks.training import start, train
+from lnsnum.tasks.training import one_thread, start, train
 
 NOISE = 32
 CHANNELS = 16
@@ -127,11 +126,18 @@ class Generation(Task):
         self.epoch_steps = self.judge.epoch_steps
         self.steps = steps
         self.options = {}
-        self._features: nn.Module | None = None
+        self._features: list[nn.Module] = []  # one, when it is trained; the validation part shares it
 
     def network(self) -> nn.Module:
         """Generator and discriminator."""
         return Adversaries(self.channels, self.side, self.class_count).to(self.device)
+
+    def _split(self, validation: Task) -> None:
+        assert isinstance(validation, Generation)
+        self.judge.hold_out()
+        assert isinstance(self.judge.validation, Classification)
+        validation.judge = self.judge.validation
+        self.epoch_steps = validation.epoch_steps = self.judge.epoch_steps
 
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
         """Images at random, and their labels; behind the images, noise."""
@@ -171,8 +177,8 @@ class Generation(Task):
 
     def _judge_features(self) -> nn.Module:
         """The classifier, trained once by the paper's rule and with a seed of its own, without its last layer."""
-        if self._features is None:
-            with torch.random.fork_rng(devices=[]), torch.enable_grad(), _one_thread():
+        if not self._features:
+            with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
                 recipe = Recipe(rule="paper", ceiling="fixed", zeros="redraw")  # it judges all editions of the study
                 model, optimizer = start(self.judge, recipe, _JUDGE_SEED)
                 steps = min(self.judge.steps, JUDGE_STEPS)
@@ -180,25 +186,14 @@ class Generation(Task):
                     pass
             assert isinstance(model, nn.Sequential)
             pooled = [layer for layer in model if not isinstance(layer, (nn.Flatten, nn.Dropout, nn.Linear))]
-            self._features = nn.Sequential(*pooled, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-        return self._features
+            self._features.append(nn.Sequential(*pooled, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval())
+        return self._features[0]
 
     @torch.no_grad()
     def outputs(self, model: nn.Module) -> torch.Tensor:
         """Some generated images."""
         model.eval()
         return model(*self._noise(100))  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Gradients change in their last bits with the number of threads, and training makes much of that."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:

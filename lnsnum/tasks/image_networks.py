@@ -1,7 +1,9 @@
-"""Networks that classify images: small convolutional ones, and the ResNet of 18 layers.
+"""Networks that classify images: small convolutional ones, the ResNet of 18 layers, and a small vision transformer.
 
 Source of the ResNet: He, Zhang, Ren, Sun, Deep residual learning for image recognition, CVPR 2016; for images of 32
-pixels the first layer is of 3 x 3 pixels and does not pool, as in that paper's experiments on CIFAR-10.
+pixels the first layer is of 3 x 3 pixels and does not pool, as in that paper's experiments on CIFAR-10. Of the vision
+transformer: Dosovitskiy et al., An image is worth 16 x 16 words, ICLR 2021; here a word is of 4 x 4 pixels, and the
+mean over places is classified.
 """
 
 from __future__ import annotations
@@ -83,3 +85,29 @@ class Residual(nn.Module):
         """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
         inner = self.second_norm(self.second(F.relu(self.first_norm(self.first(x)))))
         return F.relu(inner + self.shortcut(x))
+
+
+PATCH, WIDTH, HEADS, LAYERS = 4, 64, 4, 2
+"""Pixels a side of a patch; channels, heads and layers of the vision transformer."""
+
+
+class VisionTransformer(nn.Module):
+    """Patches of 4 x 4 pixels as tokens, two layers of 64 channels, the mean over places to a linear layer."""
+
+    def __init__(self, channels: int, height: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(channels, WIDTH, PATCH, PATCH)
+        self.places = nn.Parameter(torch.randn((height // PATCH) * (width // PATCH), WIDTH) * 0.02)
+        layers = [
+            nn.TransformerEncoderLayer(
+                WIDTH, HEADS, 4 * WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(LAYERS)
+        ]
+        self.layers = nn.Sequential(*layers, nn.LayerNorm(WIDTH))
+        self.head = nn.Linear(WIDTH, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, channels, height, width) to (N, classes)."""
+        tokens = self.patches(x).flatten(2).mT + self.places
+        return self.head(self.layers(tokens).mean(1))  # type: ignore[no-any-return]

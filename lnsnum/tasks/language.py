@@ -1,4 +1,4 @@
-"""A language model: a small transformer that predicts the next character, or the next word.
+"""A language model: a small network, by default a transformer, that predicts the next character, or the next word.
 
 Source: Vaswani et al., Attention is all you need, NeurIPS 2017, the decoder; normalization before each layer.
 """
@@ -6,21 +6,24 @@ Source: Vaswani et al., Attention is all you need, NeurIPS 2017, the decoder; no
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from lnsnum.tasks import TaskError
+from lnsnum.tasks.language_networks import HEADS, LAYERS, WIDTH, GatedRecurrence, MixtureOfExperts
 from lnsnum.tasks.measure import LOSS
-from lnsnum.tasks.task import Batch, Task
+from lnsnum.tasks.task import HELD_OUT, Batch, Task
 from lnsnum.tasks.text import Text, Unit, tokenize
 
 BATCH_SIZE = 16
 LENGTH = 64
 """Tokens of a window; each is predicted from those before it in the window."""
-WIDTH, HEADS, LAYERS = 64, 4, 2
 TEST_WINDOWS = 256
+
+LanguageNetwork = Literal["transformer", "gru", "experts"]
 
 
 class Transformer(nn.Module):
@@ -63,14 +66,25 @@ class LanguageModel(Task):
     Args:
         text: what to learn.
         unit: predict characters or words.
+        network: "transformer", "gru" (a gated recurrent unit), or "experts" (a transformer of experts).
         steps: training steps when nobody says how many.
         device: where tensors are.
     """
 
     measure = LOSS
 
-    def __init__(self, text: Text, unit: Unit, *, steps: int = 400, device: torch.device | str = "cpu") -> None:
-        self.name, self.device = unit, torch.device(device)
+    def __init__(
+        self,
+        text: Text,
+        unit: Unit,
+        *,
+        network: LanguageNetwork = "transformer",
+        steps: int = 400,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if network not in get_args(LanguageNetwork):
+            raise TaskError(f"there is no network {network!r} of {unit}: {', '.join(get_args(LanguageNetwork))}")
+        self.name, self.device, self.network_name = unit, torch.device(device), network
         tokens = tokenize(text, unit)
         for part, length in (("training", len(tokens.train)), ("test", len(tokens.test))):
             if length <= LENGTH:
@@ -84,11 +98,27 @@ class LanguageModel(Task):
         self.fingerprint = text.sha256
         self.epoch_steps = -(-len(tokens.train) // (BATCH_SIZE * LENGTH))
         self.steps = steps
-        self.options = {}
+        self.options = {"network": network}
 
     def network(self) -> nn.Module:
-        """Two layers of 64 channels and four heads."""
-        return Transformer(len(self.vocabulary) + 1).to(self.device)
+        """The network that was chosen; the transformers have two layers of 64 channels and four heads."""
+        size = len(self.vocabulary) + 1
+        if self.network_name == "gru":
+            return GatedRecurrence(size).to(self.device)
+        if self.network_name == "experts":
+            return MixtureOfExperts(size, LENGTH).to(self.device)
+        return Transformer(size).to(self.device)
+
+    def _split(self, validation: Task) -> None:
+        assert isinstance(validation, LanguageModel)
+        tokens = self.train_tokens
+        border = len(tokens) - len(tokens) // HELD_OUT
+        if min(border, len(tokens) - border) <= LENGTH:
+            raise TaskError(f"{self.source}: too short for a validation part: a sixth is to have more than {LENGTH}")
+        for task in (self, validation):
+            task.train_tokens = tokens[:border]
+            task.epoch_steps = -(-border // (BATCH_SIZE * LENGTH))
+        validation.test_tokens = tokens[border:]
 
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
         """16 windows that begin anywhere."""
@@ -101,9 +131,13 @@ class LanguageModel(Task):
         return Batch(windows[:, :-1], windows[:, 1:])
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """Mean cross-entropy of all places."""
-        logits = model(batch.inputs)
-        return F.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten())
+        """Mean cross-entropy of all places; of experts in training also how unevenly they are chosen."""
+        imbalance: torch.Tensor | float = 0.0
+        if isinstance(model, MixtureOfExperts) and model.training:
+            logits, imbalance = model.with_imbalance(batch.inputs)
+        else:
+            logits = model(batch.inputs)
+        return F.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten()) + imbalance
 
     @torch.no_grad()
     def score(self, model: nn.Module) -> float:

@@ -41,13 +41,15 @@ class Measure:
 
 ACCURACY = Measure("accuracy", "%", higher_is_better=True, margin=0.5)
 LOSS = Measure("loss", "nats", higher_is_better=False, margin=0.02)
+ERROR = Measure("error", "levels", higher_is_better=False, margin=0.05, relative=True)
 
 MEASURES: Mapping[str, Measure] = {
     "classification": ACCURACY,
     "generation": Measure("Fréchet distance", "", higher_is_better=False, margin=0.05, relative=True),
+    "reconstruction": ERROR,
     "characters": LOSS,
     "words": LOSS,
-    "regression": Measure("error", "levels", higher_is_better=False, margin=0.05, relative=True),
+    "regression": ERROR,
     "copying": ACCURACY,
 }
 """By the name of the task."""

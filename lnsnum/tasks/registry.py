@@ -13,11 +13,13 @@ from lnsnum.tasks import TaskError
 from lnsnum.tasks.classification import Classification
 from lnsnum.tasks.copying import Copying
 from lnsnum.tasks.digits import load_digits
+from lnsnum.tasks.fine_tuning import FineTuning
 from lnsnum.tasks.generation import Generation
 from lnsnum.tasks.image_sets import load_images
 from lnsnum.tasks.images import ImageSet
 from lnsnum.tasks.language import LanguageModel
 from lnsnum.tasks.measure import Measure
+from lnsnum.tasks.reconstruction import Reconstruction
 from lnsnum.tasks.regression import Regression, load_image
 from lnsnum.tasks.task import Task
 from lnsnum.tasks.text import load_text
@@ -43,20 +45,26 @@ def _images(path: Path | None) -> ImageSet:
     return load_digits() if path is None else load_images(path)
 
 
-def _classification(path: Path | None, device: torch.device, **options: Any) -> Task:
-    return Classification(_images(path), device=device, **options)
+def _classification(path: Path | None, device: torch.device, mirrored: bool = False, **options: Any) -> Task:
+    if not isinstance(mirrored, bool):
+        raise TaskError(f"mirrored={mirrored!r} is neither true nor false")
+    return (FineTuning if mirrored else Classification)(_images(path), device=device, **options)
 
 
 def _generation(path: Path | None, device: torch.device) -> Task:
     return Generation(_images(path), device=device)
 
 
-def _characters(path: Path | None, device: torch.device) -> Task:
-    return LanguageModel(load_text(path), "characters", device=device)
+def _reconstruction(path: Path | None, device: torch.device) -> Task:
+    return Reconstruction(_images(path), device=device)
 
 
-def _words(path: Path | None, device: torch.device) -> Task:
-    return LanguageModel(load_text(path), "words", device=device)
+def _characters(path: Path | None, device: torch.device, **options: Any) -> Task:
+    return LanguageModel(load_text(path), "characters", device=device, **options)
+
+
+def _words(path: Path | None, device: torch.device, **options: Any) -> Task:
+    return LanguageModel(load_text(path), "words", device=device, **options)
 
 
 def _regression(path: Path | None, device: torch.device) -> Task:
@@ -73,16 +81,21 @@ _TEXT = "a plain text file"
 TASKS: dict[str, Entry] = {
     "classification": Entry(
         _classification, Classification.measure, "classify images; by default scikit-learn's digits", _IMAGES,
-        frozenset({"network", "augment", "bfloat16"}),
+        frozenset({"network", "augment", "bfloat16", "mirrored"}),
     ),
     "generation": Entry(
         _generation, Generation.measure, "draw images of a class (a GAN); by default scikit-learn's digits", _IMAGES
     ),
+    "reconstruction": Entry(
+        _reconstruction, Reconstruction.measure, "an autoencoder of images; by default scikit-learn's digits", _IMAGES
+    ),
     "characters": Entry(
-        _characters, LanguageModel.measure, "a transformer on characters; by default Python's standard library", _TEXT
+        _characters, LanguageModel.measure, "a transformer on characters; by default Python's standard library", _TEXT,
+        frozenset({"network"}),
     ),
     "words": Entry(
-        _words, LanguageModel.measure, "a transformer on words; by default Python's standard library", _TEXT
+        _words, LanguageModel.measure, "a transformer on words; by default Python's standard library", _TEXT,
+        frozenset({"network"}),
     ),
     "regression": Entry(
         _regression, Regression.measure, "an image from Fourier features; by default one of scikit-learn", "an image"

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.image_file import LARGEST_FILE, decode_image
 from lnsnum.tasks.measure import MEASURES
-from lnsnum.tasks.task import Batch, Task, fingerprint
+from lnsnum.tasks.task import Batch, Task, fingerprint, held_out
 from lnsnum.tasks.troubles import check_regular, in_words
 
 SIDE = 128
@@ -131,6 +131,15 @@ class Regression(Task):
     def network(self) -> nn.Module:
         """Three hidden layers of 128."""
         return FourierNetwork().to(self.device)
+
+    def _split(self, validation: Task) -> None:
+        assert isinstance(validation, Regression)
+        data = self.train_data
+        learned, held = (part.to(self.device) for part in held_out(len(data.inputs)))
+        for task in (self, validation):
+            task.train_data = Batch(data.inputs[learned], data.targets[learned])
+            task.epoch_steps = -(-len(learned) // BATCH_SIZE)
+        validation.test_data = Batch(data.inputs[held], data.targets[held])
 
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
         """1,024 pixels at random."""

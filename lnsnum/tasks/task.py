@@ -9,6 +9,7 @@ handed to `Task.batches` (which examples come when, noise, sequences that are dr
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -17,7 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from lnsnum.tasks import TaskError
 from lnsnum.tasks.measure import Measure
+
+HELD_OUT = 6
+"""A sixth of the training data is a validation part, where there is one."""
 
 
 class Batch(NamedTuple):
@@ -48,6 +53,25 @@ class Task(ABC):
     """Whether to train under bfloat16 autocast."""
     datapath: str | None = None
     """What networks are computed in, as `lnsnum train --datapath` takes it; None for float."""
+    validation: Task | None = None
+    """The same task, whose test part is one of the training data that `hold_out` took away; None where it did not."""
+
+    def hold_out(self) -> None:
+        """Train without a sixth of the training data, and let `validation` be scored by that.
+
+        What is held out is the same in every process. The fingerprint is another one, as a network learns from less.
+
+        Raises:
+            TaskError: where the task has nothing that can be held out.
+        """
+        validation = copy.copy(self)
+        self._split(validation)
+        self.fingerprint = validation.fingerprint = fingerprint(self.fingerprint.encode(), b"held out")
+        self.validation = validation
+
+    def _split(self, validation: Task) -> None:
+        """Take the part away from both, and make it the test part of `validation`, a shallow copy."""
+        raise TaskError(f"the task {self.name} has no validation part")
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The precision to train and test in."""
@@ -76,6 +100,16 @@ class Task(ABC):
     @abstractmethod
     def outputs(self, model: nn.Module) -> torch.Tensor:
         """Outputs of the model, in evaluation mode, for some of the test part: equal bits tell equal models."""
+
+
+def held_out(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places of `count` examples: of those that are trained on, and of a sixth that is not, drawn once for all."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    border = count // HELD_OUT
+    return order[border:], order[:border]
+
+
+_SPLIT_SEED = 2**33
 
 
 def fingerprint(*parts: torch.Tensor | bytes) -> str:

@@ -8,6 +8,7 @@ rounding.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -121,6 +122,17 @@ def train(
         if step % task.epoch_steps == 0:
             history.order = generator.get_state()
         yield history
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Gradients change in their last bits with the number of threads, and training makes much of that."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_outputs(task: Task, model: nn.Module) -> None:

@@ -146,7 +146,7 @@ def test_a_residual_block_adds_what_it_was_given():
     assert Residual(2, 4, stride=2)(x).shape == (1, 4, 2, 2)
 
 
-@pytest.mark.parametrize("network", ["cnn", "resnet18-narrow", "resnet18"])
+@pytest.mark.parametrize("network", ["cnn", "resnet18-narrow", "resnet18", "vit"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_step_on_lns_weights(network, channels):
     task = Classification(images(8, 2, (channels, 8, 8)), network=network)
@@ -208,7 +208,7 @@ def test_what_the_task_says_of_its_data():
     task = Classification(given)
     assert task.source == "drawn: 1,437 training images, 360 test images"
     assert (task.epoch_steps, task.steps) == (23, 690)
-    assert task.options == {"network": "cnn", "augment": False, "bfloat16": False}
+    assert task.options == {"network": "cnn", "augment": False, "bfloat16": False, "mirrored": False}
     assert len(bytes.fromhex(task.fingerprint)) == 32
     again = Classification(images(1437, 360, (1, 4, 4)), network="resnet18-narrow", augment=True)
     assert again.fingerprint == task.fingerprint

@@ -200,7 +200,9 @@ def test_the_recurrence_is_that_of_an_lstm_by_its_formula():
 
 
 def test_the_registry_knows_each_task_by_its_name(tasks):
-    assert list(tasks) == ["classification", "generation", "characters", "words", "regression", "copying"]
+    assert list(tasks) == [
+        "classification", "generation", "reconstruction", "characters", "words", "regression", "copying",
+    ]  # fmt: skip
     for name, task in tasks.items():
         assert task.name == name
         assert task.measure == TASKS[name].measure
@@ -214,10 +216,13 @@ def test_what_the_registry_refuses(tmp_path):
         (
             ("chess",),
             {},
-            "there is no task 'chess': classification, generation, characters, words, regression, copying",
+            "there is no task 'chess': classification, generation, reconstruction, characters, words, regression, "
+            "copying",
         ),
         (("copying", tmp_path), {}, "the task copying takes no data: it draws its own"),
-        (("words",), {"network": "cnn"}, "the task words has no option 'network'"),
+        (("regression",), {"network": "cnn"}, "the task regression has no option 'network'"),
+        (("words",), {"network": "cnn"}, "there is no network 'cnn' of words: transformer, gru, experts"),
+        (("classification",), {"mirrored": 1}, "mirrored=1 is neither true nor false"),
         (("words", tmp_path), {}, f"{tmp_path} is a folder: give a plain text file"),
     ):
         with pytest.raises(TaskError) as refused:
@@ -232,7 +237,8 @@ def test_data_for_each_task_that_takes_some(tasks, tmp_path):
     (tmp_path / "t").write_text("words and words, " * 200)
     Image.new("RGB", (128, 128), (255, 0, 0)).save(tmp_path / "i.png")
     for name, file in (
-        ("classification", "set"), ("generation", "set"), ("characters", "t"), ("words", "t"), ("regression", "i.png"),
+        ("classification", "set"), ("generation", "set"), ("reconstruction", "set"), ("characters", "t"),
+        ("words", "t"), ("regression", "i.png"),
     ):  # fmt: skip
         task = make_task(name, tmp_path / file)
         assert file in task.source

@@ -13,6 +13,7 @@ from torch import nn
 
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.language import LENGTH, LanguageModel, Transformer
+from lnsnum.tasks.language_networks import Experts, GatedRecurrence, MixtureOfExperts
 from lnsnum.tasks.recipe import Recipe
 from lnsnum.tasks.text import Text, load_text, tokenize
 from lnsnum.torch_bridge import LNSWeight
@@ -146,9 +147,14 @@ def test_texts_that_are_too_short(unit, count, sentence):
 # ------------------------------------------------------------------------------------------------------------- model
 
 
-def test_a_later_token_changes_no_earlier_logits():
+@pytest.mark.parametrize(
+    "make",
+    [Transformer, GatedRecurrence, lambda size: MixtureOfExperts(size, LENGTH)],
+    ids=["transformer", "gru", "experts"],
+)
+def test_a_later_token_changes_no_earlier_logits(make):
     torch.manual_seed(0)
-    model = Transformer(11).eval()
+    model = make(11).eval()
     tokens = torch.randint(11, (1, LENGTH))
     before = model(tokens)
     assert before.shape == (1, LENGTH, 11)
@@ -159,6 +165,37 @@ def test_a_later_token_changes_no_earlier_logits():
         # equal up to the order of sums: torch may take the rows of a matrix in another order
         torch.testing.assert_close(after[:, :place], before[:, :place], rtol=1e-5, atol=1e-6)
         assert not torch.allclose(after[:, place], before[:, place], atol=1e-3)
+
+
+@torch.no_grad()
+def test_two_experts_of_four_work_on_a_token_by_a_slow_loop():
+    torch.manual_seed(0)
+    experts = Experts().double()
+    x = torch.randn(3, 5, 64, dtype=torch.float64)
+    y, imbalance = experts(x)
+    chosen_by, shares = [0.0] * 4, [0.0] * 4
+    for token, out in zip(x.reshape(-1, 64), y.reshape(-1, 64), strict=True):
+        p = (experts.router.weight @ token).softmax(0)
+        first, second = sorted(range(4), key=lambda e: -p[e])[:2]
+        slow = torch.zeros(64, dtype=torch.float64)
+        for e in (first, second):
+            hidden = experts.first[e] @ token
+            slow += p[e] / (p[first] + p[second]) * (experts.second[e] @ nn.functional.gelu(hidden))
+            chosen_by[e] += 1 / 30
+        shares = [share + float(one) / 15 for share, one in zip(shares, p, strict=True)]
+        torch.testing.assert_close(out, slow)
+    assert imbalance.item() == pytest.approx(4 * sum(f * p for f, p in zip(chosen_by, shares, strict=True)))
+
+
+def test_experts_are_balanced_in_training_alone():
+    task = LanguageModel(long_text(), "words", network="experts")
+    torch.manual_seed(0)
+    model, batch = task.network(), next(task.batches(torch.Generator().manual_seed(0)))
+    logits, more = model.with_imbalance(batch.inputs)
+    nats = nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
+    assert task.loss(model, batch).item() == pytest.approx((nats + more).item(), rel=1e-6)
+    assert task.loss(model.eval(), batch).item() == pytest.approx(nats.item(), rel=1e-6)
+    assert 0.01 <= more.item() <= 2 * 0.01 * 4  # of two layers, each from 1 to 4; chance may bring it a little below 1
 
 
 def test_every_layer_and_place_is_drawn_anew():
@@ -246,8 +283,9 @@ def test_nobody_knows_better_than_the_logarithm_of_what_there_is():
     assert task.score(model) == pytest.approx(math.log(len(task.vocabulary) + 1), rel=1e-6)
 
 
-def test_a_step_on_lns_weights():
-    task = LanguageModel(long_text(), "words")
+@pytest.mark.parametrize("network", ["transformer", "gru", "experts"])
+def test_a_step_on_lns_weights(network):
+    task = LanguageModel(long_text(), "words", network=network)
     torch.manual_seed(0)
     model = task.network()
     optimizer = Recipe().prepare(model, 0)
@@ -267,7 +305,7 @@ def test_what_the_task_says_of_its_data():
         f"{len(set(given.content))} different ones"
     )
     assert task.fingerprint == given.sha256
-    assert task.options == {}
+    assert task.options == {"network": "transformer"}
 
 
 def test_the_hash_is_that_of_the_file(tmp_path):
