@@ -57,7 +57,7 @@ torch_bridge.distributed parallel_files
 torch_bridge           placing reports second_moments calibrated model madam monitor resuming checkpoint graphs
 torch_bridge           sequential . optimizer_runs optimizer_laws optimizer_checking strategies
 huggingface            config parts pages resuming quantizer watching adapters . folders
-tasks                  . signals troubles rescue measure recipe task processes training resume footprint
+tasks                  . signals troubles rescue measure few_bytes recipe task processes training resume footprint
 tasks                  plots images digits image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification fine_tuning
 tasks                  generation reconstruction text language_networks language regression copying registry

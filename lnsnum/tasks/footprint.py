@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lnsnum.tasks.task import Batch, Task
 from lnsnum.tasks.training import weight_count
+from lnsnum.torch_bridge import LNSWeight
 from lnsnum.torch_bridge.datapath.setting import computing
 
 
@@ -35,9 +36,22 @@ class Footprint(NamedTuple):
 def held(model: nn.Module, optimizer: Optimizer) -> tuple[int, int]:
     """Bytes of the weights and of the optimizer's state."""
     states = optimizer.state.values()
-    return sum(p.nbytes for p in model.parameters()), sum(
-        v.nbytes for s in states for v in s.values() if isinstance(v, torch.Tensor)
+    return sum(bytes_of(p) for p in model.parameters()), sum(
+        bytes_of(v) for s in states for v in s.values() if isinstance(v, torch.Tensor)
     )
+
+
+def gradients_held(model: nn.Module) -> int:
+    """Bytes of the gradients that the parameters have."""
+    return sum(bytes_of(p.grad) for p in model.parameters() if p.grad is not None)
+
+
+def bytes_of(tensor: torch.Tensor) -> int:
+    """Bytes in memory: of a tensor that wraps others, such as torchao's, theirs and not what it looks like."""
+    if isinstance(tensor, LNSWeight) or not hasattr(tensor, "__tensor_flatten__"):
+        return tensor.nbytes
+    names, _ = tensor.__tensor_flatten__()
+    return sum(bytes_of(getattr(tensor, name)) for name in names)
 
 
 def measure_footprint(task: Task, model: nn.Module, optimizer: Optimizer, batch: Batch) -> Footprint:
@@ -45,7 +59,6 @@ def measure_footprint(task: Task, model: nn.Module, optimizer: Optimizer, batch:
 
     The step is a real one: it changes the model.
     """
-    parameters = list(model.parameters())
     count = weight_count(model)
     model.train()
     optimizer.zero_grad(set_to_none=True)
@@ -54,7 +67,7 @@ def measure_footprint(task: Task, model: nn.Module, optimizer: Optimizer, batch:
             with task.autocast():
                 loss = task.loss(model, batch)
             loss.backward()
-        gradients = sum(p.grad.nbytes for p in parameters if p.grad is not None)
+        gradients = gradients_held(model)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     weights, state = held(model, optimizer)

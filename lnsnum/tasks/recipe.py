@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import WIDEST_TABLE
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LambdaLR
 
-OptimizerName = Literal["madam", "adam", "sgd"]
+OptimizerName = Literal["madam", "adam", "sgd", "adamw", "adamw8bit"]
 Schedule = Literal["linear", "cosine", "constant"]
-Zeros = Literal["redraw", "leave", "keep"]
+Zeros = Literal["redraw", "leave", "keep", "none"]
 Parameters = Literal["all", "matrices"]
+Granularity = Literal["tensor", "channel", "group"]
 StepRounding = Literal["stochastic_log", "stochastic_value", "nearest"]
+Rounding = Literal["stochastic_log", "stochastic_value", "nearest", "kahan"]
 SecondMoment = Literal["byte", "float32"]
 Rule = Literal["hypentropy", "paper"]
 Ceiling = Literal["follow", "fixed"]
@@ -31,16 +33,24 @@ Ceiling = Literal["follow", "fixed"]
 DEFAULT_LR = 0.05
 """Madam's. It and the four choices above are the bridge's too, which cannot be read without torch."""
 
-DEFAULT_LRS: dict[str, float] = {"madam": DEFAULT_LR, "adam": 1e-3, "sgd": 0.1}
+DEFAULT_LRS: dict[str, float] = {"madam": DEFAULT_LR, "adam": 1e-3, "sgd": 0.1, "adamw": 1e-3, "adamw8bit": 1e-3}
 """Adam's is the one of its paper."""
 
 FLOAT = "float32"
 """The format of plain floats."""
+BFLOAT16, INT8 = "bfloat16", "int8"
+"""What others keep weights in: floats of two bytes, and integers of one with a scale for each row of a linear layer."""
+_FOREIGN = {BFLOAT16: "adamw", INT8: "adamw8bit"}
+"""Their optimizers."""
 
-DEFAULT_MOMENTA: dict[str, float] = {"madam": 0.0, "adam": 0.9, "sgd": 0.9}
+DEFAULT_MOMENTA: dict[str, float] = {"madam": 0.0, "adam": 0.9, "sgd": 0.9, "adamw": 0.9, "adamw8bit": 0.9}
 """Adam's is its beta_1."""
 
 ADAM_BETA_2 = 0.999
+DECAY = 0.01
+"""AdamW's weight decay, torch's own."""
+GROUP = 32
+"""Weights that have a scale in common, where groups have."""
 ZERO_STD = 0.1
 """Zeros are drawn anew with this standard deviation, or the parameter's own root mean square if that is less."""
 
@@ -50,7 +60,7 @@ class Recipe:
     """Format, optimizer and their choices; the defaults are the library's."""
 
     format: str = "lns8f5"
-    """The name of an LNS format, or "float32"."""
+    """The name of an LNS format, "float32", or what others keep weights in: "bfloat16" or "int8"."""
     optimizer: OptimizerName = "madam"
     lr: float | None = None
     """Learning rate; None for the optimizer's default."""
@@ -64,18 +74,23 @@ class Recipe:
     crossover: float = 1.0
     cap: float = 0.2
     ceiling: Ceiling = "follow"
-    rounding: StepRounding | None = None
-    """Of the paper's rule; None for its default."""
+    rounding: Rounding | None = None
+    """Of the paper's rule, None for its default; or of bfloat16 weights, "stochastic_value" or "kahan"."""
     p_scale: float = 3.0
     zeros: Zeros = "keep"
     """What becomes of the zeros at the start: Madam keeps them, and they learn; or they are drawn anew, for the paper's
-    rule, which cannot move them; or, where they are LNS, that lets them leave zero by their first gradients."""
+    rule, which cannot move them; or, where they are LNS, that lets them leave zero by their first gradients. "none":
+    they are drawn anew, and Madam makes none, for to see what zero as a rung is worth."""
     parameters: Parameters = "all"
     """Which parameters are LNS: all, or those of two dimensions and more (the others stay float)."""
+    beta: float = 0.999
+    """Decay of Madam's second moment."""
+    granularity: Granularity = "tensor"
+    """What has one scale: a tensor, each index of its first dimension, or each group of 32 along its last one."""
 
     def __post_init__(self) -> None:
         """Raise TaskError for what no recipe can be."""
-        if self.format != FLOAT:
+        if self.is_lns:
             try:
                 fmt = LNSFormat.parse(self.format)
             except ValueError as error:
@@ -89,15 +104,39 @@ class Recipe:
         for name in ("p_scale", "cap"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise TaskError(f"{name} {getattr(self, name)} is out of range: finite and greater than 0")
+        if not 0.0 <= self.beta < 1.0:
+            raise TaskError(f"beta {self.beta} is out of range: 0 or more, less than 1")
         if not 0.0 <= self.crossover < math.inf:
             raise TaskError(f"crossover {self.crossover} is out of range: finite, 0 or more")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise TaskError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(repr, choices))}")
-        if self.rule != "paper" and self.rounding is not None:
+        if self.format in _FOREIGN or self.optimizer == "adamw8bit":
+            self._check_foreign()
+        elif self.rounding == "kahan":
+            raise TaskError(f"rounding='kahan' is for weights in {BFLOAT16}, not in {self.format}")
+        elif self.rule != "paper" and self.rounding is not None:
             raise TaskError(f"rounding={self.rounding!r} is for rule='paper': the {self.rule} rule has its own")
         if self.rule != "paper" and self.zeros == "leave":
             raise TaskError(f"zeros='leave' is for rule='paper': under the {self.rule} rule zeros learn")
+
+    def _check_foreign(self) -> None:
+        if _FOREIGN.get(self.format) != self.optimizer:
+            pairs = " or ".join(f"{fmt} with {name}" for fmt, name in _FOREIGN.items())
+            raise TaskError(
+                f"format {self.format} does not go with {self.optimizer}: give an LNS format or {FLOAT} with madam, "
+                f"adam, adamw or sgd; rivals of the study are {pairs}"
+            )
+        roundings = ("stochastic_value", "kahan") if self.format == BFLOAT16 else (None,)
+        if self.rounding not in roundings:
+            raise TaskError(
+                f"rounding={self.rounding!r} of {self.format}: it takes {' or '.join(map(repr, roundings))}"
+            )
+
+    @property
+    def is_lns(self) -> bool:
+        """Whether the weights are codes."""
+        return self.format not in (FLOAT, *_FOREIGN)
 
     @property
     def rate(self) -> float:
@@ -121,12 +160,12 @@ class Recipe:
     @property
     def moves_codes(self) -> bool:
         """Whether Madam moves LNS codes."""
-        return self.format != FLOAT and self.optimizer == "madam"
+        return self.is_lns and self.optimizer == "madam"
 
     def changes(self) -> dict[str, Any]:
         """What differs from the defaults, those of this optimizer, by name."""
-        mine, standard = asdict(self.filled()), asdict(Recipe(optimizer=self.optimizer).filled())
-        standard["optimizer"] = Recipe().optimizer
+        mine, standard = asdict(self.filled()), asdict(Recipe())
+        standard["lr"], standard["momentum"] = DEFAULT_LRS[self.optimizer], DEFAULT_MOMENTA[self.optimizer]
         return {name: value for name, value in mine.items() if value != standard[name]}
 
     def as_dict(self) -> dict[str, Any]:
@@ -139,8 +178,16 @@ class Recipe:
         Raises:
             TaskError: where the model's weights cannot be had in that format.
         """
+        if self.format in _FOREIGN:
+            from lnsnum.tasks import few_bytes
+
+            if self.format == INT8:
+                return few_bytes.int8_adamw8bit(model, self.rate, self.inertia)
+            by_kahan = self.rounding == "kahan"
+            way = few_bytes.bfloat16_kahan if by_kahan else few_bytes.bfloat16_stochastic
+            return way(model, self.rate, self.inertia)
         self.convert(model, seed)
-        if self.optimizer == "madam" and self.zeros == "redraw":
+        if self.optimizer == "madam" and self.zeros in ("redraw", "none"):
             _redraw_zeros(model, seed)
         return self.optimizer_for(model, seed)
 
@@ -150,7 +197,7 @@ class Recipe:
         Raises:
             TaskError: where they cannot be had in that format.
         """
-        if self.format == FLOAT:
+        if not self.is_lns:
             return
         from lnsnum.torch_bridge import convert_model
 
@@ -160,7 +207,9 @@ class Recipe:
                 model,
                 self.format,
                 p_scale=self.p_scale,
-                zeros="redraw" if self.zeros == "redraw" else "keep",
+                per_channel=self.granularity == "channel",
+                group_size=GROUP if self.granularity == "group" else None,
+                zeros="redraw" if self.zeros in ("redraw", "none") else "keep",
                 zero_std=ZERO_STD,
                 filter_fn=(lambda _, p: p.ndim > 1) if matrices else None,
                 seed=seed,
@@ -170,11 +219,13 @@ class Recipe:
 
     def optimizer_for(self, model: nn.Module, seed: int) -> Optimizer:
         """The optimizer of a converted model."""
-        from torch.optim import SGD, Adam
+        from torch.optim import SGD, Adam, AdamW
 
         from lnsnum.torch_bridge import Madam
 
         parameters = list(model.parameters())
+        if self.optimizer == "adamw":
+            return AdamW(parameters, lr=self.rate, betas=(self.inertia, ADAM_BETA_2), weight_decay=DECAY)
         if self.optimizer == "adam":
             return Adam(parameters, lr=self.rate, betas=(self.inertia, ADAM_BETA_2))
         if self.optimizer == "sgd":
@@ -188,9 +239,10 @@ class Recipe:
             crossover=self.crossover,
             cap=self.cap,
             ceiling=self.ceiling,
-            rounding=self.rounding,
+            rounding=cast("StepRounding | None", self.rounding),
             p_scale=self.p_scale,
-            zero="leave" if self.zeros == "leave" else None,
+            beta=self.beta,
+            zero=_ZERO.get(self.zeros),
             seed=seed,
         )
 
@@ -202,15 +254,19 @@ class Recipe:
         return LambdaLR(optimizer, lambda t: factor(done + t))
 
 
+_ZERO: dict[str, Literal["leave", "keep"]] = {"leave": "leave", "none": "keep"}
+"""What Madam is told of zeros, where it is not the rule's default."""
+
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "optimizer": get_args(OptimizerName),
     "schedule": get_args(Schedule),
     "second_moment": get_args(SecondMoment),
     "rule": get_args(Rule),
     "ceiling": get_args(Ceiling),
-    "rounding": (None, *get_args(StepRounding)),
+    "rounding": (None, *get_args(Rounding)),
     "zeros": get_args(Zeros),
     "parameters": get_args(Parameters),
+    "granularity": get_args(Granularity),
 }
 
 

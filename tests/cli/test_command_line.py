@@ -144,7 +144,7 @@ def test_choices_of_the_run_are_in_its_record(command):
     record = record_of("classification.safetensors")
     recipe = record["recipe"]
     assert (recipe["lr"], recipe["schedule"], recipe["momentum"], record["seed"]) == (0.01, "cosine", 0.5, 9)
-    assert record["options"] == {"network": "cnn", "augment": False, "bfloat16": True}
+    assert record["options"] == {"network": "cnn", "augment": False, "bfloat16": True, "mirrored": False}
 
 
 def stop_run(monkeypatch, number):
@@ -328,7 +328,7 @@ def test_who_stops_a_run_keeps_what_was_learned(command, tmp_path, monkeypatch):
 
 BAD_TRAINING = {
     "format that does not fit": (["--format", "lns8f9"], "--format: fraction_bits=9 does not fit bits=8: 0 to 6"),
-    "format that is no name": (["--format", "int8"], "--format: 'int8' is no format name"),
+    "format that is no name": (["--format", "int9"], "--format: 'int9' is no format name"),
     "format too wide": (["--format", "lns32f23"], "--format lns32f23: at most 16 bits can be trained"),
     "no folder": (["--out", "nowhere/w.safetensors"], "--out nowhere/w.safetensors: there is no folder"),
     "out is a folder": (["--out", "."], "--out . cannot be written"),
@@ -342,6 +342,10 @@ BAD_TRAINING = {
     "one file for both": (["--out", "x.png", "--plot", "x.png"], "--plot and --out are the same file: x.png"),
     "out is a device": (["--out", "/dev/null"], "--out /dev/null cannot be written"),
     "no epochs": (["--epochs", "0"], "--epochs"),
+    "format of a rival": (
+        ["--format", "int8"],
+        "error: --format int8 does not go with madam: give an LNS format or float32",
+    ),
     "no steps": (["--steps", "0"], "--steps"),
     "epochs and steps": (
         ["--epochs", "1", "--steps", "1"],
@@ -354,7 +358,11 @@ BAD_TRAINING = {
     "unknown device": (["--device", "abacus"], "--device abacus: torch cannot compute there: Expected one of cpu"),
     "no device": (["--device", ""], "error: --device : torch cannot compute there: Device string must not be empty"),
     "network of a task without": (
-        ["--task", "words", "--network", "cnn"], "error: the task words has no option 'network'",
+        ["--task", "regression", "--network", "cnn"], "error: the task regression has no option 'network'",
+    ),
+    "network of another task": (
+        ["--task", "words", "--network", "cnn"],
+        "error: there is no network 'cnn' of words: transformer, gru, experts",
     ),
     "augment of a task without": (
         ["--task", "regression", "--augment"], "error: the task regression has no option 'augment'",
@@ -472,7 +480,7 @@ def test_bad_input_to_evaluate(command, tmp_path):
     save_weights(tmp_path / "[/wide]", wide, metadata={"lnsnum.task": "digits"})
     for number, record in enumerate(("no JSON", "[]", '{"options": 3}')):
         save_weights(tmp_path / f"record{number}", {}, metadata={"lnsnum.task": "classification", "lnsnum.run": record})
-    options = {"lnsnum.task": "words", "lnsnum.run": json.dumps({"options": {"network": "cnn"}})}
+    options = {"lnsnum.task": "regression", "lnsnum.run": json.dumps({"options": {"network": "cnn"}})}
     save_weights(tmp_path / "options", {}, metadata=options)
     for name, sentence in {
         "nothing": "nothing: there is no such file",
@@ -487,7 +495,7 @@ def test_bad_input_to_evaluate(command, tmp_path):
         "record0": "record0: its entry lnsnum.run is not what lnsnum train writes",
         "record1": "record1: its entry lnsnum.run is not what lnsnum train writes",
         "record2": "record2: its entry lnsnum.run is not what lnsnum train writes",
-        "options": "options: its entry lnsnum.run has an option 'network', which words has not",
+        "options": "options: its entry lnsnum.run has an option 'network', which regression has not",
         ".": "is a folder, not a weight file",
     }.items():
         _, error = command("evaluate", name, code=2)

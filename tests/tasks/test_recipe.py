@@ -23,20 +23,36 @@ from lnsnum.torch_bridge.kernels import update
 
 BAD = {
     "format that does not fit": ({"format": "lns8f9"}, "format: fraction_bits=9 does not fit bits=8: 0 to 6"),
-    "format that is no name": ({"format": "int8"}, "format: 'int8' is no format name"),
+    "format that is no name": ({"format": "int9"}, "format: 'int9' is no format name"),
     "format too wide": ({"format": "lns32f23"}, "format lns32f23: at most 16 bits can be trained"),
     "negative lr": ({"lr": -0.1}, "lr -0.1 is no learning rate: give a finite number, 0 or more"),
     "infinite lr": ({"lr": math.inf}, "lr inf is no learning rate"),
     "NaN for lr": ({"lr": math.nan}, "lr nan is no learning rate"),
-    "optimizer": ({"optimizer": "lion"}, "optimizer='lion' is none of 'madam', 'adam', 'sgd'"),
+    "optimizer": ({"optimizer": "lion"}, "optimizer='lion' is none of 'madam', 'adam', 'sgd', 'adamw', 'adamw8bit'"),
     "schedule": ({"schedule": "step"}, "schedule='step' is none of 'linear', 'cosine', 'constant'"),
-    "zeros": ({"zeros": "raise"}, "zeros='raise' is none of 'redraw', 'leave', 'keep'"),
+    "zeros": ({"zeros": "raise"}, "zeros='raise' is none of 'redraw', 'leave', 'keep', 'none'"),
     "parameters": ({"parameters": "vectors"}, "parameters='vectors' is none of 'all', 'matrices'"),
     "rounding": ({"rounding": "up"}, "rounding='up' is none of "),
     "rule": ({"rule": "sgd"}, "rule='sgd' is none of 'hypentropy', 'paper'"),
     "ceiling": ({"ceiling": "open"}, "ceiling='open' is none of 'follow', 'fixed'"),
     "rounding of the paper's": ({"rounding": "nearest"}, "rounding='nearest' is for rule='paper'"),
     "zeros of the paper's": ({"zeros": "leave"}, "zeros='leave' is for rule='paper'"),
+    "granularity": ({"granularity": "row"}, "granularity='row' is none of 'tensor', 'channel', 'group'"),
+    "Kahan's sum of codes": ({"rounding": "kahan"}, "rounding='kahan' is for weights in bfloat16, not in lns8f5"),
+    "bfloat16 by Adam": (
+        {"format": "bfloat16", "optimizer": "adam"},
+        "format bfloat16 does not go with adam: give an LNS format or float32 with madam, adam, adamw or sgd; rivals "
+        "of the study are bfloat16 with adamw or int8 with adamw8bit",
+    ),
+    "codes by another's optimizer": ({"optimizer": "adamw8bit"}, "format lns8f5 does not go with adamw8bit: "),
+    "bfloat16 rounded to nearest": (
+        {"format": "bfloat16", "optimizer": "adamw", "rounding": "nearest"},
+        "rounding='nearest' of bfloat16: it takes 'stochastic_value' or 'kahan'",
+    ),
+    "integers with a rounding": (
+        {"format": "int8", "optimizer": "adamw8bit", "rounding": "nearest"},
+        "rounding='nearest' of int8: it takes None",
+    ),
     "second moment": ({"second_moment": "lns4"}, "second_moment='lns4' is none of "),
 }
 
@@ -54,7 +70,8 @@ def test_every_choice_survives_json_and_shows_in_changes():
     other = {
         "format": "lns16f10", "optimizer": "sgd", "lr": 0.0, "schedule": "cosine", "momentum": 0.9,
         "second_moment": "float32", "rule": "paper", "crossover": 0.5, "cap": 0.3, "ceiling": "fixed",
-        "rounding": "nearest", "p_scale": 2.0, "zeros": "leave", "parameters": "matrices",
+        "rounding": "nearest", "p_scale": 2.0, "zeros": "leave", "parameters": "matrices", "beta": 0.9,
+        "granularity": "group",
     }  # fmt: skip
     of_the_paper = ("rounding", "zeros")
     plain = Recipe()
@@ -270,6 +287,8 @@ def test_scores_as_people_read_them():
         {"cap": math.nan},
         {"crossover": -1.0},
         {"crossover": math.inf},
+        {"beta": 1.0},
+        {"beta": -0.1},
     ],
 )
 def test_numbers_out_of_range(choice):
