@@ -61,8 +61,9 @@ tasks                  . signals troubles rescue measure few_bytes recipe task p
 tasks                  plots images digits image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification fine_tuning
 tasks                  generation reconstruction text language_networks language regression copying registry
-study                  . problems plan journal workers execution runner estimate statistics text_table results
-study                  cells learning_rates claims variants bookkeeping tables plots
+study                  . problems plan second_plan editions journal workers execution runner trial estimate
+study                  statistics text_table results cells learning_rates claims variants bookkeeping standings
+study                  second_tables tables panels plots second_plots
 toolbox                . loss values comparison counting moves reading recoding selection verification
 toolbox.file_kinds     . zip_members numpy_files safetensors_files torch_pickle torch_files npz_writer
 toolbox                sources conversion inspection difference plots log_plots

@@ -20,7 +20,8 @@ def report(
     table: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this table: claim, one-rate, ladder, grid, bits, ablations, memory, budget. Can be repeated."
+            help="Only this table: claim, one-rate, ladder, grid, bits, ablations, memory, budget; of the second "
+            "edition verdicts, counts, rows, matters, finalists, budget. Can be repeated."
         ),
     ] = None,
     problem: Annotated[list[str] | None, typer.Option(help="Only this problem. Can be repeated.")] = None,
@@ -60,10 +61,11 @@ def _check_plots(folder: Path) -> None:
 def _draw(folder: Path, results: Results, problems: list[str] | tuple[str, ...]) -> list[Path]:
     """Draw what the journal has runs for."""
     from lnsnum.study.plots import PLOTS
+    from lnsnum.study.second_plots import SECOND_PLOTS
     from lnsnum.study.tables import choose
 
     drawn = []
-    for name, (draw, part) in PLOTS.items():
+    for name, (draw, part) in (PLOTS if results.edition == 1 else SECOND_PLOTS).items():
         if begun := results.begun(part, choose(results, problems)):
             draw(folder / name, results, begun)
             drawn.append(folder / name)

@@ -34,7 +34,10 @@ _SPEED_PERIOD = 3600.0
 def study(
     part: Annotated[
         list[str] | None,
-        typer.Option(help="without-tuning, bits or ablations; by default all. Can be repeated."),
+        typer.Option(
+            help="without-tuning, bits or ablations, of the second edition rows, matters or finalists; by default all. "
+            "Can be repeated."
+        ),
     ] = None,
     problem: Annotated[
         list[str] | None,
@@ -43,36 +46,54 @@ def study(
     data: Annotated[
         list[str] | None, typer.Option(metavar="NAME=PATH", help="Where data are. Can be repeated.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The file of results; it is continued where it is there.")] = Path(
-        "study.jsonl"
-    ),
+    edition: Annotated[int, typer.Option(min=1, max=2, help="Which study it is; docs/results.md tells of each.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file of results, which is continued where it is there; study.jsonl, of the second edition "
+            "second_study.jsonl."
+        ),
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; by default one for each processor. It changes no result.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how many runs there are and how long they take.")
     ] = False,
+    trial: Annotated[
+        bool, typer.Option("--trial", help="Only train each way on each problem for three steps, and keep nothing.")
+    ] = False,
+    repeat: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Only run N of the runs that are done again: do they end as before?"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object in the end.")] = False,
 ) -> None:
     """Train every network of the study and keep each result at once; it can be interrupted and continued."""
-    check_writable("--out", out)
+    from lnsnum.study.editions import FILES, parts_of
     from lnsnum.study.execution import find_data
-    from lnsnum.study.plan import PARTS
-    from lnsnum.study.problems import PROBLEMS
+    from lnsnum.study.problems import problems_of
 
-    parts = _chosen("--part", part, {name: name for name in PARTS})
-    places = _places(data or [], PROBLEMS.values())
+    out = Path(FILES[edition]) if out is None else out
+    check_writable("--out", out)
+    parts = _chosen("--part", part, {name: name for name in parts_of(edition)})
+    known = problems_of(edition)
+    places = _places(data or [], known.values())
     if problem is None:
-        problems = [p for p in PROBLEMS.values() if p.data is None or p.data in places]
+        problems = [p for p in known.values() if p.data is None or p.data in places]
     else:
-        problems = _chosen("--problem", problem, PROBLEMS)
+        problems = _chosen("--problem", problem, known)
     ready = []
     with errors.status("reading data") as status:
         for chosen in problems:
             status.update(f"reading the data of {chosen.name}")
             ready.append(find_data(chosen, places))
     jobs = jobs or _processors()
-    if dry_run:
+    if repeat is not None:
+        _repeat(ready, repeat, out, jobs, json)
+    elif trial:
+        _try(ready, parts, jobs, json)
+    elif dry_run:
         _print_estimate(ready, parts, out, jobs, json)
     else:
         _run(ready, parts, out, jobs, json)
@@ -150,6 +171,45 @@ def _run(problems: list[ReadyProblem], parts: list[str], out: Path, jobs: int, j
     console.print(
         f"{counted(len(records), 'run')} in {out}, {failed} of them diverged; `lnsnum report {out}` prints the tables"
     )
+
+
+def _try(problems: list[ReadyProblem], parts: list[str], jobs: int, json: bool) -> None:
+    from lnsnum.study.trial import Tried, told, try_all
+
+    shown = 0
+
+    def show(one: Tried, count: int) -> None:
+        nonlocal shown
+        shown += 1
+        errors.print(f"{shown:,} of {count:,}: {told(one)}", soft_wrap=True)
+
+    tried = try_all(problems, parts, jobs=jobs, on_result=show)
+    failed = sum(one.failure is not None for one in tried)
+    if json:
+        print_json({"tried": len(tried), "failed": failed})
+    else:
+        console.print(f"{counted(len(tried), 'way')} of training tried, {failed} of them failed")
+    if failed:
+        sys.exit(1)
+
+
+def _repeat(problems: list[ReadyProblem], count: int, out: Path, jobs: int, json: bool) -> None:
+    from lnsnum.study.execution import describe
+    from lnsnum.study.journal import read_journal
+    from lnsnum.study.runner import Repeated, repeat_runs
+
+    def show(one: Repeated) -> None:
+        result = "the same to the bit" if one.same else f"{one.before.score} before, {one.again.score} now"
+        errors.print(f"{describe(one.before.run)}: {result}")
+
+    done = repeat_runs(problems, read_journal(out), count, out, jobs=jobs, on_result=show)
+    other = sum(not one.same for one in done)
+    if json:
+        print_json({"path": str(out), "repeated": len(done), "different": other})
+    else:
+        console.print(f"{counted(len(done), 'run')} of {out} again, {len(done) - other} of them the same to the bit")
+    if other:
+        sys.exit(1)
 
 
 def _print_estimate(problems: list[ReadyProblem], parts: list[str], out: Path, jobs: int, json: bool) -> None:

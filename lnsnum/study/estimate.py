@@ -10,20 +10,26 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
 
+from torch import nn
+
 from lnsnum.study.execution import ReadyProblem
-from lnsnum.study.journal import Record, scores
+from lnsnum.study.journal import Record, choosing
 from lnsnum.study.plan import Run
 from lnsnum.study.runner import foreseen_runs, task_of
 from lnsnum.study.workers import Workers
 from lnsnum.tasks import TaskError, training
-from lnsnum.tasks.recipe import FLOAT, Recipe
+from lnsnum.tasks.recipe import Recipe
+from lnsnum.tasks.task import Task
 
 WARM_UP = 2
 """Steps that are not timed: the first ones compile and allocate."""
 TIMED = 20
+_HARMLESS = 1e-6
+"""A learning rate at which nothing diverges: a step takes as long at any."""
 
 
 class Expected(NamedTuple):
@@ -63,18 +69,26 @@ def estimate(
     Raises:
         TaskError: where the steps of a problem cannot be run.
     """
-    known = scores(records)
+    known = choosing(records)
     plans = {(part, p.name): foreseen_runs(p, [part], known) for p in problems for part in parts}
     left = {key for runs in plans.values() for key in runs} - known.keys()
     timed = {record.problem for record in records if record.failure is None}
     unknown = [p for p in problems if p.name not in timed and any(plans[part, p.name].keys() & left for part in parts)]
-    measured = _measure(unknown, jobs) if unknown else {}
+    samples = {
+        p.name: {
+            _kind(run.recipe): run.recipe for part in parts for key, run in plans[part, p.name].items() if key in left
+        }
+        for p in unknown
+    }
+    measured = _measure([Sample(p, tuple(samples[p.name].values())) for p in unknown], jobs) if unknown else {}
     seconds: dict[str, float] = {}
     rows = []
     for (part, problem), steps in ((pair, p.problem.steps) for p in problems for pair in plans if pair[1] == p.name):
         runs = plans[part, problem]
+        if not runs:
+            continue
         missing = {
-            key: measured[problem] if problem in measured else _mean_seconds(run, records)
+            key: measured[problem][_kind(run.recipe)] if problem in measured else _mean_seconds(run, records)
             for key, run in runs.items()
             if key in left
         }
@@ -91,36 +105,65 @@ def _mean_seconds(run: Run, records: Iterable[Record]) -> float:
     return fmean(r.seconds for r in alike or same)
 
 
-def _kind(recipe: Recipe) -> tuple[str, bool]:
-    return recipe.optimizer, recipe.format == FLOAT
+_Kind = tuple[str, ...]
 
 
-def _measure(problems: Sequence[ReadyProblem], jobs: int) -> dict[str, float]:
-    """Seconds of a run of each, with the default recipe."""
-    seconds: dict[str, float] = {}
-    waiting = list(problems)
-    with Workers[ReadyProblem, float](jobs, time_problem) as workers:
+def _kind(recipe: Recipe) -> _Kind:
+    """What decides how long a step takes: the optimizer, whether weights are codes, and the scales or the sums."""
+    if recipe.is_lns:
+        return recipe.optimizer, "lns", recipe.granularity
+    return recipe.optimizer, recipe.format, "kahan" if recipe.rounding == "kahan" else ""
+
+
+class Sample(NamedTuple):
+    """Recipes that are to be timed on a problem, one of each kind."""
+
+    problem: ReadyProblem
+    recipes: tuple[Recipe, ...]
+
+
+def _measure(samples: Sequence[Sample], jobs: int) -> dict[str, dict[_Kind, float]]:
+    """Seconds of a run of each kind on each problem."""
+    seconds: dict[str, dict[_Kind, float]] = {}
+    waiting = list(samples)
+    with Workers[Sample, list[float]](jobs, time_problem) as workers:
         while waiting or workers.busy:
             while waiting and workers.has_room:
                 workers.hand(waiting.pop(0))
-            problem, result, failure = workers.next()
+            sample, result, failure = workers.next()
             if result is None:
-                raise TaskError(f"{problem.name} cannot be timed: {failure}")
-            seconds[problem.name] = result
+                raise TaskError(f"{sample.problem.name} cannot be timed: {failure}")
+            kinds = (_kind(recipe) for recipe in sample.recipes)
+            seconds[sample.problem.name] = dict(zip(kinds, result, strict=True))
     return seconds
 
 
-def time_problem(problem: ReadyProblem) -> float:
-    """Seconds of a run with the default recipe: from 20 steps and a score."""
-    task, recipe, steps = task_of(problem), Recipe(), problem.problem.steps
-    model, optimizer = training.start(task, recipe, 0)
+def time_problem(sample: Sample) -> list[float]:
+    """Seconds of a run with each recipe: from 20 steps and a score."""
+    task, steps = task_of(sample.problem), sample.problem.problem.steps
     timed = max(1, min(TIMED, steps - WARM_UP))
-    history = training.train(task, model, optimizer, recipe, steps=WARM_UP + timed, seed=0)
-    for _ in itertools.islice(history, WARM_UP):
-        pass
-    begin = time.perf_counter()
-    for _ in history:
-        pass
-    trained = time.perf_counter()
+    of_score: float | None = None
+    seconds = []
+    for recipe in (replace(recipe, lr=_HARMLESS) for recipe in sample.recipes):
+        model, optimizer = training.start(task, recipe, 0)
+        history = training.train(task, model, optimizer, recipe, steps=WARM_UP + timed, seed=0)
+        for _ in itertools.islice(history, WARM_UP):
+            pass
+        begin = time.perf_counter()
+        for _ in history:
+            pass
+        trained = time.perf_counter() - begin
+        if of_score is None:
+            of_score = _time_score(task, model)
+        seconds.append(trained / timed * steps + of_score)
+    return seconds
+
+
+def _time_score(task: Task, model: nn.Module) -> float:
+    """Seconds of what a run is scored by; not of what is made for the first score and kept, such as a GAN's judge."""
     task.score(model)
-    return (trained - begin) / timed * steps + time.perf_counter() - trained
+    begin = time.perf_counter()
+    for part in (task, task.validation):
+        if part is not None:
+            part.score(model)
+    return time.perf_counter() - begin

@@ -16,7 +16,7 @@ from lnsnum.study.journal import DATA_DIGITS, Record
 from lnsnum.study.plan import Run
 from lnsnum.study.problems import Problem
 from lnsnum.tasks import training
-from lnsnum.tasks.footprint import held
+from lnsnum.tasks.footprint import gradients_held, held
 from lnsnum.tasks.measure import Measure
 from lnsnum.tasks.task import Task
 
@@ -63,7 +63,7 @@ def one_run(task: Task, problem: Problem, run: Run) -> Record:
     """
     begin = time.perf_counter()
     model, optimizer = training.start(task, run.recipe, run.seed)
-    score = failure = loss = None
+    score = validation = failure = loss = None
     try:
         history = training.History()
         for grown in training.train(task, model, optimizer, run.recipe, steps=problem.steps, seed=run.seed):
@@ -71,10 +71,13 @@ def one_run(task: Task, problem: Problem, run: Run) -> Record:
         loss = fmean(history.loss[-LAST_STEPS:])
         training.check_outputs(task, model)
         score = float(task.score(model))
+        if task.validation is not None:
+            validation = float(task.validation.score(model))
     except training.DivergedError as error:
         failure = str(error)
-    if score is not None and not math.isfinite(score):
-        failure, score = f"the {task.measure.name} is {score} after {problem.steps} steps", None
+    for part in (score, validation):
+        if part is not None and not math.isfinite(part):
+            failure, score, validation = f"the {task.measure.name} is {part} after {problem.steps} steps", None, None
     count = training.weight_count(model)
     weight_bytes, state_bytes = held(model, optimizer)
     return Record(
@@ -92,6 +95,9 @@ def one_run(task: Task, problem: Problem, run: Run) -> Record:
         state_bytes=state_bytes / count,
         lnsnum=__version__,
         torch=torch.__version__,
+        edition=problem.edition,
+        validation=validation,
+        gradient_bytes=gradients_held(model) / count if problem.edition > 1 else None,
     )
 
 

@@ -1,6 +1,7 @@
 """The study's file: one JSON line a finished run, on the disk before the next one counts.
 
-A crash can tear the last line only: what is left of it is ignored by readers, and cut off where the study goes on.
+A line leaves out what came with the second edition where it has the value that the first one knew alone. A crash can
+tear the last line only: what is left of it is ignored by readers, and cut off where the study goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import lzma
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -60,6 +61,17 @@ class Record:
     """The optimizer's, per parameter, held after the last step."""
     lnsnum: str
     torch: str
+    edition: int = 1
+    """Of the study."""
+    validation: float | None = None
+    """The score on the validation part, of which there is one from the second edition on; None where the run failed."""
+    gradient_bytes: float | None = None
+    """Per parameter, held after the last step; None in the first edition, which did not ask."""
+
+    @property
+    def chosen_by(self) -> float | None:
+        """The score that learning rates are chosen by: that on the validation part, where there is one."""
+        return self.score if self.edition == 1 else self.validation
 
     @property
     def run(self) -> Run:
@@ -68,12 +80,22 @@ class Record:
 
     def line(self) -> bytes:
         """The record as the journal has it, the end of the line included."""
-        return json.dumps(asdict(self), allow_nan=False).encode() + b"\n"
+        entry = asdict(self)
+        for part, newer in ((entry["recipe"], _NEWER_CHOICES), (entry, _NEWER_FIELDS)):
+            for name, standard in newer.items():
+                if part[name] == standard:
+                    del part[name]
+        return json.dumps(entry, allow_nan=False).encode() + b"\n"
 
 
 def scores(records: Iterable[Record]) -> dict[str, float | None]:
     """The score of each run by its key; None where it failed."""
     return {record.run.key: record.score for record in records}
+
+
+def choosing(records: Iterable[Record]) -> dict[str, float | None]:
+    """What learning rates are chosen by: a score of each run by its key; None where it failed."""
+    return {record.run.key: record.chosen_by for record in records}
 
 
 def read_journal(path: Path) -> list[Record]:
@@ -229,10 +251,13 @@ def _record(line: bytes) -> Record:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise _NoJSONError("is not JSON") from error
-    _check_fields(entry, "", _RECORD_FIELDS)
-    _check_fields(entry["recipe"], "recipe.", _RECIPE_FIELDS)
+    _check_fields(entry, "", _RECORD_FIELDS, _NEWER_FIELDS)
+    _check_fields(entry["recipe"], "recipe.", _RECIPE_FIELDS, _NEWER_CHOICES)
     if (entry["score"] is None) == (entry["failure"] is None):
         raise ValueError("has not either a score or a failure")
+    validated = entry.get("edition", 1) > 1 and entry["score"] is not None
+    if (entry.get("validation") is not None) != validated:
+        raise ValueError("has not a validation score where, and only where, it has a score of a later edition")
     try:
         recipe = Recipe(**entry["recipe"])
     except TaskError as error:
@@ -240,10 +265,10 @@ def _record(line: bytes) -> Record:
     return Record(**{**entry, "recipe": recipe.filled()})
 
 
-def _check_fields(entry: Any, prefix: str, known: dict[str, Callable[[Any], bool]]) -> None:
+def _check_fields(entry: Any, prefix: str, known: dict[str, Callable[[Any], bool]], newer: Mapping[str, Any]) -> None:
     if not isinstance(entry, dict):
         raise ValueError(f"is no object with the field {prefix}{next(iter(known))}")
-    for name in [*known, *entry]:
+    for name in [*(name for name in known if name not in newer), *entry]:
         if name not in entry or name not in known:
             raise ValueError(f"{'lacks the' if name in known else 'has an unknown'} field {prefix + name!r}")
         if not known[name](entry[name]):
@@ -266,6 +291,10 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or check(value)
 
 
+_NEWER_CHOICES: Mapping[str, Any] = {"beta": Recipe().beta, "granularity": Recipe().granularity}
+_NEWER_FIELDS: Mapping[str, Any] = {"edition": 1, "validation": None, "gradient_bytes": None}
+"""What came with the second edition, and the value that the first one knew alone."""
+
 _RECIPE_FIELDS: dict[str, Callable[[Any], bool]] = {
     f.name: _is_number if f.default is None or isinstance(f.default, float) else _is_text for f in fields(Recipe)
 } | {"rounding": _or_none(_is_text)}
@@ -284,4 +313,7 @@ _RECORD_FIELDS: dict[str, Callable[[Any], bool]] = {
     "state_bytes": _is_number,
     "lnsnum": _is_text,
     "torch": _is_text,
+    "edition": lambda value: type(value) is int and value in (1, 2),
+    "validation": _or_none(_is_number),
+    "gradient_bytes": _or_none(_is_number),
 }

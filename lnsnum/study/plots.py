@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lnsnum.files.atomic import replacing
-from lnsnum.study.cells import heading
+from lnsnum.study.panels import figure_of, limit, mark_edge, name_axis, save
 from lnsnum.study.plan import FEWER_SEEDS, LADDERS, ROWS, SEEDS, WIDTHS, bits_recipes, ladder, paper
 from lnsnum.study.results import Look, No, Outcome, Results, Sample, label
 from lnsnum.study.statistics import mean, standard_deviation
 from lnsnum.study.variants import BASELINE, bits_of
-from lnsnum.tasks.measure import Measure
 from lnsnum.tasks.recipe import DEFAULT_LR, Recipe
 
 COLORS: Mapping[str, str] = {
@@ -41,38 +35,36 @@ _BITS_COLORS = {
 _BESIDE = {_STOCHASTIC: -0.08, _NEAREST: 0.08, _LADDERS: 0.0}
 """By how many bits the points are moved, so that bars stand side by side."""
 
-_COLUMNS = 3
-_EDGE, _STEP = 0.03, 0.065
-"""How far from the edge of a panel the first mark is of what is not on it, and each further one: of its height."""
 
+class Plot(NamedTuple):
+    """A picture of a part of the study."""
 
-class _Plot(NamedTuple):
     draw: Callable[[Path, Results, Sequence[str]], None]
     part: str
 
 
 def _without_tuning(path: Path, results: Results, problems: Sequence[str]) -> None:
     """The paper's Figure 1: a line a row with seed 0; at the default a disc, and all that five seeds reach."""
-    figure, panels = _figure(len(problems))
+    figure, panels = figure_of(len(problems))
     look = results.look()
     for axis, problem in zip(panels, problems, strict=True):
         measure = results.measures[problem]
         axis.set_xscale("log")
-        _name(axis, problem, measure, "learning rate")
+        name_axis(axis, problem, measure, "learning rate")
         grids = {row: look.grid(problem, row) for row in look.rows(problem)}
-        _limit(axis, measure, [it for grid in grids.values() for it in grid.values() if not isinstance(it, No)])
+        limit(axis, measure, [it for grid in grids.values() for it in grid.values() if not isinstance(it, No)])
         edge: dict[str, Mapping[float, Outcome]] = {}
         for row, grid in grids.items():
             sample = look.sample(problem, row, SEEDS)
             _row(axis, row, grid, sample)
             edge[COLORS[label(row)]] = grid | {row.rate: No.DIVERGED} if sample.diverged else grid
-        _mark_edge(axis, measure, edge)
+        mark_edge(axis, measure, edge)
     handles: list[Any] = [Line2D([], [], color=COLORS[label(row)], label=label(row)) for row in ROWS]
     gray: dict[str, Any] = {"color": "gray", "linestyle": "none"}
     handles.append(Line2D([], [], marker="o", label=f"default, {SEEDS} seeds", **gray))
     handles.append(Line2D([], [], marker="x", label="diverged", **gray))
     handles.append(Line2D([], [], marker="^", label="worse than the panel shows", **gray))
-    _save(path, figure, handles)
+    save(path, figure, handles)
 
 
 def _row(axis: Any, row: Recipe, grid: Mapping[float, Outcome], sample: Sample) -> None:
@@ -85,51 +77,17 @@ def _row(axis: Any, row: Recipe, grid: Mapping[float, Outcome], sample: Sample) 
         axis.errorbar([row.rate], [middle], spread, fmt="o", color=color, markersize=7, capsize=3, zorder=order + 2)
 
 
-def _mark_edge(axis: Any, measure: Measure, outcomes: Mapping[str, Mapping[float, Outcome]]) -> None:
-    """Crosses at the panel's bad edge for what diverged, triangles for what lies beyond it, one above the other.
-
-    `outcomes` are by color and x.
-    """
-    limit = axis.get_ylim()[0 if measure.higher_is_better else 1]
-    stacked: Counter[float] = Counter()
-    for color, by_x in outcomes.items():
-        for x, outcome in by_x.items():
-            if isinstance(outcome, No):
-                marker = "x" if outcome is No.DIVERGED else ""
-            elif measure.higher_is_better:
-                marker = "v" if outcome < limit else ""
-            else:
-                marker = "^" if outcome > limit else ""
-            if marker:
-                away = _EDGE + _STEP * stacked[x]
-                stacked[x] += 1
-                y = away if measure.higher_is_better else 1.0 - away
-                axis.plot([x], [y], marker, color=color, markersize=6, transform=axis.get_xaxis_transform(), zorder=6)
-
-
-def _limit(axis: Any, measure: Measure, scores: Sequence[float]) -> None:
-    """Show the best three quarters of the scores and as much again: one bad score must not flatten the others."""
-    if not scores:
-        return
-    best = max(scores) if measure.higher_is_better else min(scores)
-    losses = np.abs(np.array(scores) - best)
-    reach = min(float(losses.max()), 2.0 * float(np.quantile(losses, 0.75))) or 1.0
-    worst = best - reach if measure.higher_is_better else best + reach
-    room = 0.12 * reach
-    axis.set_ylim(*((worst - room, best + room) if measure.higher_is_better else (best - room, worst + room)))
-
-
 def _bits(path: Path, results: Results, problems: Sequence[str]) -> None:
     """A line for each rounding and for the ladders; bars are standard deviations; float32 is a line with its band."""
-    figure, panels = _figure(len(problems))
+    figure, panels = figure_of(len(problems))
     look = results.look()
     for axis, problem in zip(panels, problems, strict=True):
         measure = results.measures[problem]
-        _name(axis, problem, measure, "bits a weight")
+        name_axis(axis, problem, measure, "bits a weight")
         series = {name: _samples(look, problem, recipes) for name, recipes in _series().items()}
         base = look.sample(problem, bits_recipes()[BASELINE], FEWER_SEEDS)
         drawn = [base, *(sample for samples in series.values() for sample in samples.values())]
-        _limit(axis, measure, [end for sample in drawn for end in _ends(sample)])
+        limit(axis, measure, [end for sample in drawn for end in _ends(sample)])
         if _ends(base):
             middle, spread = mean(base.scores), standard_deviation(base.scores) or 0.0
             axis.axhline(middle, color=COLORS[BASELINE], linewidth=1.2)
@@ -143,7 +101,7 @@ def _bits(path: Path, results: Results, problems: Sequence[str]) -> None:
             places = [width + _BESIDE[name] for width in means]
             axis.errorbar(places, list(means.values()), spreads, fmt="s--" if name == _LADDERS else "o-", **style)
             edge[_BITS_COLORS[name]] = means | {width: No.DIVERGED for width, it in samples.items() if it.diverged}
-        _mark_edge(axis, measure, edge)
+        mark_edge(axis, measure, edge)
         axis.set_xticks([bits_of(Recipe(name)) for name in WIDTHS])
     handles: list[Any] = []
     for name, color in _BITS_COLORS.items():
@@ -152,7 +110,7 @@ def _bits(path: Path, results: Results, problems: Sequence[str]) -> None:
     handles.append(Line2D([], [], color=COLORS[BASELINE], label=BASELINE))
     handles.append(Line2D([], [], color="gray", linestyle="none", marker="x", label="diverged with some seed"))
     handles.append(Line2D([], [], color="gray", linestyle="none", marker="^", label="worse than the panel shows"))
-    _save(path, figure, handles)
+    save(path, figure, handles)
 
 
 def _series() -> dict[str, list[Recipe]]:
@@ -176,34 +134,8 @@ def _ends(sample: Sample) -> tuple[float, ...]:
     return middle - spread, middle, middle + spread
 
 
-def _figure(panels: int) -> tuple[Figure, Sequence[Any]]:
-    rows = math.ceil(panels / _COLUMNS)
-    columns = math.ceil(panels / rows)
-    figure = Figure(figsize=(max(1.0 + 3.0 * columns, 6.0), 1.0 + 2.6 * rows))
-    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
-    axes = np.asarray(figure.subplots(rows, columns, squeeze=False)).reshape(-1)
-    for axis in axes[panels:]:
-        axis.set_axis_off()
-    return figure, list(axes[:panels])
-
-
-def _name(axis: Any, problem: str, measure: Measure, x: str) -> None:
-    axis.set_title(problem, fontsize=11, parse_math=False)
-    axis.set_xlabel(x, fontsize=9)
-    axis.set_ylabel(f"{heading(measure)} ({'higher' if measure.higher_is_better else 'lower'} is better)", fontsize=9)
-    axis.tick_params(labelsize=9)
-    axis.grid(color="#e6e6e6", linewidth=0.6)
-    axis.set_axisbelow(True)
-
-
-def _save(path: Path, figure: Figure, handles: list[Any]) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-
-
-PLOTS: Mapping[str, _Plot] = {
-    "without_tuning.png": _Plot(_without_tuning, "without-tuning"),
-    "bits.png": _Plot(_bits, "bits"),
+PLOTS: Mapping[str, Plot] = {
+    "without_tuning.png": Plot(_without_tuning, "without-tuning"),
+    "bits.png": Plot(_bits, "bits"),
 }
 """By the name of the file; each shows the problems of which there is a run of its part."""

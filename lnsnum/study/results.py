@@ -6,9 +6,10 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from lnsnum.study.journal import Record, scores
-from lnsnum.study.plan import PARTS, SEEDS, Run, best_runs, candidates, ladder_runs, planned, row_of, row_rates, rows_of
-from lnsnum.study.problems import PROBLEMS, Problem
+from lnsnum.study.editions import parts_of, planned
+from lnsnum.study.journal import Record, choosing, scores
+from lnsnum.study.plan import SEEDS, Run, best_runs, candidates, ladder_runs, row_of, row_rates, rows_of
+from lnsnum.study.problems import Problem, problems_of
 from lnsnum.study.statistics import mean
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.measure import Measure
@@ -23,9 +24,9 @@ def label(recipe: Recipe) -> str:
     return f"{recipe.format} {whose}{_NAMES[recipe.optimizer]}"
 
 
-def problem_of(name: str) -> Problem:
+def problem_of(name: str, edition: int = 1) -> Problem:
     """The problem of that name; one of which nothing else is known where there is none."""
-    return PROBLEMS.get(name) or Problem(name, task="", steps=0)
+    return problems_of(edition).get(name) or Problem(name, task="", steps=0, edition=edition)
 
 
 class No(enum.Enum):
@@ -85,12 +86,16 @@ class Results:
         measure_of: the measure of a problem, by its name; a KeyError where there is none of that name.
 
     Raises:
-        TaskError: where a record is of a problem that `measure_of` does not know.
+        TaskError: where a record is of a problem that `measure_of` does not know, or they are of two editions.
     """
 
     def __init__(self, records: Iterable[Record], measure_of: Callable[[str], Measure]) -> None:
         self.records: dict[str, Record] = {record.run.key: record for record in records}
-        order = {problem: place for place, problem in enumerate(PROBLEMS)}
+        editions = {record.edition for record in self.records.values()} or {1}
+        if len(editions) > 1:
+            raise TaskError("the journal has runs of two editions of the study: tables are of one, so keep them apart")
+        (self.edition,) = editions
+        order = {problem: place for place, problem in enumerate(problems_of(self.edition))}
         found = dict.fromkeys(record.problem for record in self.records.values())
         self.problems = sorted(found, key=lambda problem: order.get(problem, len(order)))
         self.measures: dict[str, Measure] = {}
@@ -100,6 +105,7 @@ class Results:
             except KeyError as error:
                 raise TaskError(f"the journal has runs of {problem!r}, which this version does not know") from error
         self.scores = scores(self.records.values())
+        self.choosing = choosing(self.records.values())
 
     def look(self) -> Look:
         """A look at the results that knows what was missing."""
@@ -113,14 +119,15 @@ class Results:
         """The problems of which there is a run that belongs to this part alone."""
         begun = []
         for problem in problems:
-            runs = {one: self._planned(one, problem) for one in PARTS}
-            own = runs[part].difference(*(runs[one] for one in PARTS if one != part))
+            runs = {one: self._planned(one, problem) for one in parts_of(self.edition)}
+            own = runs[part].difference(*(of_one for one, of_one in runs.items() if one != part))
             if own & self.records.keys():
                 begun.append(problem)
         return begun
 
     def _planned(self, part: str, problem: str) -> set[str]:
-        return {run.key for run in planned(part, problem_of(problem), self.measures[problem], self.scores)}
+        runs = planned(part, problem_of(problem, self.edition), self.measures[problem], self.choosing)
+        return {run.key for run in runs}
 
 
 class Look:

@@ -6,16 +6,20 @@ of others, so the plan is made again after each result.
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from lnsnum.files.atomic import shown
+from lnsnum.study.editions import planned
 from lnsnum.study.execution import ReadyProblem, describe, one_run
-from lnsnum.study.journal import Journal, Record, scores
-from lnsnum.study.plan import Run, Scores, planned
+from lnsnum.study.journal import Journal, Record, choosing
+from lnsnum.study.plan import Run, Scores
 from lnsnum.study.workers import Workers
 from lnsnum.tasks import TaskError
 from lnsnum.tasks.rescue import keep
@@ -48,7 +52,7 @@ def run_study(
         TaskError: where the journal is of other steps or data; after all others, where runs did not come to a result.
     """
     check_records(problems, journal.records, journal.path)
-    known = scores(journal.records)
+    known = choosing(journal.records)
     ready = {problem.name: problem for problem in problems}
     runs = {name: planned_runs(problem, parts, known) for name, problem in ready.items()}
     foreseen = {name: foreseen_runs(problem, parts, known).keys() for name, problem in ready.items()}
@@ -73,7 +77,7 @@ def run_study(
                 continue
             with hold():
                 _append(journal, record)
-            known[job.run.key] = record.score
+            known[job.run.key] = record.chosen_by
             name = job.problem.name
             before, runs[name] = runs[name].keys(), planned_runs(job.problem, parts, known)
             if runs[name].keys() != before:
@@ -140,6 +144,69 @@ def foreseen_runs(problem: ReadyProblem, parts: Iterable[str], known: Scores) ->
         if runs.keys() <= guessed.keys():
             return runs
         guessed = {**dict.fromkeys(runs, 0.0), **guessed}
+
+
+class Repeated(NamedTuple):
+    """A run of the journal that was run again."""
+
+    before: Record
+    again: Record
+
+    @property
+    def same(self) -> bool:
+        """Whether all but the time is the same, to the bit."""
+        return replace(self.again, seconds=self.before.seconds) == self.before
+
+
+def runs_to_repeat(records: Iterable[Record], count: int) -> list[Record]:
+    """So many finished runs, in an order that only their keys decide, no problem twice before each has one."""
+    waiting = sorted(records, key=lambda record: hashlib.sha256(record.run.key.encode()).digest())
+    turns: Counter[str] = Counter()
+    placed = []
+    for record in waiting:
+        placed.append((turns[record.problem], record))
+        turns[record.problem] += 1
+    return [record for _, record in sorted(placed, key=lambda pair: pair[0])[:count]]
+
+
+def repeat_runs(
+    problems: Sequence[ReadyProblem],
+    records: Sequence[Record],
+    count: int,
+    path: Path,
+    *,
+    jobs: int = 1,
+    on_result: Callable[[Repeated], None] = lambda _: None,
+) -> list[Repeated]:
+    """Run some runs of a journal again, and write nothing.
+
+    Args:
+        problems: those whose runs may be repeated.
+        records: of the journal.
+        count: how many; all where there are not so many.
+        path: of the journal, for messages.
+        jobs: processes.
+        on_result: told each as it is done.
+
+    Raises:
+        TaskError: where the journal is of other steps, data or another torch, or a run comes to no result.
+    """
+    check_records(problems, records, path)
+    ready = {problem.name: problem for problem in problems}
+    waiting = runs_to_repeat([record for record in records if record.problem in ready], count)
+    before = {record.run.key: record for record in waiting}
+    done = []
+    with Workers[_Job, Record](jobs, _do) as workers:
+        while waiting or workers.busy:
+            while waiting and workers.has_room:
+                record = waiting.pop(0)
+                workers.hand(_Job(ready[record.problem], record.run))
+            job, again, failure = workers.next()
+            if again is None:
+                raise TaskError(f"{describe(job.run)} came to no result again: {failure}")
+            done.append(Repeated(before[job.run.key], again))
+            on_result(done[-1])
+    return done
 
 
 class _Job(NamedTuple):

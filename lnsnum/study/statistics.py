@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 CONFIDENCE = 0.95
+
+Verdict = Literal["above", "level", "open", "missed"]
 
 
 class Difference(NamedTuple):
@@ -32,6 +34,22 @@ class Difference(NamedTuple):
         """The same difference, the other way round."""
         low, high = (None if end is None else -end for end in (self.high, self.low))
         return Difference(-self.mean, low, high)
+
+
+def verdict(better: Difference, margin: float) -> Verdict | None:
+    """What an interval of a difference says, positive where we are better; None where there is no interval.
+
+    above: all of it is positive. level: all of it is above minus the margin. missed: all of it is below that. open:
+    none of these.
+    """
+    if better.low is None or better.high is None:
+        return None
+    if better.low > 0.0:
+        return "above"
+    least = -margin * (1 + 1e-9)  # 1.50 - 1.52 is below -0.02
+    if better.low >= least:
+        return "level"
+    return "missed" if better.high < least else "open"
 
 
 def mean(values: Sequence[float]) -> float:

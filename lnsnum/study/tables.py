@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from lnsnum.study import bookkeeping, claims, learning_rates, variants
+from lnsnum.study import bookkeeping, claims, learning_rates, second_tables, variants
 from lnsnum.study.results import Results
 from lnsnum.study.text_table import TextTable
 from lnsnum.tasks import TaskError
@@ -28,7 +28,17 @@ TABLES: Mapping[str, _Maker] = {
     "memory": _Maker(bookkeeping.memory, None),
     "budget": _Maker(bookkeeping.budget, None),
 }
-"""In the order in which they are printed."""
+"""Of the first edition, in the order in which they are printed."""
+
+SECOND_TABLES: Mapping[str, _Maker] = {
+    "verdicts": _Maker(second_tables.verdicts, "rows"),
+    "counts": _Maker(second_tables.counts, "rows"),
+    "rows": _Maker(second_tables.rows, "rows"),
+    "matters": _Maker(second_tables.matters, "matters"),
+    "finalists": _Maker(second_tables.finalists, "finalists"),
+    "budget": _Maker(bookkeeping.budget, None),
+}
+"""Of the second edition."""
 
 
 def make_tables(results: Results, names: Sequence[str] = (), problems: Sequence[str] = ()) -> list[TextTable]:
@@ -37,13 +47,14 @@ def make_tables(results: Results, names: Sequence[str] = (), problems: Sequence[
     Raises:
         TaskError: where there is no table of a name, or no run of a problem.
     """
+    known = TABLES if results.edition == 1 else SECOND_TABLES
     for name in names:
-        if name not in TABLES:
-            raise TaskError(f"there is no table {name!r}: the tables are {', '.join(TABLES)}")
+        if name not in known:
+            raise TaskError(f"there is no table {name!r}: the tables are {', '.join(known)}")
     chosen = choose(results, problems)
     tables = []
-    for name in names or TABLES:
-        make, part = TABLES[name]
+    for name in names or known:
+        make, part = known[name]
         if of := chosen if part is None else results.begun(part, chosen):
             left_out = [problem for problem in chosen if problem not in of]
             tables += [_noted(table, left_out) for table in make(results, of)]

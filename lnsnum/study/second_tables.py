@@ -1,0 +1,158 @@
+"""The tables of the second edition, each made of the journal alone.
+
+verdicts     lns8f5 Madam at its one rate  against  the best float32 row, a line a problem
+rows         every row with its bytes, and what the intervals say of lns8f5 Madam against it: a table a problem
+counts       the same verdicts counted over the problems, a line a row
+matters      what one change makes of the default
+finalists    the rows of the longer runs
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+from textwrap import wrap
+
+from lnsnum.study.cells import DIVERGED, better_by, difference_cell, heading, plain, rate, sample_cell
+from lnsnum.study.plan import FEWER_SEEDS
+from lnsnum.study.results import Results, problem_of
+from lnsnum.study.second_plan import CHANGES, OURS, ROWS
+from lnsnum.study.standings import Standing, best_float, ours_of, standings
+from lnsnum.study.statistics import mean, verdict
+from lnsnum.study.text_table import MISSING, Cell, TextTable, word
+from lnsnum.tasks.measure import Measure
+
+_INTERVALS = "Means of the seeds ± half of their 95 % interval; the difference, positive where lns8f5 Madam is better, "
+_INTERVALS += "with Welch's."
+_VERDICTS = (
+    "above: all of the interval is positive; level: all of it is above minus the margin;",
+    "missed: all of it is below that; open: none of these.",
+)
+_CHOSEN = "Rates are chosen by the validation score of seed 0; test scores choose nothing."
+_STAR = "* zero is not in the interval."
+_WIDTH = 110
+
+
+def verdicts(results: Results, problems: Sequence[str]) -> list[TextTable]:
+    """How the default does against the best of SGD, Adam and AdamW in float32."""
+    look, rows = results.look(), []
+    for problem in problems:
+        measure, there = results.measures[problem], standings(results, look, problem)
+        ours, rival = ours_of(there), best_float(results, problem, there)
+        start = [word(problem), word(heading(measure))]
+        if rival is None:
+            rows.append([*start, MISSING, MISSING, _mean(measure, ours), MISSING, MISSING, MISSING])
+            continue
+        name = Cell(f"{rival.label.removeprefix('float32 ')} {_rate(rival).text}", rival.label)
+        rows.append([*start, name, _mean(measure, rival), _mean(measure, ours), *_against(measure, ours, rival)])
+    title = f"{OURS} at its one rate against the best of SGD, Adam and AdamW in float32 at its best of nine"
+    columns = ["", "measure", "rival", "its mean", OURS, "difference", "margin", "verdict"]
+    notes = [_INTERVALS, _STAR, *_VERDICTS, f"{_CHOSEN} So is the rival, by the mean of all seeds.", *look.notes()]
+    return [TextTable("verdicts", title, columns, rows, notes, None, look.missing)]
+
+
+def rows(results: Results, problems: Sequence[str]) -> list[TextTable]:
+    """A table a problem: all rows."""
+    return [_rows(results, problem, "rows") for problem in problems]
+
+
+def finalists(results: Results, problems: Sequence[str]) -> list[TextTable]:
+    """A table for each of the longer runs."""
+    return [_rows(results, problem, "finalists") for problem in problems]
+
+
+def _rows(results: Results, problem: str, name: str) -> TextTable:
+    look, measure = results.look(), results.measures[problem]
+    there = standings(results, look, problem)
+    ours = ours_of(there)
+    lines = []
+    for it in there.values():
+        against = [word("")] * 3 if it is ours else _against(measure, ours, it)
+        lines.append([word(it.label), *_bytes(it), _rate(it), _mean(measure, it), *against])
+    seeds = problem_of(problem, results.edition).seeds
+    direction = "higher" if measure.higher_is_better else "lower"
+    title = f"{problem}: {heading(measure)} ({direction} is better), {seeds} seeds"
+    columns = ["", "weights", "state", "gradients", "lr", "mean", f"{OURS} better by", "margin", "verdict"]
+    notes = ["Bytes a weight, measured after the last step.", _INTERVALS, _STAR, *_VERDICTS, _CHOSEN, *look.notes()]
+    return TextTable(name, title, columns, lines, notes, problem, look.missing)
+
+
+def counts(results: Results, problems: Sequence[str]) -> list[TextTable]:
+    """On how many problems lns8f5 Madam is above, level, open or missed, a line for each row it is compared with."""
+    look = results.look()
+    found: dict[str, Counter[str]] = {name: Counter() for name in ROWS if name != OURS}
+    held: dict[str, list[float]] = {name: [] for name in ROWS}
+    for problem in problems:
+        measure, there = results.measures[problem], standings(results, look, problem)
+        for name, it in there.items():
+            if it.held is not None:
+                held[name].append(it.held.sum)
+            if name != OURS:
+                found[name][str(_against(measure, ours_of(there), it)[-1].value)] += 1
+    lines = [[word(OURS), _sum(held[OURS]), *[word("")] * 4]]
+    for name, count in found.items():
+        cells = [Cell(str(count[kind]), count[kind]) for kind in ("above", "level", "open", "missed")]
+        lines.append([word(name), _sum(held[name]), *cells])
+    title = f"On how many of {len(problems)} problems {OURS}, at its one rate, is above, level, open or missed"
+    columns = ["against", "bytes", "above", "level", "open", "missed"]
+    notes = [
+        "bytes: of weights, state and gradients a weight, mean over the problems; verdicts as in the table of rows.",
+        *look.notes(),
+    ]
+    return [TextTable("counts", title, columns, lines, notes, None, look.missing)]
+
+
+def matters(results: Results, problems: Sequence[str]) -> list[TextTable]:
+    """One table: a line a change, a column a problem."""
+    look = results.look()
+    samples = {
+        name: {problem: look.sample(problem, recipe, FEWER_SEEDS) for problem in problems}
+        for name, recipe in CHANGES.items()
+    }
+    (default, standards), *changed = samples.items()
+    lines = [[word(default), *(sample_cell(results.measures[p], standards[p], "none") for p in problems)]]
+    for name, of in changed:
+        cells = [difference_cell(results.measures[p], of[p], standards[p], interval=False) for p in problems]
+        lines.append([word(name), *cells])
+    title = f"What one change makes better than the default (worse, where negative): means of {FEWER_SEEDS} seeds"
+    units = "; ".join(f"{problem}: {heading(results.measures[problem])}" for problem in problems)
+    star = "* zero is not in Welch's 95 % interval."
+    notes = ["default: its mean, in units of the measure.", star, *wrap(f"Measures: {units}.", _WIDTH), *look.notes()]
+    return [TextTable("matters", title, ["", *problems], lines, notes, None, look.missing)]
+
+
+# ---------------------------------------------------------------------------------------------------------------- cells
+
+
+def _mean(measure: Measure, it: Standing) -> Cell:
+    return DIVERGED if it.best is None and it.diverged else sample_cell(measure, it.sample)
+
+
+def _rate(it: Standing) -> Cell:
+    return MISSING if it.best is None else Cell(rate(it.best.recipe.rate), it.best.recipe.rate)
+
+
+def _bytes(it: Standing) -> list[Cell]:
+    if it.held is None:
+        return [MISSING] * 3
+    return [Cell(f"{x:.2f}", x) for x in (it.held.weights, it.held.state, it.held.gradients)]
+
+
+def _sum(held: Sequence[float]) -> Cell:
+    return Cell(f"{fmean(held):.2f}", fmean(held)) if held else MISSING
+
+
+def _against(measure: Measure, ours: Standing, theirs: Standing) -> list[Cell]:
+    """The difference, the margin and the verdict of our row against another.
+
+    Where a seed of ours diverged we have missed, whatever the other did; where one of theirs alone did, we are above.
+    """
+    if ours.sample is None or theirs.sample is None or ours.sample.missing or theirs.sample.missing:
+        return [MISSING] * 3
+    if ours.diverged or theirs.diverged:
+        return [DIVERGED, MISSING, word("missed" if ours.diverged else "above")]
+    margin = measure.margin_at(mean(theirs.sample.scores))
+    said = verdict(better_by(measure, ours.sample, theirs.sample), margin)
+    shown = difference_cell(measure, ours.sample, theirs.sample)
+    return [shown, Cell(plain(measure, margin), margin), MISSING if said is None else word(said)]
