@@ -14,7 +14,7 @@ import lnsnum
 PACKAGE = Path(lnsnum.__file__).parent
 
 HOUSE = """
-kernels                compiling threads addresses
+kernels                compiling threads addresses decibels
 -                      exact format
 kernels                byte_tables elementary rounding decide thresholds groups granularity codes filling
 kernels                scales strides look_ups

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.decibels import decibels
 
 __all__ = ["Loss", "loss_between"]
 
@@ -55,11 +56,7 @@ class Loss:
     @property
     def sqnr_db(self) -> float:
         """The ratio in decibels: inf without noise, NaN where noise is beyond doubles."""
-        if self.noise == 0.0:
-            return math.inf
-        if not (math.isfinite(self.signal) and math.isfinite(self.noise)):
-            return math.nan
-        return 10.0 * (math.log10(self.signal) - math.log10(self.noise)) if self.signal else -math.inf
+        return decibels(self.signal, self.noise)
 
     def __add__(self, other: Loss) -> Loss:
         """Of both together."""

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from lnsnum.gaussian import last_step
+from lnsnum.kernels.decibels import decibels
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.torch_bridge.datapath.matrices import Matrices
 from lnsnum.torch_bridge.datapath.quantized import Quantized
@@ -50,10 +51,8 @@ class TensorStatistics:
 
     @property
     def snr(self) -> float:
-        """In dB; infinite where nothing was lost."""
-        if self.noise == 0.0:
-            return math.inf
-        return 10.0 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+        """In dB; infinite where nothing was lost, NaN where noise is beyond doubles."""
+        return decibels(self.signal, self.noise)
 
     def share(self, what: str) -> float:
         """Of the measured elements."""

@@ -1,6 +1,7 @@
 """The context: what a tensor is told by, what is counted, and what is refused, each by one sentence."""
 
 import json
+import math
 import threading
 
 import numba
@@ -16,6 +17,7 @@ from lnsnum.torch_bridge import LNSWeight, convert_model
 from lnsnum.torch_bridge.datapath import Accumulator, Numbers, datapath
 from lnsnum.torch_bridge.datapath.context import HANDLERS
 from lnsnum.torch_bridge.datapath.float_operations import refuse
+from lnsnum.torch_bridge.datapath.report import Report, TensorStatistics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -644,6 +646,17 @@ def test_the_report(net, tmp_path):
     assert (tmp_path / "map.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="what='mean' is not known"):
         report.plot(tmp_path / "map.png", "mean")
+
+
+def test_a_report_of_what_is_beyond_doubles(tmp_path):
+    """Numbers whose squares are infinite have no SNR, and the report is written all the same."""
+    pytest.importorskip("matplotlib")
+    one = TensorStatistics("0", "activations", "lns8f5", 1, 1, 4, 0.0, 600.0, 4, 0, 0, math.inf, math.inf)
+    assert math.isnan(one.snr)
+    report = Report([one])
+    assert json.loads(report.to_json())["tensors"][0]["snr"] is None
+    assert "nan" in str(report)
+    report.plot(tmp_path / "map.png")
 
 
 def test_what_is_swamped():
