@@ -540,6 +540,9 @@ def files_of(layout):
                 array([2, 3], [1, -2, 3, -4, 5, -6]) | GROUPS_OF_ROWS, range(60), (20, 3)
             ),
             "groups of the middle": offset(array([2, 2, 1], [1, -2, 3, -4]) | GROUPS_OF_ROWS, [3] * 80, (2, 20, 2)),
+            "a rule of the scale": one(of=lns([5], [1], "lns8f5", fit={"rule": "mse", "p_scale": 3.0})),
+            "a rule that nobody knows": one(of=lns([5], [1], "lns8f5", fit=[{"rule": 2}])),
+            "a rule of plain numbers": one(of=plain("U8", [4], b"\0\1\2\3", fit="mse")),
             "groups of nothing": offset(array([2, 0], []) | {"group_size": 16, "axis": -1}, [], (2, 0)),
             "names of stored tensors as those of plain ones": make(
                 {"a.lnsnum_codes": PAIR["a"], "a.lnsnum_offsets": PAIR["b"], ".lnsnum_optimizer": PAIR["a"]}

@@ -13,6 +13,7 @@ import json
 import math
 import re
 import zlib
+from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -69,7 +70,7 @@ class Outline(NamedTuple):
         told = self.elements.told
         scale = offsets if self.groups is None else GroupOffsets(offsets, self.groups[0], axis=self.groups[1])
         assert told.fmt is not None
-        return Description.of_codes(told.shape, told.fmt, check_offsets(scale, told.shape), packed=told.packed)
+        return replace(told, log_offset=check_offsets(scale, told.shape))
 
 
 class Header:
@@ -265,8 +266,9 @@ class Header:
         elif DTYPES[dtype] != type_of_codes(fmt):
             raise ValueError(f"it is of {DTYPES[dtype]}, but codes of {fmt.name} are {fmt.dtype}")
         is_apart = self.layout > 2 and isinstance(entry["log_offset"], dict)
+        fit = entry.get("fit") if self.layout > 2 else None
         log_offset = check_offsets(0 if is_apart else _offset_from_json(entry["log_offset"]), shape)
-        return Description.of_codes(shape, fmt, log_offset, packed=packed)
+        return Description.of_codes(shape, fmt, log_offset, packed=packed, fit=fit)
 
 
 def why_unholdable(shape: tuple[int, ...], dtype: str) -> str | None:

@@ -102,6 +102,8 @@ class Description:
         fmt: the format of its codes; None of a plain tensor.
         log_offset: the scale of the codes.
         packed: whether the codes are stored without their unused bits.
+        fit: by which rule the scale was fitted, as JSON, for whoever will write all of it anew; None where it is not
+            told. Nothing here looks into it.
     """
 
     shape: tuple[int, ...]
@@ -109,13 +111,14 @@ class Description:
     fmt: LNSFormat | None = None
     log_offset: LogOffset = 0
     packed: bool = False
+    fit: Any = None
 
     @classmethod
     def of_codes(
-        cls, shape: tuple[int, ...], fmt: LNSFormat, log_offset: LogOffset = 0, *, packed: bool = False
+        cls, shape: tuple[int, ...], fmt: LNSFormat, log_offset: LogOffset = 0, *, packed: bool = False, fit: Any = None
     ) -> Description:
         """Of an LNS tensor. `packed` where its format can be."""
-        return cls(shape, type_of_codes(fmt), fmt, log_offset, packed and can_be_packed(fmt))
+        return cls(shape, type_of_codes(fmt), fmt, log_offset, packed and can_be_packed(fmt), fit)
 
     @property
     def size(self) -> int:
@@ -255,6 +258,8 @@ class Content:
                 entries[name] |= {"format": told.fmt.name, "log_offset": offset}
             if told.packed:
                 entries[name]["packed_shape"] = list(told.shape)
+            if told.fit is not None:
+                entries[name]["fit"] = told.fit
         about: dict[str, Any] = {"layout": LAYOUT_VERSION, "metadata": dict(self.texts), "tensors": entries}
         if self.state is not None:
             moments = {name: {"crc32": crc32(name + OPTIMIZER)} for name in self.moments}

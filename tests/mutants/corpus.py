@@ -48,11 +48,13 @@ def plain(name: str, dtype: str, *shape: int) -> tuple:
     return name, dtype, list(shape), data, {}
 
 
-def coded(name: str, fmt: str, shape: tuple[int, ...], log_offset: Any = 0, packed: bool = False) -> tuple:
+def coded(
+    name: str, fmt: str, shape: tuple[int, ...], log_offset: Any = 0, packed: bool = False, **fields: Any
+) -> tuple:
     bits = int(re.match(r"lns(\d+)", fmt)[1])
     numbers = random.Random(f"{name} {fmt} {shape}")
     codes = [numbers.getrandbits(bits) for _ in range(math.prod(shape))]
-    entry = {"format": fmt, "log_offset": log_offset}
+    entry = {"format": fmt, "log_offset": log_offset, **fields}
     data = code_bytes(codes, bits, packed)
     if packed:
         return name, "U8", [len(data)], data, {**entry, "packed_shape": list(shape)}
@@ -69,7 +71,7 @@ def by_group(size: int, axis: int, *shape: int) -> dict:
 
 
 GROUPS = (
-    coded("rows", "lns8f3", (2, 40), by_group(16, -1, 2, 3)),
+    coded("rows", "lns8f3", (2, 40), by_group(16, -1, 2, 3), fit={"rule": "mse", "p_scale": 3.0}),
     coded("shared", "lns6f2", (3, 32), by_group(16, -1, 2), packed=True),
     coded("columns", "lns4f1", (33, 2), by_group(32, -2, 2, 2), packed=True),
     coded("one", "lns8f3", (2, 9), by_group(256, -1, 2, 1)),
