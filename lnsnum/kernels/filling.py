@@ -57,13 +57,19 @@ def _fill(value, out):  # type: ignore[no-untyped-def]
 def fill_runs(out, begin, count, values):  # type: ignore[no-untyped-def]
     """Write runs of `count` elements, one for each value, as long as there is a line of room; returns how many."""
     line = LINE // out.itemsize
-    whole = min((out.size - line - begin) // count, values.size)
+    # a division only where not all of them have room
+    room, whole = out.size - line - begin, values.size
+    if whole * count > room:
+        whole = max(room // count, 0)
+    if count <= line:
+        # of a loop within the loop its test alone would take as long as the store
+        for i in range(whole):
+            _line(out, begin + i * count, values[i])
+        return whole
     for i in range(whole):
-        # most runs are a line or two, and no test is sooner done than the second store
-        _line(out, begin + i * count, values[i])
-        for k in range(line, count, line):
+        for k in range(0, count, line):
             _line(out, begin + i * count + k, values[i])
-    return max(whole, 0)
+    return whole
 
 
 @kernel

@@ -98,6 +98,12 @@ class Scales(NamedTuple):
         """sign * each + constant, the sign 1 or -1."""
         return self._replace(values=self.values + constant if sign == 1 else constant - self.values)
 
+    def moved(self, constant: int, sign: int, dtype: Any) -> NDArray[Any]:
+        """constant + sign * each, in integers that hold these."""
+        out = np.empty(self.values.shape, dtype)
+        _move(self.values, constant, sign, out)
+        return out
+
     def clipped(self, constant: int, low: int, high: int, dtype: Any) -> NDArray[Any]:
         """The values plus a constant, from `low` to `high`, as integers that hold these."""
         out = np.empty(self.values.shape, dtype)
@@ -144,6 +150,12 @@ def _clip(values, constant, low, high, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _move(values, constant, sign, out):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = constant + sign * values[i]
+
+
+@kernel
 def _copy(values, out):  # type: ignore[no-untyped-def]
     for i in range(out.size):
         out[i] = values[i]
@@ -156,10 +168,12 @@ _SHORT = 256
 @kernel
 def spread(values, walk, begin, out):  # type: ignore[no-untyped-def]
     """Write the values of elements `begin`, `begin + 1`, ... into `out`."""
-    if walk[1] > 1:
-        _spread_groups(values, walk, begin, out)
-    else:
+    if walk[1] == 1:
         _spread_runs(values, walk[0], begin, out)
+    elif walk[0] == walk[3] == 1:
+        _spread_lines(values, walk[1], walk[2], begin, out)
+    else:
+        _spread_groups(values, walk, begin, out)
 
 
 @kernel
@@ -184,6 +198,32 @@ def _spread_runs(values, run, begin, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _spread_lines(values, group, length, begin, out):  # type: ignore[no-untyped-def]
+    """Of groups along the last axis: with few divisions, which would take longer than the stores of a line."""
+    groups = (length + group - 1) // group
+    row = begin // length
+    k = begin - row * length
+    which = k // group
+    at, done = row * groups + which, 0
+    if at >= values.size:
+        at %= values.size
+    while done < out.size:
+        some = 0
+        if k == which * group:
+            # to the end of the line, the rest too: what is written behind that is written anew with the next line
+            some = fill_runs(out, done, group, values[at : at + groups - which])
+        if some > 0:
+            count = min(some * group, length - k)
+        else:
+            some, count = 1, min(min(which * group + group, length) - k, out.size - done)
+            fill_run(out, done, count, values[at])
+        k, which, at, done = k + count, which + some, at + some, done + count
+        if k == length:
+            k, which = 0, 0
+        at = 0 if at == values.size else at
+
+
+@kernel
 def _spread_groups(values, walk, begin, out):  # type: ignore[no-untyped-def]
     run, group, length, across = walk
     groups = (length + group - 1) // group
@@ -197,16 +237,8 @@ def _spread_groups(values, walk, begin, out):  # type: ignore[no-untyped-def]
         left = out.size - done
         if across == 1:
             # all that is left of the group shares one
-            first = k - k % group
-            whole, some = (length - first) // group, 0
-            if run == 1 and k == first and whole > 0:
-                some = fill_runs(out, done, group, values[at : at + whole])
-            if some > 0:
-                count = some * group
-                at, stop = at + some - 1, k + count
-            else:
-                count = min((stop - k) * run - inside, left)
-                fill_run(out, done, count, values[at])
+            count = min((stop - k) * run - inside, left)
+            fill_run(out, done, count, values[at])
             k = stop
         else:
             if run == 1:

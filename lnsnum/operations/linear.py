@@ -113,7 +113,8 @@ def _lowest_of(first, first_walk, second, second_walk, begin, lowest, other):  #
             lowest[i] += part[i]
 
 
-_BLOCK = 2048
+_BYTES = 1 << 13
+"""Of the scales of a block: with the codes beside them they stay in the nearest cache."""
 
 
 @kernel
@@ -157,9 +158,10 @@ def _products(a, b, first, first_walk, second, second_walk, begin, rule, out):  
     """The codes; `rule` is the greatest magnitude, NaN, the bias, flip, from the lowest to the highest, and to half of
     it, what becomes of less, and of more. Of the scales `first` and `second`, with their walks, the latter may be none.
     """
-    lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, first.dtype)
-    for start in range(0, out.size, _BLOCK):
-        end = min(start + _BLOCK, out.size)
+    block = _BYTES // first.itemsize
+    lowest, other = np.full(block, first[0]), np.empty(block, first.dtype)
+    for start in range(0, out.size, block):
+        end = min(start + block, out.size)
         _lowest_of(first, first_walk, second, second_walk, begin + start, lowest[: end - start], other)
         _product(a[start:end], b[start:end], lowest, rule, out[start:end])
 
@@ -168,10 +170,11 @@ def _products(a, b, first, first_walk, second, second_walk, begin, rule, out):  
 def _greatest_product(a, b, first, first_walk, second, second_walk, begin, rule):  # type: ignore[no-untyped-def]
     """The greatest E - lowest where neither is zero or NaN; `rule` is the greatest magnitude, what is returned where no
     such pair is, the bias, flip."""
-    lowest, other = np.full(_BLOCK, first[0]), np.empty(_BLOCK, first.dtype)
+    block = _BYTES // first.itemsize
+    lowest, other = np.full(block, first[0]), np.empty(block, first.dtype)
     most = rule[1]
-    for start in range(0, a.size, _BLOCK):
-        end = min(start + _BLOCK, a.size)
+    for start in range(0, a.size, block):
+        end = min(start + block, a.size)
         _lowest_of(first, first_walk, second, second_walk, begin + start, lowest[: end - start], other)
         most = max(most, _above(a[start:end], b[start:end], lowest, rule))
     return most
@@ -182,41 +185,61 @@ _LEAST = 1 << 17
 
 
 class _Lowest(NamedTuple):
-    """What E of a product is measured from: the sum of the two scales, of which the second may be none."""
+    """What E of a product is measured from: constant - first - direction second, of which the second may be none.
 
+    The sum is written out once, in the integers of the kernel: offsets of many groups are as much to read as codes.
+    """
+
+    constant: int
     first: Scales
     second: Scales
+    direction: int = 1
 
     @classmethod
     def of(cls, a: Operand, b: Operand, direction: int, lowest: int = 0) -> _Lowest:
         """What the scales of the operands leave of `lowest`."""
         lowest -= a.fmt.bias + direction * b.fmt.bias
-        if b.scale.single:
-            return cls(a.scale.plus(lowest - direction * int(b.scale.values[0]), -1), _NONE)
-        if a.scale.single:
-            return cls(b.scale.plus(lowest - int(a.scale.values[0]), -direction), _NONE)
-        x, y = a.scale.plus(lowest, -1), b.scale.plus(0, -direction)
+        x, y = a.scale, b.scale
+        if y.single:
+            return cls(lowest - direction * int(y.values[0]), x, _NONE)
+        if x.single:
+            # 0 - 0 - direction y, and what is constant with it
+            return cls(lowest - int(x.values[0]), _NONE, y, direction)
         if x.walk == y.walk and x.values.size == y.values.size:
-            return cls(Scales(x.values + y.values, x.walk), _NONE)
-        return cls(x, y)
+            return cls(lowest, Scales(x.values + direction * y.values, x.walk), _NONE)
+        return cls(lowest, x, y, direction)
 
     def plus(self, constant: int) -> _Lowest:
-        return self._replace(first=self.first.plus(constant))
+        return self._replace(constant=self.constant + constant)
 
     @property
-    def ends(self) -> tuple[int, int]:
-        (low, high), (least, most) = self.first.ends, self.second.ends if self.second.values.size else (0, 0)
-        return low + least, high + most
+    def _parts(self) -> list[tuple[Scales, int, int]]:
+        """Scales, what is added to each, and its sign; one with the constant first."""
+        first, second = (self.first, -1), (self.second, -self.direction)
+        (one, sign), (other, its) = (first, second) if self.first.values.size else (second, first)
+        return [(one, self.constant, sign), (other, 0, its)]
 
-    def within(self, below: int, above: int, width: int) -> bool:
-        """Whether integers of so many bits hold both scales, and what lies so far below and above their sum."""
-        least, most = -(1 << (width - 1)), (1 << (width - 1)) - 1
-        held = all(least <= s.values.min(initial=0) and s.values.max(initial=0) <= most for s in self)
-        return held and least <= self.ends[0] - below and self.ends[1] + above <= most
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The ends of both parts; each is read for them."""
+        found = []
+        for scale, constant, sign in self._parts:
+            ends = scale.ends if scale.values.size else (0, 0)
+            low, high = sorted(constant + sign * end for end in ends)
+            found.append((low, high))
+        return found
 
     def arguments(self, integer: Any) -> tuple[Any, ...]:
         """For kernels in these integers."""
-        return tuple(x for s in self for x in (s.values.astype(integer), s.walk))
+        return tuple(x for s, constant, sign in self._parts for x in (s.moved(constant, sign, integer), s.walk))
+
+
+def _width(spans: list[tuple[int, int]], below: int, above: int, widths: tuple[int, ...]) -> int:
+    """Bits of the narrowest integers that hold scales with these ends, and what lies so far below and above their
+    sum."""
+    least = min(min(low, 0) for low, _ in [*spans, (sum(low for low, _ in spans) - below, 0)])
+    most = max(max(high, 0) for _, high in [*spans, (0, sum(high for _, high in spans) + above)])
+    return next(width for width in widths if -(1 << (width - 1)) <= least and most < 1 << (width - 1))
 
 
 _NONE = Scales(np.empty(0, np.int64))
@@ -238,11 +261,10 @@ def _plan(fmt: LNSFormat, direction: int, lowest: _Lowest, to: Target) -> _Plan:
     """For the products, E of whose smallest is `lowest`, less what the scales of the factors add."""
     span = fmt.max_magnitude - 1
     # half of the smallest lies K steps below it, and E is an integer: floor(K). No E lies further down than the second
-    steps = min(whole_steps_in_two(fmt), max(lowest.ends[1] + 2 * fmt.max_log, 0))
+    spans = lowest.spans
+    steps = min(whole_steps_in_two(fmt), max(sum(high for _, high in spans) + 2 * fmt.max_log, 0))
     # the narrowest integers that hold the sums of two logarithms and the edges
-    widths = (16, 32, 64) if fmt.bits <= 8 else (32, 64)
-    width = next(w for w in widths if lowest.within(steps, span, w))
-    integer = _INTEGERS[width]
+    integer = _INTEGERS[_width(spans, steps, span, (16, 32, 64) if fmt.bits <= 8 else (32, 64))]
     nan = np.array(fmt.nan_code, fmt.dtype).astype(integer)[()]
     edges = fmt.bias, (direction - 1) // 2, span, steps, to.saturate, to.overflow
     rule = integer(fmt.max_magnitude), nan, *map(integer, edges)
@@ -251,7 +273,7 @@ def _plan(fmt: LNSFormat, direction: int, lowest: _Lowest, to: Target) -> _Plan:
 
 def _plan_fitting(fmt: LNSFormat, direction: int, lowest: _Lowest) -> _Plan:
     """For the greatest E - lowest."""
-    width = next(w for w in (32, 64) if lowest.within(2 * fmt.max_log, 2 * fmt.max_log, w))
+    width = _width(lowest.spans, 2 * fmt.max_log, 2 * fmt.max_log, (32, 64))
     integer = _INTEGERS[width]
     rule = tuple(map(integer, (fmt.max_magnitude, -(1 << (width - 1)), fmt.bias, (direction - 1) // 2)))
     return _Plan(_greatest_product, lowest.arguments(integer), rule)
@@ -261,13 +283,13 @@ def _plan_fitting(fmt: LNSFormat, direction: int, lowest: _Lowest) -> _Plan:
 def combiner(fmt: LNSFormat, to: Target, scale: int, direction: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """The kernel of `combine`, and what it takes between codes and result, where the scales add so much to E: small
     operations take longer to plan than to do."""
-    plan = _plan(fmt, direction, _Lowest(Scales.of(to.lowest - scale, ()), _NONE), to)
+    plan = _plan(fmt, direction, _Lowest(to.lowest - scale, Scales.of(0, ()), _NONE), to)
     return plan.kernel_of, plan.arguments(0)
 
 
 @lru_cache(maxsize=256)
 def _plan_fitting_of_one(fmt: LNSFormat, direction: int) -> _Plan:
-    return _plan_fitting(fmt, direction, _Lowest(Scales.of(0, ()), _NONE))
+    return _plan_fitting(fmt, direction, _Lowest(0, Scales.of(0, ()), _NONE))
 
 
 def _scale(a: Operand, b: Operand, direction: int) -> int:
@@ -295,7 +317,7 @@ def fitting(a: Operand, b: Operand, direction: int, result: Result) -> int:
     else:
         lowest = _Lowest.of(a, b, direction)
         # counted from the lowest of all, so that numbers are small
-        base = -lowest.ends[0]
+        base = -sum(low for low, _ in lowest.spans)
         greatest = _greatest(a.codes, b.codes, _plan_fitting(a.fmt, direction, lowest.plus(base)))
     return fitting_offset(greatest + base, result.fmt) if greatest is not None else 0
 
