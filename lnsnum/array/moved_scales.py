@@ -10,6 +10,7 @@ left of groups in other runs is written out, one offset for each element.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ def _coordinates(groups: GroupOffsets, shape: tuple[int, ...]) -> tuple[Array, A
     """Offsets as a table of rows, and of each element of an array its row and its place along the axis."""
     axes, axis = len(shape), groups.place(len(shape))
     own = np.moveaxis(groups.padded(axes), axis, -1)
-    rows = np.arange(own[..., 0].size).reshape(own.shape[:-1])
+    rows = np.arange(math.prod(own.shape[:-1])).reshape(own.shape[:-1])  # an axis of no groups has rows too
     places = np.arange(shape[axis]).reshape([-1 if one == axis else 1 for one in range(axes)])
     table = own.reshape(rows.size, own.shape[-1])
     return table, np.broadcast_to(np.expand_dims(rows, axis), shape), np.broadcast_to(places, shape)

@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as st_numpy
 
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, check_choice
 from lnsnum.kernels.codes import LogOffset
+from lnsnum.kernels.groups import GREATEST_GROUP, LEAST_GROUP, GroupOffsets, check_group_size
 from lnsnum.tensor import LNSTensor
 from lnsnum.testing.ranks import Ranking, Shape, Strategy, about_zero, checked_shape, ranks
 
@@ -195,7 +196,19 @@ def _any_channels(fmt: LNSFormat, limit: int, shape: tuple[int, ...]) -> Strateg
         return kept[first:] if word & 1 else kept
 
     words = st.integers(0, (2 << len(shape)) - 1)
-    return st.one_of(_scale(fmt, limit), words.flatmap(lambda word: _channels(fmt, limit, channels(word))))
+    kinds = [_scale(fmt, limit), words.flatmap(lambda word: _channels(fmt, limit, channels(word)))]
+    if shape[-1] > LEAST_GROUP:
+        sizes = st.integers(LEAST_GROUP, min(shape[-1] - 1, GREATEST_GROUP))
+        some = st.tuples(sizes, st.integers(0, (1 << (len(shape) - 1)) - 1))
+        kinds.append(some.flatmap(lambda drawn: _groups(fmt, limit, shape, len(shape) - 1, *drawn)))
+    return st.one_of(kinds)
+
+
+def _groups(fmt: LNSFormat, limit: int, shape: tuple[int, ...], axis: int, size: int, same: int) -> Strategy[LogOffset]:
+    """One scale for each group along an axis; those of the others that are bits of `same` have the same ones."""
+    others = [1 if same >> i & 1 else side for i, side in enumerate(shape)]
+    own = (*others[:axis], -(-shape[axis] // size), *others[axis + 1 :])
+    return _channels(fmt, limit, own).map(lambda offsets: GroupOffsets(offsets, size, axis=axis - len(shape)))
 
 
 def scales(
@@ -203,15 +216,17 @@ def scales(
     shape: Shape | None = None,
     *,
     axis: int | None = None,
+    group_size: int | None = None,
     limit: int = MAX_LOG_OFFSET,
 ) -> Strategy[LogOffset]:
-    """log_offsets: a tensor's, or one for each channel. 0, small ones, any, and both ends; shrinks to 0.
+    """log_offsets: a tensor's, or one for each channel or group. 0, small ones, any, and both ends; shrinks to 0.
 
     Args:
         fmt: the format, or its name: small is within its range, where two tensors overlap.
-        shape: of the tensor. Where it is given, int32 arrays that broadcast to it are drawn as well as integers;
-            channels' scales lie about a common one.
+        shape: of the tensor. Where it is given, int32 arrays that broadcast to it are drawn as well as integers, and
+            `GroupOffsets` where the last axis has more elements than a group; these scales lie about a common one.
         axis: of the channels: arrays alone, with one scale for each index of this axis.
+        group_size: `GroupOffsets` alone, along `axis`, or the last.
         limit: the greatest size. At 2^30, the default, the values are beyond every float.
 
     >>> from hypothesis import find, settings
@@ -225,11 +240,14 @@ def scales(
     if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or not 0 <= limit <= MAX_LOG_OFFSET:
         raise ValueError(f"limit={limit!r} is out of range: an integer from 0 to 2^30")
     sides = () if shape is None else checked_shape(shape)
-    if axis is None:
+    if axis is None and group_size is None:
         return _any_channels(fmt, limit, sides) if sides else _scale(fmt, limit)
+    axis = -1 if axis is None else axis
     if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)) or not -len(sides) <= axis < len(sides):
         raise ValueError(f"axis={axis!r} is out of range for shape={shape!r}: give one of its axes")
     axis %= len(sides)
+    if group_size is not None:
+        return _groups(fmt, limit, sides, axis, check_group_size(group_size), 0)
     return _channels(fmt, limit, tuple(side if i == axis else 1 for i, side in enumerate(sides)))
 
 
@@ -249,8 +267,8 @@ def tensors(
     Args:
         fmt: the format, its name, or a strategy; any format where it is left out.
         shape: an integer, a tuple, or a strategy; one to three dimensions where it is left out.
-        log_offset: an integer, an array that broadcasts to the shape, or a strategy; where it is left out, `scales` of
-            the shape. At large ones the values are beyond every float.
+        log_offset: an integer, an array that broadcasts to the shape, groups, or a strategy; where it is left out,
+            `scales` of the shape. At large ones the values are beyond every float.
         scalars, empty: whether to draw shapes without dimensions, and with dimensions of size 0, too.
         nan, zero, negative: as for `codes`.
 

@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as st_numpy
 from torch import nn
 
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.testing.code_strategies import bases, codes, formats, scales
 from lnsnum.testing.ranks import Ints, Shape, Strategy, about_zero, checked_shape, ranks
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
@@ -44,8 +45,9 @@ def lns_weights(
     Args:
         fmt: the format, its name, or a strategy.
         shape: an integer, a tuple, or a strategy; one to three dimensions where it is left out.
-        log_offset: an integer, an integer tensor that broadcasts to the shape, or a strategy of these or of NumPy's
-            arrays; where it is left out, scales of a tensor and of channels, in twice the range of the format.
+        log_offset: an integer, an integer tensor that broadcasts to the shape, groups along the last dimension as
+            `lnsnum.GroupOffsets`, or a strategy of these or of NumPy's arrays; where it is left out, scales of a
+            tensor, of channels and, in rows of more than 16 elements, of groups, in twice the range of the format.
         dtype: the float type that they appear as.
         nan, zero, negative: whether to draw these.
 
@@ -72,10 +74,12 @@ def lns_weights(
         if offset is None:
             offset = scales(drawn, array.shape if array.size else None, limit=2 * drawn.max_log)
         offset = draw(offset) if isinstance(offset, Strategy) else offset
+        size = offset.group_size if isinstance(offset, GroupOffsets) else None
+        offset = offset.offsets.copy() if isinstance(offset, GroupOffsets) else offset
         offset = torch.from_numpy(offset) if isinstance(offset, np.ndarray) else offset
         # torch's uint16 can do little: the same bits as int16
         signed = array.view(np.int16) if array.dtype == np.uint16 else array
-        return LNSWeight(torch.from_numpy(signed), drawn, offset, dtype)
+        return LNSWeight(torch.from_numpy(signed), drawn, offset, dtype, group_size=size)
 
     return weight()
 

@@ -7,6 +7,7 @@ made by the formula offsets[..., k // group_size], is the expected side.
 import copy
 import pickle
 import re
+import tempfile
 
 import numpy as np
 import pytest
@@ -31,12 +32,14 @@ from lnsnum import (
     random_bits,
     reduction,
     reference,
+    strategies,
     weight_only_matmul,
 )
 from lnsnum.format import MAX_LOG_OFFSET
 from lnsnum.kernels.codes import check_offsets, of_elements, same_scale
 from lnsnum.kernels.rounding import MODES
 from lnsnum.kernels.scales import Scales, spread
+from lnsnum.weight_file import load_weights, save_weights
 
 FORMATS = [lns4f1, lns8f3, lns8f5, LNSFormat(8, 3, base=3.0), lns16f10, LNSFormat(16, 4, base=1.5), lns32f23]
 SHAPES = {"whole": (40, 64), "rest": (40, 70), "one row": (1, 300), "three axes": (3, 5, 100)}
@@ -389,6 +392,129 @@ def test_pairs_by_the_oracle(fmt, name, length, seed):
             a_log_offset=int(x.offsets[i, k // 16]), b_log_offset=int(y.offsets[i, k // 17]), out_log_offset=3,
         )  # fmt: skip
         assert found[i, k] == expected, (i, k)
+
+
+OF_ONE = {
+    "sqrt": (arithmetic.sqrt, reference.sqrt),
+    "square": (arithmetic.square, reference.square),
+    "reciprocal": (arithmetic.reciprocal, reference.reciprocal),
+    "power": (lambda a, fmt, **how: arithmetic.power(a, -3, fmt, **how),
+              lambda a, fmt, **how: reference.power(a, -3, fmt, **how)),
+    "convert": (lambda a, fmt, **how: (convert(a, fmt, LNSFormat(9, 2, base=fmt.base), **how), 3),
+                lambda a, fmt, **how: reference.convert(a, fmt, LNSFormat(9, 2, base=fmt.base), **how)),
+}  # fmt: skip
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.sampled_from([lns4f1, lns8f3, LNSFormat(8, 3, base=3.0), lns16f10]),
+    st.sampled_from([*OF_ONE, "fma", "minimum", "maximum", "compare", "decode", "encode"]),
+    st.integers(17, 40),
+    st.integers(0, 2**32 - 1),
+)
+def test_other_operations_by_the_oracle(fmt, name, length, seed):
+    rng = np.random.default_rng(seed)
+    a, b, c = (codes_of(rng, fmt, (2, length)) for _ in range(3))
+    most = 2 * int(fmt.codes_per_octave)
+    x, y = some_groups(rng, a.shape, 16, most=most), some_groups(rng, b.shape, 17, most=most)
+    numbers = decode(a, fmt, "float32") * np.float32(rng.uniform(0.5, 2.0))
+    if name in OF_ONE:
+        found, _ = OF_ONE[name][0](a, fmt, log_offset=x, out_log_offset=3)
+    elif name == "fma":
+        found, _ = arithmetic.fma(a, b, c, fmt, a_log_offset=x, c_log_offset=y, out_log_offset=3)
+    elif name in ("decode", "encode"):
+        found = decode(a, fmt, "float32", log_offset=x).view(np.uint32)
+        found = encode(numbers, fmt, log_offset=x) if name == "encode" else found
+    else:
+        out = {} if name == "compare" else {"out_log_offset": 3}
+        found = getattr(arithmetic, name)(a, b, fmt, a_log_offset=x, b_log_offset=y, **out)
+        found = found if name == "compare" else found[0]
+    for i, k in ((0, 0), (0, 15), (1, 16), (1, 15), (0, length - 1)):
+        p, q = int(x.offsets[i, k // 16]), int(y.offsets[i, k // 17])
+        of_a, of_b, of_c = int(a[i, k]), int(b[i, k]), int(c[i, k])
+        if name in OF_ONE:
+            expected = OF_ONE[name][1](of_a, fmt, log_offset=p, out_log_offset=3)
+        elif name == "fma":
+            expected = reference.fma(of_a, of_b, of_c, fmt, a_log_offset=p, c_log_offset=q, out_log_offset=3)
+        elif name == "decode":
+            expected = reference.decode(of_a, fmt, "float32", log_offset=p)
+        elif name == "encode":
+            expected = reference.encode(float(numbers[i, k]), fmt, log_offset=p)
+        elif name == "compare":
+            relation = reference.compare(of_a, of_b, fmt, a_log_offset=p, b_log_offset=q)
+            expected = 2 if relation is None else relation
+        else:
+            expected = getattr(reference, name)(of_a, of_b, fmt, a_log_offset=p, b_log_offset=q, out_log_offset=3)
+        assert found[i, k] == expected, (i, k)
+
+
+# ------------------------------------------------------------------------------------------------- there and back again
+
+
+def seen_from_afar(array, word):
+    """An array with the same elements in memory of another order, or with steps that are hostile; and that, undone."""
+    order = tuple(np.random.default_rng(word).permutation(array.ndim))
+    turned = np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+    if word & 1 and array.ndim:
+        wide = np.zeros((*turned.shape[:-1], 3 * turned.shape[-1]), turned.dtype)
+        wide[..., ::-3] = turned
+        turned = wide[..., ::-3]
+    return turned
+
+
+@st.composite
+def scaled_codes(draw):
+    """Tensors of every granularity, format, base and shape, whose codes are different doubles at every scale."""
+    fmt = draw(
+        strategies.formats(bases=strategies.bases()).filter(
+            lambda fmt: fmt.octaves < 900 and fmt.codes_per_octave < 2**44
+        )
+    )
+    sides = st.sampled_from([0, 1, 2, 3, 16, 17, 33, 40])
+    shape = tuple(draw(st.lists(sides, min_size=1, max_size=3).filter(lambda s: np.prod(s, dtype=int) <= 4000)))
+    codes = draw(strategies.codes(fmt, shape=shape))
+    limit = int(min(50 * fmt.codes_per_octave, 2**30))
+    kinds = [strategies.scales(fmt, shape, limit=limit)]
+    kinds += [strategies.scales(fmt, shape, axis=axis, limit=limit) for axis in range(len(shape))]
+    kinds += [
+        strategies.scales(fmt, shape, axis=axis, group_size=size, limit=limit)
+        for axis in range(len(shape)) for size in (16, 32)
+    ]  # fmt: skip
+    scale = draw(kinds[draw(st.integers(0, len(kinds) - 1))])
+    return LNSTensor(seen_from_afar(codes, draw(st.integers(0, 63))), fmt, log_offset=scale)
+
+
+@settings(deadline=None, max_examples=60)
+@given(scaled_codes())
+def test_every_tensor_goes_there_and_back(x):
+    """By floats, its text, pickles, copies, files of either kind, another scale, and another order of its axes."""
+    floats = x.to_float()
+    assert floats.shape == x.shape
+    assert np.array_equal(encode(floats, x.fmt, log_offset=x.log_offset), x.codes)
+    each = of_elements(x.log_offset, x.shape)
+    for at in list(np.ndindex(x.shape))[:: 1 + x.size // 5]:
+        number = decode(x.codes[at], x.fmt, log_offset=int(each[at]))
+        assert np.array_equal(np.asarray(number), floats[at], equal_nan=True)
+    copies = [pickle.loads(pickle.dumps(x)), copy.deepcopy(x)]
+    with tempfile.TemporaryDirectory() as folder:
+        for packed in (False, True):
+            save_weights(f"{folder}/x", {"x": x}, packed=packed)
+            copies.append(load_weights(f"{folder}/x")["x"])
+    for again in copies:
+        assert (again.fmt, again.shape) == (x.fmt, x.shape)
+        assert np.array_equal(again.codes, x.codes)
+        assert same_scale(again.log_offset, x.log_offset)
+    wider = LNSFormat(min(x.fmt.bits + 3, 32), x.fmt.fraction_bits, base=x.fmt.base)
+    if wider.bits == x.fmt.bits + 3:
+        # room for scales a factor of the format's range apart: nothing is rounded there, so it comes back
+        middle = int(each.min()) if each.size else 0
+        if not each.size or int(each.max()) - middle < x.fmt.max_magnitude:
+            there = x.astype(wider, out_log_offset=middle)
+            assert np.array_equal(there.astype(x.fmt, out_log_offset=x.log_offset).codes, x.codes)
+    for move in (lambda a: a.T, lambda a: a.reshape(-1), lambda a: a[..., ::-1], lambda a: np.concatenate([a, a])):
+        moved = move(x)
+        assert np.array_equal(moved.to_float(), move(floats), equal_nan=True)
+    assert np.array_equal(of_elements(x.T.T.log_offset, x.shape), each)
 
 
 # ------------------------------------------------------------------------------------------------------ scales that fit

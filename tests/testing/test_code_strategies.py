@@ -8,7 +8,7 @@ from drawing import drawn, minimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, LNSTensor, lns4f1, lns8f3, lns8f5, lns16f10, lns32f23
+from lnsnum import GroupOffsets, LNSFormat, LNSTensor, lns4f1, lns8f3, lns8f5, lns16f10, lns32f23
 from lnsnum.strategies import codes, pairs, scales, tensors
 from lnsnum.testing.ranks import Ranking, about_zero, ranks
 
@@ -222,9 +222,29 @@ def test_scales_of_every_kind_come_up():
     assert set(drawn(scales(lns8f3, limit=0), 20)) == {0}
 
 
+def test_scales_of_groups_come_up():
+    found = drawn(scales(lns8f3, (2, 40), limit=1000), 600)
+    groups = [scale for scale in found if isinstance(scale, GroupOffsets)]
+    assert {scale.axis for scale in groups} == {-1}
+    assert {scale.offsets.shape for scale in groups} == {(2, 3), (1, 3), (2, 2), (1, 2)}
+    sizes = {scale.group_size for scale in groups}
+    assert sizes <= set(range(16, 40))
+    assert len(sizes) > 12
+    assert max(int(np.abs(scale.offsets).max()) for scale in groups) == 1000
+    assert {int, np.ndarray} < {type(scale) for scale in found}
+    assert not any(isinstance(scale, GroupOffsets) for scale in drawn(scales(lns8f3, (40, 16)), 200))
+    alone = drawn(scales(lns8f3, (40, 3), axis=0, group_size=16), 50)
+    assert {(scale.axis, scale.group_size, scale.offsets.shape) for scale in alone} == {(-2, 16, (3, 3))}
+    assert minimal(scales(lns8f3, 33, group_size=32)) == GroupOffsets([0, 0], 32)
+    tensor = minimal(tensors(lns8f3, (2, 33)), lambda x: isinstance(x.log_offset, GroupOffsets))
+    assert (tensor.to_float() == 1.0).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"shape": (40,), "group_size": 8}, "group_size=8 is out of range: a group has 16 to 256 elements"),
+        ({"group_size": 16}, "axis=-1 is out of range for shape=None: give one of its axes"),
         ({"limit": 1 << 31}, "limit=2147483648 is out of range: an integer from 0 to 2\\^30"),
         ({"limit": -1}, "limit=-1 is out of range"),
         ({"axis": 0}, "axis=0 is out of range for shape=None: give one of its axes"),
