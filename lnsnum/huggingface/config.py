@@ -23,8 +23,8 @@ class LNSConfig(QuantizationConfigMixin):
     Args:
         format: a format of at most 16 bits, or its name.
         per_channel: a log_offset for each index of the first dimension, of parameters with two or more.
-        group_size: one for each group of so many elements along the last dimension, 16 to 256, where it is made up of
-            several whole groups.
+        group_size: one for each group of so many elements along the last dimension, 16 to 256, where it has more of
+            them; the last group has what is left.
         modules_to_not_convert: modules that stay as they are, by their names, ends of these, or regular expressions
             that match from the start up to a dot, as transformers reads them: ["lm_head", "model.layers.0"]. A
             parameter that is tied to one of theirs stays, too.

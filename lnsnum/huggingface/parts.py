@@ -2,7 +2,8 @@
 
     fc.weight   ->   fc.weight.lnsnum_codes      uint8 or uint16, of the weight's shape
                      fc.weight.lnsnum_offsets    int32: the log_offset, or those of its channels or groups
-                     fc.weight.lnsnum_format     uint8: the name of the format, in ASCII
+                     fc.weight.lnsnum_format     uint8: the name of the format, in ASCII; behind it "/32" where
+                                                 the last of groups of 32 has a rest, which shapes do not tell
 
 A loader that knows nothing of LNS misses `fc.weight` and meets three tensors that it did not expect: it cannot take
 codes for numbers. The format is with every weight, because what resumes a training sees tensors alone, and codes of one
@@ -42,10 +43,11 @@ def take_apart(name: str, weight: LNSWeight) -> dict[str, torch.Tensor]:
         raise ValueError(f"{name!r} has groups along dimension {groups[1]}, and the last is the one that is stored")
     codes = weight.codes.detach()
     offset = weight.log_offset
+    text = weight.fmt.name + (f"/{groups[0]}" if weight.scale.rest else "")
     return {
         name + CODES: codes if codes.dtype == torch.uint8 else codes.view(torch.uint16),
         name + OFFSETS: offset if isinstance(offset, torch.Tensor) else torch.tensor(offset, dtype=torch.int32),
-        name + FORMAT: torch.tensor(list(weight.fmt.name.encode("ascii")), dtype=torch.uint8),
+        name + FORMAT: torch.tensor(list(text.encode("ascii")), dtype=torch.uint8),
     }
 
 
@@ -61,7 +63,8 @@ def put_together(name: str, parts: Mapping[str, torch.Tensor], dtype: torch.dtyp
             f"the checkpoint lacks {', '.join(name + part for part in lacking)}: it is damaged, or a shard"
         )
     try:
-        fmt = LNSFormat.parse(bytes(parts[FORMAT].tolist()).decode("ascii"))
+        text, _, size = bytes(parts[FORMAT].tolist()).decode("ascii").partition("/")
+        fmt = LNSFormat.parse(text)
         check_format(fmt)
         check_width(fmt)
         codes, offsets = parts[CODES], parts[OFFSETS]
@@ -70,7 +73,7 @@ def put_together(name: str, parts: Mapping[str, torch.Tensor], dtype: torch.dtyp
         if offsets.dtype != torch.int32:
             raise ValueError(f"log_offsets are of int32, not {offsets.dtype}")
         codes = codes.view(bridge.code_dtype(fmt))
-        return LNSWeight(codes, fmt, _offset(offsets), dtype, group_size=_group_size(codes, offsets))
+        return LNSWeight(codes, fmt, _offset(offsets), dtype, group_size=_group_size(codes, offsets, size))
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(f"{name!r} of the checkpoint: {error}") from None
 
@@ -98,8 +101,13 @@ def _offset(offsets: torch.Tensor) -> int | torch.Tensor:
     return offsets if offsets.ndim else int(offsets)
 
 
-def _group_size(codes: torch.Tensor, offsets: torch.Tensor) -> int | None:
-    """Elements of a group: of as many dimensions as the codes, offsets of channels have all of a dimension, or 1."""
+def _group_size(codes: torch.Tensor, offsets: torch.Tensor, told: str) -> int | None:
+    """Elements of a group: as told, or of as many dimensions as the codes, offsets of channels have all of a dimension,
+    or 1."""
+    if told:
+        if not told.isdecimal():
+            raise ValueError(f"{told!r:.20} is no size of groups")
+        return int(told)
     if offsets.ndim != codes.ndim or not codes.ndim or offsets.shape[-1] in (0, 1, codes.shape[-1]):
         return None
     return codes.shape[-1] // offsets.shape[-1]

@@ -13,8 +13,10 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.nn import functional
 
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.decibels import decibels
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.fits import fit_rows
 from lnsnum.torch_bridge.kernels.least_error import Axis, least_error_offsets
@@ -52,6 +54,8 @@ def offsets_for_outputs(
     Raises:
         ValueError: where one would be larger than 2^30 in size.
     """
+    if each.rest:
+        w, each, moments = _with_whole_groups(w, each, moments)
     apart, of = each.apart(w), each.of_channels.offsets
     assert of is not None
     rows, counted = (in_channels(x, of) for x in (apart, each.apart(_own_costs(w, moments, dampening))))
@@ -61,13 +65,32 @@ def offsets_for_outputs(
     least = [top if own is None else own for own, top in zip(found, highest, strict=True)]
     main = moments.main()
     if main is None or dampening is not None:
-        return each.with_groups(torch.tensor(least).reshape(of.shape))
+        return each.merged(torch.tensor(least).reshape(of.shape))
     use, h = main
     last = w.ndim - 1
     split = [tuple(e for d in own for e in ((d, d + 1) if d == last else (d,))) for own in use]
     own_use = Use(*split) if each.group_size else use
     start, top = (torch.tensor(x, device=w.device).reshape(of.shape) for x in (least, highest))
-    return each.with_groups(_take_turns(apart, fmt, start, top, own_use, h, axis))
+    return each.merged(_take_turns(apart, fmt, start, top, own_use, h, axis))
+
+
+def _with_whole_groups(
+    w: torch.Tensor, each: Scale, moments: SecondMoments
+) -> tuple[torch.Tensor, Scale, SecondMoments]:
+    """The same with zeros behind the rests of groups, which have no errors, for inputs that were zero."""
+    last, missing = w.ndim - 1, each.group_size - each.rest
+    wide = SecondMoments()
+    wide.counts = moments.counts
+    for use, h in moments.products.items():
+        wide.products[use] = h
+        if last in use.inputs:
+            sizes = [w.shape[d] + (missing if d == last else 0) for d in use.inputs]
+            there = torch.zeros(sizes, dtype=torch.bool, device=h.device)
+            there.narrow(use.inputs.index(last), 0, w.shape[last]).fill_(True)
+            at = there.reshape(-1).nonzero()[:, 0]
+            own = wide.products[use] = h.new_zeros(len(h), there.numel(), there.numel())
+            own[:, at[:, None], at] = h
+    return functional.pad(w, (0, missing)), each._replace(rest=0), wide
 
 
 def _own_costs(w: torch.Tensor, moments: SecondMoments, dampening: float | None) -> torch.Tensor:
@@ -154,8 +177,7 @@ def adapted(
     if scale.offsets is None:
         offsets = torch.full((1,) * w.ndim, scale.low, device=w.device).expand(w.shape)
     else:
-        apart = scale.apart_as_codes(scale.offsets)
-        offsets = scale.together(apart.expand(scale.apart(w).shape).contiguous()).expand(w.shape)
+        offsets = scale.spread(scale.offsets).expand(w.shape)
     parts = zip(use.rows(w, len(h)), h, use.rows(offsets, len(h)), strict=True)
     codes = torch.stack([adaptive_codes(rows, own, fmt, at, dampening=dampening) for rows, own, at in parts])
     return use.put_back(codes, w.shape)
@@ -163,7 +185,4 @@ def adapted(
 
 def output_sqnr(w: torch.Tensor, decoded: torch.Tensor, moments: SecondMoments) -> float:
     """Decibels of the outputs over their errors: 10 log10(tr W H W^T / tr D H D^T); inf where there is no error."""
-    signal, noise = moments.square(w), moments.square(w - decoded)
-    if noise <= 0.0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0.0 else -math.inf
+    return decibels(moments.square(w), moments.square(w - decoded))

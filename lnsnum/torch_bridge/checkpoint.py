@@ -28,6 +28,7 @@ from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.datapath.setting import ENTRY, put_setting, setting_of
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
+from lnsnum.torch_bridge.kernels.scale import RMS, Fit
 from lnsnum.torch_bridge.placing import encode_what_is_loaded
 from lnsnum.torch_bridge.resuming import read_section, section_of
 from lnsnum.torch_bridge.surroundings import is_spread
@@ -92,7 +93,8 @@ def load_model(path: StrPath, model: nn.Module, *, optimizer: Optimizer | None =
     buffers on the meta device are replaced too, by ones on the CPU: a model that was made there never has floats for
     what the file has as codes.
 
-    A datapath that the saved model had becomes that of this one.
+    A datapath that the saved model had becomes that of this one, the rules by which its scales were fitted (where they
+    are not the default) those of the weights.
 
     Nothing is changed unless the whole file fits. Then one tensor after another is read and put into its place: beyond
     the model, there is memory for one.
@@ -184,11 +186,11 @@ def _check_kind(where: str, name: str, told: Description, own: torch.Tensor) -> 
             f"{where}: {name!r} has groups along dimension {told.log_offset.axis}, and those of a model's weights lie "
             "along the last: load_weights reads them"
         )
-    if told.group_size is not None and told.shape[-1] % told.group_size:
-        raise WeightFileError(
-            f"{where}: {name!r} has groups of {told.group_size} that do not divide its last dimension, "
-            f"{told.shape[-1]}, and those of a model's weights do: load_weights reads them"
-        )
+    if told.fit is not None:
+        try:
+            Fit.of_json(told.fit)
+        except ValueError as error:
+            raise WeightFileError(f"{where}: {name!r}: {error}") from None
 
 
 def _check_values(files: WeightFiles, name: str, own: torch.Tensor) -> None:
@@ -238,6 +240,9 @@ def _check_in_place(files: WeightFiles, state: Mapping[str, torch.Tensor], optim
 def _put(files: WeightFiles, name: str, own: torch.Tensor, places: Places) -> None:
     """Read one tensor into the place of the model's own, which is changed or replaced."""
     loaded = _to_torch(files.read(name), own.dtype)
+    fit = files.describe(name).fit
+    if isinstance(loaded, LNSWeight) and fit is not None:
+        loaded.fit = Fit.of_json(fit)
     if not own.is_meta and _kind(loaded) == _kind(own):
         own.copy_(loaded)
         return
@@ -313,7 +318,8 @@ def _describe(name: str, tensor: torch.Tensor, packed: bool) -> Description:
     if tensor.is_meta:
         raise ValueError(f"{name!r} of the model is on the meta device: it has no values to save")
     if isinstance(tensor, LNSWeight):
-        return Description.of_codes(tuple(tensor.shape), tensor.fmt, tensor.array_offsets(), packed=packed)
+        fit = None if tensor.fit == RMS else tensor.fit._asdict()
+        return Description.of_codes(tuple(tensor.shape), tensor.fmt, tensor.array_offsets(), packed=packed, fit=fit)
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in DTYPES.values():
         raise TypeError(f"tensor {name!r} is of {dtype}, which weight files cannot hold")

@@ -35,7 +35,7 @@ from lnsnum.torch_bridge.step import (
     set_momentum,
     units_of,
 )
-from lnsnum.torch_bridge.units import blocks_of, refresh_units, units_hold
+from lnsnum.torch_bridge.units import refresh_units, units_hold
 from lnsnum.torch_bridge.weight import LNSWeight
 
 _NUMBERS = {
@@ -231,12 +231,12 @@ def _entry_of(group: dict[str, Any], states: dict[Any, State], p: LNSWeight, pla
     if not all(fits):
         return None
     refresh_units(p, state)
-    units = units_of(p, state, group)
+    units, walk = units_of(p, state, group)
     tensors = (p.codes, *(state[name] for name in (*dtypes, *_NUMBERS)))
     addresses = [tensor.data_ptr() for tensor in tensors]
     row = (
         addresses[0], 0, addresses[1], addresses[2] if "momentum" in dtypes else 0, units.ctypes.data,
-        *addresses[-len(_NUMBERS) :], size, units.size, blocks_of(p).inner,
+        *addresses[-len(_NUMBERS) :], size, units.size, *walk,
         EXPONENT_BOUND if kind == torch.uint8 else MOST_UNCODED, state["stream"], float(state["r"]),
     )  # fmt: skip
     names = [*dtypes, *_NUMBERS, *_FIXED]

@@ -26,7 +26,7 @@ from lnsnum.torch_bridge.distributed.dtensors import weight_of
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
 from lnsnum.torch_bridge.kernels.fits import fit_rows
-from lnsnum.torch_bridge.kernels.fitting import exact_windows
+from lnsnum.torch_bridge.kernels.fitting import Windows, exact_windows
 from lnsnum.torch_bridge.kernels.least_error import Axis
 from lnsnum.torch_bridge.kernels.nearest_value import nearest_codes
 from lnsnum.torch_bridge.kernels.scale import (
@@ -90,8 +90,8 @@ def convert_model(
         channels: choose one for each index of these dimensions instead: (0, 1) for each (expert, channel) of stacks.
             Or a mapping from name patterns, as of formats, for parameters that have these dimensions.
         group_size: choose one for each group of so many elements along the last dimension, 16 to 256; four bytes a
-            group. Of parameters with two or more dimensions whose last one is made up of several whole groups; others
-            are converted as the options before say. Or a mapping from name patterns.
+            group, the last of which has what is left. Of parameters with two or more dimensions whose last one has
+            more elements than a group; others are converted as the options before say. Or a mapping from name patterns.
         scale: the rule of the scale, unless all values are exact in the format and another keeps them so: "rms", see
             p_scale; "max", the least at which nothing saturates; "mse", that of least squared error of the weights,
             over all log_offsets; "output", that of least squared error of what the layer makes of its inputs in the
@@ -375,15 +375,38 @@ class _Layout(NamedTuple):
     own: tuple[int, ...] | None
     """The shape of the log_offsets; None of one for all."""
     group_size: int | None = None
+    rest: int = 0
+    """Elements of the last group of each line, where these are fewer than the others have."""
 
-    def matrix(self, w: torch.Tensor) -> torch.Tensor:
-        """A row for each scale."""
-        return w.permute(self.order).reshape(self.rows, w.numel() // self.rows if w.numel() else 0)
+    def matrices(self, w: torch.Tensor) -> list[torch.Tensor]:
+        """A row for each scale: in one matrix, or in those of the whole groups and of the rests."""
+        if not self.rest:
+            return [w.permute(self.order).reshape(self.rows, w.numel() // self.rows if w.numel() else 0)]
+        whole = w.shape[-1] - self.rest
+        return [w[..., :whole].reshape(-1, self.group_size or 1), w[..., whole:].reshape(-1, self.rest)]
 
-    def put_back(self, matrix: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        """The inverse of `matrix`."""
-        ordered = matrix.reshape([shape[d] for d in self.order])
+    def put_back(self, matrices: list[torch.Tensor], shape: torch.Size) -> torch.Tensor:
+        """The inverse of `matrices`."""
+        if self.rest:
+            return torch.cat([each.reshape(*shape[:-1], -1) for each in matrices], -1)
+        ordered = matrices[0].reshape([shape[d] for d in self.order])
         return ordered.permute([self.order.index(d) for d in range(len(shape))])
+
+    def in_order(self, of_rows: list[int]) -> LogOffset:
+        """The log_offsets of the rows of all matrices, as a weight has them."""
+        if self.own is None:
+            return of_rows[0]
+        offsets = torch.tensor(of_rows, dtype=torch.int32)
+        lines = math.prod(self.own[:-1])
+        if self.rest:
+            offsets = torch.cat([offsets[:-lines].reshape(lines, -1), offsets[-lines:, None]], 1)
+        return offsets.reshape(self.own)
+
+    def of_rows(self, offsets: torch.Tensor) -> list[int]:
+        """The inverse of `in_order`."""
+        if self.rest:
+            offsets = torch.cat([offsets[..., :-1].reshape(-1), offsets[..., -1].reshape(-1)])
+        return offsets.reshape(-1).tolist()
 
 
 def _layout(
@@ -394,9 +417,9 @@ def _layout(
     whole = _Layout(order, 1, None)
     if len(shape) < 2 or 0 in shape:
         return whole
-    if group_size is not None and shape[-1] > group_size and shape[-1] % group_size == 0:
-        own = (*shape[:-1], shape[-1] // group_size)
-        return _Layout(order, math.prod(own), own, group_size)
+    if group_size is not None and shape[-1] > group_size:
+        own = (*shape[:-1], -(-shape[-1] // group_size))
+        return _Layout(order, math.prod(own), own, group_size, shape[-1] % group_size)
     if channels is None:
         channels = 0 if per_channel else None
     try:
@@ -449,33 +472,33 @@ def _convert(
     """One parameter, block by block: beside the codes it takes memory for some float64 numbers, not for all."""
     each = layout.own is not None
     w = _Redrawn(parameter, layout, zeros, zero_std, padding_row, generator)
-    windows = exact_windows(layout.matrix(parameter.detach()), fmt)
+    each_windows = [exact_windows(matrix, fmt) for matrix in layout.matrices(parameter.detach())]
+    windows = Windows(*(torch.cat(of_all) for of_all in zip(*each_windows, strict=True)))
     fitting = torch.tensor(_fitting(name, w, fmt, layout, way), device=parameter.device)
     offsets = windows.nearest(fitting, fmt).tolist()
-    log_offset: LogOffset = offsets[0]
-    if layout.own is not None:
-        log_offset = torch.tensor(offsets, dtype=torch.int32).reshape(layout.own)
-    codes = torch.empty(w.rows.shape, dtype=bridge.code_dtype(fmt), device=parameter.device)
+    log_offset = layout.in_order(offsets)
+    codes = [torch.empty(rows.shape, dtype=bridge.code_dtype(fmt), device=parameter.device) for rows in w.matrices]
     adaptive = None
     if way.rounding == "adaptive" and way.moments is not None:
         scale = _on(check_offset(log_offset, parameter.shape, layout.group_size or 0), parameter.device)
         adaptive = adapted(_wide(parameter), fmt, scale, way.moments, way.dampening)
     if adaptive is not None:
-        codes = _in_rows(adaptive, layout).contiguous()
-    error_squares = 0.0
-    for begin, block in w.blocks():
-        end = begin + len(block)
-        scale = check_offset(torch.tensor(offsets[begin:end])[:, None] if each else offsets[0], block.shape)
-        scale = _on(scale, block.device)
+        codes = [rows.contiguous() for rows in _in_rows(adaptive, layout)]
+    error_squares, done = 0.0, 0
+    for matrix, begin, block in w.blocks():
+        own_offsets = offsets[done : done + len(block)]
+        scale = check_offset(torch.tensor(own_offsets)[:, None] if each else offsets[0], block.shape)
+        scale, part = _on(scale, block.device), codes[matrix][begin : begin + len(block)]
+        done += len(block)
         if way.rounding == "nearest":
-            codes[begin:end] = bridge.encode(block, fmt, scale, underflow="saturate")
+            part.copy_(bridge.encode(block, fmt, scale, underflow="saturate"))
         elif adaptive is None:
             own = torch.tensor(scale.low) if scale.offsets is None else scale.offsets
-            codes[begin:end] = nearest_codes(block, fmt, own)
-        decoded = bridge.decode(codes[begin:end], fmt, scale, torch.float64)
+            part.copy_(nearest_codes(block, fmt, own))
+        decoded = bridge.decode(part, fmt, scale, torch.float64)
         error_squares += float(((decoded - block) / w.unit).square().sum())
-    codes = bridge.with_strides_of(parameter, layout.put_back(codes, parameter.shape))
-    weight = LNSWeight(codes, fmt, log_offset, parameter.dtype, group_size=layout.group_size)
+    whole = bridge.with_strides_of(parameter, layout.put_back(codes, parameter.shape))
+    weight = LNSWeight(whole, fmt, log_offset, parameter.dtype, group_size=layout.group_size)
     weight.fit = way.fit
     sqnr = None
     if way.moments is not None:
@@ -507,10 +530,10 @@ def _fitting(name: str, w: _Redrawn, fmt: LNSFormat, layout: _Layout, way: _Way)
             numbers = _wide(w.given)
             fed_back = way.dampening if way.rounding == "adaptive" else None
             found = offsets_for_outputs(numbers, fmt, each, way.moments, rms, axis=way.axis, dampening=fed_back)
-            return found.reshape(-1).tolist()
+            return layout.of_rows(found)
         if way.rule == "rms":
             return [fit_to_rms(r, fmt, way.p_scale) for r in (w.row_rms() if layout.own is not None else [rms])]
-        blocks = [block for _, block in w.blocks()]
+        blocks = [block for *_, block in w.blocks()]
         if layout.own is None:
             # of no elements there is no block
             none = torch.empty(0, dtype=torch.float64, device=w.given.device)
@@ -533,11 +556,11 @@ _BLOCK = 1 << 16
 _PART = 1 << 20
 
 
-def _in_rows(w: torch.Tensor, layout: _Layout) -> torch.Tensor:
-    """A matrix whose rows are read some at a time: of one scale each, or of none."""
+def _in_rows(w: torch.Tensor, layout: _Layout) -> list[torch.Tensor]:
+    """Matrices whose rows are read some at a time: of one scale each, or of none."""
     if layout.own is not None:
-        return layout.matrix(w)
-    return w.reshape(w.shape[0], -1) if w.ndim > 1 and w.numel() else w.reshape(-1, 1)
+        return layout.matrices(w)
+    return [w.reshape(w.shape[0], -1) if w.ndim > 1 and w.numel() else w.reshape(-1, 1)]
 
 
 class _Redrawn:
@@ -553,17 +576,19 @@ class _Redrawn:
         generator: torch.Generator,
     ) -> None:
         self.given = w
-        self.rows = _in_rows(w, layout)
-        self.redraw = self.rows == 0 if zeros == "redraw" else torch.zeros_like(self.rows, dtype=torch.bool)
+        self.matrices = _in_rows(w, layout)
+        asked = zeros == "redraw"
+        self.redraw = [rows == 0 if asked else torch.zeros_like(rows, dtype=torch.bool) for rows in self.matrices]
         if padding_row is not None:
             padding = torch.zeros(w.shape, dtype=torch.bool, device=w.device)
             padding[padding_row] = True
-            self.redraw &= ~_in_rows(padding, layout)
+            for redraw, padded in zip(self.redraw, _in_rows(padding, layout), strict=True):
+                redraw &= ~padded
         self.drawn = torch.empty(0, dtype=torch.float64)
         self.count = 0
         self.std_of_zeros = std_of_zeros(w.shape, zero_std) if w.numel() else 0.0
         self._measure()
-        count = int(self.redraw.sum())
+        count = sum(int(redraw.sum()) for redraw in self.redraw)
         if count:
             rms = self.rms()
             std = min(zero_std, rms) if rms > 0 else self.std_of_zeros
@@ -571,14 +596,14 @@ class _Redrawn:
             self.drawn, self.count = drawn.to(w.device), count
             if rms == 0:
                 self._measure()
-            self.squares = sum(float((block / self.unit).square().sum()) for _, block in self.blocks())
+            self.squares = sum(float((block / self.unit).square().sum()) for *_, block in self.blocks())
 
     def _measure(self) -> None:
         """The greatest magnitude, and the sum of squares in units of it, which leaves no range."""
-        greatest = max((float(block.abs().max()) for _, block in self.blocks()), default=0.0)
+        greatest = max((float(block.abs().max()) for *_, block in self.blocks()), default=0.0)
         self.unit = greatest or 1.0
-        self.squares = sum(float((block / self.unit).square().sum()) for _, block in self.blocks())
-        self.mean_square = self.squares / max(self.rows.numel(), 1)
+        self.squares = sum(float((block / self.unit).square().sum()) for *_, block in self.blocks())
+        self.mean_square = self.squares / max(self.given.numel(), 1)
 
     def rms(self) -> float:
         """The root mean square; that of the numbers before zeros were re-drawn, if it was not 0."""
@@ -587,24 +612,26 @@ class _Redrawn:
     def row_rms(self) -> list[float]:
         """The root mean square of each row; of a row of zeros that of all, or of what could stand there."""
         each: list[float] = []
-        for _, block in self.blocks():
+        for *_, block in self.blocks():
             unit = block.abs().amax(1, keepdim=True)
             unit = torch.where(unit > 0, unit, 1.0)
             each += ((block / unit).square().mean(1).sqrt() * unit[:, 0]).tolist()
         return [rms or self.rms() or self.std_of_zeros for rms in each]
 
-    def blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
-        """The index of the first row, and some rows."""
-        length, used = max(_BLOCK // max(self.rows.shape[1], 1), 1), 0
-        for begin in range(0, len(self.rows), length):
-            part = slice(begin, begin + length)
-            block = self.rows[part].to(torch.float64, copy=True)
-            if self.count:
-                redraw = self.redraw[part]
-                count = int(redraw.sum())
-                block[redraw] = self.drawn[used : used + count]
-                used += count
-            yield begin, block
+    def blocks(self) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """Some rows, and before them which matrix they are of, and the index of the first."""
+        used = 0
+        for matrix, (rows, redraws) in enumerate(zip(self.matrices, self.redraw, strict=True)):
+            length = max(_BLOCK // max(rows.shape[1], 1), 1)
+            for begin in range(0, len(rows), length):
+                part = slice(begin, begin + length)
+                block = rows[part].to(torch.float64, copy=True)
+                if self.count:
+                    redraw = redraws[part]
+                    count = int(redraw.sum())
+                    block[redraw] = self.drawn[used : used + count]
+                    used += count
+                yield matrix, begin, block
 
 
 def decode_model(model: nn.Module) -> nn.Module:

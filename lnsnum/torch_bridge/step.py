@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.scales import Walk
 from lnsnum.torch_bridge.kernels import backends, ceiling, ceiling_twin, update_twin
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.moments import (
@@ -28,7 +29,7 @@ from lnsnum.torch_bridge.kernels.moments import (
 )
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers, StepScalars, apply_step, kappa_of, step_scalars
-from lnsnum.torch_bridge.units import blocks_of, per_scale, refresh_units, tallies_of, unit_state
+from lnsnum.torch_bridge.units import refresh_units, scales_of, tallies_of, unit_state
 from lnsnum.torch_bridge.weight import LNSWeight
 
 SecondMoment = Literal["byte", "float32"]
@@ -84,10 +85,14 @@ def ceiling_follows(group: dict[str, Any]) -> bool:
     return bool(group["rule"] == "hypentropy" and group["ceiling"] == "follow")
 
 
-def units_of(p: LNSWeight, state: State, group: dict[str, Any]) -> NDArray[np.float32]:
-    """crossover * r in units of the floor of each scale, as the kernel takes it."""
-    units: NDArray[np.float64] = group["crossover"] * bridge.as_numpy(per_scale(state["units"], p))
-    return units.astype(np.float32)
+def units_of(p: LNSWeight, state: State, group: dict[str, Any]) -> tuple[NDArray[np.float32], Walk]:
+    """crossover * r in units of the floor of each scale, as the kernel takes it, and how elements find theirs."""
+    each: NDArray[np.float64] = group["crossover"] * bridge.as_numpy(state["units"].reshape(-1))
+    units = each.astype(np.float32)
+    if not p.numel():
+        return units, Walk()
+    scales = scales_of(p)
+    return units[scales.values], scales.walk
 
 
 class _Work(NamedTuple):
@@ -289,7 +294,6 @@ def _step_here(
     momentum = len(arrays) > 2
     scalars = _scalars_of(p, arrays, state, group, choices, partial(first_exponent, floats.reshape(-1)))
     codes, *moments = (bridge.as_numpy(array) for array in arrays)
-    blocks = blocks_of(p)
     counts, greatest = apply_step(
         codes.view(p.fmt.dtype),
         floats,
@@ -298,8 +302,7 @@ def _step_here(
         p.fmt,
         scalars,
         choices,
-        units_of(p, state, group),
-        blocks.inner,
+        *units_of(p, state, group),
         Draw(group["seed"], state["stream"], int(state["step"])),
         rows=None if rows is None else bridge.as_numpy(rows.contiguous()),
         part=part,
@@ -354,11 +357,11 @@ def _follow_in_graph(
             "optimizer.make_state(for_graph=True) before, or take ceiling='fixed'"
         )
     draw = Draw(group["seed"], state["stream"], state["step"])
-    apart, offsets = scale.apart(codes), scale.apart_as_codes(scale.offsets)
-    followed = ceiling_twin.follow(apart, offsets, state["units"], p.fmt, scale.high, draw, keep=choices.zero == "keep")
+    keep = choices.zero == "keep"
+    followed = ceiling_twin.follow(codes, scale, state["units"], p.fmt, draw, keep=keep)
     state["units"].copy_(followed.units)
     state["at"].copy_(followed.offsets)
-    return scale.together(followed.codes), scale.with_groups(followed.offsets), followed.grown
+    return followed.codes, scale.merged(followed.offsets), followed.grown
 
 
 def _step_on_card(
@@ -391,14 +394,17 @@ def _launch_on_card(
         floats = gradient.detach().resolve_neg().contiguous()
         floats = floats if floats.dtype in update_triton.GRADIENTS else floats.to(torch.float32)
         scalars = _scalars_of(p, arrays, state, group, choices, partial(update_twin.first_exponent, floats))
+        units, walk = units_of(p, state, group)
+        if walk.group > 1:  # these kernels know runs alone: a unit for each element, as long as they work
+            units, walk = units[scales_of(p)._replace(values=np.arange(units.size)).each(0, p.numel())], Walk()
         weights.append(
             update_triton.Stepped(
                 arrays[0],
                 floats,
                 arrays[1],
                 arrays[2] if momentum else None,
-                torch.from_numpy(units_of(p, state, group)).to(arrays[0].device),
-                blocks_of(p).inner,
+                torch.from_numpy(units).to(arrays[0].device),
+                walk.run,
                 scalars,
                 Draw(group["seed"], state["stream"], int(state["step"])),
                 rows=None if rows is None else rows.contiguous(),
@@ -444,7 +450,7 @@ def _step_in_torch(
         p.fmt,
         update_twin.step_scalars(p.fmt, choices.rule, numbers, coded=coded),
         choices,
-        (group["crossover"] * state["units"]).to(torch.float32),
+        scale.over_codes(scale.merged((group["crossover"] * state["units"]).to(torch.float32))),
         Draw(group["seed"], state["stream"], state["step"]),
         rows=rows,
         part=part,

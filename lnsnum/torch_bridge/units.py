@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.scales import Scales
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels import codes as bridge
-from lnsnum.torch_bridge.kernels.scale import blocks_within, std_of_zeros
+from lnsnum.torch_bridge.kernels.scale import std_of_zeros
 from lnsnum.torch_bridge.weight import LNSWeight
 
 State = dict[str, Any]
@@ -38,7 +39,8 @@ def unit_state(p: LNSWeight) -> State:
         # those of one log_offset are counted together: of many groups few offsets differ
         flat = offsets.reshape(-1).to("cpu", torch.int64).numpy()
         different, which = np.unique(flat, return_inverse=True)
-        histogram = ceiling.histograms(_codes(p), p.fmt, blocks_of(p), which[_scale_of_blocks(p)])
+        numbers = scales_of(p)
+        histogram = ceiling.histograms(_codes(p), p.fmt, numbers._replace(values=which[numbers.values]))
     else:
         histogram = histograms_of(p)
     rms = ceiling.root_mean_squares(histogram, p.fmt)
@@ -116,34 +118,19 @@ def _refresh_in_graph(p: LNSWeight, state: State, offsets: torch.Tensor) -> None
     state["at"].copy_(offsets)
 
 
-def per_scale(values: torch.Tensor, p: LNSWeight) -> torch.Tensor:
-    """Values of the scales, shaped as their offsets, one for each block of `blocks_of`."""
-    return blocks_within(values, _shape(p))[1].contiguous() if p.numel() else values.reshape(-1)
-
-
-def blocks_of(p: LNSWeight) -> ceiling.Blocks:
-    """Where the codes of each scale are, by their logical index."""
-    inner, runs = blocks_within(_offsets(p), _shape(p))
-    return ceiling.Blocks(runs.numel(), inner)
+def scales_of(p: LNSWeight) -> Scales:
+    """Which of its scales each element has."""
+    return p.scale.numbers(p.shape)
 
 
 def histograms_of(p: LNSWeight) -> NDArray[np.int64]:
     """How many codes of each scale have each magnitude, in the order of the log_offsets."""
-    if not p.numel():
-        return np.zeros((_offsets(p).numel(), p.fmt.max_magnitude + 1), np.int64)
-    return ceiling.histograms(_codes(p), p.fmt, blocks_of(p), _scale_of_blocks(p))
+    return ceiling.histograms(_codes(p), p.fmt, scales_of(p))
 
 
 def tallies_of(p: LNSWeight) -> NDArray[np.int64]:
     """What decides of each scale whether it grows, in the order of the log_offsets."""
-    return ceiling.tallies(_codes(p), p.fmt, blocks_of(p), _scale_of_blocks(p))
-
-
-def _scale_of_blocks(p: LNSWeight) -> NDArray[np.int64]:
-    """Which scale each block of `blocks_of` has: between two dimensions over which they differ they may be one."""
-    offsets = _offsets(p)
-    scales: NDArray[np.int64] = per_scale(torch.arange(offsets.numel()).reshape(offsets.shape), p).numpy()
-    return scales
+    return ceiling.tallies(_codes(p), p.fmt, scales_of(p))
 
 
 def _codes(p: LNSWeight) -> NDArray[Any]:
@@ -151,13 +138,6 @@ def _codes(p: LNSWeight) -> NDArray[Any]:
 
 
 def _offsets(p: LNSWeight) -> torch.Tensor:
-    """With a dimension of their own for groups, as `_shape`."""
+    """With a dimension more for groups, as `Scale.unmerged`."""
     scale = p.scale
-    if scale.offsets is None:
-        return torch.tensor(scale.low, dtype=torch.int32)
-    return scale.apart_as_codes(scale.offsets)
-
-
-def _shape(p: LNSWeight) -> torch.Size:
-    """That of the weight, whose groups are a dimension more."""
-    return p.scale.apart(p.codes).shape
+    return torch.tensor(scale.low, dtype=torch.int32) if scale.offsets is None else scale.unmerged(scale.offsets)

@@ -34,13 +34,13 @@ from lnsnum.torch_bridge.distributed.gathering import GatheredAsCodes
 from lnsnum.torch_bridge.float_doors import FloatDoors
 from lnsnum.torch_bridge.kernels import ceiling_twin
 from lnsnum.torch_bridge.kernels import codes as bridge
-from lnsnum.torch_bridge.kernels.ceiling import Blocks, grow
+from lnsnum.torch_bridge.kernels.ceiling import grow
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width, is_real
-from lnsnum.torch_bridge.kernels.fits import fit_scale
+from lnsnum.torch_bridge.kernels.fits import fit_each
 from lnsnum.torch_bridge.kernels.fitting import choose_scale
 from lnsnum.torch_bridge.kernels.grid import doubling
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
-from lnsnum.torch_bridge.kernels.scale import RMS, Fit, LogOffset, Scale, Span, blocks_within, check_offset, each_of
+from lnsnum.torch_bridge.kernels.scale import RMS, Fit, LogOffset, Scale, Span, check_offset, each_of
 from lnsnum.torch_bridge.surroundings import check_not_taken_apart, level_of_the_caller
 from lnsnum.torch_bridge.weight_ops import dispatch
 
@@ -71,8 +71,8 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         log_offset: the scale in code steps: an integer, or for channels an integer tensor that broadcasts to the codes.
         dtype: the float type that it appears as and decodes to.
         requires_grad: given with a weight instead of codes, and nothing else: makes a parameter of it.
-        group_size: log_offset has one for each group of so many elements along the last dimension, which it divides: 16
-            to 256; (N, K / group_size) of codes (N, K).
+        group_size: log_offset has one for each group of so many elements along the last dimension, 16 to 256, and the
+            last group what is left; (N, ceil(K / group_size)) of codes (N, K).
 
     Attributes:
         codes: the tensor of codes. A kernel that writes to it must tell autograd (`increment_version`).
@@ -169,7 +169,8 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
             raise RuntimeError("this view merged channels, and their log_offsets have been changed since: take it anew")
         if self._offsets is not None and is_real(self._offsets) and self._offsets.is_shared():
             low, high = (int(extreme) for extreme in self._offsets.aminmax())  # another process may have changed them
-        return Scale(low, high, self._offsets, *self._groups)
+        size, axis = self._groups
+        return Scale(low, high, self._offsets, size, axis, self.codes.shape[axis] % size if size else 0)
 
     @property
     def group_size(self) -> int | None:
@@ -331,8 +332,8 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         return _wrap(codes, self.fmt, span, offsets, dtype or self.dtype, groups=self._groups)
 
     def take_scale(self, source: LNSWeight) -> bool:
-        """Take another weight's log_offset; False where only a part of a weight is here, or codes of other processes
-        that would not learn of it, and they differ.
+        """Take another weight's log_offset, and the rule by which it was fitted, where that is not the default; False
+        where only a part of a weight is here, or codes of other processes that would not learn of it, and they differ.
 
         Raises:
             ValueError: where the other has one for each channel, and there is one here (or of another shape).
@@ -354,6 +355,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
                 )
             if own.low != other.low:
                 self._span.set(other.low, other.high)
+            self._take_fit(source)
             return True
         offsets = torch.full_like(own.offsets, other.low) if other.offsets is None else other.offsets
         if own.offsets.shape != offsets.shape or (other.offsets is not None and own.groups != other.groups):
@@ -363,7 +365,13 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
             )
         if not (is_real(own.offsets) and torch.equal(own.offsets, offsets)):
             self.set_scale(own._replace(low=other.low, high=other.high, offsets=offsets))
+        self._take_fit(source)
         return True
+
+    def _take_fit(self, source: LNSWeight) -> None:
+        # of a weight that nobody converted it is the default, and says nothing
+        if source.fit != RMS:
+            self.fit = source.fit
 
     def set_scale(self, scale: Scale) -> None:
         """Another scale for the same codes, which thereby stand for other numbers: of this weight and all its aliases.
@@ -406,9 +414,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
             )
         old = self.scale
         if log_offset is None:
-            values = old.apart(self.to_float(torch.float64).nan_to_num())
-            log_offset = fit_scale(values, self.fmt, Fit(p_scale=p_scale), of=old.of_channels.offsets)
-            log_offset = log_offset if isinstance(log_offset, int) else old.with_groups(log_offset)
+            log_offset = fit_each(self.to_float(torch.float64).nan_to_num(), self.fmt, Fit(p_scale=p_scale), old)
         new = check_offset(log_offset, self.shape, *(old.groups if isinstance(log_offset, torch.Tensor) else ()))
         if new.offsets is not None and (old.offsets is None or new.offsets.shape != old.offsets.shape):
             if old.offsets is None:
@@ -419,7 +425,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         old_offsets = torch.tensor(old.low) if old.offsets is None else old.offsets
         with torch.no_grad():
             m = old.apart(self.codes).to(torch.int64) & self.fmt.max_magnitude
-            shift = old.apart_as_codes(old_offsets.to(torch.int64) - target)
+            shift = old.over_codes(old_offsets.to(torch.int64) - target)
             moved = torch.where(m > 0, (m + shift).clamp(1, self.fmt.max_magnitude), m)
             self.codes.add_(old.together(moved - m).to(self.codes.dtype))
             self.set_scale(new)
@@ -454,15 +460,13 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         else:
             each = torch.from_numpy(grows).reshape(offsets.shape) & (offsets.cpu() + by <= MAX_LOG_OFFSET)
             offsets.add_((each.to(torch.int32) * by).to(offsets.device))
-            each = scale.apart_as_codes(each)
         with torch.no_grad():
             if bridge.is_on_cpu(self.codes):
                 codes = self.codes.contiguous()
-                inner, in_blocks = blocks_within(each, scale.apart(codes).shape)
-                flags, blocks = in_blocks.numpy(), Blocks(in_blocks.numel(), inner)
-                grow(bridge.as_numpy(codes, self.fmt.dtype), self.fmt, flags, blocks, draw, keep=keep, part=part)
+                flags, numbers = each.reshape(-1).numpy(), scale.numbers(self.shape)
+                grow(bridge.as_numpy(codes, self.fmt.dtype), self.fmt, flags, numbers, draw, keep=keep, part=part)
             else:
-                here, apart = each.to(self.codes.device), scale.apart(self.codes)
+                here, apart = scale.over_codes(each).to(self.codes.device), scale.apart(self.codes)
                 codes = scale.together(ceiling_twin.grow(apart, self.fmt, here, draw, keep=keep, part=part))
             if codes is not self.codes:
                 self.codes.copy_(codes)
@@ -564,7 +568,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         attributes = belongings(self).attributes
         if self.weight_only and is_parameter:  # of a model that is pickled, not of its state
             attributes["weight_only"] = True
-        if self.fit != RMS and is_parameter:
+        if self.fit != RMS:
             attributes["fit"] = tuple(self.fit)
         return _rebuild, (*parts, self.requires_grad, is_parameter, attributes)
 
@@ -679,7 +683,7 @@ def _rebuild(
     if is_parameter:
         weight = torch.nn.Parameter(weight, requires_grad)  # type: ignore[assignment]
     weight.weight_only = is_parameter and attributes.pop("weight_only", False) is True
-    weight.fit = Fit.checked(attributes.pop("fit", RMS)) if is_parameter else RMS
+    weight.fit = Fit.checked(attributes.pop("fit", RMS))
     hand_over(Belongings(attributes, None, None), weight)
     return weight.requires_grad_(requires_grad)  # type: ignore[return-value]
 

@@ -155,8 +155,8 @@ def _views_of_groups(scale: Any, shape: torch.Size, view: Callable[[torch.Tensor
     """What `LNSWeight.like` takes for each view of a weight with groups.
 
     The offsets of the first groups, expanded to the codes, are viewed alike, and tell where the rows went; the places
-    along the dimension of the groups, expanded, which of them are there. Where whole groups stay together the offsets
-    are a view of the weight's. Where they do not, each element has its own, copied.
+    along the dimension of the groups, expanded, which of them are there. Where groups stay together, but for the
+    end of the last, the offsets are a view of the weight's. Where they do not, each element has its own, copied.
     """
     axis, length = scale.axis, shape[scale.axis]
     places = torch.arange(length, device=scale.offsets.device).view(length, *(1,) * (-1 - axis))
@@ -169,10 +169,7 @@ def _views_of_groups(scale: Any, shape: torch.Size, view: Callable[[torch.Tensor
     if len(kept) == len(found):
         return kept
     # each group's offset, for its elements
-    each = scale.apart_as_codes(scale.offsets)
-    repeats = [-1] * each.ndim
-    repeats[axis] = scale.group_size
-    whole = scale.together(each.expand(repeats).contiguous()).expand(shape).contiguous()
+    whole = scale.spread(scale.offsets).expand(shape).contiguous()
     return [{"offsets": _narrow(part), "copied": True} for part in _as_list(view(whole))]
 
 
@@ -189,10 +186,11 @@ def _view_of_groups(scale: Any, row: torch.Tensor, place: torch.Tensor) -> dict[
         if len(along) > 1 or shape[dim] > 1 or place.stride(dim) != 1:
             return None
         if first // size != (first + length - 1) // size:
-            if first % size or length % size:
+            if first % size:
                 return None
             groups = size, dim - row.ndim
-            shape[dim], strides[dim] = length // size, step
+            # the last one may be cut: it is a rest then
+            shape[dim], strides[dim] = -(-length // size), step
     offsets = row.as_strided(shape, strides, row.storage_offset() + first // size * step)
     return {"offsets": offsets, "groups": groups}
 

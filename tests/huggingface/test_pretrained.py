@@ -83,7 +83,7 @@ def test_a_float_folder_becomes_a_folder_of_codes_that_is_loaded_again(name, fol
     ("asked", "given"),
     [
         ({"per_channel": True}, {}),
-        ({"group_size": 16, "modules_to_not_convert": ["lm_head"]}, {"dtype": torch.bfloat16, "device_map": "cpu"}),
+        ({"group_size": 20, "modules_to_not_convert": ["lm_head"]}, {"dtype": torch.bfloat16, "device_map": "cpu"}),
         ({"format": "lns12f7", "modules_to_not_convert": ["model.layers.0"]}, {"device_map": "auto"}),
         ({"format": LNSFormat(6, 3)}, {"dtype": torch.float16}),
     ],

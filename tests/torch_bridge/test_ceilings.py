@@ -12,6 +12,7 @@ from test_madam import Shadow, assert_same, bits, network, run, set_gradients, s
 from torch import nn
 
 from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f4, lns8f5, lns16f10
+from lnsnum.kernels.scales import Scales
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels.random_words import Draw, draw_keys, fill_words
@@ -44,7 +45,7 @@ def test_growing_moves_every_code_down_exactly_or_rounds_it_to_the_floor(fmt, ke
     count = 1 << fmt.bits
     codes = np.tile(np.arange(count), max(4096 // count, 1)).astype(fmt.dtype)
     before, draw = codes.astype(np.int64), Draw(3, 5, 40)
-    ceiling.grow(codes, fmt, np.array([True]), ceiling.Blocks(1, 1), draw, keep=keep)
+    ceiling.grow(codes, fmt, np.array([True]), Scales.of(0, ()), draw, keep=keep)
     step = math.log2(fmt.base) / 2**fmt.fraction_bits
     by = next(n for n in range(1, 10**6) if n * step >= 1 - 1e-12)
     words, half = words_of(before.size, draw), 1 << (fmt.bits - 1)
@@ -71,7 +72,7 @@ def test_a_scale_grows_where_more_than_two_percent_are_at_the_ceiling_and_at_lea
         (1, 1, False),
     ):
         codes = np.array([127] * top + [100] * (n - top), np.uint8)
-        growing = ceiling.decide_by(ceiling.tallies(codes, lns8f5, ceiling.Blocks(1, 1)))
+        growing = ceiling.decide_by(ceiling.tallies(codes, lns8f5, Scales.of(0, ())))
         assert growing.grows.tolist() == [expected], (n, top)
         assert growing.blocked.tolist() == [False]
 
@@ -82,7 +83,7 @@ def test_a_scale_whose_small_codes_would_be_lost_does_not_grow():
     top = 2 ** (126 / 32)
     border = round(3 * (top**2 - 16) / 15)  # (3 top^2 + n) / (3 + n) = 16
     for ones, grows in ((border - 3, True), (border + 3, False)):
-        growing = ceiling.decide_by(ceiling.tallies(floor_codes(ones), lns8f5, ceiling.Blocks(1, 1)))
+        growing = ceiling.decide_by(ceiling.tallies(floor_codes(ones), lns8f5, Scales.of(0, ())))
         wanted = ones + 3 < 50 * 3
         assert (growing.grows[0], growing.blocked[0]) == (grows and wanted, not grows and wanted)
 

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lnsnum import LNSFormat, lns8f3, lns8f5, lns12f6, lns16f10
+from lnsnum.kernels.scales import Scales
 from lnsnum.torch_bridge import LNSWeight, Madam, StepReport, convert_model, load_model, save_model
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, first_exponent
@@ -209,7 +210,7 @@ class Shadow:
         if top < 2 or 50 * top <= m.size or rms < 2 * factor:
             return False
         ceiling.grow(
-            self.codes, self.fmt, np.array([True]), ceiling.Blocks(1, 1), Draw(seed, self.stream, self.steps), keep=keep
+            self.codes, self.fmt, np.array([True]), Scales.of(0, ()), Draw(seed, self.stream, self.steps), keep=keep
         )
         self.offset += by
         return True

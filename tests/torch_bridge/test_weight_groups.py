@@ -26,10 +26,14 @@ from lnsnum.torch_bridge import (
     weight_only_linear,
 )
 from lnsnum.torch_bridge.distributed.gathering import new_shard
+from lnsnum.torch_bridge.kernels import ceiling, ceiling_twin, codes_twin
 from lnsnum.torch_bridge.kernels import codes as bridge
-from lnsnum.torch_bridge.kernels import codes_twin
+from lnsnum.torch_bridge.kernels.fitting import choose_scale
+from lnsnum.torch_bridge.kernels.random_words import Draw
+from lnsnum.torch_bridge.kernels.scale import Fit, fit_to_rms
 from lnsnum.torch_bridge.placing import encode_state
 from lnsnum.torch_bridge.sequential import NetworkError, read_sequential
+from lnsnum.torch_bridge.units import tallies_of
 from lnsnum.weight_file import WeightFileError, load_weights, save_weights
 
 FORMATS = [lns8f5, lns8f3, LNSFormat(8, 3, base=3.0), lns16f10]
@@ -40,13 +44,20 @@ def grouped(shape=(6, 64), size=16, fmt=lns8f5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(1 << fmt.bits, shape, generator=generator)
     codes[codes == fmt.nan_code] = 0
-    offsets = torch.randint(-60, 61, (*shape[:-1], shape[-1] // size), generator=generator)
+    offsets = torch.randint(-60, 61, (*shape[:-1], -(-shape[-1] // size)), generator=generator)
     return LNSWeight(codes_twin.as_codes(codes, fmt), fmt, offsets, group_size=size)
 
 
 def apart(w):
-    """The same numbers as channels of one dimension more."""
+    """The same numbers as channels of one dimension more; where the last group has a rest, each with its own scale."""
+    if w.shape[-1] % w.group_size:
+        return LNSWeight(w.codes.clone(), w.fmt, each_offset(w))
     return LNSWeight(w.codes.clone().unflatten(-1, (-1, w.group_size)), w.fmt, w.log_offset.unsqueeze(-1))
+
+
+def each_offset(w):
+    """The log_offset of each element of a row."""
+    return w.log_offset[..., torch.arange(w.shape[-1]) // w.group_size]
 
 
 def values(w, dtype=torch.float64):
@@ -56,7 +67,8 @@ def values(w, dtype=torch.float64):
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 def test_decode_and_encode(fmt):
     """On the CPU, in torch's operations, and in the core: the same bits."""
-    for shape, size in (((6, 64), 16), ((40, 96), 32), ((2, 3, 48), 24), ((64,), 32)):
+    shapes = ((6, 64), 16), ((40, 96), 32), ((2, 3, 48), 24), ((64,), 32), ((6, 70), 16), ((2, 3, 33), 32), ((40,), 32)
+    for shape, size in shapes:
         w = grouped(shape, size, fmt)
         for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
             expected = apart(w).to_float(dtype).reshape(shape)
@@ -104,25 +116,42 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize(("view", "size", "shape"), VIEWS.values(), ids=VIEWS)
+RESTS = {
+    "rest: t": (lambda w: w.t(), 16, (5, 6)),
+    "rest: rows": (lambda w: w[1:3], 16, (2, 5)),
+    "rest: a row": (lambda w: w[2], 16, (5,)),
+    "rest: the end": (lambda w: w[:, 16:], 16, (6, 4)),
+    "rest: alone": (lambda w: w[:, 64:], None, (6, 1)),
+    "rest: cut": (lambda w: w[:, 32:68], 16, (6, 3)),
+    "rest: view": (lambda w: w.view(2, 3, 70), 16, (2, 3, 5)),
+    "rest: split": (lambda w: w.split(48, 1)[1], 16, (6, 2)),
+    "rest: twice": (lambda w: w.t()[16:].t(), 16, (6, 4)),
+    "rest: inside": (lambda w: w[:, 3:], None, (6, 67)),
+    "rest: flat": (lambda w: w.view(-1), None, (420,)),
+}
+
+
+@pytest.mark.parametrize(("view", "size", "shape"), [*VIEWS.values(), *RESTS.values()], ids=[*VIEWS, *RESTS])
 def test_views_are_codes(view, size, shape):
-    """Of whole groups with their scales; what cuts them has a copy for each element, which knows when it is stale."""
-    w = grouped()
+    """From the beginning of a group on with its scales; what begins within one has a copy for each element, which knows
+    when it is stale."""
+    w = grouped((6, 70)) if view in [view for view, *_ in RESTS.values()] else grouped()
     seen, floats = view(w), w.to_float()
     assert isinstance(seen, LNSWeight)
     assert torch.equal(seen.to_float(), view(floats))
     assert (seen.group_size, tuple(seen.log_offset.shape)) == (size, shape)
     assert seen.codes.untyped_storage().data_ptr() == w.codes.untyped_storage().data_ptr()
     w.set_scale(w.scale._replace(low=w.scale.low + 32, high=w.scale.high + 32, offsets=w.scale.offsets + 32))
-    if seen.numel() == 0 or size or (shape in ((6, 1), (6,)) and view is not VIEWS["diagonal"][0]):
+    if size or (shape in ((6, 1), (6,)) and view is not VIEWS["diagonal"][0]):
         assert torch.equal(seen.to_float(), view(floats) * 2)
     else:
         with pytest.raises(RuntimeError, match=r"take it anew$"):
             seen.to_float()
 
 
-def test_copies_keep_groups():
-    w = grouped()
+@pytest.mark.parametrize("width", [64, 70])
+def test_copies_keep_groups(width):
+    w = grouped((6, width))
     stored = io.BytesIO()
     torch.save(w, stored)
     stored.seek(0)
@@ -132,7 +161,7 @@ def test_copies_keep_groups():
         assert one.group_size == 16
         assert torch.equal(one.codes, w.codes)
         assert torch.equal(one.log_offset, w.log_offset)
-    assert w.nbytes == 6 * 64 + 4 * 6 * 4  # four bytes a group, and nothing else
+    assert w.nbytes == 6 * width + 4 * 6 * -(-width // 16)  # four bytes a group, and nothing else
     shared = pickle.loads(pickle.dumps(w.t()))
     assert torch.equal(shared.to_float(), w.to_float().t())
 
@@ -140,10 +169,11 @@ def test_copies_keep_groups():
 @pytest.mark.parametrize(
     ("shape", "offset", "size", "error", "sentence"),
     [
-        ((4, 70), torch.zeros(4, 5, dtype=torch.int32), 16, ValueError,
-         r"^groups of 16 do not divide a weight of shape \(4, 70\) along dimension -1: take a group_size that does, or "
-         r"one log_offset for each channel$"),
-        ((), torch.zeros(1, dtype=torch.int32), 16, ValueError, r"^groups of 16 do not divide a weight of shape \(\) "),
+        ((4, 70), torch.zeros(4, 4, dtype=torch.int32), 16, ValueError,
+         r"^log_offset of shape \(4, 4\) has not one for each group of 16 of a weight of shape \(4, 70\): give a "
+         r"tensor that broadcasts to \(4, 5\)$"),
+        ((), torch.zeros(1, dtype=torch.int32), 16, ValueError,
+         r"^a weight of shape \(\) has no dimension -1 for groups: leave out group_size$"),
         ((4, 64), torch.zeros(4, 1, dtype=torch.int32), 16, ValueError,
          r"^log_offset of shape \(4, 1\) has not one for each group of 16 of a weight of shape \(4, 64\): give a "
          r"tensor that broadcasts to \(4, 4\)$"),
@@ -161,9 +191,6 @@ def test_what_no_groups_of_a_weight_are(shape, offset, size, error, sentence):
 
 
 def test_tensors_whose_groups_no_weight_has():
-    rest = LNSTensor.from_float(np.ones((2, 40)), "lns8f5", group_size=16)
-    with pytest.raises(ValueError, match=r"^groups of 16 do not divide a weight of shape \(2, 40\) "):
-        LNSWeight.from_lns(rest)
     turned = LNSTensor.from_float(np.ones((2, 64)), "lns8f5", group_size=16).T
     with pytest.raises(ValueError, match=r"groups lie along axis -2, and those of a weight along its last dimension"):
         LNSWeight.from_lns(turned)
@@ -182,8 +209,10 @@ def test_scales_that_fit_floats():
     assert torch.equal(found.codes.view(-1), channels.codes.view(-1))
     fit = LNSWeight.from_float(x, "lns8f5", log_offset="fit", group_size=32)
     assert fit.log_offset.tolist() == fit_log_offset(x.numpy(), lns8f5, group_size=32).offsets.tolist()
-    with pytest.raises(ValueError, match=r"^groups of 64 do not divide"):
-        LNSWeight.from_float(x, "lns8f5", group_size=64)
+    rest = LNSWeight.from_float(x, "lns8f5", group_size=64)
+    parts = [LNSWeight.from_float(part, "lns8f5", channels=0) for part in (x[:, :64], x[:, 64:])]
+    assert torch.equal(rest.log_offset, torch.cat([part.log_offset for part in parts], 1))
+    assert torch.equal(rest.codes, torch.cat([part.codes for part in parts], 1))
     with pytest.raises(ValueError, match=r"^channels says of what a scale is chosen, and log_offset gives one"):
         LNSWeight.from_float(x, "lns8f5", log_offset=3, channels=0)
 
@@ -221,7 +250,37 @@ def test_writes_choose_scales_for_groups():
         LNSWeight.from_float(torch.ones(6, 64), "lns8f5").copy_(held)
 
 
-def network(width=64):
+def test_writes_choose_scales_for_rests():
+    """As for the two parts by themselves; a rest of zeros takes the scale of all, as a channel of zeros does."""
+    numbers = torch.randn(6, 70) * torch.exp2(torch.arange(6.0))[:, None]
+    numbers[2, 64:] = 0
+    for rule in (Fit(), Fit("max"), Fit("mse")):
+        w = grouped((6, 70), seed=3)
+        w.fit = rule
+        w.copy_(numbers)
+        for part, own in (
+            (numbers[:, :64].reshape(-1, 16), w.log_offset[:, :-1]),
+            (numbers[:, 64:], w.log_offset[:, -1:]),
+        ):
+            alone = [choose_scale(row, lns8f5, rule) for row in part]
+            rms = float(numbers.double().square().mean().sqrt())
+            expected = [fit_to_rms(rms, lns8f5) if not row.any() else one for row, one in zip(part, alone, strict=True)]
+            assert own.reshape(-1).tolist() == expected
+        held = w.clone()
+        w.copy_(held.to_float())
+        assert torch.equal(w.codes, held.codes)
+        w.rescale_(p_scale=2.0)
+        tops = (w.log_offset + lns8f5.max_log)[[0, 1, 3, 4, 5]].double() / 32
+        squares = held.to_float(torch.float64)[[0, 1, 3, 4, 5]].square()
+        means = torch.cat([squares[:, :64].unflatten(1, (-1, 16)).mean(-1), squares[:, 64:].mean(-1, keepdim=True)], 1)
+        above = tops - (2 * means.sqrt()).log2()
+        assert ((above >= 0) & (above < 1 / 32)).all()
+        before = w.to_float()
+        w.mul_(4.0)
+        assert torch.equal(w.to_float(), 4 * before)
+
+
+def network(width=70):
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(width, 48), nn.ReLU(), nn.Linear(48, 10))
 
@@ -238,11 +297,11 @@ class Experts(nn.Module):
 
 
 def test_convert_model_by_groups_and_channels():
-    model = network()
+    model = network(64)
     report = convert_model(model, "lns8f5", group_size=16)
     assert [p.group_size for p in report] == [16, None, 16, None]
     assert tuple(model[0].weight.log_offset.shape) == (48, 4)
-    expected = network()[0].weight.detach().view(48, 4, 16)
+    expected = network(64)[0].weight.detach().view(48, 4, 16)
     alone = LNSWeight.from_float(expected, "lns8f5", channels=(0, 1))
     assert torch.equal(model[0].weight.log_offset, alone.log_offset[..., 0])
     x = torch.randn(5, 64)
@@ -264,6 +323,43 @@ def test_convert_model_by_groups_and_channels():
     last = [LNSWeight.from_float(Experts().stack.detach()[..., k], "lns8f5").log_offset for k in range(32)]
     assert report["stack"].log_offset.reshape(-1).tolist() == last
     assert torch.equal(model.stack.to_float(), decode_model(copy.deepcopy(model)).stack)
+
+
+@pytest.mark.parametrize("way", [{}, {"scale": "max"}, {"scale": "mse", "rounding": "nearest_value"}], ids=str)
+def test_rests_are_converted_as_by_themselves(way):
+    def layer(numbers, **granularity):
+        own = nn.Linear(numbers.shape[1], 5, bias=False)
+        with torch.no_grad():
+            own.weight.copy_(numbers)
+        return convert_model(own, "lns6f2", **granularity, **way)["weight"], own.weight
+
+    numbers = torch.randn(5, 70) * torch.exp2(torch.randint(-6, 6, (5, 70)).float())
+    report, weight = layer(numbers, group_size=16)
+    assert (report.group_size, tuple(weight.log_offset.shape)) == (16, (5, 5))
+    parts = [layer(numbers[:, :64], group_size=16)[1], layer(numbers[:, 64:], per_channel=True)[1]]
+    assert torch.equal(weight.log_offset, torch.cat([part.log_offset for part in parts], 1))
+    assert torch.equal(weight.codes, torch.cat([part.codes for part in parts], 1))
+    error = (weight.to_float(torch.float64) - numbers).norm() / numbers.double().norm()
+    assert report.relative_error == pytest.approx(float(error), rel=1e-12)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "nearest_value", "adaptive"])
+def test_rests_that_fit_outputs(rounding):
+    """As whole groups, whose last inputs are always zero."""
+    numbers = torch.randn(6, 70) * torch.exp2(torch.randint(-3, 3, (6, 70)).float())
+    inputs = torch.randn(40, 70) @ torch.randn(70, 70)
+    converted = []
+    for missing in (0, 10):
+        own = nn.Linear(70 + missing, 6, bias=False)
+        with torch.no_grad():
+            own.weight.copy_(nn.functional.pad(numbers, (0, missing)))
+        batches = [nn.functional.pad(inputs, (0, missing))]
+        how = {"scale": "output", "rounding": rounding, "calibrate": batches, "group_size": 16}
+        converted.append((convert_model(own, "lns4f1", **how)["weight"], own.weight))
+    (report, own), (expected, padded) = converted
+    assert torch.equal(own.log_offset, padded.log_offset)
+    assert torch.equal(own.codes, padded.codes[:, :70])
+    assert report.output_sqnr == pytest.approx(expected.output_sqnr, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -315,8 +411,68 @@ def test_madam_steps_groups_as_channels(options):
     assert float(state[0]["r"]) == float(state[1]["r"])
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": 0.9}, {"rule": "paper"}, {"second_moment": "float32"}, {"sparse": True}], ids=str
+)
+def test_madam_steps_rests_as_elements(options):
+    """Code for code, each element with the scale that its group has."""
+    options = dict(options)
+    is_sparse = options.pop("sparse", False)
+    start = grouped((8, 70), seed=5)
+    start.codes.copy_(torch.where(start.codes == 0, 1, start.codes))
+    weights = [nn.Parameter(start.clone()), nn.Parameter(apart(start))]
+    optimizers = [Madam([w], lr=0.3, seed=3, ceiling="fixed", **options) for w in weights]
+    rows = torch.tensor([5, 1, 6])
+    for step in range(5):
+        gradient = torch.randn(8, 70, generator=torch.Generator().manual_seed(step))
+        if is_sparse:
+            gradient = torch.sparse_coo_tensor(rows[None], gradient[rows], (8, 70), check_invariants=True)
+        for w, optimizer in zip(weights, optimizers, strict=True):
+            w.grad = gradient.clone()
+            optimizer.step()
+        assert torch.equal(weights[0].codes, weights[1].codes), step
+    assert not torch.equal(weights[0].codes, start.codes)
+    state = [optimizer.state[w] for w, optimizer in zip(weights, optimizers, strict=True)]
+    assert float(state[0]["r"]) == float(state[1]["r"])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_ceilings_of_rests_follow(turned):
+    """Counted group by group, with numbers that stay what they are, but for those below the new floor."""
+    w = grouped((8, 70), seed=5)
+    codes = w.codes % 120 + 8  # of which none is at the ceiling or near the floor
+    for row, group in ((0, 4), (3, 0), (3, 4), (7, 2)):
+        codes[row, 16 * group : 16 * group + 3] = 127
+    w.codes.copy_(codes)
+    p = nn.Parameter(w.clone().t() if turned else w.clone())
+    seen = p.detach().t() if turned else p.detach()
+    counted = tallies_of(p).reshape(*p.scale.offsets.shape, 3)
+    counted = counted.swapaxes(0, 1) if turned else counted
+    wanted = np.zeros((8, 5), bool)
+    for row in range(8):
+        for group in range(5):
+            part = codes[row, 16 * group : 16 * group + 16].numpy() & 127
+            assert (
+                counted[row, group].tolist() == ceiling.sums(np.bincount(part, minlength=128)[None], lns8f5)[0].tolist()
+            )
+            wanted[row, group] = (part == 127).sum() >= 2
+    grows = ceiling.decide_by(tallies_of(p)).grows.reshape(p.scale.offsets.shape)
+    assert (grows.T if turned else grows).tolist() == wanted.tolist()
+    before, values = seen.log_offset.clone(), seen.to_float()
+    p.grow_(grows.reshape(-1), Draw(1, 2, 20))
+    assert torch.equal(seen.log_offset - before, torch.from_numpy(wanted).int() * 32)
+    kept = (codes & 127) > 32
+    assert torch.equal(seen.to_float()[kept], values[kept])
+    each = torch.from_numpy(wanted)[:, torch.arange(70) // 16]
+    assert torch.equal(seen.codes[~each], codes[~each])
+    twin = ceiling_twin.grow(
+        codes.t() if turned else codes, lns8f5, each.t() if turned else each, Draw(1, 2, torch.tensor(20))
+    )
+    assert torch.equal(p.codes, twin)
+
+
 def test_training_resumes_to_the_bit():
-    x, y = torch.randn(32, 64), torch.randn(32, 10)
+    x, y = torch.randn(32, 70), torch.randn(32, 10)
 
     def train(model, optimizer, steps):
         for _ in range(steps):
@@ -346,19 +502,21 @@ def test_training_resumes_to_the_bit():
     assert torch.equal(other[0].weight.to_float(), floats["0.weight"])
 
 
-def test_forward_and_step_in_a_graph():
+@pytest.mark.parametrize("width", [64, 70])
+def test_forward_and_step_in_a_graph(width):
     """Codes, scales that grow, and what a graph decodes: as in eager, to the bit."""
+    torch._dynamo.reset()  # a graph of another width would be made for any
     models = []
     for _ in range(2):
-        model = nn.Sequential(nn.Linear(64, 6, bias=False))
+        model = nn.Sequential(nn.Linear(width, 6, bias=False))
         with torch.no_grad():
-            model[0].weight.copy_(torch.linspace(-1, 1, 384).view(6, 64))
+            model[0].weight.copy_(torch.linspace(-1, 1, 6 * width).view(6, width))
         convert_model(model, "lns8f4", group_size=16)
         models.append(model)
     model, other = models
     optimizer, eager = (Madam(m.parameters(), lr=0.15) for m in models)
     optimizer.make_state(for_graph=True)
-    x, start = torch.randn(5, 64), model[0].weight.log_offset.clone()
+    x, start = torch.randn(5, width), model[0].weight.log_offset.clone()
     step, forward = (torch.compile(f, fullgraph=True, backend="aot_eager") for f in (optimizer.step, model))
     torch.testing.assert_close(forward(x), decode_model(copy.deepcopy(model))(x))
     for i in range(41):
@@ -374,16 +532,17 @@ def test_forward_and_step_in_a_graph():
     torch.testing.assert_close(forward(x), decode_model(copy.deepcopy(other))(x))
 
 
-def test_products_of_codes():
-    w, x = grouped((48, 96), 32, seed=6), torch.randn(3, 96)
+@pytest.mark.parametrize("width", [96, 100])
+def test_products_of_codes(width):
+    w, x = grouped((48, width), 32, seed=6), torch.randn(3, width)
     with torch.no_grad():
         found = weight_only_linear(x, w)
         torch.testing.assert_close(found, x @ w.to_float().t(), rtol=1e-4, atol=1e-4)
-        channels = LNSWeight(w.codes.clone(), w.fmt, w.log_offset.repeat_interleave(32, 1))
+        channels = LNSWeight(w.codes.clone(), w.fmt, each_offset(w))
         assert torch.equal(found, weight_only_linear(x, channels))
-        stack = nn.Parameter(grouped((2, 48, 96), 32, seed=7))
+        stack = nn.Parameter(grouped((2, 48, width), 32, seed=7))
         stack.weight_only = True
-        rows = torch.randn(2, 1, 96)
+        rows = torch.randn(2, 1, width)
         each = [weight_only_linear(r, part) for r, part in zip(rows, stack.detach(), strict=True)]
         assert torch.equal(torch.bmm(rows, stack.transpose(1, 2)), torch.stack(each))
     model = network()
@@ -412,11 +571,6 @@ def test_weight_files_keep_groups(tmp_path, packed):
     ("shape", "scale", "sentence"),
     [
         ((32, 3), GroupOffsets(np.zeros((2, 3), np.int32), 16, axis=-2), "'weight' has groups along dimension -2, and"),
-        (
-            (3, 40),
-            GroupOffsets(np.zeros((3, 3), np.int32), 16),
-            "'weight' has groups of 16 that do not divide its last",
-        ),
     ],
 )
 def test_groups_that_no_weight_has_are_refused_by_a_model(tmp_path, shape, scale, sentence):
@@ -452,7 +606,7 @@ def test_the_toolbox_reads_groups(tmp_path):
 def test_models_leave_with_floats():
     model = network()
     convert_model(model, "lns8f5", group_size=16)
-    x = torch.randn(3, 64)
+    x = torch.randn(3, 70)
     assert torch.equal(for_export(model)(x), decode_model(copy.deepcopy(model))(x))
 
 

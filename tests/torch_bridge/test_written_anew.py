@@ -7,12 +7,16 @@ import copy
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lnsnum import LNSFormat, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10
+from lnsnum.files.sharded import open_files
+from lnsnum.toolbox.conversion import convert_file
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, decode_model, load_model, save_model
+from lnsnum.weight_file import Description, WeightFileError, load_weights, save_tensors
 
 torch.set_num_threads(1)
 
@@ -443,6 +447,67 @@ def test_a_weight_that_is_written_anew_gets_its_scale_by_the_rule_of_its_convers
         convert_model(usual, lns6f2, **rule, **granularity)
         assert torch.equal(*(torch.as_tensor(m.weight.log_offset) for m in (own, usual)))
         assert own.weight.fit == model.weight.fit
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_states_and_files_keep_the_rule(tmp_path, rule):
+    """In the place of one that a model has by default, or by another conversion; in a file that is written anew too."""
+
+    def layer(**by):
+        own = nn.Linear(48, 6, bias=False)
+        convert_model(own, lns6f2, group_size=20, **by)
+        return own
+
+    torch.manual_seed(0)
+    model, numbers = layer(**rule), torch.randn(6, 48) ** 3
+    stored = io.BytesIO()
+    torch.save(model.state_dict(), stored)
+    stored.seek(0)
+    state = torch.load(stored, weights_only=True)
+    save_model(tmp_path / "old.safetensors", model)
+    convert_file(tmp_path / "old.safetensors", tmp_path / "new.safetensors", packed=True)
+    with torch.device("meta"):
+        empty = nn.Linear(48, 6, bias=False)
+    others = [layer(), layer(p_scale=5.0), layer(), layer(), layer(p_scale=5.0), nn.Linear(48, 6, bias=False), empty]
+    others[0].load_state_dict(state)
+    others[1].load_state_dict(state)
+    others[2].load_state_dict(state, assign=True)
+    for other in others[3:]:
+        load_model(tmp_path / ("old.safetensors" if other is others[3] else "new.safetensors"), other)
+    with torch.no_grad():
+        for own in (model, *others):
+            assert own.weight.fit == model.weight.fit
+            own.weight.copy_(numbers)
+            assert torch.equal(own.weight.log_offset, model.weight.log_offset)
+
+
+def test_what_has_the_default_rule_leaves_that_of_a_model(tmp_path):
+    """It may be of one that nobody chose a rule for, as of LNSWeight.from_float and older files."""
+    usual, model = nn.Linear(4, 2, bias=False), nn.Linear(4, 2, bias=False)
+    convert_model(usual, lns6f2)
+    convert_model(model, lns6f2, scale="mse")
+    save_model(tmp_path / "m", usual)
+    assert load_weights(tmp_path / "m")["weight"].shape == (2, 4)
+    with open_files(tmp_path / "m") as files:
+        assert files.describe("weight").fit is None
+    load_model(tmp_path / "m", model)
+    model.load_state_dict(usual.state_dict())
+    with torch.no_grad():
+        model.weight.copy_(LNSWeight.from_float(torch.ones(2, 4), lns6f2))
+    assert tuple(model.weight.fit) == ("mse", 3.0)
+
+
+@pytest.mark.parametrize(
+    "told", [7, {}, {"rule": "mse"}, {"rule": "best", "p_scale": 3.0}, {"rule": "rms", "p_scale": 3}]
+)
+def test_a_file_with_another_rule_is_refused_by_models_alone(tmp_path, told):
+    description = Description.of_codes((2, 4), lns6f2, 5, fit=told)
+    save_tensors(tmp_path / "m", {"weight": description}, lambda name: [np.zeros(8, np.uint8)])
+    assert load_weights(tmp_path / "m")["weight"].log_offset == 5
+    model = nn.Linear(4, 2, bias=False)
+    with pytest.raises(WeightFileError, match=r"'weight': .* is no rule of a scale: "):
+        load_model(tmp_path / "m", model)
+    assert not isinstance(model.weight, LNSWeight)
 
 
 def test_scales_fitted_to_outputs_are_fitted_to_weights_when_others_are_written():

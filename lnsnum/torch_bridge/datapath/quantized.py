@@ -51,7 +51,7 @@ class Quantized(NamedTuple):
         scale = self.scale
         if not scale.group_size:
             return self
-        each = scale.apart_as_codes(scale.offsets).expand(scale.apart(self.codes).shape)  # type: ignore[arg-type]
+        each = scale.over_codes(scale.offsets).expand(scale.apart(self.codes).shape)  # type: ignore[arg-type]
         return self._replace(scale=Scale(scale.low, scale.high, scale.together(each.contiguous())))
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lnsnum import exact
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.scales import Scales, spread
 from lnsnum.torch_bridge.kernels import grid
 from lnsnum.torch_bridge.kernels.moments import RANDOM_UNIT
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part, draw_keys, fill_words_of, upper24
@@ -29,62 +30,75 @@ SHARE = 50
 """It grows where more than a 50th of the codes are there, and at least two."""
 
 
-class Blocks(NamedTuple):
-    """Where the codes of a scale are: element i has the scale i // inner % scales."""
-
-    scales: int
-    inner: int
+_BLOCK = 1024
+"""Elements whose scales are written out at a time, in the nearest cache."""
 
 
 @kernel
-def _count(codes, greatest, inner, of, histograms):  # type: ignore[no-untyped-def]
-    for i in range(codes.size):
-        histograms[of[(i // inner) % of.size], np.int64(codes[i]) & greatest] += 1
+def _numbers_of(numbers, walk, begin, out):  # type: ignore[no-untyped-def]
+    """Which scale the elements from `begin` on have; of one scale it stands there already."""
+    if numbers.size > 1:
+        spread(numbers, walk, begin, out)
 
 
-def histograms(
-    codes: NDArray[Any], fmt: LNSFormat, blocks: Blocks, of: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
+@kernel
+def _count(codes, greatest, numbers, walk, histograms):  # type: ignore[no-untyped-def]
+    own = np.full(_BLOCK, numbers[0])
+    for begin in range(0, codes.size, _BLOCK):
+        part = codes[begin : begin + _BLOCK]
+        _numbers_of(numbers, walk, begin, own[: part.size])
+        for i in range(part.size):
+            histograms[own[i], np.int64(part[i]) & greatest] += 1
+
+
+def histograms(codes: NDArray[Any], fmt: LNSFormat, numbers: Scales) -> NDArray[np.int64]:
     """How many codes of each scale have each magnitude, (scales, m_max + 1); NaN counts as zero.
 
-    `of` says which row each block of a scale is counted in, where that is not one of its own.
+    `numbers` says which row each element is counted in, as `Scale.numbers` does.
 
     >>> from lnsnum import lns4f1
-    >>> histograms(np.array([7, 15, 0, 9], np.uint8), lns4f1, Blocks(1, 1)).tolist()
+    >>> histograms(np.array([7, 15, 0, 9], np.uint8), lns4f1, Scales.of(0, ())).tolist()
     [[1, 1, 0, 0, 0, 0, 0, 2]]
     """
     magnitudes = codes.reshape(-1)
-    of = np.arange(blocks.scales) if of is None else of
-    rows = int(of.max(initial=0)) + 1
+    rows = _rows(numbers)
     if rows == 1:
         counted = np.bincount(magnitudes & fmt.dtype.type(fmt.max_magnitude), minlength=fmt.max_magnitude + 1)
         return counted.astype(np.int64)[None]
     out = np.zeros((rows, fmt.max_magnitude + 1), np.int64)
-    _count(magnitudes, np.int64(fmt.max_magnitude), blocks.inner, of, out)
+    if codes.size:
+        _count(magnitudes, np.int64(fmt.max_magnitude), *numbers, out)
     return out
 
 
+def _rows(numbers: Scales) -> int:
+    return int(numbers.values.max(initial=-1)) + 1
+
+
 @kernel
-def _tally(codes, greatest, inner, of, shares, out):  # type: ignore[no-untyped-def]
-    for i in range(codes.size):
-        row, m = of[(i // inner) % of.size], np.int64(codes[i]) & greatest
-        out[row, 0] += m == greatest
-        out[row, 1] += shares[m]
-        out[row, 2] += 1
+def _tally(codes, greatest, numbers, walk, shares, out):  # type: ignore[no-untyped-def]
+    own = np.full(_BLOCK, numbers[0])
+    for begin in range(0, codes.size, _BLOCK):
+        part = codes[begin : begin + _BLOCK]
+        _numbers_of(numbers, walk, begin, own[: part.size])
+        for i in range(part.size):
+            row, m = own[i], np.int64(part[i]) & greatest
+            out[row, 0] += m == greatest
+            out[row, 1] += shares[m]
+            out[row, 2] += 1
 
 
-def tallies(
-    codes: NDArray[Any], fmt: LNSFormat, blocks: Blocks, of: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """The `sums` of each scale without the histograms, which groups are too many for; `of` as for `histograms`.
+def tallies(codes: NDArray[Any], fmt: LNSFormat, numbers: Scales) -> NDArray[np.int64]:
+    """The `sums` of each scale without the histograms, which groups are too many for; `numbers` as for these.
 
     >>> from lnsnum import lns4f1
-    >>> tallies(np.array([7, 15, 0, 9], np.uint8), lns4f1, Blocks(2, 2))[:, 0].tolist()
+    >>> from lnsnum.kernels.scales import Walk
+    >>> tallies(np.array([7, 15, 0, 9], np.uint8), lns4f1, Scales(np.arange(2), Walk(2)))[:, 0].tolist()
     [2, 0]
     """
-    of = np.arange(blocks.scales) if of is None else of
-    out = np.zeros((int(of.max(initial=0)) + 1, 3), np.int64)
-    _tally(codes.reshape(-1), np.int64(fmt.max_magnitude), blocks.inner, of, square_shares(fmt), out)
+    out = np.zeros((_rows(numbers), 3), np.int64)
+    if codes.size:
+        _tally(codes.reshape(-1), np.int64(fmt.max_magnitude), *numbers, square_shares(fmt), out)
     return out
 
 
@@ -180,18 +194,19 @@ def shares(fmt: LNSFormat) -> NDArray[np.float32]:
 
 
 @kernel
-def _grow(codes, grows, inner, steps, shares, keep, greatest, part, key0, key1):  # type: ignore[no-untyped-def]
+def _grow(codes, grows, numbers, walk, steps, shares, keep, greatest, part, key0, key1):  # type: ignore[no-untyped-def]
     # as many words as stay in the first cache, instead of those of all codes. What follows branches and makes no
     # vectors: it runs in a step out of many, where a scale grows.
-    words = np.empty(1024, np.int32)
-    for begin in range(0, codes.size, 1024):
-        end = min(begin + 1024, codes.size)
+    words, own = np.empty(_BLOCK, np.int32), np.full(_BLOCK, numbers[0])
+    for begin in range(0, codes.size, _BLOCK):
+        end = min(begin + _BLOCK, codes.size)
         fill_words_of(words[: end - begin], begin, part, key0, key1)
+        _numbers_of(numbers, walk, begin, own[: end - begin])
         for i in range(begin, end):
             code = np.int32(codes[i])
             m = np.int32(code & greatest)
             # m = 0 is zero and NaN, which have no scale
-            if m == 0 or not grows[(i // inner) % grows.size]:
+            if m == 0 or not grows[own[i - begin]]:
                 continue
             sign = np.int32(code - m)
             # the whole code less G: as m stays above 0, nothing is borrowed from the sign's bit
@@ -213,22 +228,22 @@ def grow(
     codes: NDArray[Any],
     fmt: LNSFormat,
     grows: NDArray[np.bool_],
-    blocks: Blocks,
+    numbers: Scales,
     draw: Draw,
     *,
     keep: bool = False,
     part: Part = WHOLE,
 ) -> None:
-    """Move the codes of the scales that grow down by G, in place; `keep`: none becomes zero. Of a shard, `part` says
-    where it is within the parameter.
+    """Move the codes of the scales that grow down by G, in place; `keep`: none becomes zero. `numbers` says which scale
+    each element has; of a shard, `part` where it is within the parameter.
 
     >>> from lnsnum import lns8f3
     >>> codes = np.array([127, 200, 3, 0, 128], np.uint8)
-    >>> grow(codes, lns8f3, np.array([True]), Blocks(1, 1), Draw(0, 0, 1))
+    >>> grow(codes, lns8f3, np.array([True]), Scales.of(0, ()), Draw(0, 0, 1))
     >>> codes[[0, 1, 3, 4]].tolist()  # eight steps down, and what has none
     [119, 192, 0, 128]
     """
     keys = draw_keys(draw.seed, draw.stream, draw.step)
     # a format that spans less than G has all of its codes drawn
     steps, greatest = np.int32(min(grid.doubling(fmt), fmt.max_magnitude)), np.int32(fmt.max_magnitude)
-    _grow(codes.reshape(-1), grows, blocks.inner, steps, shares(fmt), keep, greatest, part, keys[2], keys[3])
+    _grow(codes.reshape(-1), grows, *numbers, steps, shares(fmt), keep, greatest, part, keys[2], keys[3])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from lnsnum import __version__
 from lnsnum.format import LNSFormat
@@ -22,6 +23,7 @@ from lnsnum.torch_bridge.kernels.codes_twin import as_codes, tensors_of
 from lnsnum.torch_bridge.kernels.moments import RANDOM_UNIT
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.random_words_twin import draw_keys, indices, upper24, words_of
+from lnsnum.torch_bridge.kernels.scale import Scale
 
 _UNIT = float(RANDOM_UNIT)
 
@@ -36,8 +38,11 @@ class Followed(NamedTuple):
     """How many grew: 0-dim, int64, on the CPU."""
 
 
-def decide(codes: torch.Tensor, fmt: LNSFormat, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which scales grow, and which should and cannot, as `ceiling.decide`: in the shape of the scales.
+def decide(
+    codes: torch.Tensor, fmt: LNSFormat, shape: torch.Size, sizes: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which scales grow, and which should and cannot, as `ceiling.decide`: in the shape of the scales. `sizes` says how
+    many codes each has, where zeros stand behind them that are none.
 
     >>> from lnsnum import lns8f3
     >>> codes = torch.tensor([[127, 255, 90], [127, 3, 0]], dtype=torch.uint8)
@@ -54,7 +59,7 @@ def decide(codes: torch.Tensor, fmt: LNSFormat, shape: torch.Size) -> tuple[torc
         wide = of_codes.to(torch.int64)
         return (wide.sum(merged, keepdim=True) if merged else wide).reshape(shape)
 
-    size = codes.numel() // max(shape.numel(), 1)
+    size: Any = codes.numel() // max(shape.numel(), 1) if sizes is None else sizes
     at_ceiling = total(m == fmt.max_magnitude)
     # products in the place of quotients: integers alone decide
     wants = (at_ceiling >= 2) & (ceiling.SHARE * at_ceiling > size)
@@ -101,10 +106,9 @@ def raised(offsets: torch.Tensor, units: torch.Tensor, fmt: LNSFormat, grows: to
 
 def follow(
     codes: torch.Tensor,
-    offsets: torch.Tensor,
+    scale: Scale,
     units: torch.Tensor,
     fmt: LNSFormat,
-    high: int,
     draw: Draw,
     *,
     keep: bool,
@@ -113,36 +117,55 @@ def follow(
 
     Args:
         codes: as the step left them.
-        offsets: int32, on the device of the codes, of as many dimensions.
-        units: float64, in the shape of the offsets, on the CPU.
+        scale: theirs, with a tensor on their device, and the greatest log_offset for which the graph can decode.
+        units: float64, one for each log_offset, on the CPU; of groups as `Scale.unmerged`.
         fmt: the format.
-        high: the greatest log_offset for which the graph can decode.
         draw: its step is a tensor.
         keep: no code becomes zero.
+
+    Returns:
+        Offsets and units in the shape of the given units.
     """
-    numbers: Any = fmt.bits, fmt.fraction_bits, fmt.base, high, draw.seed, draw.stream, keep, __version__
+    assert scale.offsets is not None
+    numbers: Any = fmt.bits, fmt.fraction_bits, fmt.base, scale.high, draw.seed, draw.stream, keep
+    numbers = *numbers, *scale.groups, __version__
     run = torch.ops.lnsnum.follow_ceiling if torch.compiler.is_dynamo_compiling() else _follow
-    return Followed(*run(codes, offsets, units, draw.step, *numbers))
+    return Followed(*run(codes, scale.unmerged(scale.offsets), units, draw.step, *numbers))
 
 
 def _follow(
     codes: torch.Tensor, offsets: torch.Tensor, units: torch.Tensor, step: torch.Tensor, bits: int, fraction_bits: int,
-    base: float, high: int, seed: int, stream: int, keep: bool, version: str,
+    base: float, high: int, seed: int, stream: int, keep: bool, group_size: int, axis: int, version: str,
 ) -> list[torch.Tensor]:  # fmt: skip
-    """`follow` with the numbers of the format, which is what an operator takes."""
+    """`follow` with the numbers of the format and the scale, which is what an operator takes."""
     fmt = LNSFormat(bits, fraction_bits, base=base)
-    grows, _ = decide(codes, fmt, offsets.shape)
+    scale = Scale(0, high, None, group_size, axis, codes.shape[axis] % group_size if group_size else 0)
+    grows, _ = decide(*_in_groups(codes, scale, fmt, offsets.shape))
     due = (step % ceiling.EVERY == 0).to(codes.device)
     # the graph's tables end at `high`: there a ceiling stays
     grows = grows & due & (offsets <= high - grid.doubling(fmt))
-    moved = grow(codes, fmt, grows, Draw(seed, stream, step), keep=keep)
+    each = scale.over_codes(scale.merged(grows))
+    moved = scale.together(grow(scale.apart(codes), fmt, each, Draw(seed, stream, step), keep=keep))
     return [moved, *raised(offsets, units, fmt, grows), grows.sum().to("cpu")]
+
+
+def _in_groups(codes: torch.Tensor, scale: Scale, fmt: LNSFormat, shape: torch.Size) -> Any:
+    """What `decide` takes: where groups leave a rest, with zeros behind it, which are at no ceiling."""
+    if not scale.rest:
+        return scale.apart(codes), fmt, shape
+    size, axis = scale.groups
+    groups = -(-codes.shape[axis] // size)
+    pad = [0, 0] * (-1 - axis) + [0, size - scale.rest]
+    last = torch.arange(groups, device=codes.device).view(groups, *(1,) * -axis) == groups - 1
+    alike = codes.numel() // codes.shape[axis] // (shape.numel() // groups)
+    sizes = torch.where(last, alike * scale.rest, alike * size).expand(shape)
+    return functional.pad(codes, pad).unflatten(axis, (groups, size)), fmt, shape, sizes
 
 
 _OPERATORS = torch.library.Library("lnsnum", "FRAGMENT")
 _OPERATORS.define(
     "follow_ceiling(Tensor codes, Tensor offsets, Tensor units, Tensor step, int bits, int fraction_bits, float base, "
-    "int high, int seed, int stream, bool keep, str version) -> Tensor[]"
+    "int high, int seed, int stream, bool keep, int group_size, int axis, str version) -> Tensor[]"
 )
 _OPERATORS.impl("follow_ceiling", _follow, "CompositeImplicitAutograd")
 

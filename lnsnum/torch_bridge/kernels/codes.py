@@ -23,7 +23,7 @@ from lnsnum.kernels.addresses import array_at
 from lnsnum.kernels.codes import FLOAT_TYPES
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.groups import GroupOffsets
-from lnsnum.kernels.scales import Scales, Walk
+from lnsnum.kernels.scales import Scales, Walk, in_order
 from lnsnum.kernels.threads import in_chunks
 from lnsnum.torch_bridge.kernels import backends, codes_twin
 from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, FLOAT_NAMES, PATTERN_DTYPES
@@ -97,7 +97,7 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     """The floats that codes stand for, each rounded once to `dtype`, with the strides of the codes where they are
     dense.
     """
-    if scale.group_size:
+    if scale.group_size and not (scale.rest and is_on_cpu(codes)):
         return scale.together(decode(scale.apart(codes), fmt, scale.of_channels, dtype))
     if not is_on_cpu(codes):
         floats = None
@@ -121,6 +121,11 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     bits = floats.permute(order).view(PATTERN_DTYPES[dtype.itemsize])
     patterns = as_numpy(_flat(bits), FLOAT_TYPES[name].pattern)
     words = as_numpy(_flat(codes.permute(order)), fmt.dtype)
+    if scale.rest:
+        # of groups that leave a rest no channels can be made: the core walks from one to the next
+        ordered = Scales.of(in_order(offsets_of(scale), codes.ndim, tuple(order)), tuple(codes.permute(order).shape))
+        decoding.decode_flat(words, fmt, ordered, name, patterns, threads=torch_team())
+        return floats
     _decode_channels(words, fmt, scale, scale.offsets.expand(codes.shape).permute(order), name, patterns)
     return floats
 
@@ -260,7 +265,7 @@ def encode(
     The stochastic modes need random bits as int32, or on the CPU a seed, from which they are drawn on the way.
     """
     modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
-    if scale.group_size:
+    if scale.group_size and not (scale.rest and is_on_cpu(x)):
         apart = None if random_bits is None else scale.apart(random_bits.expand(x.shape))
         return scale.together(encode(scale.apart(x), fmt, scale.of_channels, random_bits=apart, seed=seed, **modes))
     if not is_on_cpu(x):
@@ -277,8 +282,8 @@ def encode(
     # torch has few operations on uint32: the bits come as int32, and are read as unsigned here
     words = None if random_bits is None else as_numpy(random_bits.contiguous(), np.uint32)
     if scale.offsets is not None:
-        offsets = as_numpy(scale.offsets.contiguous())
-        codes = encoding.encode(floats, fmt, log_offset=offsets, random_bits=words, seed=seed, dtype=name, **modes)
+        drawn: dict[str, Any] = {"random_bits": words, "seed": seed}
+        codes = encoding.encode(floats, fmt, log_offset=offsets_of(scale), dtype=name, **drawn, **modes)
         return from_numpy(codes).clone()
     patterns, bits, key = encoding.read(floats, name, words, None if seed is None else (seed, 0, 0), **modes)
     out = torch.empty(x.shape, dtype=code_dtype(fmt), device="cpu")

@@ -18,6 +18,7 @@ from lnsnum.torch_bridge.kernels.scale import (
     RMS,
     Fit,
     LogOffset,
+    Scale,
     fit_to_rms,
     in_channels,
     root_mean_square,
@@ -25,18 +26,32 @@ from lnsnum.torch_bridge.kernels.scale import (
 )
 
 
-def fit_scale(w: torch.Tensor, fmt: LNSFormat, fit: Fit = RMS, *, of: torch.Tensor | None = None) -> LogOffset:
+def fit_scale(
+    w: torch.Tensor, fmt: LNSFormat, fit: Fit = RMS, *, of: torch.Tensor | None = None, whole: float | None = None
+) -> LogOffset:
     """The log_offset that fits values (float64, finite), or an int32 tensor of one for each channel, shaped as `of`.
 
-    A channel of zeros takes that of the RMS of all, and nothing but zeros that of `std_of_zeros`.
+    A channel of zeros takes that of `whole`, by default the `rms_of_all`.
 
     Raises:
         ValueError: where it would be larger than 2^30 in size.
     """
-    # an RMS of 0 is one of zeros alone
-    whole = root_mean_square(w) or (std_of_zeros(w.shape) if w.numel() else 0.0)
+    whole = rms_of_all(w) if whole is None else whole
     offsets = fit_rows(in_channels(w, of), fmt, fit, whole)
     return offsets[0] if of is None else torch.tensor(offsets, dtype=torch.int32, device=w.device).reshape(of.shape)
+
+
+def fit_each(w: torch.Tensor, fmt: LNSFormat, fit: Fit, of: Scale) -> LogOffset:
+    """The same for all that shares a scale in another one: the whole, its channels, its groups."""
+    whole = rms_of_all(w)
+    found = [fit_scale(piece, fmt, fit, of=own.offsets, whole=whole) for piece, own in of.pieces(w)]
+    return of.of_pieces([torch.as_tensor(one) for one in found]) if of.offsets is not None else found[0]
+
+
+def rms_of_all(w: torch.Tensor) -> float:
+    """What stands for the RMS of zeros among other numbers: that of all, and of nothing but zeros `std_of_zeros`."""
+    # an RMS of 0 is one of zeros alone
+    return root_mean_square(w) or (std_of_zeros(w.shape) if w.numel() else 0.0)
 
 
 def fit_rows(rows: torch.Tensor, fmt: LNSFormat, fit: Fit, whole: float, *, axis: Axis = "value") -> list[int]:

@@ -19,7 +19,7 @@ import torch
 
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat
 from lnsnum.torch_bridge.kernels import codes as bridge
-from lnsnum.torch_bridge.kernels.fits import fit_scale
+from lnsnum.torch_bridge.kernels.fits import fit_scale, rms_of_all
 from lnsnum.torch_bridge.kernels.scale import RMS, Fit, LogOffset, Scale, in_channels
 
 # Elements of a part: what is made of them, arrays of eight bytes each, takes little memory then.
@@ -51,8 +51,9 @@ class Windows(NamedTuple):
 
 
 def choose_scale(
-    floats: torch.Tensor, fmt: LNSFormat, fit: Fit = RMS, *, own: Scale | None = None, of: Scale | None = None
-) -> LogOffset:
+    floats: torch.Tensor, fmt: LNSFormat, fit: Fit = RMS, *,
+    own: Scale | None = None, of: Scale | None = None, whole: float | None = None,
+) -> LogOffset:  # fmt: skip
     """The log_offset, or those of channels or groups as `own` has them, that a weight takes for new values.
 
     Args:
@@ -61,18 +62,19 @@ def choose_scale(
         fit: the rule, where no window says otherwise.
         own: the scale that the weight has.
         of: one that has as many, of what has none of its own yet.
+        whole: what stands for the RMS of zeros, of a piece; by default `rms_of_all`.
 
     Raises:
         ValueError: where one would be larger than 2^30 in size.
     """
     each = of if own is None else own
     if each is not None and each.group_size:
-        apart = {"own": own and own.of_channels, "of": of and of.of_channels}
-        return each.with_groups(torch.as_tensor(choose_scale(each.apart(floats), fmt, fit, **apart)))
+        which = "of" if own is None else "own"
+        whole = rms_of_all(_finite(floats)) if each.rest else None
+        found = [choose_scale(x, fmt, fit, whole=whole, **{which: piece}) for x, piece in each.pieces(floats)]
+        return each.of_pieces([torch.as_tensor(one) for one in found])
     offsets = None if each is None else each.offsets
-    # 0 in the place of what is not finite, which would be all of the RMS
-    finite = torch.where(torch.isfinite(floats), floats.to(torch.float64), 0.0)
-    fitting = fit_scale(finite, fmt, fit, of=offsets)
+    fitting = fit_scale(_finite(floats), fmt, fit, of=offsets, whole=whole)
     windows = exact_windows(in_channels(floats, offsets), fmt)
     if not bool(windows.exact.any()):
         return fitting
@@ -84,6 +86,11 @@ def choose_scale(
         kept = windows.exact & ~windows.constant & (windows.low <= had) & (had <= windows.high)
         chosen = torch.where(kept, had, chosen)
     return int(chosen) if offsets is None else chosen.to(torch.int32).reshape(offsets.shape)
+
+
+def _finite(floats: torch.Tensor) -> torch.Tensor:
+    """float64, with 0 in the place of what is not finite, which would be all of an RMS."""
+    return torch.where(torch.isfinite(floats), floats.to(torch.float64), 0.0)
 
 
 def exact_windows(rows: torch.Tensor, fmt: LNSFormat) -> Windows:

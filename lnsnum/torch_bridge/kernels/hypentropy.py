@@ -33,6 +33,7 @@ import numpy as np
 
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.scales import spread
 from lnsnum.torch_bridge.kernels import grid
 from lnsnum.torch_bridge.kernels.random_words import centred
 
@@ -119,19 +120,16 @@ def probability_error(fmt: LNSFormat, reach: float = 1.0) -> float:
 
 
 @kernel
-def fill_units(units, inner, start, out):  # type: ignore[no-untyped-def]
-    """The unit of each element from the `start`-th on, at most GREATEST_UNIT: `units` are those of channels, of `inner`
-    elements each in a row, over and over."""
-    # a run of equal units at a time: one division for each run, where `(i // inner) %` would be one for each element
-    i = 0
-    while i < out.size:
-        at = start + i
-        # the first run may begin within a channel, where a chunk or a shard does
-        count = min(out.size - i, inner - at % inner) if units.size > 1 else out.size
-        unit = min(units[(at // inner) % units.size], _GREATEST_UNIT)
-        for j in range(i, i + count):
-            out[j] = unit
-        i += count
+def fill_units(units, walk, start, out):  # type: ignore[no-untyped-def]
+    """The unit of each element from the `start`-th on, at most GREATEST_UNIT: elements find them by the walk."""
+    if units.size > 1:
+        spread(units, walk, start, out)
+        for i in range(out.size):
+            out[i] = min(out[i], _GREATEST_UNIT)
+    else:
+        one = min(units[0], _GREATEST_UNIT)
+        for i in range(out.size):
+            out[i] = one
 
 
 @kernel

@@ -5,9 +5,11 @@
 What is the clip |w| <= p_scale * RMS(w0) in the Madam paper is then the saturation of the format itself. Zeros have no
 RMS: they get the scale of the numbers that could stand there, of `std_of_zeros`.
 
-Groups are of n elements along a dimension that n divides. So codes (N, K) with a log_offset for each group are codes
+Groups are of n elements along a dimension. Where n divides it, codes (N, K) with a log_offset for each group are codes
 (N, K / n, n), a view, with one for each channel of two dimensions: `Scale.apart` makes that of them, and what is known
-of channels does for groups.
+of channels does for groups. Where the last group has the rest, no view has a row for each: there it is one log_offset
+for each element along the dimension, written out for as long as it is needed; what is measured of a group is measured
+of two `pieces`, the whole groups and the rests.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 
 from lnsnum import exact
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, check_log_offset
 from lnsnum.kernels.granularity import Channels, check_granularity
+from lnsnum.kernels.groups import GroupOffsets
+from lnsnum.kernels.scales import Scales
 
 LogOffset = int | torch.Tensor
 """A scale in code steps: an integer, or an integer tensor that broadcasts to the codes."""
@@ -44,6 +49,13 @@ class Fit(NamedTuple):
             raise ValueError(f"{given!r:.60} is no rule of a scale: rms, max or mse, and a headroom greater than 0")
         return cls(*given)
 
+    @classmethod
+    def of_json(cls, told: Any) -> Fit:
+        """That of a weight file, which has the fields by name; ValueError where it is none."""
+        if not isinstance(told, dict) or told.keys() != {"rule", "p_scale"}:
+            raise ValueError(f"{told!r:.60} is no rule of a scale: an object of rule and p_scale")
+        return cls.checked((told["rule"], told["p_scale"]))
+
 
 RMS = Fit()
 """The rule where none is given."""
@@ -63,6 +75,8 @@ class Scale(NamedTuple):
     """Elements of a group; 0, where there are none."""
     axis: int = -1
     """Along which they lie, counted from the last."""
+    rest: int = 0
+    """Elements of the last group of a line, where these are fewer; 0, where the groups divide it."""
 
     @property
     def groups(self) -> tuple[int, int]:
@@ -74,29 +88,71 @@ class Scale(NamedTuple):
         """The scale of what `apart` gives."""
         if self.offsets is None or not self.group_size:
             return self
-        return Scale(self.low, self.high, self.apart_as_codes(self.offsets))
+        return Scale(self.low, self.high, self.over_codes(self.offsets))
 
-    def apart_as_codes(self, offsets: torch.Tensor) -> torch.Tensor:
-        """What has one for each group, as `offsets`, with the dimension that `apart` gives to codes."""
-        return offsets.unsqueeze(offsets.ndim + self.axis + 1) if self.group_size else offsets
+    def over_codes(self, values: torch.Tensor) -> torch.Tensor:
+        """What has one for each group, as `offsets`, so that it broadcasts to what `apart` gives."""
+        return self.spread(values) if self.rest else self.unmerged(values)
 
-    def with_groups(self, of_channels: torch.Tensor) -> torch.Tensor:
-        """Offsets of what `apart` gives as those of the codes."""
-        return of_channels.squeeze(of_channels.ndim + self.axis) if self.group_size else of_channels
+    def unmerged(self, values: torch.Tensor) -> torch.Tensor:
+        """What has one for each group with a dimension more, of one element, for those of a group."""
+        return values.unsqueeze(values.ndim + self.axis + 1) if self.group_size else values
+
+    def merged(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `unmerged`."""
+        return values.squeeze(values.ndim + self.axis) if self.group_size else values
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """What has one for each group, as one for each element along the dimension of the groups."""
+        if not self.group_size:
+            return values
+        length = values.shape[self.axis] * self.group_size - (self.group_size - self.rest if self.rest else 0)
+        return values.repeat_interleave(self.group_size, self.axis).narrow(self.axis, 0, length)
 
     def apart(self, x: torch.Tensor) -> torch.Tensor:
-        """A view of a tensor in the shape of the codes, with a dimension of its own for the elements of a group."""
-        if not self.group_size:
+        """A view of a tensor in the shape of the codes, with a dimension of its own for the elements of a group; the
+        tensor itself, where groups leave a rest."""
+        if not self.group_size or self.rest:
             return x
         shape = (*x.shape[: self.axis], x.shape[self.axis] // self.group_size, self.group_size)
         return x.view(shape + x.shape[x.ndim + self.axis + 1 :])
 
     def together(self, x: torch.Tensor) -> torch.Tensor:
         """The inverse of `apart`."""
-        if not self.group_size:
+        if not self.group_size or self.rest:
             return x
         last = x.ndim + self.axis
         return x.flatten(last - 1, last)
+
+    def pieces(self, x: torch.Tensor) -> list[tuple[torch.Tensor, Scale]]:
+        """Views of a tensor in the shape of the codes, each with the scale of channels that it has: of groups that
+        leave a rest two, that of the whole groups and that of the rests."""
+        if not self.rest:
+            return [(self.apart(x), self.of_channels)]
+        assert self.offsets is not None
+        whole, groups = x.shape[self.axis] - self.rest, self.offsets.shape[self.axis] - 1
+        found = []
+        for size, begin, length, first, count in (
+            (self.group_size, 0, whole, 0, groups), (self.rest, whole, self.rest, groups, 1),
+        ):  # fmt: skip
+            part = self.offsets.narrow(self.axis, first, count)
+            own = Scale(self.low, self.high, part, size, self.axis)
+            found.append((own.apart(x.narrow(self.axis, begin, length)), own.of_channels))
+        return found
+
+    def of_pieces(self, values: list[torch.Tensor]) -> torch.Tensor:
+        """What has one for each channel of `pieces`, in the shape of the offsets."""
+        return torch.cat([self.merged(each) for each in values], self.axis) if self.rest else self.merged(values[0])
+
+    def numbers(self, shape: torch.Size) -> Scales:
+        """Which of the log_offsets each element of the codes has, by its place among them, as the core's kernels take
+        what belongs to elements."""
+        if self.offsets is None:
+            return Scales.of(0, ())
+        each: Any = np.arange(self.offsets.numel()).reshape(self.offsets.shape)
+        if 0 in shape:
+            return Scales(each.reshape(-1))
+        return Scales.of(GroupOffsets._of(each, *self.groups) if self.group_size else each, tuple(shape))
 
     @property
     def mT(self) -> Scale:  # noqa: N802  (torch's name)
@@ -197,10 +253,12 @@ class Span:
 def check_offset(log_offset: object, shape: torch.Size, group_size: int = 0, axis: int = -1) -> Scale:
     """The scale of a tensor of this shape; with a group_size log_offset has one for each group along the axis.
 
+    What has no elements has one log_offset, whatever is given.
+
     Raises:
         TypeError: where log_offset is no integer and no tensor of integers.
-        ValueError: where one is larger than 2^30 in size, or they do not broadcast to the shape, or groups of this size
-            do not divide it.
+        ValueError: where one is larger than 2^30 in size, they do not broadcast to the shape, or are not one for each
+            group.
     """
     if group_size:
         return _check_groups(log_offset, shape, group_size, axis)
@@ -217,10 +275,12 @@ def check_offset(log_offset: object, shape: torch.Size, group_size: int = 0, axi
         fits = torch.broadcast_shapes(log_offset.shape, shape) == shape
     except RuntimeError:
         fits = False
-    if not fits or log_offset.numel() == 0:
+    if not fits:
         raise ValueError(
             f"log_offset of shape {tuple(log_offset.shape)} does not broadcast to the codes' shape {tuple(shape)}"
         )
+    if log_offset.numel() == 0:
+        return Scale(0, 0)
     low, high = (check_log_offset(int(extreme)) for extreme in log_offset.aminmax())
     # as many dimensions as the codes, so that views of these can view their scales alike; a copy, as the caller's
     # tensor may change later
@@ -229,19 +289,15 @@ def check_offset(log_offset: object, shape: torch.Size, group_size: int = 0, axi
 
 
 def _check_groups(log_offset: object, shape: torch.Size, group_size: int, axis: int) -> Scale:
-    length = shape[axis] if len(shape) >= -axis else 0
     if not isinstance(log_offset, torch.Tensor):
         raise TypeError(
             f"log_offset={log_offset!r} is one for all, and group_size={group_size} asks for one for each group: give "
             "an integer tensor, or leave out group_size"
         )
-    if length == 0 or length % group_size:
-        raise ValueError(
-            f"groups of {group_size} do not divide a weight of shape {tuple(shape)} along dimension {axis}: take a "
-            "group_size that does, or one log_offset for each channel"
-        )
-    wanted = list(shape)
-    wanted[axis] = length // group_size
+    if len(shape) < -axis:
+        raise ValueError(f"a weight of shape {tuple(shape)} has no dimension {axis} for groups: leave out group_size")
+    wanted, rest = list(shape), shape[axis] % group_size
+    wanted[axis] = -(-shape[axis] // group_size)
     if log_offset.ndim < -axis or log_offset.shape[axis] != wanted[axis]:
         raise ValueError(
             f"log_offset of shape {tuple(log_offset.shape)} has not one for each group of {group_size} of a weight of "
@@ -249,21 +305,23 @@ def _check_groups(log_offset: object, shape: torch.Size, group_size: int, axis: 
         )
     scale = check_offset(log_offset, torch.Size(wanted))
     # one group along the dimension is a channel
-    return scale if wanted[axis] == 1 else scale._replace(group_size=group_size, axis=axis)
+    if wanted[axis] <= 1 or scale.offsets is None:
+        return scale
+    return scale._replace(group_size=group_size, axis=axis, rest=rest)
 
 
 def each_of(channels: Channels, group_size: int | None, shape: torch.Size) -> Scale | None:
     """A scale of zeros with one log_offset for each channel or group that is asked for; None where all share one.
 
     Raises:
-        TypeError, ValueError: as `lnsnum.fit_log_offset`, and where groups do not divide the last dimension.
+        TypeError, ValueError: as `lnsnum.fit_log_offset`.
     """
     each = check_granularity(channels, group_size, tuple(shape))
     if each is None:
         return None
     own = [1 if d in each.shared else length for d, length in enumerate(shape)]
     if each.group_size is not None:
-        own[-1] = max(own[-1] // each.group_size, 1)
+        own[-1] = -(-own[-1] // each.group_size)
     zeros = torch.zeros(own, dtype=torch.int32)
     return Scale(0, 0, zeros) if each.group_size is None else check_offset(zeros, shape, each.group_size)
 

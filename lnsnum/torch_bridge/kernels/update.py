@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from lnsnum.format import LNSFormat, check_choice
 from lnsnum.kernels.byte_tables import decode_bytes
 from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.scales import Walk
 from lnsnum.kernels.threads import in_chunks
 from lnsnum.torch_bridge.kernels import grid, hypentropy, paper
 from lnsnum.torch_bridge.kernels.moments import load_moment, load_momentum, store_moment, store_momentum
@@ -295,7 +296,7 @@ def _look_up(codes, planes, greatest, out):  # type: ignore[no-untyped-def]
 
 @kernel
 def step_part(  # type: ignore[no-untyped-def]
-    codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, part_of, start,
+    codes, gradient, moment, momentum, scalars, mode, zero, grid, units, walk, draw, part_of, start,
 ):  # fmt: skip
     """One step of a part, in place, in chunks that stay in the first cache; each loop is one that the compiler can
     vectorize. `start` is the index of its first element, within a shard whose place in the whole is `part_of`; returns
@@ -317,7 +318,7 @@ def step_part(  # type: ignore[no-untyped-def]
     keys = draw_keys(draw.seed, draw.stream, draw.step)
     # one unit is written once
     if mode is None and units.size == 1:
-        hypentropy.fill_units(units, inner, start, p[: min(codes.size, _CHUNK)])
+        hypentropy.fill_units(units, walk, start, p[: min(codes.size, _CHUNK)])
     for begin in range(0, codes.size, _CHUNK):
         end = min(begin + _CHUNK, codes.size)
         n = end - begin
@@ -335,7 +336,7 @@ def step_part(  # type: ignore[no-untyped-def]
         _copy(part, old)
         if mode is None:
             if units.size > 1:
-                hypentropy.fill_units(units, inner, start + begin, p[:n])
+                hypentropy.fill_units(units, walk, start + begin, p[:n])
             # a loop of its own, see there
             done = _look_up(part, grid.planes, grid.greatest, inverse)
             hypentropy.fill_inverses(part[done:], grid.inverses, inverse[done:])
@@ -357,7 +358,7 @@ def step_part(  # type: ignore[no-untyped-def]
 
 @kernel
 def _step_rows(  # type: ignore[no-untyped-def]
-    codes, gradient, moment, momentum, scalars, mode, zero, grid, units, inner, draw, part_of, rows,
+    codes, gradient, moment, momentum, scalars, mode, zero, grid, units, walk, draw, part_of, rows,
 ):  # fmt: skip
     """`step_part` on some rows of a parameter, which draw the random words that they would draw within the whole."""
     moved, at_ceiling, at_floor, zeros, flips, not_finite = 0, 0, 0, 0, 0, 0
@@ -366,7 +367,7 @@ def _step_rows(  # type: ignore[no-untyped-def]
     for r in range(rows.size):
         row = slice(r * width, (r + 1) * width)
         counts = step_part(
-            codes[row], gradient[row], moment[row], _part(momentum, row), scalars, mode, zero, grid, units, inner, draw,
+            codes[row], gradient[row], moment[row], _part(momentum, row), scalars, mode, zero, grid, units, walk, draw,
             part_of, rows[r] * width,
         )  # fmt: skip
         moved, at_ceiling, at_floor = moved + counts[0], at_ceiling + counts[1], at_floor + counts[2]
@@ -491,7 +492,8 @@ def madam_step(
     # float32 moments need no scale of the gradients: the exponent is that of the momentum's codes alone then
     scalars = step_scalars(fmt, rule, numbers, coded=second_moment.dtype == np.uint8)
     arrays = codes, gradient, second_moment, momentum_codes
-    return apply_step(*arrays, fmt, scalars, choices, units, inner, Draw(seed, stream, step), start=start, rows=rows)[0]
+    draw = Draw(seed, stream, step)
+    return apply_step(*arrays, fmt, scalars, choices, units, Walk(inner), draw, start=start, rows=rows)[0]
 
 
 def step_scalars(fmt: LNSFormat, rule: Rule, numbers: StepNumbers, *, coded: bool) -> StepScalars:
@@ -524,7 +526,7 @@ def apply_step(
     scalars: StepScalars,
     choices: Choices,
     units: NDArray[np.float32],
-    inner: int,
+    walk: Walk,
     draw: Draw,
     *,
     start: int = 0,
@@ -532,14 +534,14 @@ def apply_step(
     part: Part = WHOLE,
 ) -> tuple[StepCounts, int]:
     """`madam_step` with its scalars made and its arguments known to be good, on as many threads as torch uses; also the
-    bits of the greatest finite |gradient|. Of a shard, whose place in the parameter is `part`, `start` counts its own
-    elements, and so do the units."""
+    bits of the greatest finite |gradient|. Elements find their units by the walk. Of a shard, whose place in the
+    parameter is `part`, `start` counts its own elements, and so do the units."""
     arrays = [codes, gradient, second_moment, momentum_codes]
     # views, as all are contiguous: what is written to them is written to the arrays
     flat = [None if array is None else array.reshape(-1) for array in arrays]
     if choices.rule == "hypentropy":
         hypentropy.check_format(fmt)
-    rest = scalars, *modes_of(choices), Grid.of(fmt), units, inner, draw, part
+    rest = scalars, *modes_of(choices), Grid.of(fmt), units, walk, draw, part
     threads = torch_team()
 
     def run(begin: int, end: int) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lnsnum.kernels.addresses import array_at
 from lnsnum.kernels.compiling import kernel
+from lnsnum.kernels.scales import Walk
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, exponent_of, greatest_gradient, octaves_to_raise
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
@@ -30,8 +31,8 @@ ROW = np.dtype(
         *((name, np.int64) for name in ("codes", "gradient", "moment", "momentum", "units")),
         # addresses of numbers of its state
         *((name, np.int64) for name in ("step", "beta_product", "momentum_product", "exponent", "counts")),
-        # its elements, scales, elements in a row of one scale, greatest first exponent, and place in the optimizer
-        *((name, np.int64) for name in ("size", "scales", "inner", "greatest_exponent", "stream")),
+        # its elements, units, how elements find them (a `Walk`), greatest first exponent, and place in the optimizer
+        *((name, np.int64) for name in ("size", "scales", *Walk._fields, "greatest_exponent", "stream")),
         ("r", np.float64),
     ]
 )
@@ -107,7 +108,7 @@ def run(table, firsts, scalars, start, stop, likes, mode, zero, grid, seed, coun
                 zero,
                 grid,
                 array_at(row.units, row.scales, np.float32),
-                row.inner,
+                Walk(row.run, row.group, row.length, row.across),
                 Draw(seed, row.stream, array_at(row.step, 1, np.int64)[0]),
                 Part(_WHOLE[0], _WHOLE[1], _WHOLE[2]),
                 low,

@@ -12,19 +12,21 @@ from hypothesis import strategies as st
 from madam_oracle import words_at
 
 from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f3, lns8f4, lns8f5
-from lnsnum.torch_bridge.kernels.ceiling import Blocks, decide_by, grow, histograms, sums, tallies
+from lnsnum.kernels.scales import Scales, Walk
+from lnsnum.torch_bridge.kernels.ceiling import decide_by, grow, histograms, sums, tallies
 from lnsnum.torch_bridge.kernels.random_words import Draw
+
+ONE = Scales.of(0, ())
 
 jit = not numba.config.DISABLE_JIT
 
 FORMATS = [lns4f1, lns6f2, lns8f3, lns8f4, lns8f5, LNSFormat.madam(8, 0.05), LNSFormat(6, 1, base=1.7)]
 
 
-def grown(codes, fmt, *, keep, grows=(True,), blocks=None, draw=None):
+def grown(codes, fmt, *, keep, grows=(True,), numbers=ONE, draw=None):
     codes = codes.copy()
     with np.errstate(all="ignore"):  # plain Python's operations are NumPy's, which warn
-        blocks, draw = blocks or Blocks(1, 1), draw or Draw(0, 0, 20)
-        grow(codes, fmt, np.array(grows), blocks, draw, keep=keep)
+        grow(codes, fmt, np.array(grows), numbers, draw or Draw(0, 0, 20), keep=keep)
     return codes
 
 
@@ -80,7 +82,7 @@ def test_only_the_scales_that_grow_change_and_each_element_draws_by_its_index(fm
     random = np.random.default_rng(size)
     codes = random.integers(0, 1 << fmt.bits, size).astype(fmt.dtype)
     grows = which[:count]
-    found = grown(codes, fmt, keep=keep, grows=grows, blocks=Blocks(count, inner))
+    found = grown(codes, fmt, keep=keep, grows=grows, numbers=Scales(np.arange(count), Walk(inner)))
     whole = grown(codes, fmt, keep=keep)
     own = np.array(grows)[np.arange(size) // inner % count]
     np.testing.assert_array_equal(found, np.where(own, whole, codes))
@@ -104,7 +106,7 @@ def test_its_words_are_not_those_of_the_step():
 @example(lns8f3, [127, 255, 128], 0)
 def test_a_scale_grows_where_the_page_says(fmt, codes, ceilings):
     codes = [code % (1 << fmt.bits) for code in codes] + [fmt.max_magnitude] * ceilings
-    growing = decide_by(tallies(np.array(codes, fmt.dtype), fmt, Blocks(1, 1)))
+    growing = decide_by(tallies(np.array(codes, fmt.dtype), fmt, ONE))
     assert bool(growing.grows[0]) == reference.grows(fmt, codes)
     at_ceiling = sum(code & fmt.max_magnitude == fmt.max_magnitude for code in codes)
     wants = at_ceiling >= 2 and Fraction(at_ceiling, len(codes)) > Fraction(2, 100)
@@ -115,10 +117,11 @@ def test_a_scale_grows_where_the_page_says(fmt, codes, ceilings):
 def test_each_scale_is_counted_by_itself(count, inner, rounds):
     random = np.random.default_rng(rounds)
     codes = random.integers(0, 256, count * inner * rounds).astype(np.uint8)
-    found = histograms(codes, lns8f5, Blocks(count, inner))
+    numbers = Scales(np.arange(count), Walk(inner))
+    found = histograms(codes, lns8f5, numbers)
     scale = np.arange(codes.size) // inner % count
-    assert tallies(codes, lns8f5, Blocks(count, inner)).tolist() == sums(found, lns8f5).tolist()
-    together = histograms(codes, lns8f5, Blocks(count, inner), np.zeros(count, np.int64))
+    assert tallies(codes, lns8f5, numbers).tolist() == sums(found, lns8f5).tolist()
+    together = histograms(codes, lns8f5, numbers._replace(values=np.zeros(count, np.int64)))
     assert together.tolist() == [found.sum(0).tolist()]
     for i in range(count):
         assert found[i].tolist() == [int(((codes & 127) == m)[scale == i].sum()) for m in range(128)]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import lnsnum
 from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f3, lns8f4, lns8f5, lns12f6
+from lnsnum.kernels.scales import Scales, Walk
 from lnsnum.torch_bridge.kernels import (
     ceiling,
     ceiling_twin,
@@ -277,7 +278,7 @@ def test_units_broadcast_to_the_codes_and_rows_take_their_own(shape, rows):
     unit = np.ones(60, F32)
     unit[whole] = each.reshape(-1)  # the kernel takes that of an element by its index in the whole
     counts, greatest = update.apply_step(
-        expected[0], gradient, expected[1], None, lns8f5, scalars, Choices(), unit, 1, Draw(1, 2, 3), rows=rows
+        expected[0], gradient, expected[1], None, lns8f5, scalars, Choices(), unit, Walk(), Draw(1, 2, 3), rows=rows
     )
     found = apply_step(
         tensor(codes), tensor(gradient), tensor(moment), None, lns8f5, scalars, Choices(), tensor(units),
@@ -380,7 +381,7 @@ def test_a_scale_grows_as_by_the_kernel(fmt, keep):
     for shape in ((), (4, 1, 1), (1, 2, 1), (4, 2, 1)):
         grows = np.resize([True, False, True], shape)
         expected, each = codes.copy(), np.broadcast_to(grows, codes.shape).reshape(-1)
-        ceiling.grow(expected.reshape(-1), fmt, each, ceiling.Blocks(each.size, 1), Draw(7, 8, 9), keep=keep)
+        ceiling.grow(expected.reshape(-1), fmt, each, Scales(np.arange(each.size), Walk()), Draw(7, 8, 9), keep=keep)
         found = ceiling_twin.grow(tensor(codes), fmt, torch.from_numpy(grows), Draw(7, 8, torch.tensor(9)), keep=keep)
         np.testing.assert_array_equal(found.numpy().view(fmt.dtype), expected)
 
@@ -399,7 +400,7 @@ def test_which_scales_grow_is_as_by_the_kernel(fmt, n, share, low, seed):
     codes = (magnitudes + fmt.sign_bit * (random.random(magnitudes.shape) < 0.5)).astype(fmt.dtype)
     blocks = {(): (1, 1), (3, 1, 1): (3, 4 * n), (1, 4, 1): (4, n), (3, 4, 1): (12, n)}
     for shape, (count, inner) in blocks.items():
-        expected = ceiling.decide_by(ceiling.tallies(codes, fmt, ceiling.Blocks(count, inner)))
+        expected = ceiling.decide_by(ceiling.tallies(codes, fmt, Scales(np.arange(count), Walk(inner))))
         grows, blocked = ceiling_twin.decide(tensor(codes), fmt, torch.Size(shape))
         assert grows.shape == shape
         assert grows.reshape(-1).tolist() == expected.grows.tolist()
@@ -456,7 +457,7 @@ def test_compiled_with_scalars_made_outside(fresh, rule):
     scalars = update.step_scalars(lns8f5, rule, numbers, coded=False)
     units, choices = np.geomspace(0.1, 100, 256).astype(F32), Choices.of(rule, None, None)
     arrays = [codes.copy(), moment.copy(), None]
-    blocks = units, codes.shape[1]
+    blocks = units, Walk(codes.shape[1])
     counts, _ = update.apply_step(
         arrays[0], gradient, arrays[1], None, lns8f5, scalars, choices, *blocks, Draw(1, 2, 1)
     )

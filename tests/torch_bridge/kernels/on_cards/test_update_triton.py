@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnsnum import LNSFormat, lns4f1, lns8f5, lns12f6
+from lnsnum.kernels.scales import Walk
 from lnsnum.torch_bridge.kernels import update, update_triton
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers
@@ -75,7 +76,8 @@ def check(members, fmt, choices, device):
         gradient = torch.from_numpy(arrays[1]).to(dtype)
         own = [None if array is None else array.copy() for array in arrays]
         own[1] = gradient.to(torch.float32).numpy()
-        expected.append((own, update.apply_step(*own, fmt, scalars, choices, units, inner, draw, rows=rows, **options)))
+        by = scalars, choices, units, Walk(inner), draw
+        expected.append((own, update.apply_step(*own, fmt, *by, rows=rows, **options)))
         codes, _, moment, momentum = (tensor(array, device) for array in arrays)
         there = None if rows is None else torch.from_numpy(rows).to(device)
         stepped.append(
