@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pretrained import training_arguments
+from tiny_pretrained import llama, training_arguments
 from torch import nn
 from torch.nn import functional as F
 
@@ -386,6 +386,28 @@ def test_save_pretrained_of_codes_is_refused(tmp_path):
     with pytest.raises((RuntimeError, TypeError)):
         converted("GPT-2").save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_from_pretrained_misses_the_codes_of_a_weight_file(tmp_path):
+    """It knows nothing of them, and reports missing and unexpected keys in the place of taking 90, 183 and 81 for
+    weights; what is plain it reads."""
+    torch.manual_seed(1)
+    model = llama()
+    convert_model(model, "lns8f5", group_size=20, filter_fn=lambda name, p: p.ndim > 1)
+    model.config.save_pretrained(tmp_path)
+    save_model(tmp_path / "model.safetensors", model)
+    torch.manual_seed(2)
+    loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    coded = {name for name, p in model.named_parameters() if isinstance(p, LNSWeight)}
+    assert set(info["missing_keys"]) == coded
+    assert set(info["unexpected_keys"]) == {
+        name + end for name in coded for end in (".lnsnum_codes", ".lnsnum_offsets")
+    }
+    for name, p in loaded.named_parameters():
+        if name in coded:
+            assert 0.0 < p.abs().max() < 1.0  # as transformers draws them
+        else:
+            assert torch.equal(p, model.get_parameter(name))
 
 
 # -------------------------------------------------------------------------------------------------- Trainer, accelerate
