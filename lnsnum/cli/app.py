@@ -90,7 +90,8 @@ class _Console(Console):
             yield Segment(text if control else _visible(text), style, control)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print; where that fails, the error names the stream."""
+        """Print; where that fails, the error names the stream. Nothing is cut off: the terminal breaks long lines."""
+        options.setdefault("crop", False)
         with _naming_stream("stderr" if self.stderr else "stdout"):
             super().print(*objects, **options)
 

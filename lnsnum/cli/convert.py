@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.filesize import decimal
-from rich.table import Table
 
 from lnsnum.cli.app import CommandError, app, byte_progress, check_writable, console, errors, print_json
 from lnsnum.cli.model_folder import convert_model_folder
-from lnsnum.cli.tables import loss_to_json, name_of
+from lnsnum.cli.tables import NameTable, loss_to_json, name_of
 from lnsnum.files.atomic import shown
 from lnsnum.files.layout import WeightFileError
 from lnsnum.format import LNSFormat
@@ -139,6 +138,9 @@ def convert(
         print_json(_as_json(report))
         return
     console.print(_table(report))
+    after, packed = (sum(getattr(t, f"bytes_{how}") for t in report.tensors) for how in ("after", "packed"))
+    if packed < after and to is None:
+        console.print(f"--pack would leave out unused bits: {decimal(after)} → {decimal(packed)}", soft_wrap=True)
     if report.skipped:
         errors.print(f"not tensors, left out: {_few(report.skipped)}")
 
@@ -199,6 +201,9 @@ def _texts(entries: list[str]) -> dict[str, str]:
     return texts
 
 
+_SIZES = ("before", "after", "packed")
+
+
 def _as_json(report: ConversionReport) -> dict[str, Any]:
     entries = []
     for tensor in report.tensors:
@@ -208,14 +213,13 @@ def _as_json(report: ConversionReport) -> dict[str, Any]:
             "before": tensor.before,
             "after": tensor.after,
         }
-        entry |= {"bytes_before": tensor.bytes_before, "bytes_after": tensor.bytes_after}
+        entry |= {f"bytes_{when}": getattr(tensor, f"bytes_{when}") for when in _SIZES}
         entry |= {"log_offset": tensor.log_offset, "range": tensor.range}
         if tensor.loss is not None:
             entry |= loss_to_json(tensor.loss)
             entry |= {"to_zero": tensor.zeroed, "saturated": tensor.saturated, "nans": tensor.nans}
         entries.append(entry)
-    total = {"bytes_before": sum(t.bytes_before for t in report.tensors)}
-    total |= {"bytes_after": sum(t.bytes_after for t in report.tensors)}
+    total = {f"bytes_{when}": sum(getattr(t, f"bytes_{when}") for t in report.tensors) for when in _SIZES}
     return {"path": str(report.path), "tensors": entries, "total": total | loss_to_json(report.loss)} | {
         "skipped": report.skipped,
         "dropped": report.dropped,
@@ -228,9 +232,9 @@ def _few(names: tuple[str, ...]) -> str:
     return " and ".join([", ".join(map(name_of, names[:_FEW])), *more])
 
 
-def _table(report: ConversionReport) -> Table:
-    table = Table(box=None, caption=shown(report.path), caption_justify="left", padding=(0, 1, 0, 0))
-    table.add_column("tensor", overflow="fold")
+def _table(report: ConversionReport) -> NameTable:
+    table = NameTable(box=None, caption=shown(report.path), caption_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("tensor")
     table.add_column("from, to", no_wrap=True)
     any_saturated = any(tensor.saturated for tensor in report.tensors)
     columns = ["bytes", "SQNR dB", "worst", "to zero", *["sat."] * any_saturated]

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from lnsnum.cli.app import CommandError, app, byte_progress, check_plot, console, print_json
 from lnsnum.cli.tables import LONGEST, counted, decibels, loss_to_json, name_of, number, share, shortened, table_of
 from lnsnum.files.atomic import shown
+from lnsnum.toolbox.loss import Loss
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,6 +68,13 @@ def inspect(
 
 
 def _print(report: FileReport, source: Path | None) -> None:
+    of_codes = [tensor for tensor in report.tensors if tensor.codes is not None]
+    bits = "" if report.bits is None else f", {report.bits:.4g} bits each"
+    counts = f"{counted(len(report.tensors), 'tensor')}, {len(of_codes)} of them LNS"
+    sizes = f"{counted(report.elements, 'element')} in {counted(report.bytes, 'byte')}"
+    console.print(f"{shown(report.path)}: {counts}: {sizes}{bits}", soft_wrap=True)
+    if len(report.tensors) > _MANY:
+        console.print(_summary(report))
     if report.texts:
         console.print(_metadata(report.texts))
     console.print(_storage(report))
@@ -74,11 +82,31 @@ def _print(report: FileReport, source: Path | None) -> None:
     console.print(_codes(report))
     if source is not None:
         console.print(_losses(report, source))
-    of_codes = [tensor for tensor in report.tensors if tensor.codes is not None]
-    bits = "" if report.bits is None else f", {report.bits:.4g} bits each"
-    counts = f"{counted(len(report.tensors), 'tensor')}, {len(of_codes)} of them LNS"
-    sizes = f"{counted(report.elements, 'element')} in {counted(report.bytes, 'byte')}"
-    console.print(f"{shown(report.path)}: {counts}: {sizes}{bits}", soft_wrap=True)
+
+
+_MANY = 10
+"""Tensors that are seen at a glance; more are summed up first."""
+
+
+def _summary(report: FileReport) -> Table:
+    """All tensors of a format, or of a type of plain numbers, together."""
+    columns = ("tensors", "elements", "bytes", "bits", "greatest", "smallest", "zero", "NaN", "SQNR in dB")
+    has_loss = report.loss is not None
+    table = table_of("summary", ("format",), columns if has_loss else columns[:-1])
+    kinds: dict[str, list[TensorReport]] = {}
+    for tensor in report.tensors:
+        kinds.setdefault(_kind(tensor), []).append(tensor)
+    for kind, tensors in sorted(kinds.items(), key=lambda entry: -sum(tensor.bytes for tensor in entry[1])):
+        n, size = sum(tensor.elements for tensor in tensors), sum(tensor.bytes for tensor in tensors)
+        row = [kind, f"{len(tensors):,}", f"{n:,}", f"{size:,}", f"{8 * size / n:.4g}" if n else ""]
+        codes = [tensor.codes.summary for tensor in tensors if tensor.codes is not None]
+        extremes = (sum(one.at_greatest for one in codes), sum(one.at_smallest for one in codes))
+        row += [share(count, n) if codes else "" for count in extremes]
+        row += [share(sum(getattr(tensor, what) for tensor in tensors), n) for what in ("zeros", "nans")]
+        losses = [tensor.loss for tensor in tensors if tensor.loss is not None]
+        row += [decibels(sum(losses, Loss())) if losses else ""] * has_loss
+        table.add_row(*row)
+    return table
 
 
 def _metadata(texts: dict[str, str]) -> Table:
@@ -99,13 +127,24 @@ def _storage(report: FileReport) -> Table:
     table = table_of("storage", ("tensor", "format", "shape"), ("elements", "bytes", "bits", "log_offset"))
     for tensor in report.tensors:
         codes = tensor.codes
-        kind = tensor.dtype if codes is None else codes.fmt.name + (", packed" if codes.packed else "")
         shape = " x ".join(map(str, tensor.shape)) or "scalar"
         bits = "" if tensor.bits is None else f"{tensor.bits:.4g}"
         table.add_row(
-            name_of(tensor.name), kind, shape, f"{tensor.elements:,}", f"{tensor.bytes:,}", bits, _offsets(codes)
+            name_of(tensor.name),
+            _kind(tensor),
+            shape,
+            f"{tensor.elements:,}",
+            f"{tensor.bytes:,}",
+            bits,
+            _offsets(codes),
         )
     return table
+
+
+def _kind(tensor: TensorReport) -> str:
+    """Its format, or the type of its numbers."""
+    codes = tensor.codes
+    return tensor.dtype if codes is None else codes.fmt.name + (", packed" if codes.packed else "")
 
 
 def _offsets(codes: CodeReport | None) -> str:

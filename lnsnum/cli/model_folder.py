@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
-from rich.table import Table
 
 from lnsnum.cli.app import CommandError, console, errors, naming_lack, print_json
-from lnsnum.cli.tables import name_of, shortened
+from lnsnum.cli.tables import NameTable, name_of, shortened
 from lnsnum.files.atomic import shown
 from lnsnum.toolbox.export_targets.new_folder import new_folder
 
@@ -81,9 +80,9 @@ def _as_json(report: FolderReport, out: Path) -> dict[str, Any]:
     }
 
 
-def _table(report: FolderReport, out: Path) -> Table:
-    table = Table(box=None, caption=shown(out), caption_justify="left", padding=(0, 1, 0, 0))
-    table.add_column("parameter", overflow="fold")
+def _table(report: FolderReport, out: Path) -> NameTable:
+    table = NameTable(box=None, caption=shown(out), caption_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("parameter")
     table.add_column("format", no_wrap=True)
     for column in ("SQNR dB", "ceiling", "floor", "zeros"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterable
 
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from lnsnum.cli.app import printable
 from lnsnum.files.atomic import shown
@@ -85,9 +88,46 @@ def loss_to_json(loss: Loss) -> dict[str, float]:
     }
 
 
+class NameTable(Table):
+    """A table whose first column has names, which are never broken: who looks for one finds it, and can copy it.
+
+    Where a terminal has no room for names beside figures, each name has a line of its own, and its figures the next.
+    """
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table as it is, or in lines."""
+        natural = Measurement.get(console, options.update(max_width=_UNBOUNDED), self).maximum
+        return super().__rich_console__(console, options) if natural <= options.max_width else self._in_lines()
+
+    def _in_lines(self) -> RenderResult:
+        names, *others = ([str(column.header), *map(str, column.cells)] for column in self.columns)
+        widths = [max(map(cell_len, cells)) for cells in others]
+        justified = [column.justify == "right" for column in self.columns[1:]]
+        if self.title:
+            yield _unbroken(str(self.title))
+        for name, *cells in zip(names, *others, strict=True):
+            yield _unbroken(name)
+            padded = [
+                " " * (width - cell_len(cell)) + cell if right else cell + " " * (width - cell_len(cell))
+                for cell, width, right in zip(cells, widths, justified, strict=True)
+            ]
+            if any(cells):
+                yield _unbroken(f"  {'  '.join(padded).rstrip()}")
+        if self.caption:
+            yield _unbroken(str(self.caption))
+
+
+def _unbroken(text: str) -> Text:
+    """A line that only the terminal breaks."""
+    return Text(text, no_wrap=True, overflow="ignore")
+
+
+_UNBOUNDED = 1 << 20
+
+
 def table_of(title: str, first: Iterable[str], numbers: Iterable[str]) -> Table:
-    """A table whose first columns are text and whose others are numbers, which stand at the right."""
-    table = Table(title=title, title_justify="left")
+    """A table whose first column has names, the others texts and numbers, which stand at the right."""
+    table = NameTable(title=title, title_justify="left")
     for column in first:
         table.add_column(column, overflow="fold")
     for column in numbers:

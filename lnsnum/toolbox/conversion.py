@@ -30,6 +30,7 @@ from lnsnum.kernels.groups import check_group_size
 from lnsnum.kernels.rounding import check_key
 from lnsnum.toolbox.file_kinds.npz_writer import save_npz
 from lnsnum.toolbox.loss import Loss, loss_between
+from lnsnum.toolbox.reading import natural
 from lnsnum.toolbox.recoding import Greatest, Shared, Target, to_codes, to_floats
 from lnsnum.toolbox.selection import Selection
 from lnsnum.toolbox.sources import Source, open_source
@@ -64,6 +65,7 @@ class TensorReport:
         name, shape: the tensor, by the name that it has now.
         before, after: what it was and is, a format's name or a NumPy type's.
         bytes_before, bytes_after: its data, in the files.
+        bytes_packed: what it would have been, packed; bytes_after where it is, or has no bits to spare.
         log_offset: the least and the greatest scale of its channels; None where it is not LNS now.
         range: the smallest and the greatest magnitude that its codes can say, over all channels; None likewise.
         loss: what it lost, against float64; None where it was copied.
@@ -78,6 +80,7 @@ class TensorReport:
     after: str
     bytes_before: int
     bytes_after: int
+    bytes_packed: int
     log_offset: tuple[int, int] | None = None
     range: tuple[float, float] | None = None
     loss: Loss | None = None
@@ -88,7 +91,7 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What was written, and what became of each tensor, in the order of their names.
+    """What was written, and what became of each tensor, in the order of their names, layer 2 before layer 10.
 
     Args:
         path: the file, or the index of a set.
@@ -206,7 +209,7 @@ def convert_file(
                 out_path, results, lambda new: work.blocks(old[new]), metadata=texts, max_shard_bytes=max_shard_bytes,
                 optimizer=optimizer,
             )  # fmt: skip
-        reports = tuple(replace(work.reports[old[new]], name=new) for new in sorted(old))
+        reports = tuple(replace(work.reports[old[new]], name=new) for new in sorted(old, key=natural))
         skipped = tuple(name for name in source.skipped if not select.drops([name]))
         skipped += ("the optimizer's state",) if source.optimizer is not None and optimizer is None else ()
         return ConversionReport(path, reports, skipped, select.drops([*source.names, *source.skipped]))
@@ -270,7 +273,8 @@ class _Work:
     def blocks(self, name: str) -> Iterator[NDArray[Any]]:
         """The second pass: the elements of the result; its report is there at the end."""
         told, result = self.told[name], self.results[name]
-        report = TensorReport(name, told.shape, _kind(told), _kind(result), told.nbytes, result.nbytes)
+        packed = replace(result, packed=True).nbytes if is_packable(result) else result.nbytes
+        report = TensorReport(name, told.shape, _kind(told), _kind(result), told.nbytes, result.nbytes, packed)
         if result.fmt is not None:
             offsets = each_offset(result.log_offset)
             ends = (int(offsets.min()), int(offsets.max())) if offsets.size else (0, 0)

@@ -678,8 +678,46 @@ def test_the_command_prints_what_became_of_each_tensor(capsys, monkeypatch, tmp_
     assert "16 in all" in printed
     assert "\x1b" not in printed
     assert load_metadata(out)["k"] == "a=b"
+    assert "--pack" not in printed
     narrow = run(capsys, monkeypatch, source, out, "--format", "lns8f5", columns=80)[1]
     assert max(map(len, narrow.splitlines())) <= 80
+    assert "--pack" not in narrow
+
+
+@pytest.mark.parametrize("fmt", ["lns6f2", "lns12f7", "lns8f5"])
+def test_the_command_says_what_packing_would_save(fmt, capsys, monkeypatch, tmp_path, source):
+    """As many bytes as a file has that is packed; where it would save none, and of floats, nothing."""
+    sizes = {}
+    for options in ((), ("--pack",)):
+        out = tmp_path / f"out{len(options)}.safetensors"
+        told = json.loads(run(capsys, monkeypatch, source, out, "--format", fmt, *options, "--json")[1])["total"]
+        sizes[options] = told["bytes_after"], told["bytes_packed"]
+    (loose, would_be), (packed, still) = sizes.values()
+    assert would_be == packed == still
+    printed = run(capsys, monkeypatch, source, tmp_path / "out.safetensors", "--format", fmt)[1]
+    said = [line for line in printed.splitlines() if "--pack" in line]
+    assert (packed < loose) == bool(said) == (fmt != "lns8f5")
+    back = run(capsys, monkeypatch, tmp_path / "out.safetensors", tmp_path / "b.npz", "--to", "float32")[1]
+    assert "--pack" not in back
+
+
+def test_names_are_never_broken_and_have_a_line_of_their_own_where_there_is_no_room(capsys, monkeypatch, tmp_path):
+    names = [f"model.layers.{n}.self_attn.a_projection_with_a_long_name.weight" for n in (2, 10)]
+    save_file({name: np.ones((3, 4), np.float32) for name in names}, tmp_path / "in.safetensors")
+    for command, arguments in (
+        ("convert", (tmp_path / "out.safetensors", "--format", "lns8f5")),
+        ("inspect", ()),
+        ("inspect", ("--source", tmp_path / "out.safetensors")),
+        ("diff", (tmp_path / "out.safetensors",)),
+    ):
+        code, narrow, _ = run_command(
+            capsys, monkeypatch, tmp_path / "in.safetensors", *arguments, command=[command], columns=70
+        )
+        assert code == (command == "diff")
+        lines = [line for line in narrow.splitlines() if "layers" in line and not line.endswith("in B")]
+        assert [line.split(" ")[0] for line in lines] == names * (len(lines) // 2)
+        figures = [line for line in narrow.splitlines() if line.startswith("  ")]
+        assert len(figures) >= len(lines)
 
 
 def test_the_command_prints_json_for_programs(capsys, monkeypatch, tmp_path, source):

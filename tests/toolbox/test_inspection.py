@@ -467,6 +467,30 @@ def test_the_total_is_of_lns_tensors_alone(tmp_path, capsys, monkeypatch):
     assert ([tensor.loss is None for tensor in report.tensors], report.loss) == ([False, False], None)
 
 
+def test_many_tensors_are_summed_up_by_format_first(tmp_path, capsys, monkeypatch):
+    tensors = {f"layer.{n}": random_tensor(lns6f2, n) for n in range(9)} | {"b": random_tensor(lns8f5, 1)}
+    save_weights(tmp_path / "few", tensors)
+    assert "summary" not in run(capsys, monkeypatch, "inspect", tmp_path / "few")[1]
+    save_weights(tmp_path / "w", tensors | {"plain": np.arange(300.0), "empty": np.zeros((0, 3), np.int32)})
+    with np.errstate(all="ignore"):
+        np.savez(tmp_path / "s.npz", **{name: floats(tensor) * 1.01 for name, tensor in tensors.items()})
+    _, out, _ = run(capsys, monkeypatch, "inspect", tmp_path / "w", "--source", tmp_path / "s.npz")
+    lines = out.splitlines()
+    assert lines[0].startswith(f"{tmp_path / 'w'}: 12 tensors, 10 of them LNS: 600 elements in 2,700 bytes")
+    assert lines[1].strip() == "summary"
+    report = inspect_weights(tmp_path / "w", source=tmp_path / "s.npz")
+    narrow = [tensor for tensor in report.tensors if tensor.codes is not None and tensor.codes.fmt == lns6f2]
+    assert [len(cells(out, kind)) for kind in ("lns8f5", "int64")] == [1, 0]
+    rows = {kind: cells(out, kind)[0] for kind in ("lns6f2", "float64", "int32")}
+    zeros, nans = sum(tensor.zeros for tensor in narrow), sum(tensor.nans for tensor in narrow)
+    greatest = sum(tensor.codes.summary.at_greatest for tensor in narrow)
+    assert rows["lns6f2"][:5] == ["9", "270", "270", "8", f"{100 * greatest / 270:.3g} %"]
+    assert rows["lns6f2"][6:8] == [f"{100 * zeros / 270:.3g} %", f"{100 * nans / 270:.3g} %"]
+    assert rows["lns6f2"][8] == f"{sum((tensor.loss for tensor in narrow), Loss()).sqnr_db:.2f}"
+    assert rows["float64"] == ["1", "300", "2,400", "64", "", "", "0.333 %", "0", ""]
+    assert rows["int32"][:4] == ["1", "0", "0", ""]
+
+
 def test_metadata_have_the_room_that_the_console_has(tmp_path, capsys, monkeypatch):
     text = "0123456789" * 30
     save_weights(tmp_path / "w", {}, metadata={"a longer key": text, "wide": "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 200})
