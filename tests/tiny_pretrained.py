@@ -39,9 +39,9 @@ def training_arguments(folder: Any, steps: int, **settings: Any) -> Any:
     )
 
 
-def gpt2() -> nn.Module:
+def gpt2(**settings: Any) -> nn.Module:
     sizes = {"vocab_size": VOCABULARY, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4}
-    return transformers().GPT2LMHeadModel(transformers().GPT2Config(**sizes, **ENDS))
+    return transformers().GPT2LMHeadModel(transformers().GPT2Config(**sizes, **ENDS, **settings))
 
 
 def llama() -> nn.Module:
@@ -65,6 +65,11 @@ def bert() -> nn.Module:
 def vit() -> nn.Module:
     config = transformers().ViTConfig(**SIZES, image_size=16, patch_size=4, num_labels=CLASSES)
     return transformers().ViTForImageClassification(config)
+
+
+def resnet() -> nn.Module:
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "bottleneck"}
+    return transformers().ResNetForImageClassification(transformers().ResNetConfig(num_labels=CLASSES, **sizes))
 
 
 def t5() -> nn.Module:

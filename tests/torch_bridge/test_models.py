@@ -7,69 +7,29 @@ is compared with the one that was not interrupted, code by code.
 import copy
 import io
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_pretrained as tiny
 import torch
-from tiny_pretrained import llama, training_arguments
+from tiny_pretrained import CLASSES, VOCABULARY, gpt2, llama, training_arguments
 from torch import nn
 from torch.nn import functional as F
 
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, decode_model, load_model, save_model
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: every model here is made from its config
 
 torch.set_num_threads(1)
 
 # torch's own: in inference, the encoder of nn.Transformer packs what is not padding into a nested tensor
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
 
-VOCABULARY, CLASSES = 61, 5
 STEPS = 20
 
 
 # --------------------------------------------------------------------------------------------------------------- models
-
-
-def integers(high: int, *shape: int) -> torch.Tensor:
-    return torch.randint(1, high, shape, generator=torch.Generator().manual_seed(5))
-
-
-def images(count: int) -> torch.Tensor:
-    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(6))
-
-
-def gpt2(**settings: Any) -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    sizes = {"vocab_size": VOCABULARY, "n_positions": 16, "n_embd": 32, "n_layer": 2, "n_head": 4}
-    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **ends, **settings))
-
-
-def encoder_sizes() -> dict[str, int]:
-    return {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-
-
-def bert() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(vocab_size=VOCABULARY, max_position_embeddings=16, **encoder_sizes())
-    return transformers.BertForMaskedLM(config)
-
-
-def vit() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(image_size=16, patch_size=4, num_labels=CLASSES, **encoder_sizes())
-    return transformers.ViTForImageClassification(config)
-
-
-def resnet() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 2], "layer_type": "bottleneck"}
-    return transformers.ResNetForImageClassification(transformers.ResNetConfig(num_labels=CLASSES, **sizes))
 
 
 def loss_and_logits(logits: torch.Tensor, labels: torch.Tensor, classes: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,9 +103,9 @@ class UNet(nn.Module):
         return loss_and_logits(self.head(x), labels)
 
 
-TOKENS = integers(VOCABULARY, 4, 12)
-PICTURES = {"pixel_values": images(8), "labels": integers(CLASSES, 8)}
-SEGMENTS = {"pixel_values": images(4), "labels": (images(4).sum(1) > 0).long() + (images(4)[:, 0] > 1)}
+TOKENS, IMAGES = tiny.TOKENS[:4], tiny.PICTURES
+PICTURES = {"pixel_values": IMAGES, "labels": torch.arange(len(IMAGES)) % CLASSES}
+SEGMENTS = {"pixel_values": IMAGES[:4], "labels": (IMAGES[:4].sum(1) > 0).long() + (IMAGES[:4, 0] > 1)}
 
 
 @dataclass(frozen=True)
@@ -161,12 +121,12 @@ MODELS = {
     "GPT-2": Case(gpt2, {"input_ids": TOKENS, "labels": TOKENS}, ties=1),
     "GPT-2 eager": Case(lambda: gpt2(attn_implementation="eager"), {"input_ids": TOKENS, "labels": TOKENS}, ties=1),
     "BERT": Case(
-        bert,
+        tiny.bert,
         {"input_ids": TOKENS.where(TOKENS % 5 > 0, 3), "attention_mask": (TOKENS % 7 > 0).long(), "labels": TOKENS},
         ties=2,
     ),
-    "ViT": Case(vit, PICTURES),
-    "ResNet": Case(resnet, PICTURES),
+    "ViT": Case(tiny.vit, PICTURES),
+    "ResNet": Case(tiny.resnet, PICTURES),
     "nn.Transformer": Case(
         Translator, {"source": TOKENS.tril(8), "target": TOKENS.flip(1)[:, :-1], "labels": TOKENS.flip(1)[:, 1:]}
     ),
@@ -422,7 +382,7 @@ def schedule(step: int) -> float:
 
 def trainer_of(model: nn.Module, folder: Path, rows: torch.Tensor = TOKENS, **settings: Any) -> Any:
     """transformers' Trainer with Madam and a schedule; two rows are a batch, and Trainer shuffles them."""
-    transformers = pytest.importorskip("transformers")
+    transformers = tiny.transformers()
     pytest.importorskip("accelerate")
 
     optimizer = Madam(model.parameters(), lr=0.05)
@@ -495,3 +455,7 @@ def test_accelerate_saves_and_loads_codes(tmp_path):
     accelerator.load_state(str(tmp_path))
     step()
     assert_same_codes(model, expected)
+    accelerator.save_model(model, str(tmp_path / "model"), safe_serialization=False)
+    other = converted("LSTM", seed=7)
+    accelerate.load_checkpoint_in_model(other, str(tmp_path / "model"))
+    assert_same_codes(other, model)
