@@ -48,13 +48,14 @@ torch_bridge.kernels   random_words moments grid hypentropy paper update ceiling
 torch_bridge.kernels   random_words_triton moments_triton hypentropy_triton paper_triton update_triton update_operator
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin
 torch_bridge.distributed exchange first_broadcast gathering
-torch_bridge           surroundings carrying float_doors writing products weight_ops weight weight_only units step
-torch_bridge           launch float_step
+torch_bridge           tables surroundings carrying float_doors writing products weight_ops weight weight_only units
+torch_bridge           step launch float_step
 torch_bridge.distributed replicas gradient_codes shard_step dtensors scales
 torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true report graph kept float_operations
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
 torch_bridge.distributed parallel_files
-torch_bridge           placing reports second_moments calibrated model madam monitor resuming checkpoint graphs
+torch_bridge           showing placing reports second_moments calibrated model madam monitor resuming
+torch_bridge           checkpoint graphs
 torch_bridge           sequential . optimizer_runs optimizer_laws optimizer_checking strategies
 huggingface            config parts pages resuming quantizer watching adapters . folders
 tasks                  . signals troubles rescue measure few_bytes recipe task processes training resume footprint

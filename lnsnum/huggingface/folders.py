@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from transformers.utils import logging
 from lnsnum.files.atomic import StrPath, shown
 from lnsnum.huggingface.config import LNSConfig
 from lnsnum.torch_bridge.reports import ConversionReport
+from lnsnum.torch_bridge.tables import Table, Tabular
 
 COPIED = frozenset({".json", ".jinja", ".md", ".model", ".tiktoken", ".txt"})
 """Endings of files that go over as they are: of tokenizers, processors, licences, cards."""
@@ -33,7 +34,7 @@ class ModelFolderError(ValueError):
 
 
 @dataclass(frozen=True)
-class FolderReport:
+class FolderReport(Tabular):
     """What became of a folder."""
 
     architecture: str
@@ -47,6 +48,14 @@ class FolderReport:
     """Names in the folder that are no weights and were not copied."""
     unused: tuple[str, ...]
     """Tensors of the folder that the model has no place for."""
+
+    def to_table(self) -> Table:
+        """That of the conversion, and what became of the rest."""
+        told = {"copied": self.copied, "not copied": self.left_out, "no place in the model": self.unused}
+        notes = [f"{self.architecture}: {self.bytes_before:,} bytes, {self.bytes_after:,} as codes"]
+        notes += [f"{what}: {', '.join(names)}" for what, names in told.items() if names]
+        table = self.conversion.to_table()
+        return replace(table, notes=[*table.notes, *notes])
 
 
 def convert_folder(

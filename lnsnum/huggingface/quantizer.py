@@ -27,7 +27,9 @@ from lnsnum.huggingface.parts import PARTS, flat_state, put_together
 from lnsnum.huggingface.resuming import guard_loading, stop_guarding
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.model import convert_model, decode_model
+from lnsnum.torch_bridge.placing import settle
 from lnsnum.torch_bridge.reports import ConversionReport, ParameterReport
+from lnsnum.torch_bridge.showing import OwnMethod
 from lnsnum.torch_bridge.weight import LNSWeight
 
 
@@ -120,8 +122,12 @@ class LNSQuantizer(HfQuantizer):
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
         if not self.pre_quantized:  # what the file lacked has been made anew, as floats
             self.quantize_rest(model)
+        for module in model.modules():  # the loader has put the weights there
+            if any(isinstance(p, LNSWeight) for p in module._parameters.values()):
+                settle(module)
         model._weight_conversions = []  # saved under the names that the model has
         guard_loading(model)
+        vars(model)["get_memory_footprint"] = OwnMethod(model, memory_footprint)
         return model
 
     def dequantize(self, model: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -130,6 +136,7 @@ class LNSQuantizer(HfQuantizer):
             model.to(dtype)  # before codes are decoded: no float is rounded to what they appeared as
         decode_model(model)
         stop_guarding(model)
+        vars(model).pop("get_memory_footprint", None)
         self.remove_quantization_config(model)
         return model
 
@@ -191,6 +198,14 @@ def quantize_model(model: PreTrainedModel, config: LNSConfig | None = None) -> C
     model.is_quantized, model.quantization_method = True, config.quant_method
     quantizer.postprocess_model(model)
     return report
+
+
+def memory_footprint(model: PreTrainedModel, return_buffers: bool = True) -> int:
+    """Bytes of a model, as its `get_memory_footprint` tells them: with the scales of channels and groups, which
+    transformers' own would leave out.
+    """
+    kept = [*model.parameters(), *(model.buffers() if return_buffers else ())]
+    return sum(tensor.nbytes for tensor in kept)
 
 
 class _Operation(ConversionOps):

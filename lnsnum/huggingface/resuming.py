@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lnsnum.huggingface.parts import PARTS, put_together
+from lnsnum.torch_bridge.showing import kind_of
 from lnsnum.torch_bridge.weight import LNSWeight
 
 
@@ -50,24 +51,12 @@ def before_loading(model: nn.Module, state: dict[str, Any], prefix: str, *_: Any
         state[prefix + name] = put_together(name, of_one, torch.float32 if there is None else there.dtype)
     for name, there in (own if parts else {}).items():  # floats alone are encoded, and adapters are none of these
         given = state.get(prefix + name, there)
-        if _kind(given) != _kind(there):
+        if kind_of(given) != kind_of(there):
             raise ValueError(
-                f"the checkpoint has {name!r} as {_kind(given)}, and the model as {_kind(there)}: load it by "
+                f"the checkpoint has {name!r} as {kind_of(given)}, and the model as {kind_of(there)}: load it by "
                 "from_pretrained, or into a model of its kind"
             )
     _check_whole(model, own, {key.removeprefix(prefix) for key in state if key.startswith(prefix)}, bool(prefix))
-
-
-def _kind(p: torch.Tensor) -> str:
-    """What stays as it is when a parameter is trained."""
-    if not isinstance(p, LNSWeight):
-        return "floats"
-    offset = p.log_offset
-    if p.group_size:
-        return f"{p.fmt.name} in groups of {p.group_size}"
-    if isinstance(offset, int) or offset.numel() == 1:
-        return p.fmt.name
-    return f"{p.fmt.name} with scales of shape {tuple(offset.shape)}"
 
 
 def _check_whole(model: nn.Module, own: dict[str, torch.Tensor], given: set[str], is_part: bool) -> None:

@@ -29,7 +29,7 @@ from lnsnum.torch_bridge.datapath.setting import ENTRY, put_setting, setting_of
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.scale import RMS, Fit
-from lnsnum.torch_bridge.placing import encode_what_is_loaded
+from lnsnum.torch_bridge.placing import settle
 from lnsnum.torch_bridge.resuming import read_section, section_of
 from lnsnum.torch_bridge.surroundings import is_spread
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -260,7 +260,7 @@ def _put(files: WeightFiles, name: str, own: torch.Tensor, places: Places) -> No
         if isinstance(own, nn.Parameter):
             setattr(module, key, new)  # not into _parameters: recurrent modules keep a list of their weights as well
             if is_lns:
-                encode_what_is_loaded(module)
+                settle(module)
         else:
             module._buffers[key] = new
 

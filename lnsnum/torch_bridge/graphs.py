@@ -27,6 +27,7 @@ from lnsnum.torch_bridge.kernels.codes_twin import (
     signed_patterns,
     table_range,
 )
+from lnsnum.torch_bridge.placing import unsettle
 from lnsnum.torch_bridge.surroundings import spread_over_processes
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -158,7 +159,7 @@ def _look_up_of(weight: LNSWeight) -> _LookUp | None:
 
 def _put(module: nn.Module, name: str, tensor: torch.Tensor, lookup: _LookUp | None) -> None:
     """Floats as the parameter itself, or codes as a buffer that the module decodes at each use."""
-    vars(module).pop("__prepare_scriptable__", None)
+    unsettle(module)
     if lookup is None:
         setattr(module, name, tensor)
         return

@@ -22,7 +22,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -49,6 +49,7 @@ from lnsnum.torch_bridge.step import (
     step_on_card,
 )
 from lnsnum.torch_bridge.surroundings import level_of_the_caller, spread_over_processes
+from lnsnum.torch_bridge.tables import Table, Tabular
 from lnsnum.torch_bridge.units import refresh_units
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -59,7 +60,7 @@ DEFAULT_LR = 0.05
 
 
 @dataclass(frozen=True)
-class StepReport:
+class StepReport(Tabular):
     """What the last step did to the LNS weights: where it left the codes, before scales grew in it."""
 
     weights: int
@@ -77,6 +78,11 @@ class StepReport:
     """Scales whose ceiling was raised."""
     not_finite: int
     """Gradient elements that were NaN or infinite; they changed nothing."""
+
+    def to_table(self) -> Table:
+        """A row for each count and share."""
+        shown = {name.replace("_", " "): value for name, value in asdict(self).items()}
+        return Table((), [(n, f"{x:.2%}" if isinstance(x, float) else f"{x:,}") for n, x in shown.items()])
 
 
 class Madam(Optimizer):

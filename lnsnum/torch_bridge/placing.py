@@ -15,6 +15,7 @@ from torch import nn
 
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.fitting import choose_scale
+from lnsnum.torch_bridge.showing import show_formats, stop_showing_formats
 from lnsnum.torch_bridge.surroundings import level_of_the_caller
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -23,24 +24,32 @@ def replace_parameters(model: nn.Module, replacements: Mapping[int, nn.Parameter
     """Put a new parameter wherever one with the given id() stands; tied parameters stay tied.
 
     By `setattr`, not into `_parameters`: recurrent modules keep a list of their weights, which only that updates. A
-    module that gets codes learns to encode the floats that `load_state_dict` may bring.
+    module that gets codes is settled.
     """
     for module in model.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is not None and id(parameter) in replacements:
                 setattr(module, name, replacements[id(parameter)])
                 if isinstance(replacements[id(parameter)], LNSWeight):
-                    encode_what_is_loaded(module)
+                    settle(module)
                 else:
-                    vars(module).pop("__prepare_scriptable__", None)
+                    unsettle(module)
 
 
-def encode_what_is_loaded(module: nn.Module) -> None:
-    """Let a module's `load_state_dict` call `encode_state` first, and let torch.jit.script refuse it."""
+def settle(module: nn.Module) -> None:
+    """Let a module that has got LNS weights call `encode_state` first in `load_state_dict`, tell of their formats in
+    its text, and let torch.jit.script refuse it."""
     vars(module)["__prepare_scriptable__"] = refuse_scripting
+    show_formats(module)
     hooks = module._load_state_dict_pre_hooks.values()
     if not any(getattr(hook, "hook", hook) is encode_state for hook in hooks):
         module.register_load_state_dict_pre_hook(encode_state)
+
+
+def unsettle(module: nn.Module) -> None:
+    """Let a module be as it was before it got LNS weights; what would encode floats finds none to encode them for."""
+    vars(module).pop("__prepare_scriptable__", None)
+    stop_showing_formats(module)
 
 
 def refuse_scripting() -> nn.Module:
@@ -87,7 +96,7 @@ def _warn_of_floats(module: nn.Module, state_dict: dict[str, Any], prefix: str) 
     weights = [prefix + name for name, p in module._parameters.items() if isinstance(p, LNSWeight)]
     floats = [name for name in weights if not isinstance(state_dict.get(name), (LNSWeight, NoneType))]
     if len(floats) == len(weights):
-        vars(module).pop("__prepare_scriptable__", None)
+        unsettle(module)
     if floats:
         warnings.warn(
             f"load_state_dict(assign=True) puts plain floats in the place of the LNS weight {floats[0]!r}"

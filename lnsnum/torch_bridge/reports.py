@@ -13,6 +13,8 @@ import torch
 
 from lnsnum.format import LNSFormat
 from lnsnum.torch_bridge.kernels.scale import LogOffset
+from lnsnum.torch_bridge.showing import kind_of_codes
+from lnsnum.torch_bridge.tables import Table, Tabular
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class ParameterReport:
 
 
 @dataclass(frozen=True)
-class ConversionReport:
+class ConversionReport(Tabular):
     """What `convert_model` did: one entry for each parameter converted, and the names of those left as they were."""
 
     parameters: tuple[ParameterReport, ...]
@@ -64,21 +66,28 @@ class ConversionReport:
     def __len__(self) -> int:
         return len(self.parameters)
 
-    def __str__(self) -> str:
-        width = max((len(p.name) for p in self.parameters), default=4)
-        lines = [f"{'name':{width}}  format   log_offset  rel. error  ceiling   floor   zeros re-drawn"]
-        lines += [
-            f"{p.name:{width}}  {p.format.name:7}  {_span(p.log_offset):>10}  {p.relative_error:10.4f}"
-            f"  {p.at_ceiling:6.2%}  {p.at_floor:6.2%}  {p.zeros_redrawn:15}"
+    def to_table(self) -> Table:
+        """A row for each parameter."""
+        head = ["name", "format", "log_offset", "rel. error", "ceiling", "floor", "zeros re-drawn"]
+        rows = [
+            [
+                p.name,
+                kind_of_codes(p.format, p.log_offset, p.group_size),
+                _span(p.log_offset),
+                f"{p.relative_error:.4f}",
+                f"{p.at_ceiling:.2%}",
+                f"{p.at_floor:.2%}",
+                str(p.zeros_redrawn),
+            ]
             for p in self.parameters
         ]
         if any(p.output_sqnr is not None for p in self.parameters):
-            lines[0] += "  SQNR, dB  of outputs"
-            rows = zip(lines[1:], self.parameters, strict=True)
-            lines[1:] = [f"{line}  {p.weight_sqnr:8.2f}  {_decibels(p.output_sqnr):>10}" for line, p in rows]
-        lines += [f"{name:{width}}  float" for name in self.left_float]
-        lines += [f"{p.name:{width}}  lost: {', '.join(p.not_carried)}" for p in self.parameters if p.not_carried]
-        return "\n".join(lines)
+            head += ["SQNR, dB", "of outputs"]
+            for row, p in zip(rows, self.parameters, strict=True):
+                row += [f"{p.weight_sqnr:.2f}", _decibels(p.output_sqnr)]
+        rows += [[name, "float", *[""] * (len(head) - 2)] for name in self.left_float]
+        notes = [f"{p.name} lost: {', '.join(p.not_carried)}" for p in self.parameters if p.not_carried]
+        return Table(head, rows, texts=2, notes=notes)
 
 
 def _span(log_offset: LogOffset) -> str:

@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from lnsnum.torch_bridge import products
 from lnsnum.torch_bridge.kernels import backends
 from lnsnum.torch_bridge.products import APPEARANCES
+from lnsnum.torch_bridge.tables import Table, Tabular
 from lnsnum.torch_bridge.weight import LNSWeight
 
 
@@ -58,7 +59,7 @@ def _is_plain_call() -> bool:
 
 
 @dataclass(frozen=True)
-class WeightOnlyReport:
+class WeightOnlyReport(Tabular):
     """What `use_weight_only` did: the names of the parameters whose products are made of codes from now on, and of all
     others, with the reason.
     """
@@ -70,10 +71,10 @@ class WeightOnlyReport:
         """How many parameters are covered."""
         return len(self.covered)
 
-    def __str__(self) -> str:
-        width = max(map(len, (*self.covered, *self.left)), default=4)
-        lines = [f"{name:{width}}  products of codes" for name in self.covered]
-        return "\n".join(lines + [f"{name:{width}}  left: {why}" for name, why in self.left.items()])
+    def to_table(self) -> Table:
+        """A row for each parameter."""
+        covered = [(name, "products of codes") for name in self.covered]
+        return Table((), covered + [(name, f"left: {why}") for name, why in self.left.items()], texts=2)
 
 
 def use_weight_only(model: nn.Module, on: bool = True) -> WeightOnlyReport:

@@ -12,6 +12,8 @@ transformers()
 
 from transformers import AutoModelForCausalLM  # noqa: E402
 
+from lnsnum.huggingface import LNSConfig  # noqa: E402
+from lnsnum.huggingface.folders import convert_folder  # noqa: E402
 from lnsnum.torch_bridge import convert_model  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,6 +56,25 @@ def test_the_table_has_a_row_for_each_parameter(floats, tmp_path, capsys, monkey
     assert "model.layers.1.mlp.up_proj.weight (48x32) lns8f5" in " ".join(printed.split())
     size = sum(p.numel() for p in made("Qwen").parameters())
     assert f"24 in all, {4 * size / 1000:.1f} kB → {size / 1000:.1f} kB" in printed
+
+
+def test_the_report_tells_of_the_folder(floats, tmp_path):
+    report = convert_folder(floats, tmp_path / "out", LNSConfig("lns8f5"))
+    lines = str(report).splitlines()
+    assert lines[0].split() == [
+        "name",
+        "format",
+        "log_offset",
+        "rel.",
+        "error",
+        "ceiling",
+        "floor",
+        "zeros",
+        "re-drawn",
+    ]
+    assert lines[-2:] == ["copied: tokenizer.json", "not copied: model.onnx"]
+    size = sum(p.numel() for p in made("Qwen").parameters())
+    assert lines[-3] == f"Qwen3ForCausalLM: {4 * size:,} bytes, {size:,} as codes"
 
 
 def test_what_is_no_folder_of_a_model_is_refused_and_nothing_is_written(floats, tmp_path, capsys, monkeypatch):

@@ -107,6 +107,35 @@ def test_what_is_asked_is_in_the_folder(asked, given, folders, tmp_path):
         assert torch.equal(p.detach().clone(), expected.get_parameter(name).detach().clone()), name
 
 
+@pytest.mark.parametrize("asked", [{}, {"per_channel": True}, {"group_size": 16}], ids=["one", "rows", "groups"])
+def test_the_footprint_is_that_of_codes_and_scales_and_the_text_tells_of_them(asked, folders, tmp_path):
+    """By the bytes in the file; a scale of the whole is a number of Python's."""
+    model = AutoModelForCausalLM.from_pretrained(folders("Llama"), quantization_config=LNSConfig(**asked))
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    kept = sum(t.nbytes for name, t in stored.items() if t.ndim and not name.endswith(".lnsnum_format"))
+    buffers = sum(b.nbytes for b in model.buffers())
+    floats = made("Llama").get_memory_footprint()
+    for one in (model, AutoModelForCausalLM.from_pretrained(tmp_path), copy.deepcopy(model)):
+        assert one.get_memory_footprint() == kept + buffers < 0.5 * floats
+        assert one.get_memory_footprint(return_buffers=False) == kept
+        ends = {"per_channel": " per channel", "group_size": " in groups of 16"}
+        how = f"weight=lns8f5{ends[next(iter(asked))] if asked else ''})"
+        assert f"(q_proj): Linear(in_features=32, out_features=32, bias=False, {how}" in str(one)
+        one.dequantize()
+        assert one.get_memory_footprint() == floats
+        assert "lns" not in str(one)
+
+
+def test_floats_that_are_loaded_are_encoded_as_conversion_encodes_them(folders, tmp_path):
+    """Also by a model that was loaded as codes, whose modules nobody converted."""
+    AutoModelForCausalLM.from_pretrained(folders("Llama"), quantization_config=LNSConfig()).save_pretrained(tmp_path)
+    model, floats = AutoModelForCausalLM.from_pretrained(tmp_path), made("Llama", seed=3)
+    model.load_state_dict(floats.state_dict())
+    convert_model(floats, "lns8f5")
+    assert codes_of(model) == codes_of(floats)
+
+
 def test_a_weight_that_is_tied_to_one_that_is_left_out_is_left_out(folders):
     model = AutoModelForCausalLM.from_pretrained(
         folders("Qwen"), quantization_config=LNSConfig(modules_to_not_convert=["lm_head"])
@@ -173,7 +202,7 @@ def test_a_loader_that_knows_nothing_of_codes_misses_every_weight(folders, tmp_p
     assert set(info["unexpected_keys"]) == {name + end for name in names for end in ends}
 
 
-def test_push_to_hub_uploads_the_folder(folders, tmp_path, monkeypatch):
+def test_push_to_hub_uploads_the_folder_in_shards_and_ties_stay(folders, tmp_path, monkeypatch):
     """The hub is a folder."""
     (tmp_path / "README.md").write_text("---\n---\n")
 
@@ -190,8 +219,12 @@ def test_push_to_hub_uploads_the_folder(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "hf_api", Hub)
     monkeypatch.setattr(hub, "create_and_tag_model_card", lambda *args, **kwargs: card)
     model = AutoModelForCausalLM.from_pretrained(folders("GPT-2"), quantization_config=LNSConfig())
-    model.push_to_hub("somebody/codes")
-    assert codes_of(AutoModelForCausalLM.from_pretrained(tmp_path)) == codes_of(model)
+    model.push_to_hub("somebody/codes", max_shard_size="9KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    again = AutoModelForCausalLM.from_pretrained(tmp_path, device_map="auto", dtype=torch.bfloat16)
+    assert codes_of(again) == codes_of(model)
+    assert again.lm_head.weight is again.transformer.wte.weight
+    assert {p.dtype for p in again.parameters()} == {torch.bfloat16}
 
 
 # -------------------------------------------------------------------------------------------- models that are there

@@ -28,6 +28,7 @@ from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.torch_bridge.datapath.matrices import Matrices
 from lnsnum.torch_bridge.datapath.quantized import Quantized
 from lnsnum.torch_bridge.datapath.settings import Accumulator
+from lnsnum.torch_bridge.tables import Table
 
 
 @dataclass
@@ -172,11 +173,17 @@ class Report:
         rows = [HEAD, *self.rows()]
         widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
         lines = ["  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *self._notes()])
+
+    def _notes(self) -> Iterator[str]:
         for title, found in (("in float", self.in_float), ("without a role", self.without_role)):
             for operation, layers in sorted(found.items()):
                 where = ", ".join(f"{layer or '-'} {count}" for layer, count in layers.items())
-                lines.append(f"{title}: {operation}: {where}")
-        return "\n".join(lines)
+                yield f"{title}: {operation}: {where}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return Table(HEAD, list(self.rows()), texts=3, notes=list(self._notes())).html()
 
     def plot(self, path: Any, what: str = "snr") -> None:
         """A heat map of layers by kinds, as an image file; needs matplotlib, of the extra `plot`.
