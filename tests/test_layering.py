@@ -54,7 +54,7 @@ torch_bridge.distributed replicas gradient_codes shard_step dtensors scales
 torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true report graph kept float_operations
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings context texts setting .
 torch_bridge.distributed parallel_files
-torch_bridge           showing placing reports second_moments calibrated model madam monitor resuming
+torch_bridge           showing placing reports second_moments calibrated model madam event_log monitor resuming
 torch_bridge           checkpoint graphs
 torch_bridge           sequential . optimizer_runs optimizer_laws optimizer_checking strategies
 huggingface            config parts pages resuming quantizer watching adapters . folders
@@ -113,7 +113,7 @@ LIBRARIES = {
 """What a module of the core imports from others; NumPy and Numba where nothing else is said."""
 
 OPTIONAL = {"torch", "mpmath", "hypothesis", "pytest", "safetensors", "ml_dtypes"}
-OPTIONAL |= {"scipy", "sklearn", "matplotlib", "typer", "rich", "transformers"}
+OPTIONAL |= {"scipy", "sklearn", "matplotlib", "typer", "rich", "transformers", "tensorboard"}
 
 
 def path_of(module: str) -> Path:

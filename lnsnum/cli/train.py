@@ -19,12 +19,14 @@ from lnsnum.cli.app import (
     check_writable,
     console,
     errors,
+    naming_lack,
     print_json,
     refusing,
     speak_as,
 )
 from lnsnum.cli.tables import shortened
 from lnsnum.cli.training_run import Job, Run, first_batch, train_once
+from lnsnum.files.atomic import shown
 from lnsnum.files.run_log import check_log_path
 
 if TYPE_CHECKING:
@@ -130,6 +132,10 @@ def train(
         Path | None,
         typer.Option(help="Write a line for each step to this .jsonl or .csv, which `lnsnum watch` shows."),
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(help="Write events of each step, and histograms of the codes, to this folder, for TensorBoard."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Train a network on real data with its weights in LNS, save it, load it back, score it."""
@@ -150,6 +156,8 @@ def train(
         check_writable("--log", log)
         with refusing("--log"):
             check_log_path(log)
+    if tensorboard is not None:
+        _check_events(tensorboard)
     import torch
 
     from lnsnum.cli.resuming import read_begun
@@ -187,10 +195,20 @@ def train(
         told.print(f"data: SHA-256 {problem.fingerprint}")
         more = {"threads": threads, "device": device, "in_epochs": in_epochs, "save_every": every}
         job = Job(problem, recipe, length, seed, out, processes, save_every=every, more=more, resumed=resume)
-        job = replace(job, log=log, told=told)
+        job = replace(job, log=log, tensorboard=tensorboard, told=told)
         if resume is None and job.resume.exists():
             errors.print(f"{job.resume} is of an earlier run, and is replaced where this one is saved")
         _train_all(job, compare, plot, json)
+
+
+def _check_events(folder: Path) -> None:
+    """Raise CommandError where no events can be written to a folder: it is none, or their package is missing."""
+    if folder.exists() and not folder.is_dir():
+        raise CommandError(f"--tensorboard {shown(folder)} is a file: give a folder, where events of other runs may be")
+    with naming_lack("--tensorboard"):
+        from lnsnum.torch_bridge.event_log import summary_writer
+
+        summary_writer()
 
 
 def _train_all(job: Job, compare: bool, plot: Path | None, json: bool) -> None:
@@ -223,7 +241,8 @@ def _train_all(job: Job, compare: bool, plot: Path | None, json: bool) -> None:
         raise CommandError(saved.trouble)
 
 
-_BESIDE = {"context", "resume", "data", "out", "compare", "plot", "threads", "device", "save_every", "log", "json"}
+_BESIDE = {"context", "resume", "data", "out", "compare", "plot", "threads", "device", "save_every"}
+_BESIDE |= {"log", "tensorboard", "json"}
 """What may be given beside --resume: all that does not make another run of it."""
 
 

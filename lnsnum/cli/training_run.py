@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lnsnum.tasks.recipe import Recipe
     from lnsnum.tasks.task import Batch, Task
     from lnsnum.tasks.training import History
-    from lnsnum.torch_bridge import Monitor
+    from lnsnum.torch_bridge.monitor import Onlooker
 
 
 class Run(NamedTuple):
@@ -78,6 +78,8 @@ class Job:
     """The file from which the run goes on."""
     log: Path | None = None
     """Where each step gets a line."""
+    tensorboard: Path | None = None
+    """The folder where each step's events go."""
     told: Console = console
     """Where progress is shown: not where a program reads."""
 
@@ -128,14 +130,7 @@ class _Trainee:
         asked = {**job.record(), "save_every": job.save_every, **(job.more or {}), "done": len(self.history.loss)}
         job.processes.check_alike({f"the run's {name}": value for name, value in asked.items()})
         self._begin = time.perf_counter()
-        self.monitor: Monitor | None = None
-        if job.log is not None and job.processes.is_first:
-            from lnsnum.torch_bridge import Monitor
-
-            try:
-                self.monitor = Monitor(job.log, self.optimizer, after=len(self.history.loss))
-            except ValueError as error:  # of a log that a resumed run is to go on with
-                raise CommandError(str(error)) from error
+        self.onlooker = self._onlooker()
 
     @property
     def seconds(self) -> float:
@@ -151,20 +146,23 @@ class _Trainee:
             watch=self._log,
         )  # fmt: skip
 
-    def _log(self, loss: float) -> None:
-        """Write a line of the log; the run is worth more than it, and goes on where it cannot be written."""
-        if self.monitor is not None:
-            try:
-                self.monitor.step(loss)
-            except OSError as error:
-                errors.print(f"the log ends before step {self.monitor.steps}, and training goes on: {in_words(error)}")
-                self.close_log()
+    def _onlooker(self) -> Onlooker:
+        """Who writes the log, if one is wanted of this process."""
+        from lnsnum.torch_bridge.monitor import Monitor, Onlooker
 
-    def close_log(self) -> None:
-        if self.monitor is not None:
-            with contextlib.suppress(OSError):  # told already
-                self.monitor.close()
-        self.monitor = None
+        job, monitor = self.job, None
+        if (job.log or job.tensorboard) and job.processes.is_first:
+            options: dict[str, Any] = {"tensorboard": job.tensorboard, "after": len(self.history.loss)}
+            options["histogram_of"] = self.model if job.tensorboard else None
+            try:
+                monitor = Monitor(job.log, self.optimizer, **options)
+            except ValueError as error:  # of a log that a resumed run is to go on with
+                raise CommandError(str(error)) from error
+        return Onlooker(monitor, errors.print, in_words)
+
+    def _log(self, loss: float) -> None:
+        self.onlooker.is_over()
+        self.onlooker.write(loss)
 
     def save(self, path: Path, **more: Any) -> None:
         from lnsnum.torch_bridge import save_model
@@ -250,7 +248,7 @@ def _train(trainee: _Trainee) -> None:
         _keep_cut(trainee, end)
         raise
     finally:
-        trainee.close_log()
+        trainee.onlooker.close()
 
 
 def _keep_cut(trainee: _Trainee, end: BaseException) -> None:

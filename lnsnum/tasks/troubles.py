@@ -20,6 +20,7 @@ EXTRAS = {
     "mpmath": "reference",
     "matplotlib": "plot",
     "hypothesis": "hypothesis",
+    "tensorboard": "tensorboard",
     "typer": "cli",
     "rich": "cli",
 }

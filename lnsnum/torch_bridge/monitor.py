@@ -1,11 +1,14 @@
 """A log of a training that one can watch: a line for each step, of what the loop and the optimizer know of it.
 
-`lnsnum.files.run_log` says what is in a line. The counts are those of `Madam.step_report`; other optimizers have none.
+`lnsnum.files.run_log` says what is in a line, `event_log` how TensorBoard gets it. The counts are those of
+`Madam.step_report`; other optimizers have none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +19,7 @@ from torch.optim import Optimizer
 
 from lnsnum.files.atomic import StrPath, shown
 from lnsnum.files.run_log import COUNTS, FIELDS, RunLog, check_log_path
+from lnsnum.torch_bridge.event_log import EventLog, summary_writer
 from lnsnum.torch_bridge.madam import Madam
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -24,17 +28,19 @@ class Monitor:
     """Writes a line for each step of any loop; call `step` after the optimizer's, before the scheduler's.
 
     Args:
-        path: the log, .jsonl or .csv; an existing one is replaced.
+        path: the log, .jsonl or .csv; an existing one is replaced. None where there is a folder for TensorBoard.
         optimizer: whose learning rate and step report are written; also in accelerate's wrapper.
         every: write one line in so many steps.
-        histogram_of: a model whose codes are counted now and then, in a .jsonl: a list for each weight, by log
-            magnitude.
+        histogram_of: a model whose codes are counted now and then, in a .jsonl and for TensorBoard: a list for each
+            weight, by log magnitude.
         histogram_every: in one of so many steps.
+        tensorboard: a folder that gets the same as events for TensorBoard.
         after: a run is resumed, and goes on after this step: lines up to it are kept.
 
     Raises:
-        ValueError: for another ending, histograms in a .csv, or numbers out of range.
-        OSError: where the file cannot be written.
+        ValueError: for another ending, histograms that have no place, numbers out of range, or nothing to write to.
+        ImportError: for TensorBoard without its package.
+        OSError: where the log cannot be written.
 
     >>> import tempfile
     >>> from lnsnum.torch_bridge import Madam, convert_model
@@ -52,25 +58,34 @@ class Monitor:
 
     def __init__(
         self,
-        path: StrPath,
+        path: StrPath | None,
         optimizer: Optimizer | None,
         *,
         every: int = 1,
         histogram_of: nn.Module | None = None,
         histogram_every: int = 100,
+        tensorboard: StrPath | None = None,
         after: int = 0,
     ) -> None:
-        if check_log_path(path).suffix == ".csv" and histogram_of is not None:
+        check_places(path, tensorboard)
+        if path is not None and check_log_path(path).suffix == ".csv" and histogram_of is not None and not tensorboard:
             raise ValueError(f"{shown(path)}: a .csv has no place for histograms, a .jsonl has")
         for name, number, least in (("every", every, 1), ("histogram_every", histogram_every, 1), ("after", after, 0)):
             if type(number) is not int or number < least:
                 raise ValueError(f"{name}={number!r} is no integer from {least} on")
-        self._log = RunLog(path, after=after)
+        log = None if path is None else RunLog(path, after=after)
+        self._logs: list[RunLog | EventLog] = [] if log is None else [log]
+        if tensorboard is not None:
+            try:
+                self._logs.append(EventLog(tensorboard, after=after))
+            except OSError:
+                self.close()
+                raise
         self._optimizer, self._every = optimizer, every
         self._model, self._histogram_every = histogram_of, histogram_every
         self.steps = after
         """Those that are over."""
-        before = self._log.kept[-1]["seconds"] if self._log.kept else None
+        before = log.kept[-1]["seconds"] if log is not None and log.kept else None
         self._begin = time.perf_counter() - (before or 0.0)
 
     def step(self, loss: float | torch.Tensor | None = None, *, lr: float | None = None, **more: Any) -> dict[str, Any]:
@@ -92,7 +107,9 @@ class Monitor:
         if isinstance(optimizer, Madam):
             line |= {name: count for name, count in asdict(optimizer.step_report()).items() if name in COUNTS}
         if self.steps % self._every == 0:
-            self._log.write(line | self._histograms() | more)
+            whole = line | self._histograms() | more
+            for log in self._logs:
+                log.write(whole)
         return line | more
 
     def _histograms(self) -> dict[str, Any]:
@@ -102,8 +119,9 @@ class Monitor:
         return {"histograms": {name: p.telemetry().histogram.tolist() for name, p in weights.items()}}
 
     def close(self) -> None:
-        """Close the file."""
-        self._log.close()
+        """Close the files."""
+        for log in self._logs:
+            log.close()
 
     def __enter__(self) -> Self:
         return self
@@ -112,3 +130,63 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_places(path: StrPath | None, tensorboard: StrPath | None) -> None:
+    """Raise ValueError where a log has no place to go to, or another ending, ImportError without tensorboard."""
+    if path is None and tensorboard is None:
+        raise ValueError("a log is written to a path, .jsonl or .csv, or to a folder for TensorBoard: give one of them")
+    if path is not None:
+        check_log_path(path)
+    if tensorboard is not None:
+        summary_writer()
+
+
+class Onlooker:
+    """A Monitor of a run that is worth more than its log: where that cannot be written any more, the run goes on.
+
+    A framework tells of a step piece by piece: that it begins, that it is over, and perhaps what its loss was.
+
+    Args:
+        monitor: of the run; None where another process writes.
+        say: told in a sentence why the log ends.
+        words: what an error says.
+    """
+
+    def __init__(
+        self, monitor: Monitor | None, say: Callable[[str], None], words: Callable[[OSError], str] = str
+    ) -> None:
+        self._monitor, self._say, self._words = monitor, say, words
+        self._lr: float | None = None
+        self._is_due = False
+
+    def begins(self, lr: float) -> None:
+        """A step begins, with this learning rate: a schedule may change it before the step is written."""
+        self.write(None)
+        self._lr = lr
+
+    def is_over(self) -> None:
+        """The step that has begun is over, and still to be written."""
+        self.write(None)
+        self._is_due = True
+
+    def write(self, loss: float | torch.Tensor | None) -> None:
+        """Write the step that is over, unless that is done."""
+        if self._is_due and self._monitor is not None:
+            try:
+                self._monitor.step(loss, lr=self._lr)
+            except OSError as error:
+                self._say(f"the log ends before step {self._monitor.steps}, and training goes on: {self._words(error)}")
+                self._close()
+        self._is_due = False
+
+    def close(self) -> None:
+        """Write what is still to be written, and close the log."""
+        self.write(None)
+        self._close()
+
+    def _close(self) -> None:
+        if self._monitor is not None:
+            with contextlib.suppress(OSError):  # what could not be written is tried again
+                self._monitor.close()
+        self._monitor = None

@@ -142,6 +142,7 @@ def test_a_log_that_grows_is_shown_as_it_grows(command, monkeypatch):
         (("watch", "bad.jsonl", "--plot", "x.nothing"), "the ending is none of"),
         (("train", "--log", "run.txt"), "a log ends in .jsonl or .csv"),
         (("train", "--log", "away/run.csv"), "there is no folder"),
+        (("train", "--tensorboard", "bad.jsonl"), "--tensorboard bad.jsonl is a file: give a folder"),
         (("certify", "lns4f1", "--json", "--markdown"), "leave out one of them"),
     ],
 )

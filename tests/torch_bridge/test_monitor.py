@@ -1,5 +1,6 @@
 """A Monitor in a plain loop: what it writes is what the optimizer reports."""
 
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from lnsnum.files.run_log import COUNTS, read_log
 from lnsnum.torch_bridge import LNSWeight, Madam, Monitor, convert_model
+from lnsnum.torch_bridge.monitor import Onlooker
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -86,9 +88,65 @@ def test_another_optimizer_has_no_counts(tmp_path):
         ("run.jsonl", {"every": 0}, "every=0 is no integer from 1 on"),
         ("run.jsonl", {"histogram_every": 1.5}, "histogram_every=1.5"),
         ("run.jsonl", {"after": -1}, "after=-1 is no integer from 0 on"),
+        (None, {}, "to a path, .jsonl or .csv, or to a folder for TensorBoard: give one of them"),
     ],
 )
 def test_bad_arguments_are_refused_and_nothing_is_written(name, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        Monitor(tmp_path / name, None, **options)
+        Monitor(name and tmp_path / name, None, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_events_need_their_package(tmp_path, monkeypatch):
+    """And nothing is written without."""
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    with pytest.raises(ImportError, match=r"pip install 'lnsnum\[tensorboard\]'"):
+        Monitor(tmp_path / "run.jsonl", None, tensorboard=tmp_path / "events")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Diary:
+    """A Monitor that remembers, up to a step at which the disk is full."""
+
+    def __init__(self, full_at=None):
+        self.lines, self.full_at, self.steps, self.is_closed = [], full_at, 0, False
+
+    def step(self, loss, *, lr):
+        self.steps += 1
+        if self.steps == self.full_at:
+            raise OSError(28, "No space left on device")
+        self.lines.append((loss, lr))
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_an_onlooker_writes_each_step_once_with_the_rate_that_it_began_with():
+    """Whatever it is told of the loss: at once, late, twice, or never."""
+    diary, told = Diary(), []
+    onlooker = Onlooker(diary, told.append)
+    onlooker.write(9.0)  # of no step
+    for lr in (0.4, 0.3, 0.2, 0.1):
+        onlooker.begins(lr)
+        onlooker.is_over()
+        if lr == 0.4:
+            onlooker.write(1.0)
+            onlooker.write(2.0)
+        if lr == 0.3:
+            onlooker.write(None)
+    assert diary.lines == [(1.0, 0.4), (None, 0.3), (None, 0.2)]
+    onlooker.close()
+    assert (diary.lines[3:], diary.is_closed, told) == ([(None, 0.1)], True, [])
+
+
+def test_an_onlooker_outlives_its_log():
+    diary, told = Diary(full_at=2), []
+    onlooker = Onlooker(diary, told.append, words=lambda error: f"error {error.errno}")
+    for _ in range(4):
+        onlooker.begins(0.1)
+        onlooker.is_over()
+        onlooker.write(1.0)
+    onlooker.close()
+    assert (len(diary.lines), diary.is_closed) == (1, True)
+    assert told == ["the log ends before step 2, and training goes on: error 28"]
