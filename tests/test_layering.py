@@ -58,6 +58,7 @@ torch_bridge           showing placing reports second_moments calibrated model m
 torch_bridge           checkpoint graphs
 torch_bridge           sequential . optimizer_runs optimizer_laws optimizer_checking strategies
 huggingface            config parts pages resuming quantizer watching adapters . folders
+lightning              watching averaging .
 tasks                  . signals troubles rescue measure few_bytes recipe task processes training resume footprint
 tasks                  plots images digits image_file file_tree plain_pickle
 tasks                  cifar_batches idx_files image_folder image_sets image_networks classification fine_tuning
@@ -113,7 +114,7 @@ LIBRARIES = {
 """What a module of the core imports from others; NumPy and Numba where nothing else is said."""
 
 OPTIONAL = {"torch", "mpmath", "hypothesis", "pytest", "safetensors", "ml_dtypes"}
-OPTIONAL |= {"scipy", "sklearn", "matplotlib", "typer", "rich", "transformers", "tensorboard"}
+OPTIONAL |= {"scipy", "sklearn", "matplotlib", "typer", "rich", "transformers", "lightning", "tensorboard"}
 
 
 def path_of(module: str) -> Path:

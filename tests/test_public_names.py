@@ -1,7 +1,7 @@
 """What is public: each door says it in `__all__`, and each of its names is there and documented."""
 
 import ast
-import importlib
+import importlib.util
 import inspect
 import re
 from pathlib import Path
@@ -29,6 +29,8 @@ DOORS = [
     ),
     *(f"toolbox.{path.stem}" for path in sorted((PACKAGE / "toolbox").glob("[a-z]*.py"))),
 ]
+if importlib.util.find_spec("lightning.pytorch") is not None:  # of that alone: tests has a folder of the name, too
+    DOORS.append("lightning")
 MODULES = ["lnsnum", *(f"lnsnum.{door}" for door in DOORS)]
 
 

@@ -1,5 +1,7 @@
 """Events for TensorBoard: what its own reader finds in them is what the log has."""
 
+import re
+
 import pytest
 import torch
 from command_line import run_command
@@ -7,10 +9,12 @@ from torch import nn
 
 from lnsnum.files.run_log import COUNTS, FIELDS, read_log
 from lnsnum.torch_bridge import Madam, Monitor, convert_model
+from lnsnum.torch_bridge.monitor import Onlooker
 
 pytest.importorskip("tensorboard", reason="tensorboard is not installed")
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,6 +81,25 @@ def test_a_file_is_no_folder_of_events(tmp_path):
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(NotADirectoryError, match="is a file: TensorBoard's events go to a folder"):
             Monitor(None, None, tensorboard=place)
+
+
+# the writer's own thread, which tells of what it met to those who write
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_run_outlives_a_full_disk(tmp_path, monkeypatch):
+    def full(writer, data):
+        raise OSError(28, "No space left on device")
+
+    told = []
+    monitor = Monitor(tmp_path / "run.jsonl", None, tensorboard=tmp_path / "events")
+    onlooker = Onlooker(monitor, told.append)
+    monkeypatch.setattr(RecordWriter, "write", full)
+    for _ in range(3):
+        onlooker.begins(0.1)
+        onlooker.is_over()
+        onlooker.write(1.0)
+    onlooker.close()
+    (sentence,) = told
+    assert re.match("the log ends before step [12], and training goes on: .*No space left", sentence)
 
 
 def test_the_command_writes_events_beside_its_log(tmp_path, capsys, monkeypatch):
