@@ -456,6 +456,9 @@ def test_accelerate_saves_and_loads_codes(tmp_path):
     step()
     assert_same_codes(model, expected)
     accelerator.save_model(model, str(tmp_path / "model"), safe_serialization=False)
+    for save in (accelerator.save_state, lambda folder: accelerator.save_model(model, folder)):
+        with pytest.raises(TypeError, match="an LNSWeight has no float memory"):
+            save(str(tmp_path / "safetensors"))
     other = converted("LSTM", seed=7)
     accelerate.load_checkpoint_in_model(other, str(tmp_path / "model"))
     assert_same_codes(other, model)
