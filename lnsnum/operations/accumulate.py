@@ -196,6 +196,32 @@ def _pack(terms, limit, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def _pack_codes(codes, turned, masks, bias, shift, finer, out):  # type: ignore[no-untyped-def]
+    """Fill in 2 log + sign of codes (rows, columns), or of their transpose, in blocks of columns (blocks, rows, width),
+    log = (m - bias) 2^finer + shift; returns the least and the greatest log, and whether one is NaN.
+    """
+    magnitude, sign_bit = masks
+    columns = codes.shape[0] if turned else codes.shape[1]
+    least, greatest, nan = np.int64(1 << 40), np.int64(-(1 << 40)), False
+    for block in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                column, code = block * out.shape[2] + j, np.int64(0)
+                if column < columns:
+                    # unsigned codes are widened before anything is done with them
+                    code = np.int64(codes[column, i]) if turned else np.int64(codes[i, column])
+                m = code & magnitude
+                if m == 0:
+                    nan = nan or code != 0
+                    out[block, i, j] = np.int32(2 * _EMPTY)
+                    continue
+                log = ((m - bias) << finer) + shift
+                least, greatest = min(least, log), max(greatest, log)
+                out[block, i, j] = np.int32(2 * log + np.int64(code >= sign_bit))
+    return least, greatest, nan
+
+
+@kernel
 def _distances(total, term, by, by_sign, furthest, index):  # type: ignore[no-untyped-def]
     """Where in the table the step of total + (the term times a number) is: twice the distance, and 1 on for db.
 
@@ -323,33 +349,91 @@ def _by_table(a: Terms, b: Terms, fmt: LNSFormat, order: Order, table: _FastTabl
     left, right = np.empty((rows, inner), np.int32), np.empty((inner, columns), np.int32)
     least, greatest = 0, 0
     for terms, packed in ((a, left), (b, right)):
-        # a quarter of _EMPTY each: sums of two, doubled, stay apart from zero and within int32
-        low, high, fits = _pack(terms[:3], -_EMPTY // 4, packed)
+        low, high, fits = _pack(terms[:3], _LIMIT, packed)
         if not fits:
             return None
         least, greatest = least + low, greatest + high
-    place = not (-fmt.max_log <= least and greatest <= fmt.max_log)
-    width = min(_COLUMNS, -(-columns // _VECTOR) * _VECTOR)
-    # columns in blocks, one after another in memory: the loops run over whole vectors
-    blocks = _aligned((-(-columns // width), inner, width), np.int32)
+    blocks = _blocks(inner, columns)
+    width = blocks.shape[2]
     for block, part in enumerate(blocks):
         part[:] = 2 * _EMPTY
         own = right[:, block * width : (block + 1) * width]
         part[:, : own.shape[1]] = own
-    # K is an integer here, so half of the smallest is on the grid
-    half = -fmt.max_log - int(steps_in_two(fmt)[0])
-    edges = np.int32(-fmt.max_log), np.int32(fmt.max_log), np.int32(half)
-    code = np.int32(fmt.bias), np.int32(fmt.sign_bit)
+    return _product(left, blocks, columns, not (-fmt.max_log <= least and greatest <= fmt.max_log), fmt, order, table)
+
+
+_LIMIT = -_EMPTY // 4
+"""Of a logarithm: sums of two, doubled, stay apart from zero and within int32."""
+
+
+def _blocks(inner: int, columns: int) -> NDArray[np.int32]:
+    """Room for a matrix (inner, columns) in blocks of columns, one after another in memory: whole vectors."""
+    width = min(_COLUMNS, -(-columns // _VECTOR) * _VECTOR)
+    return _aligned((-(-columns // width), inner, width), np.int32)
+
+
+def _product(
+    left: NDArray[np.int32], blocks: NDArray[np.int32], columns: int, place: bool, fmt: LNSFormat, order: Order,
+    table: _FastTable,
+) -> Codes:  # fmt: skip
+    """The product of packed numbers, the right ones in blocks."""
+    (rows, inner), width = left.shape, blocks.shape[2]
+    edges, code = _edges(fmt)
     out = np.empty((rows, columns), fmt.dtype)
+    kernel_of = _sequential if order == "sequential" else _pairwise
 
     def run(begin: int, end: int) -> None:
         # own to each thread: rows of sums for every level of the tree, and the indices
         buffers = _aligned((inner.bit_length() + 3, width), np.int32), _aligned((width,), np.uint16)
-        kernel_of = _sequential if order == "sequential" else _pairwise
         kernel_of(left[begin:end], blocks, place, table.steps, table.furthest, edges, code, *buffers, out[begin:end])
 
-    in_chunks(run, rows, max(_PARALLEL // max(inner * columns, 1), 1), alignment=1)
+    least = max(_PARALLEL // max(inner * columns, 1), 1)
+    if rows <= least:
+        run(0, rows)
+    else:
+        in_chunks(run, rows, least, alignment=1)
     return out
+
+
+@lru_cache(maxsize=64)
+def _edges(fmt: LNSFormat) -> tuple[tuple[np.int32, ...], tuple[np.int32, np.int32]]:
+    """The least, the greatest and half of the smallest logarithm; the bias and the sign bit."""
+    # K is an integer here, so half of the smallest is on the grid
+    half = -fmt.max_log - int(steps_in_two(fmt)[0])
+    edges = np.int32(-fmt.max_log), np.int32(fmt.max_log), np.int32(half)
+    return edges, (np.int32(fmt.bias), np.int32(fmt.sign_bit))
+
+
+class Matrix(NamedTuple):
+    """Codes (rows, columns) of one scale."""
+
+    codes: Codes
+    fmt: LNSFormat
+    shift: int
+    """Their log_offset, in code steps of the accumulator, from its own."""
+
+    def packed(self, accumulator: LNSFormat, out: NDArray[np.int32]) -> tuple[int, int, bool]:
+        """Fill in numbers of the accumulator: `_pack_codes`."""
+        turned = not self.codes.flags.c_contiguous and self.codes.flags.f_contiguous
+        codes = self.codes.T if turned else np.ascontiguousarray(self.codes)
+        fmt = self.fmt
+        masks, finer = (fmt.max_magnitude, fmt.sign_bit), accumulator.fraction_bits - fmt.fraction_bits
+        found: tuple[int, int, bool] = _pack_codes(codes, turned, masks, fmt.bias, self.shift, finer, out)
+        return found
+
+
+def product(a: Matrix, b: Matrix, fmt: LNSFormat, order: Order, gaussian: GaussianLog) -> Codes | None:
+    """`accumulate` of two matrices of codes, saturating, without `Terms`; None where the fast kernels do not serve."""
+    table = _fast_table(gaussian, fmt)
+    (rows, inner), columns = a.codes.shape, b.codes.shape[1]
+    if table is None or not (rows and inner and columns):
+        return None
+    left, blocks = np.empty((1, rows, inner), np.int32), _blocks(inner, columns)
+    (least, greatest, nan), (low, high, other) = a.packed(fmt, left), b.packed(fmt, blocks)
+    if nan or other or min(least, low) <= -_LIMIT or max(greatest, high) >= _LIMIT:
+        return None
+    place = not (-fmt.max_log <= least + low and greatest + high <= fmt.max_log)
+    return _product(left[0], blocks, columns, place, fmt, order, table)
 
 
 def _aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:

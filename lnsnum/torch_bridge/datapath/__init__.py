@@ -1,9 +1,8 @@
 """A network computed in LNS all the way: activations, errors, gradients and accumulators, forward and backward.
 
 Read `settings` first, what a datapath computes with; `context` is the with block, `graph` tells what a tensor is,
-`products`, `convolutions` and `embeddings` make the products, `report` says what happened, and `setting` makes a model
-have it. docs/datapath.md is the
-text.
+`products`, `convolutions` and `embeddings` make the products, `elementwise` what is none, `report` says what happened,
+and `setting` makes a model have it. docs/datapath.md is the text.
 """
 
 from lnsnum.torch_bridge.datapath.context import Datapath, datapath

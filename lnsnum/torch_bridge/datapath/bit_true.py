@@ -20,7 +20,7 @@ from lnsnum.conversion import convert
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import Codes
 from lnsnum.kernels.rounding import steps_in_two
-from lnsnum.operations.accumulate import Terms, accumulate, terms_of
+from lnsnum.operations.accumulate import Matrix, Terms, accumulate, product, terms_of
 from lnsnum.torch_bridge.datapath import fixed_point
 from lnsnum.torch_bridge.datapath.fixed_point import FixedSums
 from lnsnum.torch_bridge.datapath.matrices import Matrices
@@ -51,17 +51,43 @@ def matmul(a: Matrices, b: Matrices, accumulator: BitTrue) -> Sums | FixedSums:
     if isinstance(accumulator, FixedPoint):
         return fixed_point.matmul(a, b, accumulator)
     to = accumulator.fmt
+    if a.codes.ndim == b.codes.ndim == 2 and accumulator.order != "blocked":
+        codes_log = _swiftly(a, b, accumulator)
+        if codes_log is not None:
+            return Sums(codes_log[0], to, codes_log[1])
     (x, x_one), (y, y_one) = (terms_of(m.codes, m.fmt, m.log_offset, to) for m in (a, b))
-    finer = [to.fraction_bits - m.fmt.fraction_bits for m in (a, b)]
-    one = (x_one << finer[0]) + (y_one << finer[1])
-    log_offset = accumulator.log_offset
-    if isinstance(log_offset, str):
-        # the greatest product that the formats and scales allow, and log2 K octaves more, are just within
-        top = (a.fmt.max_log << finer[0]) + (b.fmt.max_log << finer[1]) + one
-        log_offset = top + math.ceil(math.log2(max(a.codes.shape[-1], 1)) * steps_in_two(to)[0]) - to.max_log
+    one = _in_steps(a, to, x_one) + _in_steps(b, to, y_one)
+    log_offset = _place(a, b, one, accumulator)
     if log_offset != one:
         x = x._replace(log=x.log + (one - log_offset))
     return Sums(_ordered(x, y, accumulator), to, log_offset)
+
+
+def _in_steps(x: Matrices, to: LNSFormat, log: int) -> int:
+    """A logarithm in code steps of the accumulator."""
+    return log << (to.fraction_bits - x.fmt.fraction_bits)
+
+
+def _place(a: Matrices, b: Matrices, one: int, accumulator: Accumulator) -> int:
+    """The log_offset of sums whose factors have log_offsets that add up to `one`."""
+    log_offset, to = accumulator.log_offset, accumulator.fmt
+    if not isinstance(log_offset, str):
+        return log_offset
+    # the greatest product that the formats and scales allow, and log2 K octaves more, are just within
+    top = _in_steps(a, to, a.fmt.max_log) + _in_steps(b, to, b.fmt.max_log) + one
+    return top + math.ceil(math.log2(max(a.codes.shape[-1], 1)) * steps_in_two(to)[0]) - to.max_log
+
+
+def _swiftly(a: Matrices, b: Matrices, accumulator: Accumulator) -> tuple[Codes, int] | None:
+    """The product of two matrices of one scale each, and its log_offset; None where it takes the general way."""
+    to = accumulator.fmt
+    if not (isinstance(a.log_offset, int) and isinstance(b.log_offset, int)):
+        return None
+    one = _in_steps(a, to, a.log_offset) + _in_steps(b, to, b.log_offset)
+    log_offset = _place(a, b, one, accumulator)
+    left, right = Matrix(a.codes, a.fmt, one - log_offset), Matrix(b.codes, b.fmt, 0)
+    codes = product(left, right, to, accumulator.order, accumulator.gaussian_log)  # type: ignore[arg-type]
+    return None if codes is None else (codes, log_offset)
 
 
 def _ordered(x: Terms, y: Terms, accumulator: Accumulator) -> Codes:

@@ -7,8 +7,8 @@
     print(path.report())
 
 Both passes are torch's operations, which the mode sees below autograd: products go to `products`, `convolutions` and
-`embeddings`, views and copies pass, and whatever else computes with floats is counted for the report. What a factor is
-stands in `graph`.
+`embeddings`, views and copies pass, all else to `elementwise`, and what that leaves in float is counted for the report.
+What a factor is stands in `graph`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lnsnum.format import LNSFormat
-from lnsnum.torch_bridge.datapath import convolutions, embeddings, products
+from lnsnum.torch_bridge.datapath import convolutions, elementwise, embeddings, products
 from lnsnum.torch_bridge.datapath.float_operations import refuse
 from lnsnum.torch_bridge.datapath.functions import Functions
 from lnsnum.torch_bridge.datapath.graph import Graph, hand_role_on
@@ -83,7 +83,8 @@ class Datapath:
         self.settings = settings
         self.graph = Graph(self.is_active)
         self.layers = Layers(lambda: current() is not None, self._begin_step)
-        self.workshop = Workshop(settings, self.graph, self.layers)
+        made = elementwise.made if settings.any_elementwise else None
+        self.workshop = Workshop(settings, self.graph, self.layers, made)
         self._modes: tuple[Any, ...] = ()
 
     @property
@@ -184,6 +185,7 @@ def datapath(
     errors: Numbers | LNSFormat | str | None = None,
     gradients: Numbers | LNSFormat | str | None = None,
     accumulate: BitTrue | Literal["float32"] = "float32",
+    elementwise: bool | None = None,
     layers: Mapping[str, Any] | None = None,
     seed: int = 0,
     statistics: int | None = 8,
@@ -199,6 +201,8 @@ def datapath(
             Each a format or its name, `Numbers` for more, or None for float.
         accumulate: "float32": exact products of the LNS numbers in float32, added as torch does; an `Accumulator`; or
             `FixedPoint`.
+        elementwise: whether sums, products, softmax, normalization, losses and their like are computed in the
+            accumulator's format too, see docs/datapath.md; by default they are not.
         layers: by patterns of modules' names, as "encoder.*", a dict of what they do otherwise, or None for float. Of
             several the last that fits decides.
         seed: of random bits.
@@ -220,6 +224,8 @@ def datapath(
     given: dict[str, Any] = {kind: numbers for kind, numbers in own.items() if numbers is not None or name is None}
     if accumulate != "float32" or name is None:
         given["accumulate"] = accumulate
+    if elementwise is not None:
+        given["elementwise"] = elementwise
     formats = Formats(**{**({} if name is None else preset(name)), **given})
     if statistics is not None and (isinstance(statistics, bool) or not isinstance(statistics, int) or statistics < 0):
         raise ValueError(f"statistics={statistics!r} is no number of tensors: an integer, 0 or more, or None")

@@ -127,6 +127,10 @@ class Record:
     factors: tuple[Factor, ...] = ()
     errors: tuple[tuple[int, tuple[int, ...]], ...] = field(default_factory=tuple)
     """While its node runs: the storage and the strides of autograd's gradients."""
+    guarded: bool = True
+    """Whether it raises where it is differentiated outside of the context."""
+    leave: Callable[..., Any] | None = None
+    """What its node's gradients become as they leave, where the operation does not see them as they do."""
 
     def is_error(self, x: torch.Tensor) -> bool:
         """Whether a tensor is one of these gradients, or a view of one."""
@@ -152,6 +156,8 @@ class Graph:
     def __init__(self, is_active: Callable[[], bool]) -> None:
         self.is_active = is_active
         self.pending: list[tuple[torch.Tensor, Record]] = []
+        self.last: Record | None = None
+        """That whose node began to run last."""
         self._watched: list[ref[torch.Tensor]] = []
 
     def watch(self, out: Any) -> None:
@@ -192,15 +198,20 @@ class Graph:
 
         def enter(gradients: tuple[torch.Tensor | None, ...]) -> None:
             if not is_active():
+                if not record.guarded:
+                    return
                 raise RuntimeError(
                     f"this graph was recorded within datapath(...), and {record.name} is differentiated outside of "
                     "it: call backward() within the same with block, or within another one of the same object"
                 )
+            self.last = record
             record.errors = tuple(
                 (storage_of(one), tuple(one.stride())) for one in gradients if isinstance(one, torch.Tensor)
             )
 
         node.register_prehook(enter)
+        if record.leave is not None:
+            node.register_hook(record.leave)
 
 
 def running_node() -> Any:

@@ -26,6 +26,8 @@ class Layers:
     def __init__(self, has_context: Callable[[], bool], on_root: Callable[[], None]) -> None:
         self.has_context, self.on_root = has_context, on_root
         self.stack: list[str] = []
+        self.training = True
+        """Whether the outermost module that ran last is in training mode."""
         self.known: WeakSet[nn.Module] = WeakSet()
         self.names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
         self._handles: list[Any] = []
@@ -59,6 +61,7 @@ class Layers:
             for name, part in module.named_modules():
                 self.known.add(part)
                 self.names[part] = name or type(module).__name__
+        self.training = module.training
         self.on_root()
 
     def _enter(self, module: nn.Module, arguments: Any) -> None:

@@ -7,8 +7,8 @@
     miyashita_5bit       Miyashita, Lee, Murmann (arXiv 1603.01025): 5 bits, base sqrt 2, which is F = 1 at base 2
 
 Where a paper leaves something open, or has what this library has not, a preset is our reading of it: one scale a tensor
-in the first, 8 equal lines in the fourth, whose paper fits its own, and wide sums in the last. None of them makes
-softmax, normalization and loss in LNS.
+in the first, 8 equal lines in the fourth, whose paper fits its own, and wide sums in the last. Those of Sanyal et al.
+compute softmax, loss and all else in LNS too, e^x and ln x to the nearest code; the others compute it in float.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
     "sanyal_16bit": lambda: {
         **_all(_SANYAL),
         "accumulate": Accumulator(LNSFormat(16, 10), gaussian_log=LookUpTable(20), log_offset=0),
+        "elementwise": True,
     },
     "sanyal_16bit_shift": lambda: {
         **_all(_SANYAL),
         "accumulate": Accumulator(LNSFormat(16, 10), gaussian_log=BitShift(), log_offset=0),
+        "elementwise": True,
     },
     "hamad_12bit": lambda: {
         **_all(Numbers(LNSFormat(12, 6))),

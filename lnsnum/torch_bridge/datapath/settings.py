@@ -3,6 +3,7 @@
     weights, activations, errors      operands of products, quantized where they enter one      (Q_W, Q_A, Q_E)
     gradients                         products that belong to a weight, quantized as they leave  (Q_G)
     accumulate                        "float32", or an `Accumulator` of an LNS format
+    elementwise                       whether all else is computed in that format too
 
 The names Q are those of LNS-Madam (Zhao et al., LNS-Madam: Low-Precision Training in Logarithmic Number System using
 Multiplicative Weight Update, 2021). Its Q_U, the rounding of updated weights, is `lnsnum.torch_bridge.Madam`'s own.
@@ -39,7 +40,8 @@ class Numbers:
     Args:
         fmt: the format, or its name; 3 to 16 bits.
         scale: how the log_offset is chosen: "max", the least at which nothing of the tensor saturates; "running", the
-            same of a maximum that falls by `decay` with each tensor of the same place, so that something may saturate;
+            same of a maximum that falls by `decay` with each tensor of the same place, so that something may saturate,
+            and that stands still while a model is in evaluation mode;
             "channel", one for each index of the result: of each row of a left factor, each column of a right one, each
             output channel of a convolution's weight, each image of its input; or an integer, fixed.
         rounding: a mode of `lnsnum.encode`. The stochastic ones draw from (seed, place, step, index).
@@ -183,10 +185,19 @@ class Formats:
     errors: Numbers | None = None
     gradients: Numbers | None = None
     accumulate: BitTrue | Literal["float32"] = "float32"
+    elementwise: bool = False
 
     def __post_init__(self) -> None:
         for kind in KINDS:
             object.__setattr__(self, kind, Numbers.of(getattr(self, kind), kind))
+        if not isinstance(self.elementwise, bool):
+            raise TypeError(f"elementwise={self.elementwise!r} is a {type(self.elementwise).__name__}: True or False")
+        if self.elementwise and not isinstance(self.accumulate, Accumulator):
+            given = "'float32'" if isinstance(self.accumulate, str) else self.accumulate.name
+            raise ValueError(
+                f"elementwise=True computes in the format of an accumulator, and accumulate={given} has none: give "
+                "accumulate=Accumulator(...)"
+            )
         if not isinstance(self.accumulate, (Accumulator, FixedPoint)):
             if self.accumulate != "float32":
                 raise ValueError(
@@ -245,6 +256,12 @@ class Settings:
     layers: tuple[tuple[str, Formats | None], ...] = ()
     seed: int = 0
     statistics: int | None = 8
+
+    @property
+    def any_elementwise(self) -> bool:
+        """Whether some layer computes elementwise operations in LNS."""
+        every = [self.formats, *(formats for _, formats in self.layers)]
+        return any(formats is not None and formats.elementwise for formats in every)
 
     def of_layer(self, name: str) -> Formats | None:
         """What a layer does; None where it stays in float. The last pattern that fits its name decides."""

@@ -2,9 +2,11 @@
 
     activations=lns8f3,errors=lns8f3,accumulate=lns12f6/pairwise/table:20
     lns_madam_8bit
-    lns_madam_8bit,accumulate=lns16f10
+    lns_madam_8bit,accumulate=lns16f10,elementwise
+    activations=lns8f3/running,errors=lns8f3/stochastic_value
 
-The JSON says all; the short form gives formats, and an accumulator's order and Gaussian logarithm, or fixed:BITS.
+The JSON says all; the short form gives formats with a scale and a rounding, and an accumulator's order and Gaussian
+logarithm, or fixed:BITS.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from lnsnum import gaussian
-from lnsnum.format import LNSFormat
+from lnsnum.format import LNSFormat, Rounding
 from lnsnum.gaussian import GaussianLog
 from lnsnum.torch_bridge.datapath.presets import preset
 from lnsnum.torch_bridge.datapath.settings import KINDS, Accumulator, FixedPoint, Formats, Numbers, Settings
@@ -88,6 +90,7 @@ def _plain(formats: Formats) -> dict[str, Any]:
         }
     else:
         plain["accumulate"] = {"bits": accumulate.bits} if isinstance(accumulate, FixedPoint) else accumulate
+    plain["elementwise"] = formats.elementwise
     return plain
 
 
@@ -99,7 +102,7 @@ def _formats(plain: dict[str, Any]) -> Formats:
     elif isinstance(accumulate, dict):
         name, arguments = accumulate["gaussian_log"]
         accumulate = Accumulator(**{**accumulate, "gaussian_log": _LOGS[name](**arguments)})
-    return Formats(**kinds, accumulate=accumulate)
+    return Formats(**kinds, accumulate=accumulate, elementwise=plain["elementwise"])
 
 
 def read_short(text: str) -> dict[str, Any]:
@@ -114,15 +117,39 @@ def read_short(text: str) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
-        if not equals:
+        if part == "elementwise":
+            arguments[part] = True
+        elif not equals:
             arguments = {**preset(name), **arguments}
         elif name == "accumulate":
             arguments[name] = value if value == "float32" else _accumulator(value)
         elif name in KINDS:
-            arguments[name] = None if value == "float32" else LNSFormat.parse(value)
+            arguments[name] = None if value == "float32" else _numbers(value)
         else:
-            raise ValueError(f"{part!r} is not known: {', '.join(KINDS)} or accumulate, and '=' a format; or a preset")
+            raise ValueError(
+                f"{part!r} is not known: {', '.join(KINDS)} or accumulate, and '=' a format; elementwise; or a preset"
+            )
     return arguments
+
+
+def _numbers(text: str) -> Numbers | LNSFormat:
+    name, *rest = text.split("/")
+    if not rest:
+        return LNSFormat.parse(name)
+    arguments: dict[str, Any] = {}
+    for part in rest:
+        if part in get_args(Rounding):
+            arguments["rounding"] = part
+        elif part in ("max", "running", "channel"):
+            arguments["scale"] = part
+        elif part.removeprefix("-").isdecimal():
+            arguments["scale"] = int(part)
+        else:
+            raise ValueError(
+                f"{part!r} is not known: a scale (max, running, channel, a log_offset), or a rounding "
+                f"({', '.join(get_args(Rounding))})"
+            )
+    return Numbers(LNSFormat.parse(name), **arguments)
 
 
 def _accumulator(text: str) -> Accumulator | FixedPoint:

@@ -33,6 +33,10 @@ Place = tuple[str, str, str, int]
 """A layer, a kind, an operation, and which of its factors: where a running maximum belongs to."""
 
 
+Made = Callable[["Workshop", Any, tuple[Any, ...], dict[str, Any]], Any]
+"""What makes other operations in LNS (`elementwise`): the result, or NotImplemented."""
+
+
 class Taken(NamedTuple):
     """A tensor as a product takes it: codes, or floats where its kind has no format."""
 
@@ -74,8 +78,9 @@ def viewed(q: Quantized, view: Callable[[torch.Tensor], torch.Tensor]) -> Quanti
 class Workshop:
     """The state of a context, and the work on tensors."""
 
-    def __init__(self, settings: Settings, graph: Graph, layers: Layers) -> None:
+    def __init__(self, settings: Settings, graph: Graph, layers: Layers, made: Made | None = None) -> None:
         self.settings, self.graph, self.layers = settings, graph, layers
+        self._made = made
         self.kept = Kept()
         self.peaks: dict[Place, float] = {}
         self.step = 0
@@ -172,6 +177,8 @@ class Workshop:
         # a recomputation in the backward pass sees what the first one saw
         if in_backward() and place[1] != "errors" and place in self.peaks:
             return self.peaks[place]
+        if not self.layers.training:  # evaluation leaves no trace in what is trained
+            return self.peaks.get(place, now)
         self.peaks[place] = max(now, decay * self.peaks.get(place, 0.0))
         return self.peaks[place]
 
@@ -219,10 +226,19 @@ class Workshop:
             own.measure(x.to_float(torch.float64) if isinstance(x, LNSWeight) else x, q)
 
     def plain(self, func: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run an operation as it is, and count it where it computes."""
+        """An operation that is no product: in LNS where it is made so, else as it is, and counted where it computes."""
+        if self._made is not None:
+            out = self._made(self, func, args, kwargs)
+            if out is not NotImplemented:
+                return out
         out = func(*args, **kwargs)
         if computes(func, args, kwargs, out):
             self.left_in_float(str(func))
+        if self._made is not None and self.settings.layers and torch.is_grad_enabled() and not in_backward():
+            # what its node computes belongs to the same layer
+            of = out[0] if isinstance(out, (tuple, list)) and out else out
+            if isinstance(of, torch.Tensor):
+                self.graph.record(of, Record(self.layers.current, None, str(func), guarded=False))
         return out
 
     def left_in_float(self, operation: str, layer: str | None = None) -> None:

@@ -38,8 +38,8 @@ def test_texts_say_all():
         "errors": Numbers("lns12f6", scale="running", decay=0.5),
     }
     log = Accumulator("lns12f6", order="blocked", block=5, gaussian_log=LookUpTable(20, 8.0), log_offset=3)
-    settings = datapath(**kinds, accumulate=log, layers={"0": {"errors": None}, "2": None}, seed=4, statistics=None)
-    settings = settings.settings
+    layers = {"0": {"errors": None, "elementwise": False}, "2": None}
+    settings = datapath(**kinds, accumulate=log, elementwise=True, layers=layers, seed=4, statistics=None).settings
     assert from_json(to_json(settings)) == settings
     for name in PRESETS:
         assert from_json(to_json(datapath(name).settings)) == datapath(name).settings
@@ -56,10 +56,16 @@ def test_the_short_form():
     assert found["weights"] is None
     assert found["accumulate"] == Accumulator("lns12f6", order="pairwise", gaussian_log=LookUpTable(20))
     assert read_short("accumulate=lns12f6/mitchell")["accumulate"].gaussian_log == Mitchell()
+    assert read_short("errors=lns8f3/stochastic_log/running")["errors"] == Numbers(
+        "lns8f3", scale="running", rounding="stochastic_log"
+    )
+    assert read_short("errors=lns8f3/-7")["errors"].scale == -7
+    assert read_short("lns_madam_8bit,accumulate=lns16f10,elementwise")["elementwise"] is True
     for wrong, sentence in {
         "lns_adam": "is no preset of a datapath: lns_madam_8bit",
         "error=lns8f3": "'error=lns8f3' is not known: weights, activations",
         "accumulate=lns12f6/tree": "'tree' is not known: an order",
+        "errors=lns8f3/mean": "'mean' is not known: a scale",
         "accumulate=lns12f6/table": "'table' is no Gaussian logarithm: give the number",
         "accumulate=lns12f6/mitchell:3": "leave out the number",
     }.items():

@@ -1,0 +1,121 @@
+"""The losses that are one operation of torch's: negative log-likelihood, as of cross-entropy, and squared errors.
+
+    nll     l_i = -w_(t_i) x[i, t_i],      sum l / sum w,      dx[i, t_i] = -w_(t_i) dy / sum w
+    mse     l = (x - y)^2,                 sum l / n,          dx = 2 (x - y) dy / n
+
+What is ignored has no term. The number of terms is counted in integers, and rounded to the grid where it divides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from lnsnum.torch_bridge.datapath.operands import Bench
+from lnsnum.torch_bridge.datapath.unit import Word
+
+aten = torch.ops.aten
+
+_NONE, _MEAN, _SUM = 0, 1, 2
+"""Of a reduction, as torch numbers them."""
+
+
+def _by_row(x: torch.Tensor) -> torch.Tensor:
+    """Of (N, C, ...) a row for each place; a vector is one."""
+    return x.reshape(1, -1) if x.ndim == 1 else x.movedim(1, -1).reshape(-1, x.shape[1])
+
+
+def _weights(
+    bench: Bench, target: torch.Tensor, weight: torch.Tensor | None, ignore_index: int
+) -> tuple[torch.Tensor, torch.Tensor, Word | None]:
+    """Of each row: its class, 0 where it is ignored; whether it counts; and the weight of its class."""
+    rows = target.reshape(-1)
+    counts = rows != ignore_index
+    classes = rows.masked_fill(~counts, 0)
+    own = None if weight is None else bench.read(weight.index_select(0, classes).masked_fill(~counts, 0.0))
+    return classes, counts, own
+
+
+def _nll(
+    bench: Bench, x: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None, reduction: int,
+    ignore_index: int,
+) -> Any:  # fmt: skip
+    bench.shop.check(x, weight, name=bench.at.name)
+    rows = _by_row(x)
+    _check_classes(target, rows.shape[1], ignore_index)
+    u = bench.unit
+    classes, counts, own = _weights(bench, target, weight, ignore_index)
+    picked = rows.gather(1, classes.unsqueeze(1)).squeeze(1).masked_fill(~counts, 0.0)
+    terms = u.negate(bench.read(picked))
+    terms = terms if own is None else u.multiply(terms, own)
+    if reduction == _NONE:
+        losses = bench.write(terms, x.dtype)
+        return (losses.reshape(()) if x.ndim == 1 else losses.reshape(target.shape)), x.new_zeros(())
+    total = u.total(terms, (0,))
+    if own is None:
+        count = counts.sum().to(x.dtype)
+        divisor = u.constant(float(count))
+    else:
+        divisor = u.total(own, (0,))
+        count = bench.write(divisor, x.dtype)
+    return bench.write(u.divide(total, divisor) if reduction == _MEAN else total, x.dtype), count
+
+
+def _check_classes(target: torch.Tensor, classes: int, ignore_index: int) -> None:
+    wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
+    if bool(wrong.any()):
+        raise IndexError(
+            f"target {int(target[wrong].reshape(-1)[0])} is no class: 0 to {classes - 1}, or {ignore_index}"
+        )
+
+
+def _nll_backward(
+    bench: Bench, grad: torch.Tensor, x: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None,
+    reduction: int, ignore_index: int, total_weight: torch.Tensor,
+) -> Any:  # fmt: skip
+    bench.shop.check(grad, x, weight, name=bench.at.name)
+    u = bench.unit
+    classes, counts, own = _weights(bench, target, weight, ignore_index)
+    error = bench.read(grad.reshape(-1))
+    error = u.negate(error if own is None else u.multiply(error, own))
+    if reduction == _MEAN:
+        error = u.divide(error, bench.read(total_weight.reshape(1)))
+    each = bench.write(error, x.dtype).expand(classes.shape).masked_fill(~counts, 0.0)
+    rows = x.new_zeros((classes.numel(), x.shape[-1] if x.ndim == 1 else x.shape[1]))
+    rows.scatter_(1, classes.unsqueeze(1), each.unsqueeze(1))
+    if x.ndim <= 2:
+        return rows.reshape(x.shape)
+    return rows.reshape(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1).contiguous()
+
+
+def _mse(bench: Bench, x: torch.Tensor, y: torch.Tensor, reduction: int = _MEAN) -> Any:
+    bench.shop.check(x, y, name=bench.at.name)
+    u = bench.unit
+    d = u.subtract(bench.read(x), bench.read(y))
+    terms, axes = u.multiply(d, d), tuple(range(d.codes.ndim))
+    if reduction != _NONE:
+        terms = u.mean(terms, axes) if reduction == _MEAN else u.total(terms, axes)
+    return bench.write(terms, x.dtype)
+
+
+def _mse_backward(bench: Bench, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor, reduction: int) -> Any:
+    bench.shop.check(grad, x, y, name=bench.at.name)
+    u = bench.unit
+    d = u.subtract(bench.read(x), bench.read(y))
+    out = u.multiply(u.scaled(d, 2.0), bench.read(grad))
+    if reduction == _MEAN:
+        out = u.divide(out, u.constant(d.codes.size))
+    return bench.write(out, x.dtype)
+
+
+LOSSES: dict[Any, Callable[..., Any]] = {
+    aten.nll_loss_forward.default: _nll,
+    aten.nll_loss2d_forward.default: _nll,
+    aten.nll_loss_backward.default: _nll_backward,
+    aten.nll_loss2d_backward.default: _nll_backward,
+    aten.mse_loss.default: _mse,
+    aten.mse_loss_backward.default: _mse_backward,
+}
+"""By operation."""
