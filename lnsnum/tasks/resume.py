@@ -6,7 +6,8 @@
     random.*       the generators: torch's own, and the data's at the start of the epoch
 
 It is a weight file, with checksums, and replaced at once or not at all. What is no tensor is JSON in its
-metadata, next to the arguments of the run. The schedule needs nothing: it follows from the number of steps.
+metadata, as the running maxima of a datapath are, next to the arguments of the run. The schedule needs nothing: it
+follows from the number of steps.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from lnsnum.tasks.recipe import Recipe
 from lnsnum.tasks.task import Task
 from lnsnum.tasks.training import History, compute_as_asked
 from lnsnum.torch_bridge import load_model, save_model
+from lnsnum.torch_bridge.datapath import datapath_of
+from lnsnum.torch_bridge.datapath.setting import setting_of
 from lnsnum.weight_file import load_metadata
 
 STATE_ENTRY = "lnsnum.optimizer"
-"""Metadata: what the optimizer's state holds beside tensors, as a JSON object."""
+"""Metadata: what the optimizer's state holds beside tensors, and that of a datapath, as a JSON object."""
 
 
 def save_run(
@@ -66,7 +69,9 @@ def save_run(
                 tensors[f"optimizer.{number}.{key}"] = value
             else:
                 plain[str(number)][key] = value
-    rest = {"state": plain, "param_groups": state["param_groups"]}
+    rest: dict[str, Any] = {"state": plain, "param_groups": state["param_groups"]}
+    if setting_of(model) is not None:
+        rest["datapath"] = datapath_of(model).state_dict()
     metadata = {RESUME_ENTRY: json.dumps(dict(arguments)), STATE_ENTRY: json.dumps(rest)}
     save_model(path, _together(model, tensors), metadata=metadata)
 
@@ -113,9 +118,12 @@ def load_run(path: Path, task: Task, recipe: Recipe, seed: int) -> tuple[nn.Modu
         torch.set_rng_state(tensors["random.torch"])
         if "random.cuda" in tensors and task.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], task.device)
+        compute_as_asked(task, model, seed)
+        if task.datapath is not None:
+            datapath_of(model).load_state_dict(rest["datapath"])
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         _refuse(path, STATE_ENTRY, error)
-    return compute_as_asked(task, model, seed), optimizer, history
+    return model, optimizer, history
 
 
 def _together(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Module:

@@ -86,6 +86,19 @@ def test_a_run_that_is_stopped_is_kept_and_goes_on_as_if_nothing_had_been(comman
     assert names() == [STOPPED, OUT]
 
 
+def test_a_run_in_a_datapath_that_is_stopped_goes_on_as_if_nothing_had_been(command, monkeypatch):
+    """Its running maxima and its draws go on too: byte for byte."""
+    text = "activations=lns8f3/running,errors=lns8f3/running/stochastic_value,gradients=lns8f3"
+    arguments = ["train", "--steps", 4, "--datapath", text, "--out", OUT]
+    command(*arguments)
+    whole = Path(OUT).read_bytes()
+    with monkeypatch.context() as patch:
+        after_step(patch, 3, lambda: ask(signal.SIGTERM))
+        command(*arguments, code=128 + signal.SIGTERM)
+    command("train", "--resume", RESUME)
+    assert Path(OUT).read_bytes() == whole
+
+
 def test_a_second_ctrl_c_while_the_first_is_answered(command, monkeypatch):
     save = lnsnum.torch_bridge.save_model
 

@@ -103,6 +103,21 @@ def test_every_optimizer_goes_on_code_for_code(tasks, tmp_path, recipe):
     check_same(whole(task, recipe, 4), cut_and_resumed(tmp_path / "r", task, recipe, 4, [2]))
 
 
+def test_a_datapath_goes_on_code_for_code(tmp_path):
+    """Its running maxima are in the file, and its draws are those of the step."""
+    text = "activations=lns8f3/running,errors=lns8f3/running/stochastic_value,gradients=lns8f3"
+    task, path = make_task("classification", datapath=text), tmp_path / "r"
+    check_same(whole(task, Recipe(), 4), cut_and_resumed(path, task, Recipe(), 4, [3]))
+    metadata = load_metadata(path)
+    rest = json.loads(metadata["lnsnum.optimizer"])
+    state = rest.pop("datapath")
+    assert state["step"] == 4
+    assert {kind for _, kind, *_ in state["peaks"]} == {"activations", "errors"}
+    save_weights(path, load_weights(path), metadata={**metadata, "lnsnum.optimizer": json.dumps(rest)})
+    with pytest.raises(TaskError, match=r"its entry lnsnum\.optimizer is not what lnsnum train writes"):
+        load_run(path, task, Recipe(), 3)
+
+
 @pytest.mark.parametrize("cuts", [[1], [3], [4], [5], [8], [9], [2, 2, 3], [10]], ids=str)
 def test_wherever_in_an_epoch_it_is_cut(pictures, tmp_path, cuts):
     """Epochs are of four steps, and each has an order of its own."""
