@@ -1,14 +1,17 @@
-"""What a datapath costs in accuracy: digits by an MLP of 64-64-10, or the CNN of `lnsnum train`, three seeds each.
+"""What a datapath costs: digits by an MLP of 64-64-10, or the CNN of `lnsnum train`, three seeds each; the study's
+transformer of characters, and 200 steps of its small network on CIFAR-10.
 
 Weights are trained by Madam at its default learning rate in the format that is told; the baseline is float32 by
-Adam, at 0.03 for the MLP (best of 0.001, 0.003, 0.01, 0.03) and 0.003 for the CNN (of 0.001, 0.003, 0.01). Rates
-fall linearly.
+Adam, at 0.03 for the MLP (best of 0.001, 0.003, 0.01, 0.03) and 0.003 for the CNN (of 0.001, 0.003, 0.01), and for the
+others, whose rates docs/results.md has. Rates fall linearly.
 
 One JSON line a run goes to the journal at once, and runs that are there are left out: a
 study that was stopped goes on where it was.
 
-    python benchmarks/datapath_accuracy.py docs/results/datapath.jsonl                # the runs that are missing
-    python benchmarks/datapath_accuracy.py docs/results/datapath.jsonl --table        # the table of docs/datapath.md
+    python benchmarks/datapath_accuracy.py docs/results/datapath.jsonl --data cifar10=PATH     # the missing runs
+    python benchmarks/datapath_accuracy.py docs/results/datapath.jsonl --table                 # of docs/datapath.md
+
+Without --data those of CIFAR-10 are left out.
 """
 
 import argparse
@@ -19,6 +22,7 @@ from statistics import fmean, stdev
 import torch
 from torch import nn
 
+from lnsnum.study.problems import PROBLEMS
 from lnsnum.tasks import training
 from lnsnum.tasks.classification import Classification
 from lnsnum.tasks.digits import load_digits
@@ -26,7 +30,9 @@ from lnsnum.tasks.recipe import Recipe
 
 SEEDS = 0, 1, 2
 EPOCHS = {"mlp": 20, "cnn": 5}
-ADAM_LR = {"mlp": 0.03, "cnn": 0.003}
+STEPS = {"characters": 400, "cifar10-cnn": 200}
+"""Of problems of the study."""
+ADAM_LR = {"mlp": 0.03, "cnn": 0.003, "characters": 0.003, "cifar10-cnn": 0.003}
 
 
 def all_of(fmt):
@@ -60,6 +66,21 @@ CELLS = [
     ("cnn", "lns8f5", EIGHT),
     ("cnn", "lns8f5", all_of("lns5f1")),
     ("cnn", "lns8f5", f"{EIGHT},accumulate=lns16f10"),
+    ("mlp", "lns8f5", f"{EIGHT},accumulate=lns16f10,elementwise"),
+    ("mlp", "lns12f7", f"{TWELVE},accumulate=lns12f7/table:20,elementwise"),
+    ("mlp", "lns16f10", "sanyal_16bit"),
+    *(
+        cell
+        for network in STEPS
+        for cell in (
+            (network, "float32", None),
+            (network, "lns8f5", None),
+            (network, "lns8f5", EIGHT),
+            (network, "lns8f5", all_of("lns5f1")),
+            (network, "lns8f5", f"{EIGHT},accumulate=lns16f10"),
+            (network, "lns12f7", f"{TWELVE},accumulate=lns12f7/table:20"),
+        )
+    ),
 ]
 """Network, format of the weights, datapath as `lnsnum train --datapath` takes it."""
 
@@ -78,9 +99,21 @@ class Digits(Classification):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-def run(kind, fmt, text, seed):
-    """The accuracy after the last epoch, in %."""
-    task = Digits(kind)
+def task_of(kind, places):
+    """A new one."""
+    if kind in EPOCHS:
+        return Digits(kind)
+    (problem,) = (one for one in PROBLEMS if one.name == kind)
+    task = problem.make(places)
+    task.steps = STEPS[kind]
+    # under a datapath there is no autocast, and none of the rows has what others have not
+    task.bfloat16 = False
+    return task
+
+
+def run(kind, fmt, text, seed, places):
+    """The score after the last step: accuracy in %, or nats."""
+    task = task_of(kind, places)
     task.datapath = text
     recipe = Recipe(fmt, "adam", lr=ADAM_LR[kind]) if fmt == "float32" else Recipe(fmt)
     model, optimizer = training.start(task, recipe, seed)
@@ -93,44 +126,49 @@ def read(journal):
     """The runs that are there, by cell and seed."""
     lines = journal.read_text().splitlines() if journal.exists() else []
     runs = [json.loads(line) for line in lines]
-    return {(one["network"], one["weights"], one["datapath"], one["seed"]): one["accuracy"] for one in runs}
+    return {(one["network"], one["weights"], one["datapath"], one["seed"]): one["score"] for one in runs}
 
 
 def table(done):
     """The lines of the table of docs/datapath.md."""
-    yield "| network | weights | activations, errors, gradients; sums | test accuracy |"
+    yield "| network | weights | activations, errors, gradients; sums | test accuracy, %; loss, nats |"
     yield "| --- | --- | --- | --- |"
     for kind, fmt, text in CELLS:
         found = [done[kind, fmt, text, seed] for seed in SEEDS if (kind, fmt, text, seed) in done]
         if not found:
             continue
-        spread = f" ± {stdev(found):.2f}" if len(found) > 1 else ""
+        places = 3 if kind == "characters" else 2
+        spread = f" ± {stdev(found):.{places}f}" if len(found) > 1 else ""
         what = "float" if text is None else text.replace("activations=", "A ").replace("errors=", "E ")
         what = what.replace("gradients=", "G ").replace("accumulate=", "sums ").replace(",", ", ")
-        yield f"| {kind} | {fmt} | {what} | {fmean(found):.2f}{spread} ({len(found)}) |"
+        yield f"| {kind} | {fmt} | {what} | {fmean(found):.{places}f}{spread} ({len(found)}) |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("journal", type=Path)
     parser.add_argument("--table", action="store_true", help="print the table of what is there")
-    parser.add_argument("--network", choices=sorted(EPOCHS), help="the cells of one network alone")
+    parser.add_argument("--network", choices=sorted(ADAM_LR), help="the cells of one network alone")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where a data set is")
     arguments = parser.parse_args()
     done = read(arguments.journal)
     if arguments.table:
         print("\n".join(table(done)))
         return
+    places = {name: Path(path) for name, _, path in (one.partition("=") for one in arguments.data)}
     torch.set_num_threads(1)
     # a seed of all cells before the next one, so that a study that is stopped has every cell
     for seed in SEEDS:
         for kind, fmt, text in CELLS:
             if (kind, fmt, text, seed) in done or arguments.network not in (None, kind):
                 continue
-            accuracy = run(kind, fmt, text, seed)
-            line = {"network": kind, "weights": fmt, "datapath": text, "seed": seed, "accuracy": accuracy}
+            if kind.startswith("cifar10") and "cifar10" not in places:
+                continue
+            score = run(kind, fmt, text, seed, places)
+            line = {"network": kind, "weights": fmt, "datapath": text, "seed": seed, "score": score}
             with arguments.journal.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            print(f"{kind} {fmt} {text} seed {seed}: {accuracy:.2f} %", flush=True)
+            print(f"{kind} {fmt} {text} seed {seed}: {score:.3f}", flush=True)
 
 
 if __name__ == "__main__":

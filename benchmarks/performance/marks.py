@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.performance import arrays, products, scales, startup, training, uses
+from benchmarks.performance import arrays, datapath, products, scales, startup, training, uses
 from benchmarks.performance.cases import Mark
 
 LARGE = (10**6, 10**7)
@@ -77,6 +77,15 @@ MARKS = (
     Mark(uses.LAYER + uses.BOTH, uses.LAYER + uses.BOTH, 45e-6, 30e-6, (64,), kind="seconds over"),
     Mark(uses.MODEL + uses.FORWARD, uses.MODEL + uses.FORWARD, 1.6, 1.3, (64,)),
     Mark(uses.MODEL + uses.STEP, uses.MODEL + uses.STEP, 1.25, 1.1, (64,)),
+    *(
+        Mark(
+            f"passes of {datapath.ALL_LNS}, {side}", f"datapath, {datapath.ALL_LNS}", 50, 100, (), side, "times faster"
+        )
+        for side in (datapath.XLNSTORCH, datapath.XLNSTORCH_TABLES)
+    ),
+    # 60,000 images in 15 s
+    Mark(f"passes of {datapath.EPOCH}", f"datapath, {datapath.EPOCH}", 16e-3, 8e-3, (), kind="seconds"),
+    Mark(f"passes of a {datapath.FAST}", f"datapath, {datapath.FAST}", 1.6, 1.3, (), datapath.FLOAT),
     *(Mark(f"{STEP}{name}", f"{STEP}{name}", 1.10, 1.00, ()) for name in training.MODELS),
     Mark(startup.IMPORT, startup.IMPORT, 1.2, 1.1, ()),
     Mark(startup.FIRST, startup.FIRST, 20.0, 8.0, (), kind="seconds over"),

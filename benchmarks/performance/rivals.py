@@ -21,7 +21,7 @@ import io
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,28 @@ def xlnstorch_binary(
     def call() -> Any:
         module.set_default_sbdb_implementation(name)  # of the whole process
         return operation(a, b)
+
+    return call
+
+
+def xlnstorch_passes(layers: Sequence[Any], inputs: Any, labels: Any, *, tables: bool) -> Call:
+    """Forward and backward of linear layers with relu between them and cross-entropy at the end, 10 fraction bits."""
+    module, fmt = load_xlnstorch(), LNSFormat(16, 10)
+    own = []
+    for layer in layers:
+        linear = module.nn.LNSLinear(layer.in_features, layer.out_features, weight_f=10, bias_f=10)
+        own += [linear, torch.nn.functional.relu]
+    x = xlnstorch_tensor(inputs.numpy(), fmt)
+    if tables:
+        _make_tables(module, fmt)
+    name = "tab" if tables else "ideal"
+
+    def call() -> None:
+        module.set_default_sbdb_implementation(name)  # of the whole process
+        y = x
+        for function in own[:-1]:
+            y = function(y)
+        torch.nn.functional.nll_loss(torch.nn.functional.log_softmax(y, dim=1), labels).backward()
 
     return call
 
