@@ -10,6 +10,7 @@ as they are, even where the processor flushes them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Unpack, overload
 
 import numpy as np
@@ -282,6 +283,41 @@ def _vector_fill(
 
         return fill_wide
     return None
+
+
+Encoder = Callable[[NDArray[np.float32]], Codes]
+
+
+@lru_cache(maxsize=4096)
+def encoder(fmt: LNSFormat, log_offset: int) -> Encoder | None:
+    """`encode` at one scale, to nearest, of contiguous float32 that are not many: all but these looked up beforehand.
+
+    None for a format that has no vectors of 32 bits.
+    """
+    to, scale = target(fmt, 0), Scales.of(log_offset, ())
+    steps, sides = to.steps_in_two, SIDES["nearest"]
+    if to.steps_error != 0.0 or steps != int(steps) or fmt.bits > 16 or steps > vector_encoding.MOST_STEPS:
+        return None
+    deep, dtype, offsets = _is_deep(np.empty(0, np.uint32), to, scale), fmt.dtype, scale.values
+    lane, moves = vector_encoding.lane(to, deep), vector_encoding.moves(to, scale)
+    fixed = to.mode, lane, moves, vector_encoding.terms(steps), NO_RANDOM_BITS, False, (0, 0, 0), 0
+
+    def run(x: NDArray[np.float32]) -> Codes:
+        assert x.dtype == np.float32
+        out = np.empty(x.shape, dtype)
+        patterns, codes = x.reshape(-1).view(np.uint32), out.reshape(-1)
+        if codes.size < _FEW:
+            encode_each(patterns, NO_RANDOM_BITS, fmt, to, sides, codes, offsets)
+            return out
+        hard = np.empty(codes.size, np.int64)
+        left = vector_encoding.encode_single(patterns.view(np.int32), *fixed, codes, hard)
+        if left:
+            rest = np.empty(left, dtype)
+            encode_each(patterns[hard[:left]], NO_RANDOM_BITS, fmt, to, sides, rest, offsets)
+            codes[hard[:left]] = rest
+        return out
+
+    return run
 
 
 @overload

@@ -51,7 +51,7 @@ torch_bridge.distributed exchange first_broadcast gathering
 torch_bridge           tables surroundings carrying float_doors writing products weight_ops weight weight_only units
 torch_bridge           step launch float_step
 torch_bridge.distributed replicas gradient_codes shard_step dtensors scales
-torch_bridge.datapath  settings presets quantized matrices fixed_point bit_true report graph kept float_operations
+torch_bridge.datapath  settings presets swift quantized matrices fixed_point bit_true report graph kept float_operations
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings
 torch_bridge.datapath  unit operands pointwise totals softmax normalization losses elementwise context texts setting .
 torch_bridge.distributed parallel_files

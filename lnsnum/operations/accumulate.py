@@ -196,15 +196,18 @@ def _pack(terms, limit, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _pack_codes(codes, turned, masks, bias, shift, finer, out):  # type: ignore[no-untyped-def]
-    """Fill in 2 log + sign of codes (rows, columns), or of their transpose, in blocks of columns (blocks, rows, width),
-    log = (m - bias) 2^finer + shift; returns the least and the greatest log, and whether one is NaN.
+def _pack_codes(codes, turned, masks, bias, shift, finer, first, out):  # type: ignore[no-untyped-def]
+    """Fill in 2 log + sign of codes (rows, columns), or of their transpose, in blocks of columns (blocks, rows, width)
+    from the row `first` on, log = (m - bias) 2^finer + shift, and zeros where columns are missing; returns the least
+    and the greatest log, and whether one is NaN.
     """
     magnitude, sign_bit = masks
-    columns = codes.shape[0] if turned else codes.shape[1]
+    rows, columns = codes.shape
+    if turned:
+        rows, columns = columns, rows
     least, greatest, nan = np.int64(1 << 40), np.int64(-(1 << 40)), False
     for block in range(out.shape[0]):
-        for i in range(out.shape[1]):
+        for i in range(rows):
             for j in range(out.shape[2]):
                 column, code = block * out.shape[2] + j, np.int64(0)
                 if column < columns:
@@ -213,11 +216,11 @@ def _pack_codes(codes, turned, masks, bias, shift, finer, out):  # type: ignore[
                 m = code & magnitude
                 if m == 0:
                     nan = nan or code != 0
-                    out[block, i, j] = np.int32(2 * _EMPTY)
+                    out[block, first + i, j] = np.int32(2 * _EMPTY)
                     continue
                 log = ((m - bias) << finer) + shift
                 least, greatest = min(least, log), max(greatest, log)
-                out[block, i, j] = np.int32(2 * log + np.int64(code >= sign_bit))
+                out[block, first + i, j] = np.int32(2 * log + np.int64(code >= sign_bit))
     return least, greatest, nan
 
 
@@ -412,28 +415,51 @@ class Matrix(NamedTuple):
     shift: int
     """Their log_offset, in code steps of the accumulator, from its own."""
 
-    def packed(self, accumulator: LNSFormat, out: NDArray[np.int32]) -> tuple[int, int, bool]:
-        """Fill in numbers of the accumulator: `_pack_codes`."""
+    def packed(self, accumulator: LNSFormat, out: NDArray[np.int32], first: int = 0) -> tuple[int, int, bool]:
+        """Fill in numbers of the accumulator from a row on: `_pack_codes`."""
         turned = not self.codes.flags.c_contiguous and self.codes.flags.f_contiguous
         codes = self.codes.T if turned else np.ascontiguousarray(self.codes)
         fmt = self.fmt
         masks, finer = (fmt.max_magnitude, fmt.sign_bit), accumulator.fraction_bits - fmt.fraction_bits
-        found: tuple[int, int, bool] = _pack_codes(codes, turned, masks, fmt.bias, self.shift, finer, out)
+        found: tuple[int, int, bool] = _pack_codes(codes, turned, masks, fmt.bias, self.shift, finer, first, out)
         return found
 
 
-def product(a: Matrix, b: Matrix, fmt: LNSFormat, order: Order, gaussian: GaussianLog) -> Codes | None:
-    """`accumulate` of two matrices of codes, saturating, without `Terms`; None where the fast kernels do not serve."""
+def product(
+    a: Matrix, b: Matrix, fmt: LNSFormat, order: Order, gaussian: GaussianLog, last: Matrix | None = None
+) -> Codes | None:
+    """`accumulate` of two matrices of codes, saturating, without `Terms`; None where the fast kernels do not serve.
+
+    `last`, a row of codes, is one term more of each sum: placed in the accumulator, and added after all others.
+    """
     table = _fast_table(gaussian, fmt)
     (rows, inner), columns = a.codes.shape, b.codes.shape[1]
     if table is None or not (rows and inner and columns):
         return None
-    left, blocks = np.empty((1, rows, inner), np.int32), _blocks(inner, columns)
+    # a product of numbers does not depend on which is which: the loops run over columns, which few do not fill
+    turned = last is None and _effort(columns, inner, rows) < _effort(rows, inner, columns)
+    if turned:
+        a, b = b._replace(codes=b.codes.T), a._replace(codes=a.codes.T)
+        rows, columns = columns, rows
+    terms = inner if last is None else inner + 1
+    left, blocks = np.empty((1, rows, terms), np.int32), _blocks(terms, columns)
     (least, greatest, nan), (low, high, other) = a.packed(fmt, left), b.packed(fmt, blocks)
+    most, fewest = greatest + high, least + low
+    if last is not None:
+        left[:, :, inner] = 0  # 1, in the accumulator
+        own, own_most, own_nan = last.packed(fmt, blocks, inner)
+        nan, most, fewest = nan or own_nan, max(most, own_most), min(fewest, own)
+        least, greatest = min(least, own), max(greatest, own_most)
     if nan or other or min(least, low) <= -_LIMIT or max(greatest, high) >= _LIMIT:
         return None
-    place = not (-fmt.max_log <= least + low and greatest + high <= fmt.max_log)
-    return _product(left[0], blocks, columns, place, fmt, order, table)
+    place = not (-fmt.max_log <= fewest and most <= fmt.max_log)
+    out = _product(left[0], blocks, columns, place, fmt, order, table)
+    return np.ascontiguousarray(out.T) if turned else out
+
+
+def _effort(rows: int, inner: int, columns: int) -> int:
+    """Of a product, in columns: the loops over them cost as much to begin as over some 40."""
+    return rows * inner * (40 + -(-columns // _VECTOR) * _VECTOR)
 
 
 def _aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:

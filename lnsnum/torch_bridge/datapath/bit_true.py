@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-import lnsnum
 from lnsnum import arithmetic
 from lnsnum.conversion import convert
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import Codes
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.operations.accumulate import Matrix, Terms, accumulate, product, terms_of
-from lnsnum.torch_bridge.datapath import fixed_point
+from lnsnum.torch_bridge.datapath import fixed_point, swift
 from lnsnum.torch_bridge.datapath.fixed_point import FixedSums
 from lnsnum.torch_bridge.datapath.matrices import Matrices
 from lnsnum.torch_bridge.datapath.settings import Accumulator, BitTrue, FixedPoint
@@ -41,20 +40,29 @@ class Sums(NamedTuple):
 
     def floats(self, dtype: torch.dtype) -> torch.Tensor:
         """What they stand for: a float32 tells the codes of an accumulator apart, so that nothing is lost."""
-        name = FLOAT_NAMES[dtype]
-        array = lnsnum.decode(self.codes, self.fmt, name, log_offset=self.log_offset)
+        array = swift.decode(self.codes, self.fmt, self.log_offset, FLOAT_NAMES[dtype])
         return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def matmul(a: Matrices, b: Matrices, accumulator: BitTrue) -> Sums | FixedSums:
-    """The product of stacks (..., M, K) and (..., K, N), which broadcast."""
+def matmul(a: Matrices, b: Matrices, accumulator: BitTrue, last: Matrices | None = None) -> Sums | FixedSums:
+    """The product of stacks (..., M, K) and (..., K, N), which broadcast; `last`: what is added last, as by `add`."""
+    found: Sums | FixedSums | None
     if isinstance(accumulator, FixedPoint):
-        return fixed_point.matmul(a, b, accumulator)
-    to = accumulator.fmt
+        found = fixed_point.matmul(a, b, accumulator)
+        return found if last is None else fixed_point.add(found, last)
     if a.codes.ndim == b.codes.ndim == 2 and accumulator.order != "blocked":
-        codes_log = _swiftly(a, b, accumulator)
-        if codes_log is not None:
-            return Sums(codes_log[0], to, codes_log[1])
+        # one term more of a sequence is what is added to its sum
+        row = last is not None and accumulator.order == "sequential" and last.codes.shape == b.codes.shape[1:]
+        found = _swiftly(a, b, accumulator, last if row else None)
+        if found is not None:
+            return found if row or last is None else add(found, last, accumulator)
+    found = _by_terms(a, b, accumulator)
+    return found if last is None else add(found, last, accumulator)
+
+
+def _by_terms(a: Matrices, b: Matrices, accumulator: Accumulator) -> Sums:
+    """Any scales, any order."""
+    to = accumulator.fmt
     (x, x_one), (y, y_one) = (terms_of(m.codes, m.fmt, m.log_offset, to) for m in (a, b))
     one = _in_steps(a, to, x_one) + _in_steps(b, to, y_one)
     log_offset = _place(a, b, one, accumulator)
@@ -78,16 +86,22 @@ def _place(a: Matrices, b: Matrices, one: int, accumulator: Accumulator) -> int:
     return top + math.ceil(math.log2(max(a.codes.shape[-1], 1)) * steps_in_two(to)[0]) - to.max_log
 
 
-def _swiftly(a: Matrices, b: Matrices, accumulator: Accumulator) -> tuple[Codes, int] | None:
-    """The product of two matrices of one scale each, and its log_offset; None where it takes the general way."""
+def _swiftly(a: Matrices, b: Matrices, accumulator: Accumulator, last: Matrices | None) -> Sums | None:
+    """The product of two matrices of one scale each, and a row added last; None where it takes the general way."""
     to = accumulator.fmt
-    if not (isinstance(a.log_offset, int) and isinstance(b.log_offset, int)):
+    if any(x is not None and not isinstance(x.log_offset, int) for x in (a, b, last)):
         return None
-    one = _in_steps(a, to, a.log_offset) + _in_steps(b, to, b.log_offset)
+    offsets: Any = a.log_offset, b.log_offset
+    one = _in_steps(a, to, offsets[0]) + _in_steps(b, to, offsets[1])
     log_offset = _place(a, b, one, accumulator)
     left, right = Matrix(a.codes, a.fmt, one - log_offset), Matrix(b.codes, b.fmt, 0)
-    codes = product(left, right, to, accumulator.order, accumulator.gaussian_log)  # type: ignore[arg-type]
-    return None if codes is None else (codes, log_offset)
+    row = None
+    if last is not None:
+        own: Any = last.log_offset
+        row = Matrix(last.codes.reshape(1, -1), last.fmt, _in_steps(last, to, own) - log_offset)
+    order: Any = accumulator.order
+    codes = product(left, right, to, order, accumulator.gaussian_log, row)
+    return None if codes is None else Sums(codes, to, log_offset)
 
 
 def _ordered(x: Terms, y: Terms, accumulator: Accumulator) -> Codes:

@@ -156,7 +156,8 @@ class Datapath:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.step = state["step"]
-        self.workshop.peaks = {tuple(place): float(peak) for *place, peak in state["peaks"]}
+        self.workshop.peaks.clear()
+        self.workshop.peaks.update({tuple(place): float(peak) for *place, peak in state["peaks"]})
 
 
 def current() -> Datapath | None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lnsnum.torch_bridge.datapath import swift
 from lnsnum.torch_bridge.datapath.graph import Record, is_weight
 from lnsnum.torch_bridge.datapath.settings import Accumulator
 from lnsnum.torch_bridge.datapath.unit import Unit, Word, unit_of
@@ -77,6 +78,9 @@ def _span(x: NDArray[Any]) -> tuple[float, Mask | None]:
     """The greatest finite magnitude, and where numbers stand for infinity."""
     if not x.size:
         return 0.0, None
+    known = swift.greatest_of(x) if x.dtype == np.float32 else None
+    if known is not None and known < INFINITE:
+        return known, None
     largest = max(float(x.max()), -float(x.min()))
     if largest < INFINITE:
         return largest, None

@@ -114,12 +114,14 @@ def _multiply(
     left, right = x.x.ndim == 1, y.x.ndim == 1
     a_codes = x.matrices(accumulator, (lambda t: t.unsqueeze(0)) if left else None)
     b_codes = y.matrices(accumulator, (lambda t: t.unsqueeze(1)) if right else None)
-    sums = shop.sums(a_codes, b_codes, at, kind)
+    plain = bias is not None and not (left or right) and bias.alpha == 1 and bias.beta == 1
+    last = added.matrices(accumulator) if plain and added is not None else None
+    sums = shop.sums(a_codes, b_codes, at, kind, last)
     if right:
         sums = sums.at((..., 0))
     if left:
         sums = sums.at(0)
-    if bias is not None and added is not None:
+    if bias is not None and added is not None and last is None:
         sums = bit_true.multiply(sums, float(bias.alpha))
         if float(bias.beta) != 0.0:
             if float(bias.beta) != 1.0:

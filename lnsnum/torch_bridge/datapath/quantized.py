@@ -9,16 +9,17 @@ Whatever is not finite saturates or is NaN, and has no say in the scale.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import lnsnum
 from lnsnum.conversion import convert
 from lnsnum.encoding import fit_log_offset
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding
+from lnsnum.torch_bridge.datapath import swift
 from lnsnum.torch_bridge.datapath.settings import Numbers
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels import random_words, random_words_twin
@@ -106,12 +107,18 @@ def quantize(
     """
     fmt, x = numbers.fmt, x.detach()
     rule = numbers.scale
+    if rule != "channel" and numbers.rounding == "nearest" and numbers.outside == "pass":
+        turned = x.ndim == 2 and not x.is_contiguous()
+        array = swift.array_of(x.mT if turned else x)
+        found = None if array is None else _swiftly(array, numbers, peak)
+        if found is not None:
+            return found.mT if turned else found
     if isinstance(rule, int):
         scale = Scale(rule, rule)
     elif rule == "channel" and channels and x.numel():
         scale = _of_channels(x, fmt, numbers.rounding, channels)
     else:
-        offset = fit(greatest(x) if peak is None else peak, fmt, numbers.rounding)
+        offset = swift.fit(greatest(x) if peak is None else peak, fmt, numbers.rounding)
         scale = Scale(offset, offset)
     bits = None if draw is None or not numbers.is_random else random_bits(x.shape, draw, x.device)
     codes = _encode(x, fmt, scale, numbers.rounding, bits)
@@ -121,6 +128,18 @@ def quantize(
         outside = x.abs() > float(lnsnum.decode(fmt.max_magnitude, fmt, log_offset=scale.low))
         outside = outside if bool(outside.any()) else None
     return Quantized(codes, fmt, scale, outside)
+
+
+def _swiftly(array: NDArray[np.float32], numbers: Numbers, peak: float | None) -> Quantized | None:
+    """The same, of few numbers of one scale, to nearest; None where that is not to be had."""
+    fmt, offset = numbers.fmt, numbers.scale
+    if not isinstance(offset, int):
+        largest = swift.greatest_of(array) if peak is None else peak
+        if largest is None:
+            return None
+        offset = swift.fit(largest, fmt, "nearest")
+    codes = swift.encode(array, fmt, offset)
+    return None if codes is None else Quantized(bridge.from_numpy(codes), fmt, Scale(offset, offset))
 
 
 def _encode(
@@ -147,14 +166,6 @@ def greatest(x: torch.Tensor) -> float:
         return largest
     finite = x[torch.isfinite(x)]
     return greatest(finite)
-
-
-@lru_cache(maxsize=4096)
-def fit(largest: float, fmt: LNSFormat, rounding: Rounding) -> int:
-    """The least log_offset at which a magnitude, of either sign, does not saturate; 0 of 0."""
-    if largest == 0.0:
-        return 0
-    return fit_log_offset(np.array([largest, -largest]), fmt, rounding=rounding)
 
 
 def _of_channels(x: torch.Tensor, fmt: LNSFormat, rounding: Rounding, channels: tuple[int, ...]) -> Scale:

@@ -5,12 +5,14 @@
     model(x)                                without gradients: within the datapath by itself
 
 A call with gradients outside of a datapath raises: its backward pass would be float. Copies and pickles of the model
-have the setting; `save_model` writes it, and `load_model` gives it to the model that it loads into.
+have the setting and the running maxima; `save_model` writes them, and `load_model` gives them to the model it loads
+into.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,12 +21,16 @@ from torch import nn
 
 from lnsnum.torch_bridge.datapath.context import Datapath, current, datapath
 from lnsnum.torch_bridge.datapath.texts import from_json, read_short, to_json
+from lnsnum.torch_bridge.datapath.workshop import Place
 
 ENTRY = "lnsnum.datapath"
 """In the metadata of a weight file."""
 
 _SETTING = "_lnsnum_datapath"
 """The model's attribute: JSON."""
+
+_PEAKS = "_lnsnum_datapath_peaks"
+"""The model's attribute: its datapath's running maxima by place, which copies and files have too."""
 
 _paths: WeakKeyDictionary[nn.Module, Datapath] = WeakKeyDictionary()
 
@@ -59,20 +65,36 @@ def use_datapath(model: nn.Module, setting: str | Datapath | None = None, /, **a
 
 
 def setting_of(model: nn.Module) -> str | None:
-    """The setting of a model as JSON; None where it has none."""
+    """The setting of a model as JSON, with the running maxima so far; None where it has none."""
     text: str | None = model.__dict__.get(_SETTING)
-    return text
+    peaks = model.__dict__.get(_PEAKS)
+    if text is None or not peaks:
+        return text
+    return json.dumps({**json.loads(text), "peaks": [[*place, peak] for place, peak in peaks.items()]})
 
 
 def put_setting(model: nn.Module, text: str | None) -> nn.Module:
     """Give a model a setting as JSON, as a file has it."""
-    if text is not None:
-        from_json(text)
-    return _set(model, text)
+    if text is None:
+        return _set(model, None)
+    settings = to_json(from_json(text))
+    try:
+        peaks = {_place(place): float(peak) for *place, peak in json.loads(text).get("peaks", [])}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{text[:80]!r} has running maxima that are none: {error}") from error
+    _set(model, settings)
+    model.__dict__[_PEAKS] = peaks
+    return model
+
+
+def _place(given: list[Any]) -> Place:
+    layer, kind, name, index = given
+    return str(layer), str(kind), str(name), int(index)
 
 
 def _set(model: nn.Module, text: str | None) -> nn.Module:
     _paths.pop(model, None)
+    model.__dict__.pop(_PEAKS, None)
     if text is None:
         model.__dict__.pop(_SETTING, None)
     else:
@@ -94,11 +116,12 @@ def datapath_of(model: nn.Module) -> Datapath:
     Raises:
         ValueError: where the model has none.
     """
-    text = setting_of(model)
+    text = model.__dict__.get(_SETTING)
     if text is None:
         raise ValueError(f"{type(model).__name__} has no datapath: give it one by use_datapath(model, ...)")
     if model not in _paths:
-        _paths[model] = Datapath(from_json(text))
+        path = _paths[model] = Datapath(from_json(text))
+        path.workshop.peaks = model.__dict__.setdefault(_PEAKS, {})
     return _paths[model]
 
 

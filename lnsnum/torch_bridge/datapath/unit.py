@@ -23,9 +23,8 @@ import lnsnum
 from lnsnum import arithmetic
 from lnsnum.conversion import rescale
 from lnsnum.kernels.codes import Codes
-from lnsnum.torch_bridge.datapath import bit_true
+from lnsnum.torch_bridge.datapath import bit_true, swift
 from lnsnum.torch_bridge.datapath.matrices import Matrices
-from lnsnum.torch_bridge.datapath.quantized import fit
 from lnsnum.torch_bridge.datapath.settings import Accumulator
 
 
@@ -70,7 +69,11 @@ class Unit:
         if isinstance(scale, str):
             if largest is None:
                 largest = float(np.abs(x).max(initial=0.0))
-            scale = fit(largest, self.fmt, "nearest")
+            scale = swift.fit(largest, self.fmt, "nearest")
+        if x.dtype == np.float32:
+            codes = swift.encode(x, self.fmt, scale)
+            if codes is not None:
+                return Word(codes, scale)
         return Word(lnsnum.encode(x, self.fmt, log_offset=scale), scale)
 
     def constant(self, value: float) -> Word:
@@ -86,7 +89,7 @@ class Unit:
 
     def decode(self, x: Word, dtype: Any) -> NDArray[Any]:
         """As floats, each rounded once: a float32 tells the codes apart."""
-        return np.asarray(lnsnum.decode(x.codes, self.fmt, dtype, log_offset=x.log_offset))
+        return swift.decode(x.codes, self.fmt, x.log_offset, dtype)
 
     # ------------------------------------------------------------------------------------------------------- arithmetic
 

@@ -204,8 +204,8 @@ class Workshop:
             x = x.masked_fill(outside.reshape(x.shape), 0.0)
         return x
 
-    def sums(self, a: Matrices, b: Matrices, at: Record, kind: str) -> Sums | FixedSums:
-        """A bit-true product, counted for the report."""
+    def sums(self, a: Matrices, b: Matrices, at: Record, kind: str, last: Matrices | None = None) -> Sums | FixedSums:
+        """A bit-true product, counted for the report; `last` is added last."""
         accumulator: Any = None if at.formats is None else at.formats.accumulate
         own = self._sums.get((at.layer, kind))
         if own is None:
@@ -214,7 +214,7 @@ class Workshop:
         most = self.settings.statistics
         if isinstance(accumulator, Accumulator) and (most is None or own.products <= most):
             own.measure(a, b, accumulator)
-        return bit_true.matmul(a, b, accumulator)
+        return bit_true.matmul(a, b, accumulator, last)
 
     def _measure(self, x: torch.Tensor, q: Quantized, kind: str, layer: str) -> None:
         own = self._tensors.get((layer, kind))

@@ -18,7 +18,7 @@ from lnsnum.tasks.training import start, train
 from lnsnum.torch_bridge import LNSWeight, Madam, load_model, save_model
 from lnsnum.torch_bridge.datapath import Accumulator, Numbers, datapath, datapath_of, use_datapath
 from lnsnum.torch_bridge.datapath.presets import PRESETS
-from lnsnum.torch_bridge.datapath.setting import setting_of
+from lnsnum.torch_bridge.datapath.setting import put_setting, setting_of
 from lnsnum.torch_bridge.datapath.texts import from_json, read_short, to_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -99,6 +99,32 @@ def test_a_model_has_its_datapath(tmp_path):
         datapath_of(model)
     with pytest.raises(TypeError, match="a Datapath has all settings"):
         use_datapath(model, datapath("lns_madam_8bit"), seed=1)
+
+
+def test_running_maxima_are_of_the_model(tmp_path):
+    """Evaluation moves none, copies have their own, and a file has them: all compute the same."""
+    model = use_datapath(network(), activations=Numbers("lns8f3", scale="running", decay=0.5))
+    with datapath_of(model) as path:
+        model(2.0**12 * X)
+        trained = path.state_dict()["peaks"]
+    model.eval()
+    with torch.no_grad():
+        expected = model(X)
+        others = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+        save_model(tmp_path / "model.safetensors", model)
+        others.append(load_model(tmp_path / "model.safetensors", network(1)).eval())
+        for other in others:
+            assert torch.equal(other(X), expected)
+            assert datapath_of(other).state_dict()["peaks"] == trained
+        assert not torch.equal(use_datapath(copy.deepcopy(model), activations="lns8f3")(X), expected)
+    assert path.state_dict()["peaks"] == trained
+    with datapath_of(others[0].train()):
+        others[0](X)
+    assert datapath_of(others[0]).state_dict()["peaks"] != trained
+    assert path.state_dict()["peaks"] == trained
+    broken = setting_of(model).split('"peaks"')[0] + '"peaks": [[1]]}'
+    with pytest.raises(ValueError, match="has running maxima that are none"):
+        put_setting(model, broken)
 
 
 def test_a_task_is_trained_in_it():
