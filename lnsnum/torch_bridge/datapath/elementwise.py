@@ -40,16 +40,19 @@ IN_PLACE: dict[Any, Any] = {other: func for func in POINTWISE if (other := _in_p
 """By operation the one whose result it writes over its first operand."""
 
 
+NAMES: dict[Any, str] = {func: str(func._schema.name).split("::")[-1] for func in (*POINTWISE, *WHOLE)}
+
+
 def made(shop: Workshop, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What an operation gives in LNS; NotImplemented where the layer is in float, or the table has it not."""
     own = IN_PLACE.get(func, func)
-    if own not in POINTWISE and own not in WHOLE:
+    if own not in NAMES:
         return NotImplemented
     # what updates a weight is no part of the network: its rounding is the optimizer's
     if own is not func and is_weight(args[0]):
         return NotImplemented
     again = not in_backward() or torch.is_grad_enabled() or bool(shop.layers.stack)
-    at = _record(shop, str(own._schema.name).split("::")[-1], again)
+    at = _record(shop, NAMES[own], again)
     formats = at.formats
     if formats is None or not formats.elementwise or not isinstance(formats.accumulate, Accumulator):
         return NotImplemented

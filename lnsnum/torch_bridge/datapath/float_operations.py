@@ -38,8 +38,15 @@ _MOVES = frozenset(
 """By the name of the operation, without its overload; but see `_adds`."""
 
 
+@lru_cache(maxsize=2048)
+def _may_add(func: Any) -> bool:
+    return not {"accumulate", "reduce"}.isdisjoint(one.name for one in func._schema.arguments)
+
+
 def _adds(func: Any, arguments: Any, keywords: Any) -> bool:
     """Whether an operation that places numbers adds, or multiplies, those that fall on one place."""
+    if not _may_add(func):
+        return False
     given = dict(zip((one.name for one in func._schema.arguments), arguments, strict=False)) | keywords
     return bool(given.get("accumulate")) or given.get("reduce") is not None
 

@@ -34,7 +34,11 @@ def _weights(
     rows = target.reshape(-1)
     counts = rows != ignore_index
     classes = rows.masked_fill(~counts, 0)
-    own = None if weight is None else bench.read(weight.index_select(0, classes).masked_fill(~counts, 0.0))
+    own = (
+        None
+        if weight is None
+        else bench.read(weight.index_select(0, classes.clamp(0, len(weight) - 1)).masked_fill(~counts, 0.0))
+    )
     return classes, counts, own
 
 
@@ -44,9 +48,9 @@ def _nll(
 ) -> Any:  # fmt: skip
     bench.shop.check(x, weight, name=bench.at.name)
     rows = _by_row(x)
-    _check_classes(target, rows.shape[1], ignore_index)
     u = bench.unit
     classes, counts, own = _weights(bench, target, weight, ignore_index)
+    _check_classes(classes, rows.shape[1], ignore_index)
     picked = rows.gather(1, classes.unsqueeze(1)).squeeze(1).masked_fill(~counts, 0.0)
     terms = u.negate(bench.read(picked))
     terms = terms if own is None else u.multiply(terms, own)
@@ -63,12 +67,12 @@ def _nll(
     return bench.write(u.divide(total, divisor) if reduction == _MEAN else total, x.dtype), count
 
 
-def _check_classes(target: torch.Tensor, classes: int, ignore_index: int) -> None:
-    wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
-    if bool(wrong.any()):
-        raise IndexError(
-            f"target {int(target[wrong].reshape(-1)[0])} is no class: 0 to {classes - 1}, or {ignore_index}"
-        )
+def _check_classes(classes: torch.Tensor, count: int, ignore_index: int) -> None:
+    if not classes.numel():
+        return
+    for extreme in classes.aminmax():
+        if not 0 <= int(extreme) < count:
+            raise IndexError(f"target {int(extreme)} is no class: 0 to {count - 1}, or {ignore_index}")
 
 
 def _nll_backward(

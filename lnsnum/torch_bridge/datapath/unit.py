@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 import lnsnum
 from lnsnum import arithmetic
 from lnsnum.conversion import rescale
+from lnsnum.gaussian import Exact
 from lnsnum.kernels.codes import Codes
+from lnsnum.operations.prepared import LARGEST, prepared
 from lnsnum.torch_bridge.datapath import bit_true, swift
 from lnsnum.torch_bridge.datapath.matrices import Matrices
 from lnsnum.torch_bridge.datapath.settings import Accumulator
@@ -59,6 +61,7 @@ class Unit:
     def __init__(self, accumulator: Accumulator) -> None:
         self.accumulator, self.fmt = accumulator, accumulator.fmt
         self._scale: Any = {"out_log_offset": accumulator.log_offset}
+        self._fits, self._exact = accumulator.log_offset == "fit", accumulator.gaussian_log == Exact()
         self._sum: Any = {**self._scale, "gaussian": accumulator.gaussian_log}
 
     # ----------------------------------------------------------------------------------------------- to and from floats
@@ -93,21 +96,40 @@ class Unit:
 
     # ------------------------------------------------------------------------------------------------------- arithmetic
 
+    def _swiftly(self, name: str, a: Word, b: Word) -> Word | None:
+        """An operation of few numbers, prepared; None where that does not serve."""
+        # at two scales of 0 the prepared way would not fit the result's
+        if not self._fits or not (a.log_offset or b.log_offset) or not (self._exact or name in ("multiply", "divide")):
+            return None
+        shape = a.codes.shape
+        if shape != b.codes.shape:
+            shape = np.broadcast_shapes(shape, b.codes.shape)
+        x, y = (np.ascontiguousarray(np.broadcast_to(one.codes, shape)).reshape(-1) for one in (a, b))
+        if not 0 < x.size < LARGEST:
+            return None
+        run = prepared(name, self.fmt, a.log_offset, b.log_offset)
+        found = None if run is None else run(x, y)
+        return None if found is None else Word(found[0].reshape(shape), found[1])
+
     def add(self, a: Word, b: Word) -> Word:
         """a + b."""
-        return Word(*arithmetic.add(a.codes, b.codes, self.fmt, **_offsets(a, b), **self._sum))
+        found = self._swiftly("add", a, b)
+        return found or Word(*arithmetic.add(a.codes, b.codes, self.fmt, **_offsets(a, b), **self._sum))
 
     def subtract(self, a: Word, b: Word) -> Word:
         """a - b."""
-        return Word(*arithmetic.subtract(a.codes, b.codes, self.fmt, **_offsets(a, b), **self._sum))
+        found = self._swiftly("subtract", a, b)
+        return found or Word(*arithmetic.subtract(a.codes, b.codes, self.fmt, **_offsets(a, b), **self._sum))
 
     def multiply(self, a: Word, b: Word) -> Word:
         """A b."""
-        return Word(*arithmetic.multiply(a.codes, b.codes, self.fmt, **_offsets(a, b), **self._scale))
+        found = self._swiftly("multiply", a, b)
+        return found or Word(*arithmetic.multiply(a.codes, b.codes, self.fmt, **_offsets(a, b), **self._scale))
 
     def divide(self, a: Word, b: Word) -> Word:
         """A / b; NaN where b is zero."""
-        return Word(*arithmetic.divide(a.codes, b.codes, self.fmt, **_offsets(a, b), **self._scale))
+        found = self._swiftly("divide", a, b)
+        return found or Word(*arithmetic.divide(a.codes, b.codes, self.fmt, **_offsets(a, b), **self._scale))
 
     def scaled(self, a: Word, factor: float) -> Word:
         """A times a constant; 1 and -1 change nothing but the sign."""
