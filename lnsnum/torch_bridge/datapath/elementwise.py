@@ -49,7 +49,7 @@ def made(shop: Workshop, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if own not in NAMES:
         return NotImplemented
     # what updates a weight is no part of the network: its rounding is the optimizer's
-    if own is not func and is_weight(args[0]):
+    if shop.layers.updating or (own is not func and is_weight(args[0])):
         return NotImplemented
     again = not in_backward() or torch.is_grad_enabled() or bool(shop.layers.stack)
     at = _record(shop, NAMES[own], again)

@@ -1,7 +1,8 @@
 """In which layer an operation stands: the module that runs, by the name that it has in the outermost one.
 
 Hooks of torch's for all modules keep a stack of those that run in the context's thread. They also see modules that
-another thread runs, where the context does not reach, and refuse those that it knows.
+another thread runs, where the context does not reach, and refuse those that it knows. Those of optimizers tell of their
+steps, whose arithmetic is their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 
 class Layers:
@@ -28,6 +30,8 @@ class Layers:
         self.stack: list[str] = []
         self.training = True
         """Whether the outermost module that ran last is in training mode."""
+        self.updating = False
+        """Whether an optimizer's step runs."""
         self.known: WeakSet[nn.Module] = WeakSet()
         self.names: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
         self._handles: list[Any] = []
@@ -46,6 +50,8 @@ class Layers:
             register_module_forward_pre_hook(self._enter),
             # always: a module that raises has ended too
             register_module_forward_hook(self._leave, always_call=True),
+            register_optimizer_step_pre_hook(lambda *_: self._update(True)),
+            register_optimizer_step_post_hook(lambda *_: self._update(False)),
         ]
 
     def stop(self) -> None:
@@ -54,9 +60,15 @@ class Layers:
             handle.remove()
         self._handles.clear()
         self.stack.clear()
+        self.updating = False
+
+    def _update(self, begins: bool) -> None:
+        if threading.get_ident() == self._thread:
+            self.updating = begins
 
     def begin(self, module: nn.Module) -> None:
         """An outermost module is called."""
+        self.updating = False  # a step that raised has ended too
         if module not in self.known:
             for name, part in module.named_modules():
                 self.known.add(part)

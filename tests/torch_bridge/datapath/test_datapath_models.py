@@ -61,7 +61,7 @@ MODELS = {
     "gpt2": (gpt2, lambda model, x: model(x, labels=x).loss, lambda: torch.randint(50, (4, 12)), "float32"),
     "vit": (vit, lambda model, x: model(x, labels=LABELS).loss, lambda: torch.randn(4, 3, 16, 16), "float32"),
     "lstm": (Recurrent, classified, lambda: torch.randint(10, (4, 6)), Accumulator("lns12f6")),
-    "resnet": (Residual, classified, lambda: torch.randn(4, 1, 8, 8), "float32"),
+    "resnet": (Residual, classified, lambda: torch.randn(4, 1, 8, 8), Accumulator("lns16f10")),
 }
 
 
@@ -71,7 +71,9 @@ def test_models_train_unchanged(name, tmp_path):
     torch.manual_seed(0)
     x, model = data(), make()
     convert_model(model, "lns8f5")
-    use_datapath(model, "lns_madam_8bit", accumulate=accumulate)
+    # with an accumulator all else is in LNS too: recurrence, normalization, branches and the loss
+    all_in_lns = accumulate != "float32"
+    use_datapath(model, "lns_madam_8bit", accumulate=accumulate, elementwise=all_in_lns)
     optimizer, losses = Madam(model.parameters(), lr=0.03), []
     for _ in range(20):
         optimizer.zero_grad()
@@ -82,6 +84,7 @@ def test_models_train_unchanged(name, tmp_path):
         losses.append(float(loss.detach()))
     assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
     assert path.report().without_role == {}
+    assert (path.report().in_float == {}) == all_in_lns
     model.eval()
     with torch.no_grad():
         expected = loss_of(model, x)

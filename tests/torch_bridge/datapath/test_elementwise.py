@@ -9,10 +9,11 @@ import torch
 from scalar_unit import ScalarUnit
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from lnsnum import LNSFormat
 from lnsnum.gaussian import LookUpTable, Mitchell
-from lnsnum.torch_bridge import convert_model
+from lnsnum.torch_bridge import Madam, convert_model
 from lnsnum.torch_bridge.datapath import Accumulator, FixedPoint, datapath
 from lnsnum.torch_bridge.datapath.elementwise import IN_PLACE, WHOLE
 from lnsnum.torch_bridge.datapath.pointwise import POINTWISE
@@ -444,6 +445,68 @@ def test_differentiated_outside():
         loss = (x * 2).sum()
     with pytest.raises(RuntimeError, match="is differentiated outside of it: call backward"):
         loss.backward()
+
+
+@pytest.mark.parametrize("name", ["Madam", "SGD", "Adam"])
+def test_an_optimizer_steps_as_ever_within(name):
+    """Its arithmetic is its own, also where the step before raised."""
+    found = []
+    for inside in (False, True):
+        torch.manual_seed(0)
+        net = nn.Linear(4, 3)
+        if name == "Madam":
+            convert_model(net, W)
+        optimizer = Madam(net.parameters()) if name == "Madam" else getattr(torch.optim, name)(net.parameters(), lr=0.1)
+        with within():
+            with pytest.raises(ZeroDivisionError):
+                optimizer.step(lambda: 1 / 0)
+            functional.cross_entropy(net(floats(5, 4)), torch.tensor([0, 1, 2, 0, 1])).backward()
+            if inside:
+                optimizer.step()
+        if not inside:
+            optimizer.step()
+        found.append([p.to_float() if name == "Madam" else p.detach().clone() for p in net.parameters()])
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing(reentrant):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, momentum=0.0), nn.SiLU(), nn.Linear(5, 3), nn.LayerNorm(3))
+    x, found = floats(6, 4).requires_grad_(), []
+    for run in (net, lambda x: checkpoint(net, x, use_reentrant=reentrant)):
+        net.zero_grad()
+        with within() as path:
+            functional.cross_entropy(run(x), torch.tensor([0, 1, 2, 0, 1, 2])).backward()
+        found.append([p.grad.clone() for p in net.parameters()])
+        assert path.report().in_float == {}
+    assert all(map(torch.equal, *found))
+
+
+def test_what_torch_makes_of_these():
+    """RMS norm, dropout, attention with a causal mask, smoothed labels: all without a float; and in float64."""
+    x = floats(2, 4, 6)
+    layer, labels = nn.MultiheadAttention(6, 2, dropout=0.25, batch_first=True), torch.tensor([1, 0])
+    mask = nn.Transformer.generate_square_subsequent_mask(4)
+    with within() as path:
+        h = functional.dropout(nn.RMSNorm(6)(x), 0.5)
+        y, _ = layer(h, h, h, attn_mask=mask, is_causal=True, need_weights=False)
+        q = functional.scaled_dot_product_attention(y, y, y, is_causal=True)
+        functional.cross_entropy(q[:, 0], labels, label_smoothing=0.1).backward()
+        double = functional.layer_norm(x.double(), (6,))
+    assert path.report().in_float == {}
+    assert double.dtype == torch.float64
+    with within():
+        assert torch.equal(double.float(), functional.layer_norm(x, (6,)))
+
+
+def test_nan_goes_through():
+    x = torch.tensor([[1.0, float("nan")], [1.0, 2.0]])
+    with within():
+        found = x * 2, x + x, x.sum(1), functional.softmax(x, 1), functional.layer_norm(x, (2,)), x.exp()
+    for y in found:
+        rows = y.isnan() if y.ndim == 1 else y.isnan().any(1)
+        assert rows.tolist() == [True, False]
 
 
 def test_a_class_that_is_none():
