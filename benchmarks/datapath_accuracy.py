@@ -103,8 +103,7 @@ def task_of(kind, places):
     """A new one."""
     if kind in EPOCHS:
         return Digits(kind)
-    (problem,) = (one for one in PROBLEMS if one.name == kind)
-    task = problem.make(places)
+    task = PROBLEMS[kind].make(places)
     task.steps = STEPS[kind]
     # under a datapath there is no autocast, and none of the rows has what others have not
     task.bfloat16 = False
