@@ -50,9 +50,10 @@ def matmul(a: Matrices, b: Matrices, accumulator: BitTrue, last: Matrices | None
     if isinstance(accumulator, FixedPoint):
         found = fixed_point.matmul(a, b, accumulator)
         return found if last is None else fixed_point.add(found, last)
-    if a.codes.ndim == b.codes.ndim == 2 and accumulator.order != "blocked":
+    if accumulator.order != "blocked":
         # one term more of a sequence is what is added to its sum
         row = last is not None and accumulator.order == "sequential" and last.codes.shape == b.codes.shape[1:]
+        row = row and a.codes.ndim == b.codes.ndim == 2
         found = _swiftly(a, b, accumulator, last if row else None)
         if found is not None:
             return found if row or last is None else add(found, last, accumulator)
@@ -87,7 +88,7 @@ def _place(a: Matrices, b: Matrices, one: int, accumulator: Accumulator) -> int:
 
 
 def _swiftly(a: Matrices, b: Matrices, accumulator: Accumulator, last: Matrices | None) -> Sums | None:
-    """The product of two matrices of one scale each, and a row added last; None where it takes the general way."""
+    """The product of stacks of one scale each, and a row added last; None where it takes the general way."""
     to = accumulator.fmt
     if any(x is not None and not isinstance(x.log_offset, int) for x in (a, b, last)):
         return None
@@ -100,8 +101,31 @@ def _swiftly(a: Matrices, b: Matrices, accumulator: Accumulator, last: Matrices 
         own: Any = last.log_offset
         row = Matrix(last.codes.reshape(1, -1), last.fmt, _in_steps(last, to, own) - log_offset)
     order: Any = accumulator.order
-    codes = product(left, right, to, order, accumulator.gaussian_log, row)
-    return None if codes is None else Sums(codes, to, log_offset)
+
+    def at(index: tuple[int, ...]) -> Codes | None:
+        x, y = (m._replace(codes=_of_stack(m.codes, index)) for m in (left, right))
+        return product(x, y, to, order, accumulator.gaussian_log, row)
+
+    stack = np.broadcast_shapes(a.codes.shape[:-2], b.codes.shape[:-2])
+    if not stack:
+        codes = at(())
+        return None if codes is None else Sums(codes, to, log_offset)
+    out = np.empty((*stack, a.codes.shape[-2], b.codes.shape[-1]), to.dtype)
+    for index in np.ndindex(stack):
+        codes = at(index)
+        if codes is None:
+            return None
+        out[index] = codes
+    return Sums(out, to, log_offset)
+
+
+def _of_stack(codes: Codes, index: tuple[int, ...]) -> Codes:
+    """A matrix of a stack, whose dimensions of one serve every index."""
+    own = codes.ndim - 2
+    found: Codes = codes[
+        tuple(0 if n == 1 else i for n, i in zip(codes.shape, index[len(index) - own :], strict=False))
+    ]
+    return found
 
 
 def _ordered(x: Terms, y: Terms, accumulator: Accumulator) -> Codes:
