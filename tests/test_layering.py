@@ -57,7 +57,8 @@ torch_bridge.datapath  unit operands pointwise totals softmax normalization loss
 torch_bridge.distributed parallel_files
 torch_bridge           showing placing reports second_moments calibrated model madam event_log monitor resuming
 torch_bridge           checkpoint graphs
-torch_bridge           sequential . optimizer_runs optimizer_laws optimizer_checking strategies
+torch_bridge           sequential integer_twin integer_layers
+torch_bridge           . optimizer_runs optimizer_laws optimizer_checking strategies
 huggingface            config parts pages resuming quantizer watching adapters . folders
 lightning              watching averaging .
 tasks                  . signals troubles rescue measure few_bytes recipe task processes training resume footprint
@@ -71,7 +72,7 @@ toolbox                . loss values comparison counting moves reading recoding 
 toolbox.file_kinds     . zip_members numpy_files safetensors_files torch_pickle torch_files npz_writer
 toolbox                sources conversion inspection difference plots log_plots
 toolbox.export_targets . new_folder plain_names fixed_text exported hardware_tables numpy_arrays memory_image c_source
-toolbox.export_targets c_adder c_network
+toolbox.export_targets c_adder c_network c_integers
 toolbox                export network
 cli                    app tables trained inspect verify diff export model_folder convert resuming training_run train
 cli                    evaluate study report watch certify check . __main__

@@ -66,18 +66,39 @@ LNSNUM_SUMS_FUNCTION int32_t lnsnum_add(const lnsnum_adder *adder, int32_t a, in
     return (m > 1 ? m : 1) | (hi & nan);
 }
 
-/* w x as a code of the accumulator; `offset` is by how much w's log_offset is beyond the one that makes its 1. */
-LNSNUM_SUMS_FUNCTION int32_t lnsnum_term(const lnsnum_adder *adder, lnsnum_code_format w_format, int32_t w,
-                                         int32_t offset, lnsnum_code_format x_format, int32_t x) {
-    const int32_t w_nan = lnsnum_nan_code(w_format), x_nan = lnsnum_nan_code(x_format);
-    const int32_t nan = lnsnum_nan_code(adder->format);
+/* The code of the number of that sign whose logarithm, from the format's bias on, is m: exact within the range, at its
+   edges as `lnsnum_place`. */
+LNSNUM_SUMS_FUNCTION int32_t lnsnum_exactly(lnsnum_code_format format, int32_t m, int32_t sign) {
+    const int32_t nan = lnsnum_nan_code(format);
+    if (m < 1) return m + ((int32_t)1 << format.fraction_bits) >= 1 ? (1 | sign) : 0;
+    return (m < nan ? m : nan - 1) | sign;
+}
+
+/* What the logarithm of a product w x is beyond that of the codes, in the accumulator's steps and from its bias on;
+   `offset` is by how much w's log_offset is beyond the one that makes its 1. So far outside of the range that no code
+   leads back, it is cut to an int32. */
+LNSNUM_SUMS_FUNCTION int32_t lnsnum_shift(const lnsnum_adder *adder, lnsnum_code_format w_format, int32_t offset,
+                                          lnsnum_code_format x_format) {
+    const int64_t far = (int64_t)1 << 29;
     const int f = adder->format.fraction_bits;
-    int64_t log;
+    int64_t shift = ((int64_t)offset - (lnsnum_nan_code(w_format) >> 1)) * ((int64_t)1 << (f - w_format.fraction_bits));
+    shift -= (int64_t)(lnsnum_nan_code(x_format) >> 1) * ((int64_t)1 << (f - x_format.fraction_bits));
+    shift += lnsnum_nan_code(adder->format) >> 1;
+    return (int32_t)(shift > far ? far : shift < -far ? -far : shift);
+}
+
+/* w x as a code of the accumulator. */
+LNSNUM_SUMS_FUNCTION int32_t lnsnum_term(const lnsnum_adder *adder, lnsnum_code_format w_format, int32_t w,
+                                         int32_t shift, lnsnum_code_format x_format, int32_t x) {
+    const int32_t w_nan = lnsnum_nan_code(w_format), x_nan = lnsnum_nan_code(x_format);
+    const int32_t nan = lnsnum_nan_code(adder->format), w_m = w & (w_nan - 1), x_m = x & (x_nan - 1);
+    const int f = adder->format.fraction_bits;
     if (w == w_nan || x == x_nan) return nan;
-    if (w == 0 || x == 0) return 0;
-    log = ((int64_t)(w & (w_nan - 1)) - (w_nan >> 1) + offset) * ((int64_t)1 << (f - w_format.fraction_bits));
-    log += ((int64_t)(x & (x_nan - 1)) - (x_nan >> 1)) * ((int64_t)1 << (f - x_format.fraction_bits));
-    return lnsnum_place(adder->format, log + (nan >> 1), 0, 0, !(w & w_nan) != !(x & x_nan) ? nan : 0);
+    if (w_m == 0 || x_m == 0) return 0;
+    return lnsnum_exactly(adder->format,
+                          w_m * ((int32_t)1 << (f - w_format.fraction_bits)) +
+                              x_m * ((int32_t)1 << (f - x_format.fraction_bits)) + shift,
+                          !(w & w_nan) != !(x & x_nan) ? nan : 0);
 }
 
 /* A total as a code of another format of no more fraction bits: `one` is the logarithm of the accumulator's 1, in its
@@ -101,9 +122,10 @@ LNSNUM_SUMS_FUNCTION void lnsnum_matvec(const lnsnum_adder *adder, lnsnum_code_f
                                         int32_t log_offset, uint8_t *y) {
     int i, k;
     for (i = 0; i < outputs; i++) {
+        const int32_t shift = lnsnum_shift(adder, w_format, offsets ? offsets[i] : 0, x_format);
         int32_t total = 0;
         for (k = 0; k < inputs; k++)
-            total = lnsnum_add(adder, total, lnsnum_term(adder, w_format, *w++, offsets ? offsets[i] : 0, x_format, x[k]));
+            total = lnsnum_add(adder, total, lnsnum_term(adder, w_format, *w++, shift, x_format, x[k]));
         y[i] = (uint8_t)lnsnum_total(adder, total, one, out_format, log_offset);
     }
 }

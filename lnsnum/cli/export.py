@@ -51,6 +51,13 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="The data it was trained on, if that was no default, for c-network.")
     ] = None,
+    datapath: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute in integers alone, for c-network: 'activations=lns8f3,accumulate=lns12f6', or "
+            "'...,accumulate=fixed:20'; by default what it was trained with."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Take the place of an earlier export.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest and totals as JSON.")] = False,
 ) -> None:
@@ -73,6 +80,7 @@ def export(
         ("--tables", tables, ("readmemh",)),
         ("--only", only and to == NETWORK, get_args(exporting.Target)),
         ("--data", data, (NETWORK,)),
+        ("--datapath", datapath is not None, (NETWORK,)),
     ):
         if is_given and to not in takers:
             raise CommandError(f"{option} is for --to {' and '.join(takers)}, not for --to {to}")
@@ -100,7 +108,7 @@ def export(
         raise CommandError(f"{shown(folder)} is no folder: say by --out where the export is to go")
     if to == NETWORK:
         assert file is not None
-        _export_network(file, data, folder, prefix or exporting.prefix_of(file), force, as_json)
+        _export_network(file, data, datapath, folder, prefix or exporting.prefix_of(file), force, as_json)
         return
     with byte_progress() as progress:
         task = progress.add_task("export", total=None)
@@ -141,19 +149,31 @@ def export(
     )
 
 
-def _export_network(file: Path, data: Path | None, folder: Path, prefix: str, replace: bool, as_json: bool) -> None:
+def _export_network(
+    file: Path, data: Path | None, datapath: str | None, folder: Path, prefix: str, replace: bool, as_json: bool
+) -> None:
     """The network of a classification as a program."""
     task, model = load_trained(file, data)
-    from lnsnum.tasks.classification import Classification
+    from lnsnum.tasks.classification import TEST_BATCH, Classification, as_floats
     from lnsnum.toolbox.export_targets.exported import MANIFEST
     from lnsnum.toolbox.network import export_network
+    from lnsnum.torch_bridge.datapath.texts import read_short
     from lnsnum.torch_bridge.sequential import NetworkError
 
     if not isinstance(task, Classification):
         raise CommandError(f"{shown(file)} is for the task {task.name}: --to {NETWORK} writes networks that classify")
     shape = task.channels, task.height, task.width
+    # training images choose the scales of integers
+    examples = as_floats(task.train_data.images[:TEST_BATCH])
     try:
-        done = export_network(model, shape, folder, prefix=prefix, replace=replace)
+        if datapath is not None:
+            read_short(datapath)
+    except ValueError as error:
+        raise CommandError(f"--datapath {shown(datapath or '')}: {error}") from error
+    try:
+        done = export_network(
+            model, shape, folder, prefix=prefix, replace=replace, datapath=datapath, examples=examples
+        )
     except NetworkError as error:
         raise CommandError(f"{shown(file)}: {error}") from error
     if as_json:
@@ -164,6 +184,8 @@ def _export_network(file: Path, data: Path | None, folder: Path, prefix: str, re
         f"{facts['weights']:,} weights in {facts['layers']} layers: {facts['constant_bytes']:,} bytes of constants, "
         f"{facts['written_bytes']:,} bytes that are written to, beside the code"
     )
+    if integers := facts.get("integers"):
+        console.print(f"in integers alone; sums in {integers['accumulator']}", soft_wrap=True)
     console.print(f"{shown(done.folder)}: {', '.join(done.sizes)}, and {MANIFEST}", soft_wrap=True)
     console.print(f"gcc -std=c99 -O2 {prefix}_*.c -o {prefix}    reads images as text and prints classes")
 

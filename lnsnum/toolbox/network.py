@@ -2,6 +2,7 @@
 
     MODEL  ->  FOLDER/PREFIX_network.h, PREFIX_network.c, PREFIX_main.c, lnsnum_net.h and manifest.json
 
+With a datapath the program computes in integers alone, the bits of `lnsnum.torch_bridge.integer_twin`.
 The folder appears when all is written, and not at all if that fails.
 """
 
@@ -12,14 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lnsnum.files.atomic import StrPath
 from lnsnum.toolbox.export import check_prefix, occupied, prefix_of, why_kept
+from lnsnum.toolbox.export_targets.c_integers import write_integers
 from lnsnum.toolbox.export_targets.c_network import write_network
 from lnsnum.toolbox.export_targets.exported import MANIFEST, MARK, VERSION
 from lnsnum.toolbox.export_targets.new_folder import new_folder
-from lnsnum.torch_bridge.sequential import read_sequential
+from lnsnum.torch_bridge.datapath import Datapath
+from lnsnum.torch_bridge.datapath.setting import setting_of
+from lnsnum.torch_bridge.integer_layers import IntegerNetwork, integer_layers
+from lnsnum.torch_bridge.integer_twin import integer_twin
+from lnsnum.torch_bridge.sequential import Network, read_sequential
 
 __all__ = ["NetworkExport", "export_network"]
 
@@ -63,8 +70,10 @@ def export_network(
     *,
     prefix: str | None = None,
     replace: bool = False,
+    datapath: str | Datapath | None = None,
+    examples: torch.Tensor | None = None,
 ) -> NetworkExport:
-    """Write a converted Sequential as a program in C, as evaluation runs it.
+    """Write a converted Sequential as a program in C, as evaluation runs it; with a datapath, one of integers.
 
     Args:
         model: see `lnsnum.torch_bridge.sequential.read_sequential`, which says what layers there can be.
@@ -72,18 +81,29 @@ def export_network(
         folder: where there is nothing yet, or an empty folder.
         prefix: what all names in C begin with; without it made from the folder's name.
         replace: take the place of an earlier export too.
+        datapath: in which integers compute, see `lnsnum.torch_bridge.integer_twin`; by default the model's own, where
+            it has one.
+        examples: inputs by which a datapath's activations have their scales chosen.
 
     Raises:
         NetworkError: for a layer or a weight that cannot be written.
-        ValueError: for a prefix that cannot begin names in C.
+        ValueError: for a prefix that cannot begin names in C, or a datapath that cannot be read.
         OSError: where the folder cannot be written; it is as it was then.
     """
     if prefix is None:
         prefix = prefix_of(folder)
     check_prefix(prefix)
-    network = read_sequential(model, shape)
+    network: Network | IntegerNetwork
+    if datapath is not None or setting_of(model) is not None:
+        network = integer_layers(integer_twin(model, shape, datapath, examples))
+    else:
+        network = read_sequential(model, shape)
     with new_folder(folder, replaceable=why_kept if replace else occupied) as place:
-        facts = write_network(place, network, prefix=prefix, source=Path(folder).name)
+        named = {"prefix": prefix, "source": Path(folder).name}
+        if isinstance(network, IntegerNetwork):
+            facts = write_integers(place, network, **named)
+        else:
+            facts = write_network(place, network, **named)
         sizes = {file.name: file.stat().st_size for file in sorted(place.iterdir())}
         done = NetworkExport(Path(folder), prefix, facts, sizes)
         text = json.dumps(done.to_json(), indent=2) + "\n"

@@ -20,6 +20,7 @@ from torch import nn
 
 from lnsnum.decoding import decode, decode_table
 from lnsnum.format import LNSFormat
+from lnsnum.torch_bridge.datapath.setting import setting_of
 from lnsnum.torch_bridge.weight import LNSWeight
 
 Floats = NDArray[np.float32]
@@ -44,6 +45,7 @@ class Product:
     Attributes:
         name: of the module.
         codes: uint8, (outputs, inputs / groups, ...).
+        log_offsets: of the codes, int64, (outputs,); a batch normalization behind is not in them.
         scale, shift: float32, (outputs,).
         inputs: elements, or channels, that come in.
     """
@@ -51,6 +53,7 @@ class Product:
     name: str
     fmt: LNSFormat
     codes: NDArray[np.uint8]
+    log_offsets: NDArray[np.int64]
     scale: Floats
     shift: Floats
     inputs: int
@@ -133,10 +136,16 @@ def read_sequential(model: nn.Module, shape: tuple[int, ...]) -> Network:
     """
     if type(model) is not nn.Sequential:
         raise NetworkError(f"the network is a {type(model).__name__}: only a torch.nn.Sequential can be written so")
+    if setting_of(model) is not None:
+        raise NetworkError(
+            "the network has a datapath, which sums of floats would not be: lnsnum.torch_bridge.integer_twin computes "
+            "it, and use_datapath(model, None) takes it away"
+        )
+    _check_hooks("", model)
     layers: list[Layer] = []
     sizes: list[int] = []
     here = tuple(shape)
-    for name, module in _flat(model, ""):
+    for name, module in flat_modules(model):
         _check_hooks(name, module)
         layer, there = _layer(name, module, here)
         here = there
@@ -156,21 +165,20 @@ def read_sequential(model: nn.Module, shape: tuple[int, ...]) -> Network:
     return Network(tuple(shape), tuple(layers), tuple(sizes))
 
 
-def _flat(model: nn.Sequential, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+def flat_modules(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """The modules of a Sequential and those within it, by name."""
     for name, module in model.named_children():
         if type(module) is nn.Sequential:
             _check_hooks(prefix + name, module)
-            yield from _flat(module, f"{prefix}{name}.")
+            yield from flat_modules(module, f"{prefix}{name}.")
         else:
             yield prefix + name, module
 
 
 def _check_hooks(name: str, module: nn.Module) -> None:
     if module._forward_hooks or module._forward_pre_hooks:
-        raise NetworkError(
-            f"layer {name} ({type(module).__name__}) has forward hooks, which would be lost: remove them"
-        )
+        what = f"layer {name}" if name else "the network"
+        raise NetworkError(f"{what} ({type(module).__name__}) has forward hooks, which would be lost: remove them")
 
 
 def _layer(name: str, module: Any, shape: tuple[int, ...]) -> tuple[Layer | None, tuple[int, ...]]:
@@ -285,7 +293,7 @@ def _product(name: str, module: Any, inputs: int, groups: int = 1, window: Windo
     ones = np.full(outputs, fmt.bias, fmt.dtype)
     scale = decode(ones, fmt, "float64", log_offset=offsets.astype(np.int32))
     bias = np.zeros(outputs) if module.bias is None else module.bias.detach().double().cpu().numpy()
-    return Product(name, fmt, lns.codes, _finite(name, scale), _finite(name, bias), inputs, groups, window)
+    return Product(name, fmt, lns.codes, offsets, _finite(name, scale), _finite(name, bias), inputs, groups, window)
 
 
 def _norm(name: str, module: Any, shape: tuple[int, ...]) -> Affine:

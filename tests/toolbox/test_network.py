@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from c_compiler import needs_gcc
+from c_networks import INTEGER_DUMP, SANITIZE, STRICT, check_outputs, run, trained
 from command_line import run_command
 from torch import nn
 
@@ -16,11 +17,10 @@ from lnsnum.tasks.digits import load_digits
 from lnsnum.tasks.image_networks import small_cnn
 from lnsnum.toolbox.network import export_network
 from lnsnum.torch_bridge import convert_model, load_model
+from lnsnum.torch_bridge.integer_layers import integer_layers
+from lnsnum.torch_bridge.integer_twin import integer_twin
 from lnsnum.torch_bridge.sequential import NetworkError, read_sequential
 from lnsnum.weight_file import save_weights
-
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion"]
-SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 
 DUMP = """
 #include <stdio.h>
@@ -36,28 +36,6 @@ int main(void) {
     return 0;
 }
 """
-
-
-def trained(model, shape, fmt="lns8f5", **options):
-    """With running statistics and signs of a real network, then converted."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                module.weight.normal_()
-                module.bias.normal_()
-        model.train()
-        for _ in range(3):
-            model(torch.randn(16, *shape))
-    convert_model(model.eval(), fmt, **options)
-    return model
-
-
-def run(folder, program, x):
-    """Outputs and classes of a program that reads float32."""
-    done = subprocess.run([folder / program], input=x.numpy().tobytes(), capture_output=True, check=True, timeout=60)
-    rows = np.array([line.split() for line in done.stdout.decode().splitlines()], float)
-    return rows[:, :-1], rows[:, -1].astype(int)
 
 
 NETWORKS = {
@@ -161,6 +139,61 @@ def test_the_digits_have_the_classes_of_torch(digits, tmp_path, capsys, monkeypa
         assert "an input is 64 numbers" in failed.stderr
 
 
+INTEGERS = "activations=lns8f3,accumulate=lns12f7", "activations=lns8f3,accumulate=fixed:20"
+
+
+def integer_digits(digits, datapath, count, folder, capsys, monkeypatch):
+    """What the command writes for a datapath, compiled: outputs and classes of test images, and the twin's."""
+    code, out, _ = run_command(
+        capsys,
+        monkeypatch,
+        "export",
+        digits,
+        "--to",
+        "c-network",
+        "--datapath",
+        datapath,
+        "--prefix",
+        "net",
+        "--out",
+        folder,
+    )
+    assert code == 0
+    assert "in integers alone" in out
+    (folder / "dump.c").write_text(INTEGER_DUMP)
+    command = ["gcc", *STRICT, "-O2", "dump.c", "net_network.c", "-o", "dump"]
+    subprocess.run(command, cwd=folder, check=True, timeout=120)
+    data = load_digits()
+    model = load_model(digits, small_cnn(1, 8, 8, 10)).eval()
+    twin = integer_twin(model, (1, 8, 8), datapath, data.train.images[:1000])
+    images = data.test.images[:count]
+    return *run(folder, "dump", images), twin(images).numpy(), integer_layers(twin).products[-1], model(images)
+
+
+@needs_gcc
+@pytest.mark.parametrize("datapath", INTEGERS)
+def test_the_digits_in_integers_are_the_datapaths(datapath, digits, tmp_path, capsys, monkeypatch):
+    ranks, classes, expected, last, floats = integer_digits(digits, datapath, 60, tmp_path / "out", capsys, monkeypatch)
+    check_outputs(ranks, classes, expected, last)
+    assert (classes == floats.argmax(1).numpy()).mean() > 0.95
+    facts = json.loads((tmp_path / "out" / "manifest.json").read_text())["network"]
+    assert facts["written_bytes"] == 2 * 32 * 8 * 8  # the two largest that go from layer to layer
+    flags = ["-std=c99", "-Os", "-c", "net_network.c"]
+    subprocess.run(["gcc", *flags], cwd=tmp_path / "out", check=True, timeout=120)
+    size = subprocess.run(["size", "net_network.o"], cwd=tmp_path / "out", capture_output=True, text=True, check=True)
+    flash, _, memory = map(int, size.stdout.splitlines()[1].split()[:3])
+    assert facts["constant_bytes"] < flash  # of this processor's code; what a microcontroller's takes is tested there
+    assert memory == facts["written_bytes"]
+
+
+@needs_gcc
+@pytest.mark.long
+@pytest.mark.parametrize("datapath", INTEGERS)
+def test_all_digits_in_integers_are_the_datapaths(datapath, digits, tmp_path, capsys, monkeypatch):
+    found = integer_digits(digits, datapath, 360, tmp_path / "out", capsys, monkeypatch)
+    check_outputs(*found[:4])
+
+
 def test_an_earlier_export_is_replaced_when_asked(digits, tmp_path, capsys, monkeypatch):
     arguments = "export", digits, "--to", "c-network", "--out", tmp_path / "out", "--prefix", "mine"
     assert run_command(capsys, monkeypatch, *arguments)[0] == 0
@@ -181,6 +214,8 @@ def test_bad_command_lines_get_one_sentence(digits, tmp_path, capsys, monkeypatc
     for arguments, why in (
         ((digits, "--pack"), "--pack is for --to c, not for --to c-network"),
         ((digits, "--only", "x"), "--only is for --to c and readmemh and npy, not for --to c-network"),
+        ((digits, "--datapath", "lns8f3"), "--datapath lns8f3: 'lns8f3' is no preset of a datapath"),
+        ((digits, "--datapath", "activations=lns8f3"), "layer 0 has accumulate='float32', sums of floats"),
         ((digits, "--prefix", "Int"), "prefix='Int' cannot begin names in C"),
         ((plain,), "names no task: it was not written by lnsnum train"),
         ((), "there is nothing to export: give a weight file that lnsnum train wrote"),
@@ -192,11 +227,22 @@ def test_bad_command_lines_get_one_sentence(digits, tmp_path, capsys, monkeypatc
     code, _, err = run_command(capsys, monkeypatch, "export", digits, "--to", "npy", "--data", plain, "--out", out)
     assert code == 2
     assert "--data is for --to c-network, not for --to npy" in err
+    code, _, err = run_command(
+        capsys, monkeypatch, "export", digits, "--to", "c", "--datapath", INTEGERS[0], "--out", out
+    )
+    assert (code, out.exists()) == (2, False)
+    assert "--datapath is for --to c-network, not for --to c" in err
 
 
 def hooked():
     model = nn.Sequential(nn.Linear(4, 2))
     model[0].register_forward_hook(lambda *_: None)
+    return model
+
+
+def watched():
+    model = nn.Sequential(nn.Linear(4, 2))
+    model.register_forward_hook(lambda *_: None)
     return model
 
 
@@ -218,6 +264,7 @@ REFUSED = [
     (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(2)), (1, 5, 5), "gives more than one pixel"),
     (lambda: nn.Sequential(nn.Linear(4, 2), nn.Hardtanh(0, float("inf"))), (4,), "its bounds are not finite"),
     (lambda: nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, track_running_stats=False)), (4,), "no running stat"),
+    (watched, (4,), r"the network \(Sequential\) has forward hooks, which would be lost"),
     (hooked, (4,), r"layer 0 \(Linear\) has forward hooks, which would be lost"),
 ]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lnsnum.decoding import decode_table
 from lnsnum.format import LNSFormat
@@ -39,29 +40,16 @@ def write_network(folder: Path, network: Network, *, prefix: str, source: str) -
         What the manifest says of it: how many bytes of constants and of arrays that are written to.
     """
     shutil.copyfile(LNSNUM_NET_H, folder / LNSNUM_NET_H.name)
-    inputs, outputs = int(np.prod(network.shape)), network.sizes[-1]
-    shape = " x ".join(map(str, network.shape))
-    (folder / f"{prefix}_network.h").write_text(
-        _HEADER.format(
-            guard=f"{prefix.upper()}_NETWORK_H",
-            of=in_comment(source),
-            p=prefix,
-            inputs=inputs,
-            outputs=outputs,
-            shape=shape,
-        ),
-        encoding="ascii",
-        newline="\n",
-    )
+    (folder / f"{prefix}_network.h").write_text(header_of(network, prefix, source), encoding="ascii", newline="\n")
     with open(folder / f"{prefix}_network.c", "xb") as file:
         file.writelines(_source(network, prefix))
-    (folder / f"{prefix}_main.c").write_text(_MAIN.format(p=prefix), encoding="ascii", newline="\n")
+    (folder / f"{prefix}_main.c").write_text(main_of(prefix), encoding="ascii", newline="\n")
     formats = {product.fmt for product in network.products}
     weights = sum(product.codes.size for product in network.products)
     factors = sum(layer.scale.size for layer in network.layers if isinstance(layer, (Product, Affine)))
     return {
         "shape": list(network.shape),
-        "outputs": outputs,
+        "outputs": network.sizes[-1],
         "layers": len(network.layers),
         "weights": weights,
         "constant_bytes": weights + 8 * factors + sum(4 << fmt.bits for fmt in formats),
@@ -69,19 +57,40 @@ def write_network(folder: Path, network: Network, *, prefix: str, source: str) -
     }
 
 
+def header_of(network: Network, prefix: str, source: str, *, outputs: str = "float", told: str = "") -> str:
+    """PREFIX_network.h: what a program declares, whose outputs are of a type that `told` tells of."""
+    return _HEADER.format(
+        guard=f"{prefix.upper()}_NETWORK_H",
+        of=in_comment(source),
+        p=prefix,
+        inputs=int(np.prod(network.shape)),
+        outputs=network.sizes[-1],
+        shape=" x ".join(map(str, network.shape)),
+        type=outputs,
+        includes="" if outputs == "float" else "#include <stdint.h>\n\n",
+        told=f"\n   {told}" if told else "",
+    )
+
+
+def main_of(prefix: str) -> str:
+    """PREFIX_main.c."""
+    return _MAIN.format(p=prefix)
+
+
 _HEADER = """/* The network of {of}, as lnsnum export writes it. */
 
 #ifndef {guard}
 #define {guard}
 
-#ifdef __cplusplus
+{includes}#ifdef __cplusplus
 extern "C" {{
 #endif
 
 enum {{ {p}_inputs = {inputs}, {p}_outputs = {outputs} }};
 
-/* The outputs for one input of {shape} floats, row-major. Not for two threads at once: it has arrays of its own. */
-void {p}_outputs_of(const float *input, float *outputs);
+/* The outputs for one input of {shape} floats, row-major. Not for two threads at once: it has arrays of its
+   own.{told} */
+void {p}_outputs_of(const float *input, {type} *outputs);
 
 /* The index of the greatest output, the first of equals. */
 int {p}_class(const float *input);
@@ -129,14 +138,13 @@ def _source(network: Network, prefix: str) -> Iterator[bytes]:
     last = len(network.layers) - 1
     for number, (layer, size) in enumerate(zip(network.layers, network.sizes, strict=True)):
         if isinstance(layer, (Product, Affine)):
-            yield _ascii(f"\n/* {_title(layer)} */\n")
+            yield _ascii(f"\n/* {title(layer)} */\n")
             if isinstance(layer, Product):
-                texts = (hexadecimal(part, 8, before="0x", after=",") for part in parts(layer.codes.reshape(-1)))
-                yield from _array("uint8_t", f"codes_{number}", texts, 16)
+                yield from array_of_codes(f"codes_{number}", layer.codes)
             yield from _array("float", f"scale_{number}", c_floats(layer.scale), 8)
             yield from _array("float", f"shift_{number}", c_floats(layer.shift), 8)
         if isinstance(layer, (Product, Pool)) and layer.window is not None:
-            yield _ascii(f"static const lnsnum_window window_{number} = {_window(layer.window)};\n")
+            yield _ascii(f"static const lnsnum_window window_{number} = {in_c(layer.window)};\n")
         if isinstance(layer, (Product, Pool)):
             # the outputs are written where the caller wants them, by the last layer that writes anew
             is_last = all(isinstance(later, (Activation, Affine)) for later in network.layers[number + 1 :])
@@ -206,20 +214,28 @@ def _float(number: float) -> str:
     return f"{float(np.float32(number)).hex()}f"
 
 
-def _title(layer: Product | Affine) -> str:
+def title(layer: Product | Affine) -> str:
+    """What a comment says of a layer."""
     if isinstance(layer, Affine):
         return f"{layer.scale.size} channels of {layer.size}"
     shape = " x ".join(map(str, layer.codes.shape))
     return f"layer {in_comment(layer.name)}: {shape} codes of {layer.fmt.name}"
 
 
-def _window(window: Window) -> str:
+def in_c(window: Window) -> str:
+    """A window as C's struct."""
     fields = window.image, window.size, window.stride, window.padding, window.dilation, window.places
     return "{" + ", ".join(str(number) for field in fields for number in field) + "}"
 
 
 def _values(fmt: LNSFormat) -> str:
     return plain(f"values_{fmt.name}")
+
+
+def array_of_codes(name: str, codes: NDArray[np.uint8]) -> Iterator[bytes]:
+    """The weights of a layer as an array in C."""
+    texts = (hexadecimal(part, 8, before="0x", after=",") for part in parts(codes.reshape(-1)))
+    return _array("uint8_t", name, texts, 16)
 
 
 def _array(c_type: str, name: str, texts: Text | Iterable[Text], per_line: int) -> Iterator[bytes]:
