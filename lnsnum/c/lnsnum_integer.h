@@ -102,10 +102,10 @@ LNSNUM_SUMS_FUNCTION void lnsnum_run_layer(const lnsnum_layer *layer, const lnsn
                 lnsnum_inside(right, w.dilation_x, w.width, w.columns, &first, &end);
                 for (c = 0; c < inputs; c++) {
                     for (r = top; r < bottom; r++) {
-                        const uint8_t *from = group + (c * w.height + r * w.dilation_y + down) * w.width + right;
+                        const int from = (c * w.height + r * w.dilation_y + down) * w.width + right;
                         const uint8_t *codes = weights + (c * w.rows + r) * w.columns;
                         for (s = first; s < end; s++) {
-                            const int32_t a = codes[s], b = from[s * w.dilation_x];
+                            const int32_t a = codes[s], b = group[from + s * w.dilation_x];
                             const int32_t a_m = a & (w_nan - 1), b_m = b & (x_nan - 1);
                             const int negative = !(a & w_nan) != !(b & x_nan);
                             int32_t log;

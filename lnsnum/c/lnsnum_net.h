@@ -53,13 +53,25 @@ LNSNUM_NET_FUNCTION void lnsnum_linear(const uint8_t *codes, const float *values
     }
 }
 
+/* to += value * from, for rows of so many columns; a row is `step`, or `to_step`, behind the one before. */
+LNSNUM_NET_FUNCTION void lnsnum_add_rows(float value, int rows, int columns, const float *from, int step, int stride,
+                                         float *to, int to_step) {
+    int column;
+    for (; rows > 0; rows--, from += step, to += to_step) {
+        if (stride == 1)
+            for (column = 0; column < columns; column++) to[column] += value * from[column];
+        else
+            for (column = 0; column < columns; column++) to[column] += value * from[column * stride];
+    }
+}
+
 /* y (outputs, out_height, out_width) of x (channels, height, width), then scale and shift of each output. A weight is
    decoded once, and its products go to a whole image: the order of a sum is that of its weights all the same. */
 LNSNUM_NET_FUNCTION void lnsnum_conv2d(const uint8_t *codes, const float *values, const float *scale,
                                        const float *shift, int outputs, int channels, int groups,
                                        const lnsnum_window *window, const float *x, float *y) {
     const lnsnum_window w = *window;
-    int i, c, r, s, row, column;
+    int i, c, r, s, column;
     for (i = 0; i < outputs; i++) {
         const int inputs = channels / groups;
         const float *group = x + (size_t)(i / (outputs / groups) * inputs) * (size_t)(w.height * w.width);
@@ -67,20 +79,19 @@ LNSNUM_NET_FUNCTION void lnsnum_conv2d(const uint8_t *codes, const float *values
         for (column = 0; column < size; column++) y[column] = 0.0f;
         for (c = 0; c < inputs; c++) {
             for (r = 0; r < w.rows; r++) {
+                const int down = r * w.dilation_y - w.padding_y;
+                int top, bottom;
+                lnsnum_inside(down, w.stride_y, w.height, w.out_height, &top, &bottom);
                 for (s = 0; s < w.columns; s++) {
                     const float value = values[*codes++];
-                    const int down = r * w.dilation_y - w.padding_y, right = s * w.dilation_x - w.padding_x;
-                    int top, bottom, first, end;
-                    lnsnum_inside(down, w.stride_y, w.height, w.out_height, &top, &bottom);
+                    const int right = s * w.dilation_x - w.padding_x;
+                    int first, end;
+                    const float *from;
                     lnsnum_inside(right, w.stride_x, w.width, w.out_width, &first, &end);
-                    for (row = top; row < bottom; row++) {
-                        const float *from = group + (c * w.height + row * w.stride_y + down) * w.width + right;
-                        float *to = y + row * w.out_width;
-                        if (w.stride_x == 1)
-                            for (column = first; column < end; column++) to[column] += value * from[column];
-                        else
-                            for (column = first; column < end; column++) to[column] += value * from[column * w.stride_x];
-                    }
+                    if (top >= bottom || first >= end) continue; /* it is beyond the image wherever it is put */
+                    from = group + (c * w.height + top * w.stride_y + down) * w.width + right + first * w.stride_x;
+                    lnsnum_add_rows(value, bottom - top, end - first, from, w.stride_y * w.width, w.stride_x,
+                                    y + top * w.out_width + first, w.out_width);
                 }
             }
         }

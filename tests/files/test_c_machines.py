@@ -62,12 +62,14 @@ def test_golden_files_are_read_alike(machine, tmp_path):
         assert printed([*there, str(path_of(name, layout))]) == expected, name
 
 
-def test_a_network_gives_the_same_classes(machine, tmp_path):
+@pytest.mark.parametrize("datapath", [None, "activations=lns8f3,accumulate=lns12f7"])
+def test_a_network_gives_the_same_classes(machine, datapath, tmp_path):
     torch.manual_seed(0)
     layers = nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()
     model = nn.Sequential(*layers, nn.Linear(96, 10)).eval()
     convert_model(model, "lns8f5")
-    export_network(model, (1, 8, 8), tmp_path / "net")
+    examples = torch.randn(20, 1, 8, 8)
+    export_network(model, (1, 8, 8), tmp_path / "net", datapath=datapath, examples=examples)
     text = " ".join(map(repr, torch.randn(30 * 64).tolist())).encode()
     sources = [tmp_path / "net" / name for name in ("net_main.c", "net_network.c")]
     here, there = (printed(command, text) for command in programs(machine, tmp_path, *sources))

@@ -81,6 +81,5 @@ def test_a_microcontroller_computes_the_same_bits(name, tmp_path):
         ["arm-none-eabi-size", "net_network.o"], cwd=folder, capture_output=True, text=True, check=True
     )
     flash, _, memory = map(int, size.stdout.splitlines()[1].split()[:3])
-    print(f"Cortex-M4, {name}: {flash:,} bytes of code and constants, {memory:,} that are written to")
     assert flash <= 1.15 * done.network["weights"] + 6000
     assert memory == done.network["written_bytes"] == 2 * 32 * 64 * (4 if DATAPATHS[name] is None else 1)
