@@ -87,6 +87,7 @@ LNSNUM_SUMS_FUNCTION void lnsnum_run_layer(const lnsnum_layer *layer, const lnsn
                                            const lnsnum_powers *powers, const uint8_t *x, uint8_t *y, int32_t *ranks) {
     const lnsnum_window w = layer->window;
     const int32_t w_nan = layer->w_nan, x_nan = layer->x_nan, total_nan = adder ? lnsnum_nan_code(adder->format) : 0;
+    const int32_t w_step = (int32_t)1 << layer->w_finer, x_step = (int32_t)1 << layer->x_finer;
     const int inputs = layer->channels / layer->groups, each = layer->outputs / layer->groups;
     int i, row, column, c, r, s;
     for (i = 0; i < layer->outputs; i++) {
@@ -114,7 +115,7 @@ LNSNUM_SUMS_FUNCTION void lnsnum_run_layer(const lnsnum_layer *layer, const lnsn
                                 continue;
                             }
                             if (a_m == 0) continue;
-                            log = a_m * ((int32_t)1 << layer->w_finer) + b_m * ((int32_t)1 << layer->x_finer) + shift;
+                            log = a_m * w_step + b_m * x_step + shift;
                             if (adder) {
                                 const int32_t term = lnsnum_exactly(adder->format, log, negative ? total_nan : 0);
                                 total = lnsnum_add(adder, total, term);
