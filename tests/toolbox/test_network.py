@@ -187,7 +187,7 @@ def test_the_digits_in_integers_are_the_datapaths(datapath, digits, tmp_path, ca
 
 
 @needs_gcc
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.parametrize("datapath", INTEGERS)
 def test_all_digits_in_integers_are_the_datapaths(datapath, digits, tmp_path, capsys, monkeypatch):
     found = integer_digits(digits, datapath, 360, tmp_path / "out", capsys, monkeypatch)
