@@ -55,7 +55,7 @@ def export(
         str | None,
         typer.Option(
             help="Compute in integers alone, for c-network: 'activations=lns8f3,accumulate=lns12f6', or "
-            "'...,accumulate=fixed:20'; by default what it was trained with."
+            "'...,accumulate=fixed:20'; by default what it was trained in, and float32 for floats all the same."
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Take the place of an earlier export.")] = False,
@@ -157,6 +157,8 @@ def _export_network(
     from lnsnum.tasks.classification import TEST_BATCH, Classification, as_floats
     from lnsnum.toolbox.export_targets.exported import MANIFEST
     from lnsnum.toolbox.network import export_network
+    from lnsnum.torch_bridge.datapath import datapath as make_datapath
+    from lnsnum.torch_bridge.datapath import use_datapath
     from lnsnum.torch_bridge.datapath.texts import read_short
     from lnsnum.torch_bridge.sequential import NetworkError
 
@@ -165,15 +167,16 @@ def _export_network(
     shape = task.channels, task.height, task.width
     # training images choose the scales of integers
     examples = as_floats(task.train_data.images[:TEST_BATCH])
+    path = None
+    if datapath == "float32":
+        use_datapath(model, None)
+    elif datapath is not None:
+        try:
+            path = make_datapath(**read_short(datapath))
+        except (TypeError, ValueError) as error:
+            raise CommandError(f"--datapath {shown(datapath)}: {error}") from error
     try:
-        if datapath is not None:
-            read_short(datapath)
-    except ValueError as error:
-        raise CommandError(f"--datapath {shown(datapath or '')}: {error}") from error
-    try:
-        done = export_network(
-            model, shape, folder, prefix=prefix, replace=replace, datapath=datapath, examples=examples
-        )
+        done = export_network(model, shape, folder, prefix=prefix, replace=replace, datapath=path, examples=examples)
     except NetworkError as error:
         raise CommandError(f"{shown(file)}: {error}") from error
     if as_json:

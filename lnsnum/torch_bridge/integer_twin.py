@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import glob
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -85,7 +86,7 @@ def integer_twin(
 
     Raises:
         NetworkError: for what cannot be computed so, by its name.
-        ValueError: for a setting that cannot be read.
+        TypeError, ValueError: for a setting that cannot be read, or examples of another shape.
 
     >>> from lnsnum.torch_bridge import convert_model
     >>> model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2)).eval()
@@ -95,8 +96,13 @@ def integer_twin(
     (Identity(), FixedPoint(bits=20))
     """
     settings = _settings(model, setting)
-    twin: Any = use_datapath(copy.deepcopy(model), None).cpu().float().eval()
-    read_sequential(twin, shape)
+    if examples is not None and tuple(examples.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"examples of shape {tuple(examples.shape)} are no inputs of shape {tuple(shape)}: give a batch of them"
+        )
+    plain: Any = use_datapath(copy.deepcopy(model), None).cpu().float().eval()
+    read_sequential(plain, shape)
+    twin = _apart(plain)
     seen = _inputs_of(twin, torch.zeros(1, *shape))
     formats: dict[str, Formats] = {}
     product: str | None = None
@@ -136,9 +142,21 @@ def integer_twin(
     return IntegerTwin(twin, Datapath(replace(settings, layers=layers, statistics=0)), tuple(shape))
 
 
+def _apart(model: nn.Sequential) -> nn.Sequential:
+    """A copy in which a layer that is called twice is two."""
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, part in model._modules.items():
+        parts[name] = _apart(part) if isinstance(part, nn.Sequential) else copy.deepcopy(part)
+    return nn.Sequential(parts).eval()
+
+
 def _settings(model: nn.Module, setting: str | Datapath | None) -> Settings:
     if isinstance(setting, Datapath):
         return setting.settings
+    if setting is not None and not isinstance(setting, str):
+        raise TypeError(
+            f"setting={setting!r} is a {type(setting).__name__}: give a datapath, or its short form as text"
+        )
     if setting is not None:
         return datapath(**read_short(setting)).settings
     text = setting_of(model)

@@ -166,8 +166,9 @@ def read_sequential(model: nn.Module, shape: tuple[int, ...]) -> Network:
 
 
 def flat_modules(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a Sequential and those within it, by name."""
-    for name, module in model.named_children():
+    """The modules of a Sequential and those within it, by name, as often as they are called."""
+    # named_children leaves out a module that stands there again
+    for name, module in model._modules.items():
         if type(module) is nn.Sequential:
             _check_hooks(prefix + name, module)
             yield from flat_modules(module, f"{prefix}{name}.")

@@ -15,7 +15,7 @@ from lnsnum.torch_bridge import convert_model
 from lnsnum.torch_bridge.datapath import Accumulator, FixedPoint, Numbers, datapath, use_datapath
 from lnsnum.torch_bridge.integer_layers import integer_layers
 from lnsnum.torch_bridge.integer_twin import integer_twin
-from lnsnum.torch_bridge.sequential import NetworkError
+from lnsnum.torch_bridge.sequential import NetworkError, read_sequential
 
 
 def features():
@@ -102,6 +102,21 @@ def test_a_batch_normalization_becomes_a_scale_on_the_grid_of_codes():
     assert (off <= 2e-3 * expected.abs().amax((0, 2, 3)) + 2e-3).all()
 
 
+def test_a_layer_that_is_called_twice_is_two(tmp_path):
+    """Each with its own scale, and the batch normalization that follows it there; floats leave nothing out either."""
+    torch.manual_seed(0)
+    layer, act = nn.Linear(5, 5), nn.ReLU()
+    model = trained(nn.Sequential(layer, nn.BatchNorm1d(5), act, layer, nn.BatchNorm1d(5), act, nn.Linear(5, 3)), (5,))
+    x = torch.randn(30, 5)
+    twin = integer_twin(model, (5,), "activations=lns8f5,accumulate=fixed:20", x)
+    assert twin.formats("0") != twin.formats("3")
+    with torch.no_grad():
+        expected = model(x)
+        assert (twin.model(x) - expected).abs().max() < 0.05 * expected.abs().max()
+    kinds = [type(layer).__name__ for layer in read_sequential(model, (5,)).layers]
+    assert kinds == ["Product", "Activation"] * 2 + ["Product"]
+
+
 def test_a_models_own_datapath_is_written(tmp_path):
     torch.manual_seed(0)
     model = trained(features(), (6,))
@@ -164,6 +179,10 @@ def test_what_integers_cannot_compute_is_refused_by_name(make, setting, why, tmp
 
 def test_scales_need_examples_or_are_given():
     model = trained(nn.Sequential(nn.Linear(4, 2)), (4,))
+    with pytest.raises(TypeError, match=r"setting=8 is a int: give a datapath"):
+        integer_twin(model, (4,), 8)
+    with pytest.raises(ValueError, match=r"examples of shape \(3, 5\) are no inputs of shape \(4,\)"):
+        integer_twin(model, (4,), LNS, torch.ones(3, 5))
     with pytest.raises(NetworkError, match="layer 0 has activations of the scale 'max', which is chosen by examples"):
         integer_twin(model, (4,), LNS)
     with pytest.raises(NetworkError, match="the network has no datapath: give one"):

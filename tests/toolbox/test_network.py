@@ -13,14 +13,16 @@ from command_line import run_command
 from torch import nn
 
 from lnsnum import cli
+from lnsnum.tasks import RUN_ENTRY, TASK_ENTRY
 from lnsnum.tasks.digits import load_digits
 from lnsnum.tasks.image_networks import small_cnn
 from lnsnum.toolbox.network import export_network
-from lnsnum.torch_bridge import convert_model, load_model
+from lnsnum.torch_bridge import convert_model, load_model, save_model
+from lnsnum.torch_bridge.datapath import use_datapath
 from lnsnum.torch_bridge.integer_layers import integer_layers
 from lnsnum.torch_bridge.integer_twin import integer_twin
 from lnsnum.torch_bridge.sequential import NetworkError, read_sequential
-from lnsnum.weight_file import save_weights
+from lnsnum.weight_file import load_metadata, save_weights
 
 DUMP = """
 #include <stdio.h>
@@ -207,6 +209,18 @@ def test_an_earlier_export_is_replaced_when_asked(digits, tmp_path, capsys, monk
     assert json.loads(out)["manifest"]["network"]["shape"] == [1, 8, 8]
 
 
+def test_a_file_with_a_datapath_is_written_in_it_or_in_floats_when_asked(digits, tmp_path, capsys, monkeypatch):
+    model = use_datapath(load_model(digits, small_cnn(1, 8, 8, 10)), "lns_madam_8bit")
+    path, metadata = tmp_path / "own.safetensors", load_metadata(digits)
+    save_model(path, model, metadata={name: metadata[name] for name in (TASK_ENTRY, RUN_ENTRY)})
+    arguments = "export", path, "--to", "c-network", "--out", tmp_path / "out"
+    code, _, err = run_command(capsys, monkeypatch, *arguments)
+    assert (code, (tmp_path / "out").exists()) == (2, False)
+    assert "layer 0 has accumulate='float32', sums of floats: give an accumulator" in err
+    assert run_command(capsys, monkeypatch, *arguments, "--datapath", "float32")[0] == 0
+    assert "lnsnum_conv2d" in (tmp_path / "out" / "own_network.c").read_text()
+
+
 def test_bad_command_lines_get_one_sentence(digits, tmp_path, capsys, monkeypatch):
     plain = tmp_path / "plain.safetensors"
     save_weights(plain, {"a": np.zeros(2, np.float32)})
@@ -215,6 +229,7 @@ def test_bad_command_lines_get_one_sentence(digits, tmp_path, capsys, monkeypatc
         ((digits, "--pack"), "--pack is for --to c, not for --to c-network"),
         ((digits, "--only", "x"), "--only is for --to c and readmemh and npy, not for --to c-network"),
         ((digits, "--datapath", "lns8f3"), "--datapath lns8f3: 'lns8f3' is no preset of a datapath"),
+        ((digits, "--datapath", "accumulate=lns12f6"), "adds products of codes, and activations are floats: give"),
         ((digits, "--datapath", "activations=lns8f3"), "layer 0 has accumulate='float32', sums of floats"),
         ((digits, "--prefix", "Int"), "prefix='Int' cannot begin names in C"),
         ((plain,), "names no task: it was not written by lnsnum train"),
