@@ -8,33 +8,112 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from machinery import command_line
 
 import lnsnum
 from lnsnum import cli
 
 ROOT = Path(lnsnum.__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+GUIDES = [DOCS / "index.md", *sorted(page for page in DOCS.glob("*/*.md"))]
+"""Pages of which nothing is left out: tutorials, how-tos, explanations, the reference."""
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md")), *GUIDES[1:]]
+
+
+def name_of(page):
+    """Within the repository."""
+    return str(page.relative_to(ROOT))
 
 
 def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def run_python(block, page, namespace):
+    """What a block prints, which is what its comments say."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(block, page.name, "exec"), namespace)
+    said = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+    lines = printed.getvalue().splitlines()
+    for line in said:
+        assert line in lines or line == "weights are now one byte each"
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in GUIDES], ids=name_of)
 def test_python_examples_run_and_print_what_their_comments_say(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {}
     for block in blocks(page, "python"):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(block, page.name, "exec"), namespace)
-        said = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
-        lines = printed.getvalue().splitlines()
-        for line in said:
-            assert line in lines or line == "weights are now one byte each"
+        run_python(block, page, namespace)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=name_of)
+def test_a_guide_runs_from_its_top_to_its_end(page, tmp_path, monkeypatch, capsys):
+    """All blocks in their order, in one folder: Python, the commands of lnsnum, and what the block before has printed.
+
+    Of pip's commands the extras are looked up, see below; `console` is for what needs other machines.
+    """
+    monkeypatch.chdir(tmp_path)
+    namespace, printed = {"__name__": "__main__"}, None
+    for language, block in re.findall(
+        r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    ):
+        assert language in ("python", "text", "sh", "console"), language
+        if language == "python":
+            printed = run_python(block, page, namespace)
+        elif language == "text":
+            assert block == printed
+        elif language == "sh":
+            for line in block.splitlines():
+                command, _, otherwise = line.partition(" || ")
+                if not command.startswith("pip install "):
+                    assert command.startswith("lnsnum "), command
+                    monkeypatch.setattr(sys, "argv", shlex.split(command))
+                    with pytest.raises(SystemExit) as ending:
+                        sys.exit(cli.main())
+                    assert ending.value.code in (0, None) or otherwise == "true", capsys.readouterr().err
+
+
+def commands_in(text):
+    """`lnsnum NAME ...` in the code of a page, with the options: blocks, and words between backticks."""
+    fences = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    code = [block for language, block in fences.findall(text) if language in ("", "sh", "console", "text")]
+    code += [" ".join(words.split()) for words in re.findall(r"`([^`]+)`", fences.sub("", text))]
+    joined = "\n".join(code).replace("\\\n", " ")
+    for name, rest in re.findall(r"(?:^|[$&m] |bin/)lnsnum ([a-z]+)\b([^\n#|;&>]*)", joined, re.MULTILINE):
+        yield name, re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]*)", rest)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_of_every_page_are_those_of_the_parser(page):
+    known = command_line.commands()
+    for name, options in commands_in(page.read_text(encoding="utf-8")):
+        assert name in known, f"lnsnum {name}"
+        of_command = {
+            option for parameter in known[name].params for option in [*parameter.opts, *parameter.secondary_opts]
+        }
+        assert set(options) <= of_command | {"--help"}, f"lnsnum {name} {options}"
+
+
+def test_what_pages_install_exists():
+    """Extras and groups of dependencies, by their names in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found = 0
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for names in re.findall(r"(?:lnsnum|\.)\[([a-z_,]+)\]'", text):
+            assert set(names.split(",")) <= set(project["project"]["optional-dependencies"]), f"{page.name}: {names}"
+            found += 1
+        groups = set(re.findall(r"--group ([a-z]+)", text))
+        assert groups <= set(project["dependency-groups"]), f"{page.name}: {groups}"
+    assert found > 10
 
 
 @pytest.mark.parametrize("page", ["toolbox.md", "results.md"])
@@ -67,11 +146,15 @@ def test_the_table_of_a_benchmark_is_that_of_the_runs_that_are_kept(name, page, 
     assert capsys.readouterr().out in blocks(ROOT / "docs" / page, "text")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_and_pictures_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+    """Pages that are made when the site is built have their source."""
+    made = {f"notebooks/{path.stem}.md": path for path in (DOCS / "notebooks").glob("*.py")}
+    made |= {f"{name.lower()}.md": ROOT / f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG")}
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith("https://"):
-            assert (page.parent / target).exists(), target
+            there = (page.parent / target).resolve()
+            assert there.exists() or str(there.relative_to(DOCS)) in made, target
 
 
 def test_the_readme_has_the_two_commands_and_ci_runs_the_second():
@@ -104,7 +187,7 @@ def test_a_wing_says_what_is_in_it_and_names_rooms_that_exist(path):
     assert words <= {p.stem for p in wing.iterdir()} | commands
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_figure_is_still_to_come(page):
     """A line that is one word in capitals stands for what a command prints."""
     assert not re.findall(r"^[A-Z]{3,}$", page.read_text(), re.MULTILINE)

@@ -38,8 +38,11 @@ CODES, OFFSETS, OPTIMIZER = ".lnsnum_codes", ".lnsnum_offsets", ".lnsnum_optimiz
 """What the container adds to the name of an LNS tensor, for its codes and an array of log_offsets, and to that of a
 tensor of the optimizer."""
 
-METADATA_KEY, CHECKSUM_KEY = "lnsnum", "lnsnum_crc32"
-"""The entries of a file's metadata that hold its description, and the checksum of that."""
+METADATA_KEY = "lnsnum"
+"""The entry of a file's metadata that holds its description."""
+
+CHECKSUM_KEY = "lnsnum_crc32"
+"""The entry that holds the checksum of the description."""
 
 LARGEST_HEADER = 100_000_000
 """Bytes: the limit of safetensors."""
