@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import importlib
 import io
 import re
 import runpy
@@ -79,6 +80,16 @@ def test_a_guide_runs_from_its_top_to_its_end(page, tmp_path, monkeypatch, capsy
                     with pytest.raises(SystemExit) as ending:
                         sys.exit(cli.main())
                     assert ending.value.code in (0, None) or otherwise == "true", capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```py\n" in page.read_text()], ids=name_of)
+def test_what_needs_other_machines_is_python_with_names_that_exist(page):
+    """`py` is for blocks that want a card or several processes; tests of their own run what they say."""
+    for block in blocks(page, "py"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("lnsnum"):
+                door = importlib.import_module(node.module)
+                assert [alias.name for alias in node.names if not hasattr(door, alias.name)] == []
 
 
 def commands_in(text):

@@ -1,8 +1,8 @@
-"""How docstrings are read: what Markdown and the parser of sections would take for something else.
+"""How docstrings are read, where Markdown or the parser of sections would take them for something else.
 
->>> 1 + 1                 an example, up to an empty line: Markdown would take it for a quotation
-Raises:                   a list of errors, or a sentence that says where they are told of
-As `encode`.
+An example goes from `>>>` to an empty line; Markdown would take it for a quotation. Under `Raises:` stands a list of
+errors, or a sentence that says where they are told of. Special methods are told of in their class, and have no
+place of their own.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ def read(docstring: str) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Calls `read` for each object."""
+    """Calls `read` for each object, and leaves special methods out."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite the docstring of one object, before it is parsed."""
+        if obj.is_class:
+            for name in [name for name in obj.members if name.startswith("__") and name != "__init__"]:
+                del obj.members[name]
         if obj.docstring is not None:
             obj.docstring.value = read(obj.docstring.value)
