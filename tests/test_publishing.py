@@ -89,7 +89,7 @@ def test_extras_are_features_and_all_has_them():
                 found |= set().union(*map(brought, names.split(",")))
         return found
 
-    assert brought("all") == set(extras) - {"gpu"}
+    assert brought("all") == set(extras) - {"gpu", "bench"}
     tools = {
         re.match(r"[\w-]+", one)[0]
         for group in PROJECT["dependency-groups"].values()
