@@ -24,9 +24,10 @@ from torch import nn
 
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat
 from lnsnum.torch_bridge.datapath import Accumulator, Datapath, FixedPoint, datapath
-from lnsnum.torch_bridge.datapath.quantized import fit, greatest, of_weight
+from lnsnum.torch_bridge.datapath.quantized import greatest, of_weight
 from lnsnum.torch_bridge.datapath.setting import setting_of, use_datapath
 from lnsnum.torch_bridge.datapath.settings import Formats, Settings, check_operand
+from lnsnum.torch_bridge.datapath.swift import fit
 from lnsnum.torch_bridge.datapath.texts import from_json, read_short
 from lnsnum.torch_bridge.sequential import NetworkError, flat_modules, read_sequential
 from lnsnum.torch_bridge.weight import LNSWeight
