@@ -315,6 +315,24 @@ def nearest_float64(base: float, n: int, k: int) -> float:
         return math.inf
 
 
+def nearest_float64s(base: float, first: int, count: int, k: int) -> list[float]:
+    """`nearest_float64` of base^(n / 2^k) for n from `first` on: a whole grid of them.
+
+    >>> nearest_float64s(2.0, -1, 3, 0)
+    [0.5, 1.0, 2.0]
+    """
+    grid = range(first, first + count)
+    if base != 2.0 or count <= 1 << k:
+        return [nearest_float64(base, n, k) for n in grid]
+    # at base 2 an octave is the one before it with another exponent; a subnormal number has fewer bits, and is rounded
+    # by itself
+    octave = [nearest_float64(2.0, j, k) for j in range(1 << k)]
+    return [
+        math.ldexp(octave[n & ((1 << k) - 1)], n >> k) if -1022 <= n >> k <= 1022 else nearest_float64(2.0, n, k)
+        for n in grid
+    ]
+
+
 def _sticky64(significand: int, exponent: int) -> tuple[int, int]:
     drop = significand.bit_length() - 64
     if drop <= 0:

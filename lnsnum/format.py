@@ -17,11 +17,15 @@ from functools import lru_cache
 from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lnsnum.exact import nearest_float64
+from lnsnum.array.cards import card
+from lnsnum.exact import nearest_float64, nearest_float64s
 
 __all__ = [
     "MAX_LOG_OFFSET",
+    "MOST_LISTED",
+    "FormatInfo",
     "LNSFormat",
     "Modes",
     "Overflow",
@@ -62,6 +66,9 @@ class Modes(TypedDict, total=False):
 MAX_LOG_OFFSET = 1 << 30
 """The greatest size of a log_offset, in code steps."""
 
+MOST_LISTED = 16
+"""Formats of up to this many bits can be listed: `LNSFormat.values`."""
+
 _NAME = re.compile(r"lns([1-9][0-9]*)f(0|[1-9][0-9]*)(?:b(0x[0-9a-f.]+p[+-]?[0-9]+))?")
 
 
@@ -86,6 +93,50 @@ def _exactly(base: str) -> Fraction:
     digits, exponent = base.removeprefix("0x").split("p")
     whole, _, fraction = digits.partition(".")
     return int(whole + fraction, 16) * Fraction(2) ** (int(exponent) - 4 * len(fraction))
+
+
+@dataclass(frozen=True)
+class FormatInfo:
+    """What a format can hold at one scale, under the names of `numpy.finfo`: `LNSFormat.finfo` makes it.
+
+    Magnitudes are the nearest float64 (0 or inf beyond these). Numbers are equally far apart in their logarithm, so
+    that eps and epsneg are the relative distance of neighbours everywhere; there are no subnormal numbers.
+    """
+
+    dtype: LNSFormat
+    """The format."""
+    log_offset: int
+    """The scale, in code steps."""
+    bits: int
+    """Width of a code."""
+    fraction_bits: int
+    """F: 2^F codes cover a factor of the base."""
+    base: float
+    """Base of the logarithm."""
+    step: float
+    """The factor from a number to the next greater: base^(2^-F)."""
+    eps: float
+    """step - 1: from 1 to the next greater number."""
+    epsneg: float
+    """1 - 1 / step: from 1 to the next smaller number."""
+    max: float
+    """The greatest number."""
+    min: float
+    """The least number, -max."""
+    tiny: float
+    """The smallest positive number."""
+    smallest_normal: float
+    """The same: every number is normal."""
+    smallest_subnormal: float
+    """The same."""
+    octaves: float
+    """log2 of the greatest magnitude over the smallest."""
+    codes_per_octave: float
+    """Code steps in a factor of 2."""
+    precision: int
+    """Decimal digits that a number is sure to keep: floor(-log10(eps)), not below 0."""
+    max_relative_error: float
+    """Of rounding to nearest within the range: half a step, sqrt(step) - 1."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -245,6 +296,85 @@ class LNSFormat:
     def value_at(self, log: int) -> float:
         """base^(log / 2^F), the magnitude at E = log, to the nearest float64 or 0 or inf."""
         return nearest_float64(self.base, log, self.fraction_bits)
+
+    def values(self, *, log_offset: int = 0) -> NDArray[np.float64]:
+        """The number of every code, in the order of the codes: 2^bits float64, each rounded once.
+
+        `numpy.sort` puts them in order, NaN last. What no float64 holds is inf or 0, as everywhere.
+
+        Args:
+            log_offset: the scale, in code steps.
+
+        Raises:
+            ValueError: for formats of more than 16 bits: `lnsnum.decode` takes the codes that are asked for.
+
+        >>> LNSFormat(4, 1).values()
+        array([ 0.        ,  0.35355339,  0.5       ,  0.70710678,  1.        ,
+                1.41421356,  2.        ,  2.82842712,         nan, -0.35355339,
+               -0.5       , -0.70710678, -1.        , -1.41421356, -2.        ,
+               -2.82842712])
+        """
+        if self.bits > MOST_LISTED:
+            raise ValueError(
+                f"{self.name} has 2^{self.bits} values, and formats of up to {MOST_LISTED} bits are listed: "
+                "lnsnum.decode gives those of the codes that you name"
+            )
+        log_offset = check_log_offset(log_offset)
+        first = log_offset - self.max_log
+        positive = np.array(nearest_float64s(self.base, first, self.max_magnitude, self.fraction_bits))
+        negative = np.where(positive == 0.0, 0.0, -positive)  # never -0
+        return np.concatenate([[0.0], positive, [np.nan], negative])
+
+    def finfo(self, *, log_offset: int = 0) -> FormatInfo:
+        """The limits of the format at a scale, in the manner of `numpy.finfo`.
+
+        Args:
+            log_offset: the scale, in code steps.
+
+        >>> info = LNSFormat(8, 3).finfo()
+        >>> info.bits, info.max, round(info.eps, 4), round(info.max_relative_error, 4)
+        (8, 234.75303197949813, 0.0905, 0.0443)
+        """
+        log_offset = check_log_offset(log_offset)
+        # of a difference of doubles near 1 only few digits would be left
+        log_step = math.log(self.base) / (1 << self.fraction_bits)
+        eps = math.expm1(log_step) if log_step < 1.0 else self.step - 1.0
+        greatest, smallest = (self.value_at(log_offset + end) for end in (self.max_log, -self.max_log))
+        return FormatInfo(
+            dtype=self,
+            log_offset=log_offset,
+            bits=self.bits,
+            fraction_bits=self.fraction_bits,
+            base=self.base,
+            step=self.step,
+            eps=eps,
+            epsneg=-math.expm1(-log_step),
+            max=greatest,
+            min=-greatest,
+            tiny=smallest,
+            smallest_normal=smallest,
+            smallest_subnormal=smallest,
+            octaves=self.octaves,
+            codes_per_octave=self.codes_per_octave,
+            precision=math.floor(-math.log10(eps)) if eps < 1.0 else 0,
+            max_relative_error=math.expm1(log_step / 2),
+        )
+
+    def _repr_html_(self) -> str:
+        """The card of a format, for notebooks."""
+        info = self.finfo()
+        whole = self.bits - 1 - self.fraction_bits
+        octaves = info.octaves
+        rows = [
+            ("bits", f"1 sign, {whole} whole, {self.fraction_bits} fraction bits of the logarithm"),
+            ("base", f"{self.base:g}"),
+            ("smallest, greatest", f"{info.tiny:.6g}, {info.max:.6g}"),
+            ("range", f"{octaves:.4g} octaves, {info.codes_per_octave:.4g} codes an octave"),
+            ("step", f"a factor of {info.step:.6g}"),
+            ("greatest error of rounding", f"{100 * info.max_relative_error:.3g} %"),
+            ("around one", ", ".join(f"{self.value_at(log):.5g}" for log in (-2, -1, 0, 1, 2))),
+        ]
+        return card(self.name, rows)
 
     def __repr__(self) -> str:
         base = "" if self.base == 2.0 else f", base={self.base!r}"

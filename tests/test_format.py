@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 import pickle
+import re
 import struct
 from fractions import Fraction
 
@@ -311,3 +312,68 @@ def test_a_format_does_not_change(field):
     with pytest.raises(AttributeError):
         fmt.bias = 3
     assert fmt == LNSFormat(8, 5)
+
+
+# ------------------------------------------------------------------------------------------- what a format is asked for
+
+LISTED = [LNSFormat(3, 0), LNSFormat(8, 3), LNSFormat(8, 0), LNSFormat(9, 2, base=1.5), LNSFormat(16, 4)]
+
+
+@pytest.mark.parametrize("log_offset", [0, -7, 900])
+@pytest.mark.parametrize("fmt", LISTED, ids=str)
+def test_values_are_the_numbers_of_the_codes(fmt, log_offset):
+    values = fmt.values(log_offset=log_offset)
+    assert values.dtype == np.float64
+    assert values.shape == (1 << fmt.bits,)
+    # all of a narrow format, of a wide one its ends, where doubles end, and some between
+    codes = range(values.size) if fmt.bits <= 9 else [*range(40), *range(0, values.size, 997), *range(32700, 32800)]
+    for code in codes:
+        expected = float64(reference.decode(code, fmt, log_offset=log_offset))
+        assert values[code] == expected or (math.isnan(expected) and math.isnan(values[code])), code
+    assert not np.signbit(values[values == 0.0]).any()
+
+
+def test_formats_that_are_too_wide_are_not_listed():
+    with pytest.raises(ValueError, match=r"^lns17f3 has 2\^17 values, and formats of up to 16 bits are listed: "):
+        LNSFormat(17, 3).values()
+    with pytest.raises(TypeError, match=r"^log_offset=0.5 is a float"):
+        LNSFormat(8, 3).values(log_offset=0.5)
+
+
+@pytest.mark.parametrize("log_offset", [0, 11])
+@pytest.mark.parametrize("fmt", [*LISTED, LNSFormat(8, 2, base=1e300), LNSFormat(8, 2, base=1.0 + 2.0**-52)], ids=str)
+def test_finfo_says_what_the_values_are(fmt, log_offset):
+    info, values = fmt.finfo(log_offset=log_offset), np.sort(fmt.values(log_offset=log_offset))
+    positive = values[values > 0.0]
+    assert info.max == (positive[-1] if positive.size else 0.0)
+    assert info.min == -info.max
+    if positive.size == fmt.max_magnitude:
+        assert info.tiny == info.smallest_normal == info.smallest_subnormal == positive[0]
+    mp = mpmath.MPContext()
+    mp.prec = 200
+    step = mp.power(mp.mpf(fmt.base), mp.ldexp(1, -fmt.fraction_bits))
+    for ours, theirs in (
+        (info.step, step), (info.eps, step - 1), (info.epsneg, 1 - 1 / step),
+        (info.max_relative_error, mp.sqrt(step) - 1),
+    ):  # fmt: skip
+        assert abs(mp.mpf(ours) - theirs) <= 1e-14 * theirs
+    assert info.precision == max(0, math.floor(-mp.log10(step - 1)))
+    assert (info.dtype, info.bits, info.fraction_bits, info.base) == (fmt, fmt.bits, fmt.fraction_bits, fmt.base)
+    assert (info.octaves, info.codes_per_octave, info.log_offset) == (fmt.octaves, fmt.codes_per_octave, log_offset)
+
+
+def test_finfo_has_the_names_of_numpys():
+    names = {field.name for field in dataclasses.fields(presets.FormatInfo)}
+    assert {"bits", "eps", "epsneg", "max", "min", "tiny", "smallest_normal", "smallest_subnormal", "dtype"} <= names
+    assert all(hasattr(np.finfo(np.float32), name) for name in names & {"bits", "eps", "epsneg", "max", "min", "tiny"})
+
+
+def test_a_format_has_a_card():
+    card = presets.lns8f3._repr_html_()
+    cells = dict(re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td></tr>', card))
+    assert "<caption>lns8f3</caption>" in card
+    assert cells["bits"] == "1 sign, 4 whole, 3 fraction bits of the logarithm"
+    assert cells["smallest, greatest"] == "0.0042598, 234.753"
+    assert cells["greatest error of rounding"] == "4.43 %"
+    assert cells["around one"] == "0.8409, 0.917, 1, 1.0905, 1.1892"
+    assert "1 sign, 7 whole, 0 fraction bits" in LNSFormat(8, 0, base=math.exp(0.001))._repr_html_()
