@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from lnsnum import exact
 from lnsnum.format import LNSFormat
@@ -27,9 +27,11 @@ from lnsnum.kernels.codes import (
     check_codes,
     check_format,
     check_offsets,
+    of_elements,
 )
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.elementary import CELL_RANGE, CELLS, PAIR_ERROR, power_of_half, power_of_half_as_pair, significands
+from lnsnum.kernels.float8 import FLOAT8_TYPES, nearest_patterns
 from lnsnum.kernels.look_ups import FEW, PARALLEL, gather
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.kernels.scales import Scales, in_order, spread
@@ -369,18 +371,22 @@ def decode_planes(fmt: LNSFormat, log_offset: int) -> NDArray[np.uint8] | None:
     return planes_of(table) if table[1 : fmt.sign_bit].all() else None
 
 
-def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offset: LogOffset = 0) -> NDArray[Any]:
+def decode(
+    codes: ArrayLike, fmt: LNSFormat, dtype: DTypeLike = "float64", *, log_offset: LogOffset = 0
+) -> NDArray[Any]:
     """The floats that codes stand for, each rounded once (to nearest, ties to even).
 
     Args:
         codes: unsigned integers of any shape.
         fmt: their format.
-        dtype: "float64", "float32", "float16", or "bfloat16" (given as uint16 bit patterns).
+        dtype: "float64", "float32", "float16"; "bfloat16", as uint16 bit patterns; or a type of eight bits by its name
+            in ml_dtypes, such as "float8_e4m3fn", as uint8 bit patterns. Where dtype is a type of ml_dtypes itself, and
+            no name, they are floats of it.
         log_offset: the scale in code steps: an integer, an int32 array that broadcasts to codes, or `GroupOffsets`.
 
     Raises:
         TypeError: where codes are no integers.
-        ValueError: where a code lies outside the format, or the dtype is not one of the four.
+        ValueError: where a code lies outside the format, or the dtype is not one of these.
 
     >>> from lnsnum import lns8f3
     >>> decode([64, 200, 0, 128], lns8f3)
@@ -388,10 +394,13 @@ def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offs
     """
     check_format(fmt)
     name = np.dtype(dtype).name if not isinstance(dtype, str) else dtype
-    if name not in FLOAT_TYPES:
-        raise ValueError(f"dtype={name!r} is not known: one of {', '.join(FLOAT_TYPES)}")
+    if name not in FLOAT_TYPES and name not in FLOAT8_TYPES:
+        raise ValueError(f"dtype={name!r} is not known: one of {', '.join((*FLOAT_TYPES, *FLOAT8_TYPES))}")
     array = check_codes(codes, fmt)
     offset = check_offsets(log_offset, array.shape)
+    if name in FLOAT8_TYPES:
+        patterns = _to_float8(array, fmt, offset, name)
+        return patterns if isinstance(dtype, str) else patterns.view(dtype)
 
     order = common_order([array])
     if order is not None:
@@ -401,4 +410,18 @@ def decode(codes: ArrayLike, fmt: LNSFormat, dtype: str = "float64", *, log_offs
     out = np.empty(flat.shape, FLOAT_TYPES[name].pattern)
     decode_flat(flat, fmt, scale, name, out)
     out = put_back(out.reshape(array.shape), order)
-    return out if name == "bfloat16" else out.view(name)
+    if name == "bfloat16":
+        return out if isinstance(dtype, str) else out.view(dtype)
+    return out.view(name)
+
+
+def _to_float8(codes: Codes, fmt: LNSFormat, log_offset: LogOffset, name: str) -> NDArray[Any]:
+    """By way of doubles: only where one is halfway between two floats may its own rounding have led there."""
+    doubles = decode(codes, fmt, log_offset=log_offset).reshape(-1)
+    flat, offsets = codes.reshape(-1), of_elements(log_offset, codes.shape)
+
+    def compare(i: int, x: float) -> int:
+        log = int(flat[i] & fmt.max_magnitude) - fmt.bias + int(offsets[np.unravel_index(i, codes.shape)])
+        return -exact.compare(*exact.split_float(x), fmt.base, log, fmt.fraction_bits)
+
+    return nearest_patterns(doubles, name, compare).reshape(codes.shape)

@@ -40,6 +40,7 @@ from lnsnum.kernels.codes import (
     check_unmasked,
     least_offset,
 )
+from lnsnum.kernels.float8 import FLOAT8_TYPES, values_of
 from lnsnum.kernels.granularity import Channels, Granularity, check_granularity
 from lnsnum.kernels.rounding import MODES, NEAREST, Target, UInt32Array, check_key, target
 from lnsnum.kernels.rounding import random_bits as draw_random_bits
@@ -64,8 +65,15 @@ def float_patterns(x: ArrayLike, dtype: str | None) -> NDArray[Any]:
     check_unmasked(x)
     array = np.asarray(x)
     name = array.dtype.name if dtype is None else dtype
+    if name in FLOAT8_TYPES:
+        if array.dtype.name not in (name, "uint8"):
+            raise TypeError(f"{name} comes as an array of uint8 bit patterns, not of {array.dtype}")
+        return np.asarray(values_of(name)[array.view(np.uint8)]).view(np.uint32)
     if name not in FLOAT_TYPES:
-        raise TypeError(f"encode takes float64, float32, float16 or bfloat16, not {name}: convert the array first")
+        raise TypeError(
+            f"encode takes float64, float32, float16, bfloat16 or a float8 of ml_dtypes, not {name}: convert the array "
+            "first"
+        )
     if name == "bfloat16":
         if array.dtype.name not in ("bfloat16", "uint16"):
             raise TypeError(f"bfloat16 comes as an array of uint16 bit patterns, not of {array.dtype}")
@@ -96,7 +104,8 @@ def encode(
     """The codes of floats, correctly rounded in every mode.
 
     Args:
-        x: float64, float32 or float16 of any shape, or uint16 with dtype="bfloat16".
+        x: float64, float32 or float16 of any shape, ml_dtypes' bfloat16 and float8 types, or their bit patterns: uint16
+            with dtype="bfloat16", uint8 with dtype="float8_e4m3fn" and its like.
         fmt: the format.
         rounding: "nearest" (ties to even) and "stochastic_log" round on the log axis, "stochastic_value" on the value
             axis; "toward_zero", "up", "down" are the same on both.
@@ -106,7 +115,7 @@ def encode(
         random_bits: uint32, broadcasts to x; for the stochastic modes, and only for them.
         seed, stream, step: instead of random_bits: those of `random_bits` by that name, drawn on the way, which is
             faster than an array of them. A mode that takes none draws none.
-        dtype: what the elements of x are, where its own dtype does not say so ("bfloat16").
+        dtype: what the elements of x are, where its own dtype does not say so: that of bit patterns.
 
     Returns:
         An array of fmt.dtype in the shape of x.

@@ -904,7 +904,7 @@ CODES = np.full((2, 3), 64, np.uint8)
 @pytest.mark.parametrize(
     ("x", "modes", "error", "message"),
     [
-        (np.ones(3, np.int64), {}, TypeError, r"float64, float32, float16 or bfloat16, not int64"),
+        (np.ones(3, np.int64), {}, TypeError, r"float16, bfloat16 or a float8 of ml_dtypes, not int64"),
         (np.ones(3, np.uint16), {}, TypeError, r"not uint16"),
         (np.ones(3, bool), {}, TypeError, r"not bool"),
         (np.ones(3, complex), {}, TypeError, r"not complex128"),

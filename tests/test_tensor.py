@@ -243,7 +243,9 @@ def test_random_bits_reach_encode():
 def test_what_are_no_floats(wrong):
     if np.asarray(wrong).dtype == np.float64:
         pytest.skip("longdouble is float64 here")
-    with pytest.raises(TypeError, match=r"^encode takes float64, float32, float16 or bfloat16, not "):
+    with pytest.raises(
+        TypeError, match=r"^encode takes float64, float32, float16, bfloat16 or a float8 of ml_dtypes, not "
+    ):
         LNSTensor.from_float(wrong, lns8f3)
 
 
@@ -866,6 +868,23 @@ def test_repr_of_many_elements_is_short():
 def test_repr_of_a_wide_format_has_values():
     text = "LNSTensor.from_float([1.00000000e+00, 2.93873709e-39], 'lns32f23')"
     assert repr(LNSTensor.from_codes([1 << 30, 5], lns32f23)) == text
+
+
+def test_a_tensor_has_a_card():
+    """Its format, its scale and its numbers; what Python shows of a text as HTML is that text."""
+    groups = LNSTensor.from_float(np.ones((2, 64)), lns8f3, group_size=32)
+    for x, offset in (
+        (LNSTensor.from_float([[1.0, -2.0]], lns8f3, log_offset=5), "5"),
+        (LNSTensor.from_float([[1.0], [64.0]], lns8f3, channels=0), "int32 of shape (2, 1), from -63 to -15"),
+        (groups, "int32 of shape (2, 2), groups of 32, from -63 to -63"),
+        (LNSTensor.from_float(np.ones((0, 3)), lns8f3), "0"),
+    ):
+        card = x._repr_html_()
+        assert "<caption>LNSTensor</caption>" in card
+        assert "<td>lns8f3, 15.75 octaves in steps of 9.05 %</td>" in card
+        assert f'<th scope="row">log_offset</th><td>{offset}</td>' in card
+        assert f"<td>{x.shape}, {x.size} numbers in {x.nbytes} bytes</td>" in card
+        assert card.endswith(f"<pre>{np.array2string(x.to_float(), separator=', ')}</pre>" if x.size else "</table>")
 
 
 @pytest.mark.parametrize("name", ["log_offset", "a_log_offset", "b_format"])

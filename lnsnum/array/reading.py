@@ -14,12 +14,14 @@ import re
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from lnsnum.array.cards import card
 from lnsnum.decoding import decode
 from lnsnum.encoding import encode
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import FLOAT_TYPES, Codes, LogOffset, of_elements
+from lnsnum.kernels.float8 import FLOAT8_TYPES
 from lnsnum.kernels.groups import GroupOffsets
 
 Array = NDArray[Any]
@@ -34,8 +36,12 @@ class ReadCodes:
     _fmt: LNSFormat
     _log_offset: LogOffset
 
-    def to_float(self, dtype: str = "float64") -> Array:
-        """The values, each rounded once to "float64", "float32", "float16" or "bfloat16" (as uint16 patterns)."""
+    def to_float(self, dtype: DTypeLike = "float64") -> Array:
+        """The values, each rounded once: to "float64", "float32", "float16", or a type of ml_dtypes.
+
+        Of those names, as "bfloat16" and "float8_e4m3fn", it gives uint16 and uint8 bit patterns, of the types floats:
+        `lnsnum.decode`.
+        """
         return decode(self._codes, self._fmt, dtype, log_offset=self._log_offset)
 
     @property
@@ -127,6 +133,8 @@ class ReadCodes:
         if copy is False:
             raise ValueError("an LNSTensor holds codes: making an array of floats always copies")
         wanted = np.dtype("float64" if dtype is None else dtype)
+        if wanted.name in FLOAT8_TYPES:
+            return self.to_float(wanted)
         if wanted.name in FLOAT_TYPES:
             return self.to_float(wanted.name).view(wanted.newbyteorder("=")).astype(wanted, copy=False)  # rounds once
         if wanted.kind not in "fc":
@@ -160,6 +168,25 @@ class ReadCodes:
                 return f"{start}{text}, {fmt.name!r}{scale})"
         start = f"{name}.from_codes("
         return f"{start}{np.array2string(codes, separator=', ', prefix=start)}, {fmt.name!r}{scale})"
+
+    def _repr_html_(self) -> str:
+        """The tensor's card, for notebooks: its format and scale, and its numbers as NumPy prints them."""
+        info = self._fmt.finfo()
+        rows = [
+            ("format", f"{self._fmt.name}, {info.octaves:.4g} octaves in steps of {100 * info.eps:.3g} %"),
+            ("shape", f"{self.shape}, {self.size:,} numbers in {self.nbytes:,} bytes"),
+            ("log_offset", _scale_in_words(self._log_offset)),
+        ]
+        return card(type(self).__name__, rows, np.array2string(self.to_float(), separator=", ") if self.size else "")
+
+
+def _scale_in_words(log_offset: LogOffset) -> str:
+    if isinstance(log_offset, int):
+        return str(log_offset)
+    offsets = log_offset.offsets if isinstance(log_offset, GroupOffsets) else log_offset
+    of_groups = f", groups of {log_offset.group_size}" if isinstance(log_offset, GroupOffsets) else ""
+    ends = f", from {offsets.min()} to {offsets.max()}" if offsets.size else ""
+    return f"int32 of shape {offsets.shape}{of_groups}{ends}"
 
 
 def _text(array: Any) -> str:
