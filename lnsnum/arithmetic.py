@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from lnsnum.format import LNSFormat
 from lnsnum.gaussian import GaussianLog
 from lnsnum.kernels.codes import Codes, LogOffset
-from lnsnum.operations import functions, sums, tabulated
+from lnsnum.operations import elementary, functions, sums, tabulated
 from lnsnum.operations.choosing import (
     Bounds,
     Extreme,
@@ -45,6 +45,7 @@ from lnsnum.operations.choosing import (
 )
 from lnsnum.operations.linear import Rule
 from lnsnum.operations.operation import Operand, OutLogOffset, Result, Rounded, prepare_named
+from lnsnum.operations.transcendental import Name
 
 __all__ = [
     "Binary",
@@ -61,15 +62,21 @@ __all__ = [
     "clip",
     "compare",
     "copysign",
+    "cosh",
     "divide",
     "exp",
     "exp2",
+    "expm1",
     "float_power",
     "fma",
+    "hypot",
     "isnan",
     "iszero",
     "log",
+    "log1p",
     "log2",
+    "log10",
+    "logaddexp",
     "maximum",
     "minimum",
     "multiply",
@@ -79,10 +86,12 @@ __all__ = [
     "power",
     "reciprocal",
     "sign",
+    "sinh",
     "sort",
     "sqrt",
     "square",
     "subtract",
+    "tanh",
     "ulp_distance",
 ]
 
@@ -135,12 +144,31 @@ def _scaled(a: ArrayLike, fmt: LNSFormat, factor: Fraction, rule: Rule, options:
 
 
 def _faithful(
-    function: Callable[..., Any], of_e: bool, a: ArrayLike, fmt: LNSFormat, options: Any
+    function: Callable[..., Any], of: functions.Of, a: ArrayLike, fmt: LNSFormat, options: Any
 ) -> tuple[Codes, int]:
     def compute(x: Operand, result: Result) -> tuple[Codes, int]:
-        return tabulated.unary(lambda x, result: function(x, of_e, result), x, result)
+        return tabulated.unary(lambda x, result: function(x, of, result), x, result)
 
     return _unary(compute, a, fmt, options)
+
+
+def _elementary(name: Name, a: ArrayLike, fmt: LNSFormat, options: Any) -> tuple[Codes, int]:
+    def compute(x: Operand, result: Result) -> tuple[Codes, int]:
+        return tabulated.unary(lambda x, result: elementary.elementary(name, x, result), x, result)
+
+    return _unary(compute, a, fmt, options)
+
+
+def _of_two(
+    compute: Callable[[Operand, Operand, Result], tuple[Codes, int]],
+    a: ArrayLike,
+    b: ArrayLike,
+    fmt: LNSFormat,
+    options: Any,
+) -> tuple[Codes, int]:
+    (x, y), result, _ = prepare_named(options, Binary, fmt, in_memory_order=True, a=a, b=b)
+    codes, log_offset = compute(x, y, result)
+    return result.put_back(codes), log_offset
 
 
 def multiply(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Binary]) -> tuple[Codes, int]:
@@ -284,7 +312,7 @@ def exp(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, 
     >>> decode(exp(encode([1.0, 0.0], lns16f10), lns16f10)[0], lns16f10).round(3)
     array([2.718, 1.   ])
     """
-    return _faithful(functions.exponential, True, a, fmt, options)
+    return _faithful(functions.exponential, "e", a, fmt, options)
 
 
 def exp2(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
@@ -294,7 +322,7 @@ def exp2(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes,
     >>> decode(exp2(encode([-1.0, 4.0], lns16f10), lns16f10)[0], lns16f10)
     array([ 0.5, 16. ])
     """
-    return _faithful(functions.exponential, False, a, fmt, options)
+    return _faithful(functions.exponential, "2", a, fmt, options)
 
 
 def log(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
@@ -304,7 +332,7 @@ def log(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, 
     >>> decode(log(encode([1.0, 10.0, 0.0], lns16f10), lns16f10)[0], lns16f10).round(3)
     array([0.   , 2.302,   nan])
     """
-    return _faithful(functions.logarithm, True, a, fmt, options)
+    return _faithful(functions.logarithm, "e", a, fmt, options)
 
 
 def log2(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
@@ -314,4 +342,84 @@ def log2(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes,
     >>> decode(log2(encode([0.25, 2.0], lns16f10), lns16f10)[0], lns16f10)
     array([-2.,  1.])
     """
-    return _faithful(functions.logarithm, False, a, fmt, options)
+    return _faithful(functions.logarithm, "2", a, fmt, options)
+
+
+def log10(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
+    """The logarithm to base 10, faithful: (codes, log_offset). NaN where a <= 0. In nearest within 0.5 + 2^-16 steps.
+
+    >>> from lnsnum import lns16f10, encode, decode
+    >>> decode(log10(encode([1.0, 2.0], lns16f10), lns16f10)[0], lns16f10).round(3)
+    array([0.   , 0.301])
+    """
+    return _faithful(functions.logarithm, "10", a, fmt, options)
+
+
+def expm1(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
+    """e^a - 1, correctly rounded: (codes, log_offset).
+
+    >>> from lnsnum import lns16f10, encode, decode
+    >>> decode(expm1(encode([1.0, -2.0, 0.0], lns16f10), lns16f10)[0], lns16f10).round(3)
+    array([ 1.719, -0.864,  0.   ])
+    """
+    return _elementary("expm1", a, fmt, options)
+
+
+def log1p(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
+    """ln(1 + a), correctly rounded: (codes, log_offset). NaN where a <= -1.
+
+    >>> from lnsnum import lns16f10, encode, decode
+    >>> decode(log1p(encode([1.0, -0.5, -1.0], lns16f10), lns16f10)[0], lns16f10).round(3)
+    array([ 0.693, -0.693,    nan])
+    """
+    return _elementary("log1p", a, fmt, options)
+
+
+def tanh(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
+    """The hyperbolic tangent, correctly rounded: (codes, log_offset).
+
+    >>> from lnsnum import lns16f10, encode, decode
+    >>> decode(tanh(encode([0.5, -16.0], lns16f10), lns16f10)[0], lns16f10).round(3)
+    array([ 0.462, -1.   ])
+    """
+    return _elementary("tanh", a, fmt, options)
+
+
+def sinh(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
+    """The hyperbolic sine, correctly rounded: (codes, log_offset).
+
+    >>> from lnsnum import lns16f10, encode, decode
+    >>> decode(sinh(encode([1.0, -2.0], lns16f10), lns16f10)[0], lns16f10).round(2)
+    array([ 1.18, -3.63])
+    """
+    return _elementary("sinh", a, fmt, options)
+
+
+def cosh(a: ArrayLike, fmt: LNSFormat, **options: Unpack[Unary]) -> tuple[Codes, int]:
+    """The hyperbolic cosine, correctly rounded: (codes, log_offset). cosh 0 is 1.
+
+    >>> from lnsnum import lns16f10, encode, decode
+    >>> decode(cosh(encode([0.0, -2.0], lns16f10), lns16f10)[0], lns16f10).round(2)
+    array([1.  , 3.76])
+    """
+    return _elementary("cosh", a, fmt, options)
+
+
+def hypot(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Binary]) -> tuple[Codes, int]:
+    """The square root of a^2 + b^2, correctly rounded, once: (codes, log_offset).
+
+    >>> from lnsnum import lns16f10, encode, decode
+    >>> decode(hypot(encode([4.0, 0.0], lns16f10), encode([-4.0, -2.0], lns16f10), lns16f10)[0], lns16f10).round(3)
+    array([5.657, 2.   ])
+    """
+    return _of_two(elementary.hypot, a, b, fmt, options)
+
+
+def logaddexp(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Binary]) -> tuple[Codes, int]:
+    """ln(e^a + e^b), correctly rounded, once: (codes, log_offset).
+
+    >>> from lnsnum import lns16f10, encode, decode
+    >>> decode(logaddexp(encode([0.0, 8.0], lns16f10), encode([0.0, -8.0], lns16f10), lns16f10)[0], lns16f10).round(3)
+    array([0.693, 8.   ])
+    """
+    return _of_two(elementary.logaddexp, a, b, fmt, options)

@@ -32,8 +32,10 @@ MODES = [
     {"rounding": "stochastic_value", "overflow": "saturate", "underflow": "round"},
 ]
 
-ROUNDED = {"multiply", "divide", "add", "subtract", "float_power"}
-UNARY = {"reciprocal", "square", "sqrt", "exp", "exp2", "log", "log2", "power"}
+ELEMENTARY = {"log10", "expm1", "log1p", "tanh", "sinh", "cosh", "hypot", "logaddexp"}
+"""Of which the oracle is in tests/operations/test_elementary.py."""
+ROUNDED = {"multiply", "divide", "add", "subtract", "float_power", "hypot", "logaddexp"}
+UNARY = {"reciprocal", "square", "sqrt", "exp", "exp2", "log", "log2", "power"} | ELEMENTARY - ROUNDED
 ORDERED = {"minimum", "maximum"}
 ON_CODES = {"negative", "absolute", "sign", "copysign", "ulp_distance", "isnan", "iszero"}
 FAITHFUL = {"exp", "exp2", "log", "log2", "float_power"}
@@ -184,7 +186,7 @@ def test_kernels(row, fmt):
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.operation not in ELEMENTARY], ids=str)
 def test_oracle(row, fmt):
     operands, expected = cases(row, fmt)
     each = list(zip(*(operand.tolist() for operand in operands), expected.tolist(), strict=True))

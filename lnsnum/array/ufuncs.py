@@ -41,6 +41,14 @@ ROUNDED: dict[Any, Any] = {
     np.exp2: arithmetic.exp2,
     np.log: arithmetic.log,
     np.log2: arithmetic.log2,
+    np.log10: arithmetic.log10,
+    np.expm1: arithmetic.expm1,
+    np.log1p: arithmetic.log1p,
+    np.tanh: arithmetic.tanh,
+    np.sinh: arithmetic.sinh,
+    np.cosh: arithmetic.cosh,
+    np.hypot: arithmetic.hypot,
+    np.logaddexp: arithmetic.logaddexp,
 }
 """Results at out_log_offset, rounded or at the edges of the scale."""
 

@@ -63,8 +63,8 @@ def _integer_root(n: int, q: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _power(base: float, exponent: Fraction, precision: int) -> Interval:
-    """base^exponent for any rational exponent."""
+def power_interval(base: float, exponent: Fraction, precision: int) -> Interval:
+    """base^exponent for any rational exponent, `precision` bits of it."""
     # the denominator is 2^k q, q odd: square roots are quick, so that only q is left to `_integer_root`
     k = (exponent.denominator & -exponent.denominator).bit_length() - 1
     q = exponent.denominator >> k
@@ -141,7 +141,7 @@ def _class_differs_from_zero(odd: int, powers: dict[int, tuple[int, int]]) -> bo
 
 def _parts(base: float, terms: list[Term], precision: int) -> list[tuple[int, Interval]]:
     """The terms as coefficient * interval."""
-    powers = [_power(base, p, precision) for _, _, p in terms]
+    powers = [power_interval(base, p, precision) for _, _, p in terms]
     return [(c, x._replace(exponent=x.exponent + t)) for (c, t, _), x in zip(terms, powers, strict=True)]
 
 
@@ -246,13 +246,26 @@ class Power(NamedTuple):
                 return 0
         precision = FIRST_PRECISION
         while precision <= _EQUAL_PRECISION or len(weights) == 1:
-            x = _power(self.base, self.exponent, precision)
+            x = power_interval(self.base, self.exponent, precision)
             parts = [(1, x._replace(exponent=x.exponent + twos)), *_parts(base, weights, precision)]
             sign = _sign_of_intervals(parts, precision)
             if sign:
                 return sign
             precision *= 2
         return 0
+
+
+class Root(NamedTuple):
+    """The square root of a number."""
+
+    square: Value
+
+    def sign(self, twos: int, base: float, weights: list[Term]) -> int:
+        """The sign of 2^twos x + the weights: with -w their sum, that of 4^twos x^2 - w^2 where w is positive."""
+        if sign_of_sum(base, weights) >= 0:
+            return 1
+        products = [Term(-c * other, t + others, p + q) for c, t, p in weights for other, others, q in weights]
+        return self.square.sign(2 * twos, base, products)
 
 
 _EQUAL_PRECISION = 1024

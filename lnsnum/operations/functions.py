@@ -1,4 +1,4 @@
-"""exp, exp2, log, log2 and powers with an LNS exponent: faithful, by their position on the logarithmic axis.
+"""exp, exp2, log, log2, log10 and powers with an LNS exponent: faithful, by their position on the logarithmic axis.
 
     exp2(a):  E = K a        log2(a):  E = K log2(|E_a| / K_a)        a^b:  E = E_a b        K = 2^F log_base 2
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,11 +147,19 @@ def _faithful(a: Operand, kernel_of: Any, result: Result) -> tuple[Codes, int]:
     return run(fill, case, result)
 
 
+Of = Literal["2", "e", "10"]
+"""The base of an exponential or a logarithm."""
+
+
 @lru_cache(maxsize=256)
-def _constant(base: float, fraction_bits: int, of_e: bool) -> float:
-    """2^F log_base e or 2^F log_base 2."""
-    if not of_e:
+def _constant(base: float, fraction_bits: int, of: Of) -> float:
+    """2^F log_base of 2, e or 10."""
+    if of == "2":
         return steps_in_two(LNSFormat(32, fraction_bits, base=base))[0]
+    if of == "10":
+        low, _ = exact.log2_bracket(10.0, 192)
+        _, high = exact.log2_bracket(base, 192)
+        return float(Fraction(low << fraction_bits, high))
     low, _ = exact.log2_bracket(math.e, 192)
     # e is no double: log2(e) by its double and what that leaves out, e - 2.718281828459045 = 1.4456468917292502e-16
     log2_e = Fraction(low, 1 << 192) + Fraction(1.4456468917292502e-16 / math.e / math.log(2.0))
@@ -159,10 +167,10 @@ def _constant(base: float, fraction_bits: int, of_e: bool) -> float:
     return float(log2_e * (1 << (fraction_bits + 192)) / high)
 
 
-def exponential(a: Operand, of_e: bool, result: Result) -> tuple[Codes, int]:
+def exponential(a: Operand, of: Of, result: Result) -> tuple[Codes, int]:
     """e^a or 2^a."""
     table = powers(a.fmt.base, a.fmt.fraction_bits)
-    factor = _constant(result.fmt.base, result.fmt.fraction_bits, of_e)
+    factor = _constant(result.fmt.base, result.fmt.fraction_bits, of)
 
     def kernel_of(to: Target, random: UInt32Array, out: NDArray[Any]) -> None:
         _exponential(a.codes, a.fmt.max_magnitude, a.shift, table, factor, to, random, out)
@@ -170,9 +178,9 @@ def exponential(a: Operand, of_e: bool, result: Result) -> tuple[Codes, int]:
     return _faithful(a, kernel_of, result)
 
 
-def logarithm(a: Operand, of_e: bool, result: Result) -> tuple[Codes, int]:
-    """Ln a or log2 a."""
-    factor = 1.0 / _constant(a.fmt.base, a.fmt.fraction_bits, of_e)
+def logarithm(a: Operand, of: Of, result: Result) -> tuple[Codes, int]:
+    """Ln a, log2 a or log10 a."""
+    factor = 1.0 / _constant(a.fmt.base, a.fmt.fraction_bits, of)
 
     def kernel_of(to: Target, random: UInt32Array, out: NDArray[Any]) -> None:
         _logarithm(a.codes, a.fmt.max_magnitude, a.shift, factor, to, random, out)
