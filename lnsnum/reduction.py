@@ -61,6 +61,7 @@ __all__ = [
     "Accumulator",
     "Order",
     "RoundedAlong",
+    "cumprod",
     "dot",
     "error_bound",
     "matmul",
@@ -162,6 +163,27 @@ def prod(a: ArrayLike, fmt: LNSFormat, **options: Unpack[RoundedAlong]) -> tuple
     >>> decode(prod(encode([0.5, -4.0, 8.0], lns8f3), lns8f3)[0], lns8f3)
     array(-16.)
     """
+    return _products(a, fmt, options, running=False)
+
+
+def cumprod(a: ArrayLike, fmt: LNSFormat, **options: Unpack[RoundedAlong]) -> tuple[Codes, int]:
+    """The products of the first 1, 2, ... elements along an axis, or of all in C order: (codes, log_offset).
+
+    Each is the exact product, rounded once: an overflow on the way is none where the product comes back.
+
+    Args:
+        a, fmt: codes of any shape, and their format.
+        options: axis, one axis or None for all as one; log_offset; and those of every operation that rounds.
+
+    >>> from lnsnum import lns8f3, encode, decode
+    >>> decode(cumprod(encode([128.0, -128.0, 1 / 128], lns8f3), lns8f3)[0], lns8f3).round(2)
+    array([ 128.  , -234.75, -128.  ])
+    """
+    return _products(a, fmt, options, running=True)
+
+
+def _products(a: ArrayLike, fmt: LNSFormat, options: Any, *, running: bool) -> tuple[Codes, int]:
+    """Of all elements along axes, or of those up to each."""
     log_offset = options.get("log_offset", 0)
     codes = checked(a, fmt, log_offset, options.get("out_format"))
     log_offset = check_offsets(log_offset, codes.shape)
@@ -170,12 +192,23 @@ def prod(a: ArrayLike, fmt: LNSFormat, **options: Unpack[RoundedAlong]) -> tuple
     columns = to_columns(codes, axes)
     offsets = to_columns(of_elements(log_offset, codes.shape), axes)
     m = columns.astype(np.int64) & fmt.max_magnitude
-    log = np.sum(np.where(m == 0, 0, m - fmt.bias + offsets), axis=0)
-    negative = np.count_nonzero((columns >= fmt.sign_bit) & (m > 0), axis=0) % 2 == 1
-    nan, zero = np.any(columns == fmt.nan_code, axis=0), np.any(columns == 0, axis=0)
+
+    def reduce(ufunc: Any, array: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(ufunc.accumulate(array, axis=0) if running else ufunc.reduce(array, axis=0))
+
+    log = reduce(np.add, np.where(m == 0, 0, m - fmt.bias + offsets))
+    negative = reduce(np.add, ((columns >= fmt.sign_bit) & (m > 0)).astype(np.int64)) % 2 == 1
+    nan, zero = reduce(np.logical_or, columns == fmt.nan_code), reduce(np.logical_or, columns == 0)
     out_format = wanted.out_format or fmt
     one = np.where(nan, fmt.nan_code, np.where(zero, 0, np.where(negative, fmt.sign_bit, 0) | fmt.bias))
-    shape = shape_without(codes.shape, axes, options.get("keepdims", False))
+    if running:
+        # of one axis, which comes first in the columns, or of all as one
+        rest = tuple(n for axis, n in enumerate(codes.shape) if axis not in axes)
+        turned = [np.moveaxis(x.reshape(len(columns), *rest), 0, axes[0] if len(axes) == 1 else 0) for x in (one, log)]
+        shape = turned[0].shape
+        one, log = (np.ascontiguousarray(x).reshape(-1) for x in turned)
+    else:
+        shape = shape_without(codes.shape, axes, options.get("keepdims", False))
     (x,), result = prepare([(one.astype(fmt.dtype).reshape(shape), fmt, 0)], wanted._replace(out_format=out_format))
     factor = Fraction(2) ** (out_format.fraction_bits - fmt.fraction_bits)
     return linear(x._replace(scale=Scales(log - fmt.bias)), None, factor, Fraction(0), KEEP, result)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from lnsnum import arithmetic, reduction
 from lnsnum.array import elementwise
 from lnsnum.array import protocol as numpy_protocol
+from lnsnum.array import statistics as numpy_statistics
 from lnsnum.array.elementwise import Bools, apply, as_operand, check_one_format, compare, knows, reduce_into, to_power
 from lnsnum.array.storage import ScaledCodes
 from lnsnum.array.ufuncs import ROUNDED, array_ufunc
@@ -24,6 +25,7 @@ from lnsnum.conversion import rescale
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 from lnsnum.gaussian import GaussianLog
 from lnsnum.kernels.codes import FLOAT_TYPES, of_elements, same_scale
+from lnsnum.kernels.float8 import FLOAT8_TYPES
 from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.operations.accumulate import Order
 from lnsnum.operations.operation import OutLogOffset
@@ -320,6 +322,38 @@ class LNSTensor(ScaledCodes):
         """The logarithm to base 2, faithful."""
         return self._with(arithmetic.log2, (), options)
 
+    def log10(self, **options: Unpack[Rounded]) -> Self:
+        """The logarithm to base 10, faithful."""
+        return self._with(arithmetic.log10, (), options)
+
+    def expm1(self, **options: Unpack[Rounded]) -> Self:
+        """e^self - 1, correctly rounded."""
+        return self._with(arithmetic.expm1, (), options)
+
+    def log1p(self, **options: Unpack[Rounded]) -> Self:
+        """ln(1 + self), correctly rounded."""
+        return self._with(arithmetic.log1p, (), options)
+
+    def tanh(self, **options: Unpack[Rounded]) -> Self:
+        """The hyperbolic tangent, correctly rounded."""
+        return self._with(arithmetic.tanh, (), options)
+
+    def sinh(self, **options: Unpack[Rounded]) -> Self:
+        """The hyperbolic sine, correctly rounded."""
+        return self._with(arithmetic.sinh, (), options)
+
+    def cosh(self, **options: Unpack[Rounded]) -> Self:
+        """The hyperbolic cosine, correctly rounded."""
+        return self._with(arithmetic.cosh, (), options)
+
+    def hypot(self, other: object, **options: Unpack[Rounded]) -> Self:
+        """The square root of self^2 + other^2, correctly rounded, once."""
+        return self._with(arithmetic.hypot, (other,), options)
+
+    def logaddexp(self, other: object, **options: Unpack[Rounded]) -> Self:
+        """ln(e^self + e^other), correctly rounded, once."""
+        return self._with(arithmetic.logaddexp, (other,), options)
+
     def ulp_distance(self, other: object) -> NDArray[np.int64]:
         """How many codes lie between, -1 where one is NaN: `lnsnum.arithmetic.ulp_distance`.
 
@@ -366,6 +400,25 @@ class LNSTensor(ScaledCodes):
     def prod(self, axis: Axis = None, *, keepdims: bool = False, **options: Unpack[Rounded]) -> Self:
         """The product over axes, exact but for the edges: `lnsnum.reduction.prod`."""
         return reduce_into(None, reduction.prod, [self], axis=axis, keepdims=keepdims, **options)
+
+    def var(self, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Self:
+        """The variance over axes, in float64, rounded once: `numpy.var`.
+
+        In an accumulator of your own it is the mean of the squares of `self.subtract(self.mean(...), ...)`.
+        """
+        return cast(Self, numpy_statistics.variance(self, axis, ddof=ddof, keepdims=keepdims))
+
+    def std(self, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Self:
+        """The standard deviation over axes, in float64, rounded once: `numpy.std`."""
+        return cast(Self, numpy_statistics.standard_deviation(self, axis, ddof=ddof, keepdims=keepdims))
+
+    def cumsum(self, axis: int | None = None) -> Self:
+        """The sums of the first 1, 2, ... elements, added in float64, each rounded once: `numpy.cumsum`."""
+        return cast(Self, numpy_statistics.cumsum(self, axis))
+
+    def cumprod(self, axis: int | None = None, **options: Unpack[Rounded]) -> Self:
+        """The products of the first 1, 2, ... elements, each exact but for the edges: `lnsnum.reduction.cumprod`."""
+        return reduce_into(None, reduction.cumprod, [self], axis=axis, **options)
 
     def dot(self, other: object, **options: Unpack[Accumulated]) -> Self:
         """As `numpy.dot`, in the accumulator and the order named."""
@@ -420,7 +473,7 @@ class LNSTensor(ScaledCodes):
         """In another format, rounded once from the exact values; or as floats, for a float type.
 
         Args:
-            to: a format or its name, or "float64", "float32", "float16", "bfloat16" or the NumPy type of that name.
+            to: a format or its name, or a float type or its name: those of `lnsnum.decode`.
             options: for formats; out_log_offset, rounding, overflow, underflow, random_bits as for every operation.
                 Here, as in all methods that take it, out_log_offset may be an array or `GroupOffsets` too: each number
                 is rounded once at the scale of its channel or group.
@@ -433,7 +486,11 @@ class LNSTensor(ScaledCodes):
             to = LNSFormat.parse(to)
         if isinstance(to, LNSFormat):
             return apply(rescale, [self], **{**options, "out_format": to})
-        name = to if to == "bfloat16" else np.dtype(to).name
-        if name not in FLOAT_TYPES or options:
-            raise TypeError(f"astype({to!r}): give a format, or float64, float32, float16 or bfloat16 without options")
-        return self.to_float(name)
+        known = (*FLOAT_TYPES, *FLOAT8_TYPES)
+        name = to if isinstance(to, str) and to in known else np.dtype(to).name
+        if name not in known or options:
+            raise TypeError(
+                f"astype({to!r}): give a format, or float64, float32, float16, bfloat16 or a float8 of ml_dtypes "
+                "without options"
+            )
+        return self.to_float(name if isinstance(to, str) else to)

@@ -52,6 +52,8 @@ _INSTEAD_OF = {
     "order": "a tensor has no fields",
     "equal_nan": "there is one NaN, and it is one value here",
     "axis": "ravel first",
+    "mean": "it is computed here",
+    "weights": "repeat numbers, or give it floats, by to_float()",
     "out": "assign the result, as in y[...] = x",
 }
 
@@ -89,7 +91,8 @@ def _at_one_scale(parts: Sequence[S]) -> Sequence[S]:
     return parts
 
 
-def _of_numpy_2_1(name: str) -> tuple[Any, ...]:
+def of_numpy_2_1(name: str) -> tuple[Any, ...]:
+    """A function that NumPy has from 2.1 on, or nothing."""
     return (getattr(np, name),) if hasattr(np, name) else ()
 
 
@@ -100,7 +103,7 @@ MOVES: tuple[Any, ...] = (
 )  # fmt: skip
 """Functions of one tensor that give one."""
 
-SPLITS: tuple[Any, ...] = (np.split, np.array_split, np.hsplit, np.vsplit, np.dsplit, *_of_numpy_2_1("unstack"))
+SPLITS: tuple[Any, ...] = (np.split, np.array_split, np.hsplit, np.vsplit, np.dsplit, *of_numpy_2_1("unstack"))
 """Functions of one tensor that give several."""
 
 JOINS: tuple[Any, ...] = (np.concatenate, np.stack, np.vstack, np.hstack, np.dstack, np.column_stack)
@@ -292,7 +295,7 @@ def _ones_like(
     return _full_like(a, 1, shape=shape)
 
 
-@does(*_of_numpy_2_1("astype"))
+@does(*of_numpy_2_1("astype"))
 def _astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
     return x.astype(dtype)
 

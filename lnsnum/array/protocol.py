@@ -319,6 +319,7 @@ TENSORS: dict[Callable[..., Any], tuple[str, ...]] = {
     np.append: ("arr", "values"),
     np.copyto: ("dst", "src"),
     np.full_like: ("a", "fill_value"),
+    np.diff: ("a", "prepend", "append"),
 }
 """The arguments that may be tensors: of functions that are not here the first, or all of `*arrays`."""
 
@@ -350,8 +351,6 @@ def signature_of(function: Callable[..., Any], ours: Callable[..., Any]) -> insp
 
 
 _INSTEAD = {
-    "einsum": "write it with matmul, multiply and sum, or give it floats, by to_float()",
-    "cumsum": "it would round at every step; give it floats, by to_float()",
     **dict.fromkeys(
         ("save", "savez", "savez_compressed"),
         "lnsnum.save_weights keeps the codes, their format and scale; or give it floats, by to_float()",

@@ -146,6 +146,34 @@ def fits_in(x: Numbers, terms: int, kind: FloatType) -> bool:
     return _fit_in([_ends_of_format(x)], [common_factors(x)], [x], terms, kind)
 
 
+def in_reach(numbers: list[Numbers], each: int, terms: int) -> tuple[list[NDArray[Any]], list[int]]:
+    """Numbers as float64: their products, each number as often in one as said, and sums of so many are normal floats.
+
+    Returns values and factors. Unlike `total` and `product` it has one r for all results.
+
+    Raises:
+        ValueError: where the numbers are too far apart for that.
+    """
+    factors = [common_factors(x) for x in numbers]
+
+    def fit(ends: list[tuple[int, int]]) -> bool:
+        return _fit_in(ends * each, factors * each, numbers * each, terms, "float64")
+
+    if not fit([_ends_of_format(x) for x in numbers]):
+        ends = [_ends(x, away) for x, away in zip(numbers, factors, strict=True)]
+        if not fit(ends):
+            # around the middle of what there is: at a base that is no power of two that costs a rounding, which the
+            # bound of a decoded number has
+            factors = [(low + high >> 1) >> x.fmt.fraction_bits for (low, high), x in zip(ends, numbers, strict=True)]
+            if not fit(ends):
+                raise ValueError(
+                    "the numbers are so far apart that their products leave the range of float64: scale them, or take "
+                    "sum and matmul, which have a scale for each result"
+                )
+    pairs = zip(numbers, factors, strict=True)
+    return [_decoded(x, away, "float64") for x, away in pairs], factors
+
+
 def total(x: Numbers, kind: FloatType, axes: Axes, keepdims: bool) -> Scaled:
     """The sums over axes."""
     fmt, factors = x.fmt, common_factors(x)
