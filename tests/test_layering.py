@@ -15,16 +15,18 @@ PACKAGE = Path(lnsnum.__file__).parent
 
 HOUSE = """
 kernels                compiling threads addresses decibels
+array                  cards
 -                      exact format
-kernels                byte_tables elementary rounding decide thresholds groups granularity codes filling
+kernels                byte_tables elementary rounding decide thresholds groups granularity codes float8 filling
 kernels                scales strides look_ups
 kernels                row_encoding
 kernels                vector_encoding scalar_encoding
 -                      encoding decoding gaussian
 operations             operation linear real_steps byte_sums narrow_sums wide_sums sums functions tabulated order
+operations             transcendental elementary
 operations             choosing accumulate float_sums prepared reducing code_products decoded_products weight_only
 -                      conversion arithmetic reduction
-array                  rationals scalars reading moved_scales storage elementwise ufuncs moves protocol
+array                  rationals scalars reading moved_scales storage elementwise ufuncs moves protocol statistics
 -                      tensor
 files                  system_errors atomic run_log pickles packing layout headers single sharded
 -                      weight_file
@@ -42,6 +44,7 @@ testing                kinds law_tests
 testing                junit
 testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
 -                      strategies
+plots                  numbers formats operations training .
 torch_bridge.kernels   threads scale codes_twin backends triton_launch codes_triton products_triton codes
 torch_bridge.kernels   least_error nearest_value fits fitting
 torch_bridge.kernels   random_words moments grid hypentropy paper update ceiling update_list
@@ -73,9 +76,9 @@ toolbox.file_kinds     . zip_members numpy_files safetensors_files torch_pickle 
 toolbox                sources conversion inspection difference plots log_plots
 toolbox.export_targets . new_folder plain_names fixed_text exported hardware_tables numpy_arrays memory_image c_source
 toolbox.export_targets c_adder c_network c_integers
-toolbox                export network
+toolbox                export network description
 cli                    app tables trained inspect verify diff export model_folder convert resuming training_run train
-cli                    evaluate study report watch certify check . __main__
+cli                    evaluate study report watch describe certify check . __main__
 -                      __main__
 """
 """The house, from the ground up: a wing (- is `lnsnum` itself) and its rooms, each of which imports only rooms that

@@ -21,6 +21,7 @@ DOORS = [
         "certify",
         "strategies",
         "reference",
+        "plots",
         "torch_bridge",
         "torch_bridge.strategies",
         "torch_bridge.datapath",

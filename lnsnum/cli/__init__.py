@@ -17,7 +17,8 @@ from lnsnum.tasks.troubles import causes, in_words
 from lnsnum.weight_file import WeightFileError
 
 # isort: off
-from lnsnum.cli import train, evaluate, watch, study, report, convert, inspect, verify, diff, export, certify, check  # noqa: F401  (in the order of --help)
+from lnsnum.cli import train, evaluate, watch, study, report, convert, inspect, verify, diff, export  # noqa: F401  (in the order of --help)
+from lnsnum.cli import describe, certify, check  # noqa: F401
 
 
 CLOSED_PIPE = 141
