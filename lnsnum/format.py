@@ -333,7 +333,7 @@ class LNSFormat:
 
         >>> info = LNSFormat(8, 3).finfo()
         >>> info.bits, info.max, round(info.eps, 4), round(info.max_relative_error, 4)
-        (8, 234.75303197949813, 0.0905, 0.0443)
+        (8, 234.75303506039583, 0.0905, 0.0443)
         """
         log_offset = check_log_offset(log_offset)
         # of a difference of doubles near 1 only few digits would be left

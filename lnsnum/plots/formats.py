@@ -76,16 +76,20 @@ def relative_error(
     if not formats:
         raise ValueError("no format was given: name one or several, as 'lns8f3'")
     all_numbers = [numbers_of(name) for name in formats]
-    low = max(min(n.smallest for n in all_numbers) / 2.0, 1e-300) if low is None else low
-    high = min(max(n.greatest for n in all_numbers) * 2.0, 1e300) if high is None else high
+    low = max(min(n.smallest for n in all_numbers) / 2.0, 1e-200) if low is None else low
+    high = min(max(n.greatest for n in all_numbers) * 2.0, 1e200) if high is None else high
     if not 0.0 < low < high < np.inf:
         raise ValueError(f"low={low!r} and high={high!r} are no part of the axis: 0 < low < high")
     x = np.geomspace(low, high, points)
+    least = 1.0
     for numbers in all_numbers:
         error = np.abs(numbers.round(x) - x) / x
         error[~np.isfinite(error)] = np.nan
         ax.plot(x, error, linewidth=0.8, label=numbers.name)
-    ax.set(xscale="log", yscale="log", xlabel="value", ylabel="relative error of rounding")
+        within = (x > numbers.smallest_normal) & (x < numbers.greatest) & (error > 0.0)
+        least = min(least, float(np.median(error[within])) if within.any() else least)
+    # towards each number the error falls to zero: the axis ends where little of that is seen
+    ax.set(xscale="log", yscale="log", xlabel="value", ylabel="relative error of rounding", ylim=(least / 10.0, 1.5))
     ax.legend()
     return ax
 
@@ -110,7 +114,7 @@ def tensor_histogram(ax: Axes, tensor: Any, *, label: str | None = None) -> Axes
     >>> from lnsnum import LNSTensor
     >>> from matplotlib.figure import Figure
     >>> ax = tensor_histogram(Figure().subplots(), LNSTensor.from_float([1.0, 1.0, -2.0, 0.0], "lns8f3"))
-    >>> [part.get_data().values.sum() for part in ax.patches], ax.get_title()
+    >>> [float(part.get_data().values.sum()) for part in ax.patches], ax.get_title()
     ([2.0, -1.0], 'lns8f3: 4 numbers, 1 zero, 0 NaN')
     """
     if not isinstance(tensor, ScaledCodes):

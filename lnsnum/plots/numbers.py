@@ -83,13 +83,12 @@ class Numbers:
 def _positive_floats(name: str) -> Floats:
     if name in FLOAT8_TYPES:
         values = values_of(name)[:128].astype(np.float64)
-    else:
-        patterns = np.arange(1 << 15, dtype=np.uint32)
-        bits = patterns << np.uint32(16) if name == "bfloat16" else None
-        values = (patterns.astype(np.uint16).view(np.float16) if bits is None else bits.view(np.float32)).astype(
-            np.float64
-        )
-    return np.asarray(values[np.isfinite(values) & (values > 0.0)])
+        return np.asarray(values[np.isfinite(values) & (values > 0.0)])
+    patterns = np.arange(1, FLOAT_TYPES[name].infinity, dtype=np.uint32)
+    if name == "bfloat16":
+        # the upper half of a float32
+        return (patterns << np.uint32(16)).view(np.float32).astype(np.float64)
+    return patterns.astype(np.uint16).view(np.float16).astype(np.float64)
 
 
 def numbers_of(name: str | LNSFormat) -> Numbers:

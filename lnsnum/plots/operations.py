@@ -72,7 +72,9 @@ def error_map(
                 f"the function gave {result.dtype} of shape {result.shape}, and codes of shape {a.shape} are wanted"
             )
     error = _error(operation, result.astype(np.int64), m.astype(np.int64), fmt)
-    limit = max(float(np.nanmax(np.abs(error), initial=0.0)), 0.5)
+    known = np.abs(error[np.isfinite(error)])
+    # what saturates has errors that no color would be left beside
+    limit = max(float(np.quantile(known, 0.98)) if known.size else 0.0, 0.5)
     octaves = (m.astype(np.float64)[[0, -1]] - fmt.bias + np.array([-0.5, 0.5])) / fmt.codes_per_octave
     image = ax.imshow(
         error,

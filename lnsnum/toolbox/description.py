@@ -26,7 +26,7 @@ _POINTS = 1 << 14
 
 @dataclass(frozen=True)
 class Memories:
-    """The tables of `lnsnum export --target memory`, at one scale: entries, and bits of each."""
+    """The tables of `lnsnum export --to readmemh`, at one scale: entries, and bits of each."""
 
     sb: int
     db: int
@@ -125,7 +125,7 @@ def _of_lns(numbers: Numbers, fmt: LNSFormat) -> Description:
     return Description(
         name=numbers.name,
         bits=fmt.bits,
-        layout=f"1 sign, {whole} whole, {fmt.fraction_bits} fraction bits of the logarithm{base}",
+        layout=f"1 sign, {whole} whole, {fmt.fraction_bits} fraction bits{base}",
         smallest=info.smallest_normal,
         smallest_normal=info.smallest_normal,
         greatest=info.max,
