@@ -19,6 +19,7 @@ from lnsnum.array import elementwise
 from lnsnum.array import protocol as numpy_protocol
 from lnsnum.array import statistics as numpy_statistics
 from lnsnum.array.elementwise import Bools, apply, as_operand, check_one_format, compare, knows, reduce_into, to_power
+from lnsnum.array.namespace import VERSIONS, Namespace, namespace_of
 from lnsnum.array.storage import ScaledCodes
 from lnsnum.array.ufuncs import ROUNDED, array_ufunc
 from lnsnum.conversion import rescale
@@ -120,6 +121,16 @@ class LNSTensor(ScaledCodes):
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         return numpy_protocol.array_function(func, args, kwargs)
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Namespace:
+        """The functions of the Python array API, as far as they have a meaning here: docs/array_api.md.
+
+        Raises:
+            ValueError: for another version than 2024.12 and those before it.
+        """
+        if api_version is not None and api_version not in VERSIONS:
+            raise ValueError(f"api_version={api_version!r} is not known: one of {', '.join(VERSIONS)}")
+        return namespace_of(type(self), self._fmt)  # type: ignore[arg-type]
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

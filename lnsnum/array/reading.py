@@ -141,11 +141,11 @@ class ReadCodes:
             raise TypeError(f"an LNSTensor becomes an array of floats, not of {wanted}: round them, by to_float()")
         return self.to_float().astype(wanted)
 
-    def __dlpack__(self, *, copy: bool | None = None, **named: Any) -> Any:
+    def __dlpack__(self, *, stream: Any = None, copy: bool | None = None, **named: Any) -> Any:
         """The values as float64: what `torch.as_tensor` asks for, as `numpy.asarray` asks for an array."""
         if copy is False:
             raise ValueError("an LNSTensor holds codes: making a tensor of floats always copies")
-        return self.to_float().__dlpack__(**named)
+        return self.to_float().__dlpack__(stream=stream, **named)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         device: tuple[int, int] = self._codes.__dlpack_device__()

@@ -176,6 +176,28 @@ class ScaledCodes(ReadCodes):
         """As of a NumPy array: a view."""
         return self.transpose()
 
+    @property
+    def mT(self) -> Self:  # noqa: N802
+        """The last two axes exchanged, as of a NumPy array: a view."""
+        if self.ndim < 2:
+            raise ValueError(f"mT of shape {self.shape}: give at least two axes")
+        return self.swapaxes(-1, -2)
+
+    @property
+    def device(self) -> str:
+        """The memory of the processor, "cpu", as of a NumPy array."""
+        return "cpu"
+
+    def to_device(self, device: str, /, *, stream: None = None) -> Self:
+        """The tensor itself, which is on the "cpu".
+
+        Raises:
+            ValueError: for another device, or a stream.
+        """
+        if device != "cpu" or stream is not None:
+            raise ValueError(f"device={device!r}, stream={stream!r}: a tensor lies on the 'cpu', which has no streams")
+        return self
+
     def transpose(self, *axes: Any) -> Self:
         """As `numpy.ndarray.transpose`: a view."""
         return self.moved(lambda array: array.transpose(*axes))
