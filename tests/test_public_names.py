@@ -84,8 +84,9 @@ def test_every_public_name_has_a_page_in_the_reference():
     has = set(links.doors())
     names = {door: importlib.import_module(door).__all__ for door in MODULES}
     assert [f"{door}.{name}" for door in MODULES if door not in has for name in names[door]] == []
-    assert has <= set(MODULES)
-    assert sorted(links.public_names()) == sorted(f"{door}.{name}" for door in MODULES for name in names[door])
+    assert has - set(MODULES) <= {"lnsnum.lightning"}  # which is looked at where Lightning is there
+    told = [name for name in links.public_names() if not name.startswith("lnsnum.lightning.") or "lightning" in DOORS]
+    assert sorted(told) == sorted(f"{door}.{name}" for door in MODULES for name in names[door])
 
 
 def test_every_operation_is_in_the_specification():
