@@ -22,7 +22,7 @@ from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.scales import Walk
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, exponent_of, greatest_gradient, octaves_to_raise
-from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
+from lnsnum.torch_bridge.kernels.random_words import Draw, Part
 from lnsnum.torch_bridge.kernels.update import StepNumbers, StepScalars, fill_scalars, kappa_of, step_part
 
 ROW = np.dtype(
@@ -33,6 +33,8 @@ ROW = np.dtype(
         *((name, np.int64) for name in ("step", "beta_product", "momentum_product", "exponent", "counts")),
         # its elements, units, how elements find them (a `Walk`), greatest first exponent, and place in the optimizer
         *((name, np.int64) for name in ("size", "scales", *Walk._fields, "greatest_exponent", "stream")),
+        # of a shard, where it is within the whole: a `Part`
+        *((name, np.int64) for name in ("first", "row_length", "stride")),
         ("r", np.float64),
     ]
 )
@@ -40,8 +42,6 @@ ROW = np.dtype(
 
 PARTIAL = 7
 """What is counted of a part: `StepCounts`, and the bits of its greatest |gradient|."""
-
-_WHOLE = tuple(WHOLE)  # of ints: a kernel makes the named tuple of them itself
 
 RAISE, LOOK = 1, 2
 """Left to be done: gradients have outgrown the exponent; many codes are at the ceiling."""
@@ -110,7 +110,7 @@ def run(table, firsts, scalars, start, stop, likes, mode, zero, grid, seed, coun
                 array_at(row.units, row.scales, np.float32),
                 Walk(row.run, row.group, row.length, row.across),
                 Draw(seed, row.stream, array_at(row.step, 1, np.int64)[0]),
-                Part(_WHOLE[0], _WHOLE[1], _WHOLE[2]),
+                Part(row.first, row.row_length, row.stride),
                 low,
             )
             for i in range(PARTIAL):
