@@ -51,7 +51,7 @@ torch_bridge.kernels   least_error nearest_value fits fitting
 torch_bridge.kernels   random_words moments grid hypentropy paper update ceiling update_list
 torch_bridge.kernels   random_words_triton moments_triton hypentropy_triton paper_triton update_triton update_operator
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin
-torch_bridge.distributed exchange first_broadcast gathering
+torch_bridge.distributed exchange first_broadcast sent_states gathering
 torch_bridge           tables surroundings carrying float_doors writing products weight_ops weight weight_only units
 torch_bridge           step launch float_step
 torch_bridge.distributed replicas gradient_codes shard_step dtensors scales

@@ -178,6 +178,8 @@ class Madam(Optimizer):
         }
         self._forget_attachment()
         super().__init__(params, defaults)
+        if self._is_cut:
+            dtensors.check_conversion(p for group in self.param_groups for p in group["params"])
 
     def _forget_attachment(self) -> None:
         self._hooks: dict[torch.Tensor, RemovableHandle] = {}
@@ -188,6 +190,7 @@ class Madam(Optimizer):
         self._blocked: set[int] = set()  # places of parameters of whose ceiling has been warned
         self._checked: dict[int, tuple[tuple[Any, ...], float]] = {}  # options of groups, and an lr, that are good
         self._launches: dict[Any, Launch] = {}  # of groups, and where attached of parameters
+        self._shard_launches: dict[int, Any] = {}  # of groups, of what is cut
         self._agrees = False  # with those of the other processes
         self._is_cut = False  # whether parameters are DTensors
 
@@ -301,7 +304,8 @@ class Madam(Optimizer):
         if torch.compiler.is_compiling():
             raise ValueError("a step of what fully_shard has cut reduces over processes: do not compile it")
         members = self._cut()
-        for member, is_blocked in zip(members, dtensors.step_dtensors(members), strict=True):
+        blocked = dtensors.step_dtensors(members, self._told_options(), self._shard_launches)
+        for member, is_blocked in zip(members, blocked, strict=True):
             if member.p.grad is None:
                 _forget_counts(member.state)
             weight = weight_of(member.p)
@@ -346,24 +350,34 @@ class Madam(Optimizer):
         """Compare this optimizer with those of the processes that have replicas of the model, once they have."""
         # not a list: this is asked before each step, and a model on one process has nobody to ask for
         parameters = (p for group in self.param_groups for p in group["params"])
-        process_group = dtensors.group_of(parameters) if self._is_cut else replicas.group_of(parameters)
-        if process_group is None:
+        process_groups = dtensors.groups_of(parameters) if self._is_cut else replicas.groups_of(parameters)
+        if not process_groups:
             return
-        told: dict[str, str] = {}
+        told = self._told_options()
         for g, group in enumerate(self.param_groups):
-            told |= {f"{name} of group {g}": repr(group[name]) for name in sorted(_HYPERPARAMETERS)}
             for place, p in enumerate(group["params"]):
                 state = self.state.get(p, {})
                 told[f"shape of parameter {place} of group {g}"] = str(tuple(p.shape))
+                weight = weight_of(p)
+                told[f"format of parameter {place} of group {g}"] = str(p.dtype if weight is None else weight.fmt.name)
                 if local_of(p) is not None:
                     continue  # of its state each process has another part
                 told[f"state of parameter {place} of group {g}, hashed,"] = replicas.digest(
                     part for name in sorted(state) for part in (name, state[name])
                 )
-        replicas.check_optimizers(told, process_group)
+        replicas.check_optimizers(told, *process_groups)
         if self._is_cut:
             dtensors.check_replicas(p for group in self.param_groups for p in group["params"])
         self._agrees = True
+
+    def _told_options(self) -> dict[str, str]:
+        """All options in words, for other processes."""
+        told = {}
+        for g, group in enumerate(self.param_groups):
+            for name in sorted(_HYPERPARAMETERS):
+                value = group[name]  # a tensor shows four digits
+                told[f"{name} of group {g}"] = repr(value.item() if isinstance(value, torch.Tensor) else value)
+        return told
 
     def _may_launch(self, group: dict[str, Any]) -> bool:
         return Launch.serves(group) and not self._is_attached()

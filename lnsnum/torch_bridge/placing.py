@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lnsnum.torch_bridge.distributed.sent_states import check_not_sent
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.fitting import choose_scale
 from lnsnum.torch_bridge.showing import show_formats, stop_showing_formats
@@ -89,6 +90,7 @@ def encode_state(
             floats = floats.to_float()
         if floats.shape != weight.shape or floats.dtype not in FLOAT_NAMES or floats.device.type == "meta":
             continue  # load_state_dict itself has the word for it
+        check_not_sent(floats)
         state_dict[prefix + name] = _encode_loaded(floats.detach(), weight)
 
 

@@ -182,14 +182,15 @@ def _run_for(codes: torch.Tensor) -> Callable[..., tuple[list[torch.Tensor], tor
     return _step_on_card if backends.is_on_card(codes) else _step_in_torch
 
 
-def step_shard(
-    p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any], part: Part
-) -> tuple[list[torch.Tensor], int]:
+def step_shard(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any], part: Part) -> int:
     """The step of a shard, whose place in the whole is `part`, in place: what does not depend on other shards.
 
-    `state` has the shard's moments and the units of its scales, and an exponent for all. Returns the moments, and the
-    bits of the greatest finite |gradient|; counts are those of this shard.
+    `state` has the shard's moments and the units of its scales, and an exponent for all. Returns the bits of the
+    greatest finite |gradient|; counts are those of this shard.
     """
+    if not p.numel():
+        state["counts"].zero_()
+        return 0
     moments = [state["second_moment"]] + ([state["momentum"]] if group["momentum"] > 0 else [])
     stepped, counts, greatest = _run_for(p.codes)(
         p, [p.codes, *moments], gradient, None, state, group, choices_of(group), part
@@ -198,7 +199,7 @@ def step_shard(
         write(own, new, None)
     torch.autograd.graph.increment_version(p)
     state["counts"].copy_(counts)
-    return moments, int(greatest)
+    return int(greatest)
 
 
 def advance_clock(p: torch.Tensor, momentum_dtype: torch.dtype, state: State, group: dict[str, Any]) -> None:

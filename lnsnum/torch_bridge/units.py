@@ -37,14 +37,28 @@ def unit_state(p: LNSWeight) -> State:
     different = None
     if p.scale.group_size:
         # those of one log_offset are counted together: of many groups few offsets differ
-        flat = offsets.reshape(-1).to("cpu", torch.int64).numpy()
-        different, which = np.unique(flat, return_inverse=True)
-        numbers = scales_of(p)
-        histogram = ceiling.histograms(_codes(p), p.fmt, numbers._replace(values=which[numbers.values]))
+        different, which = different_offsets(offsets)
+        histogram = histogram_by(p, which, different.size)
     else:
         histogram = histograms_of(p)
     rms = ceiling.root_mean_squares(histogram, p.fmt)
     return units_by(p.fmt, offsets, p.shape, rms, histogram.sum(1), different)
+
+
+def different_offsets(offsets: torch.Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The log_offsets that there are, each once, and which of them each is."""
+    flat = offsets.reshape(-1).to("cpu", torch.int64).numpy()
+    different, which = np.unique(flat, return_inverse=True)
+    return different, which
+
+
+def histogram_by(p: LNSWeight, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """How many codes have each magnitude, (count, m_max + 1): those of each scale of `p` in the row that is its own."""
+    numbers = scales_of(p)
+    own = ceiling.histograms(_codes(p), p.fmt, numbers._replace(values=rows[numbers.values]))
+    histogram = np.zeros((count, own.shape[1]), np.int64)
+    histogram[: len(own)] = own
+    return histogram
 
 
 def units_by(

@@ -26,7 +26,8 @@ from torch.utils._python_dispatch import return_and_correct_aliasing
 
 from lnsnum.torch_bridge.carrying import Belongings, belongings
 from lnsnum.torch_bridge.distributed.first_broadcast import asks_for_bytes, bytes_to_broadcast
-from lnsnum.torch_bridge.distributed.gathering import fill_shard, is_fully_shard, new_shard
+from lnsnum.torch_bridge.distributed.gathering import check_dense, fill_shard, is_fully_shard, new_shard
+from lnsnum.torch_bridge.distributed.sent_states import asks_for_floats, check_not_sent, floats_to_send, puts_in_shards
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, is_real
 from lnsnum.torch_bridge.products import product_of
@@ -121,6 +122,8 @@ def _on_codes(func: Any, weight: Weight, *args: Any, **kwargs: Any) -> Any:
     if offsets is None:
         return _map(torch.Tensor, weight.like, codes)
     if scale.group_size:
+        if weight._span.is_shard and codes.ndim < weight.ndim and is_fully_shard(_caller()):
+            return _without_scale(weight, codes)
         views = _views_of_groups(scale, weight.shape, lambda x: func(x, *args, **kwargs))
         if isinstance(codes, torch.Tensor):
             return weight.like(codes, **views[0])
@@ -230,6 +233,8 @@ def _detach(func: Any, weight: Weight) -> Any:
     caller = _caller()
     if caller is not None and asks_for_bytes(caller):
         return bytes_to_broadcast(weight, caller)
+    if caller is not None and asks_for_floats(caller):
+        return floats_to_send(weight, caller)
     alias = _on_codes(func, weight)
     inheritance = _inheritance(weight)
     if inheritance is not None:
@@ -289,6 +294,8 @@ def _copy(func: Any, weight: Weight, source: torch.Tensor, non_blocking: bool = 
             f"{weight._span.low} to {weight._span.high}, which other shards have too: call set_log_offsets(model, ...) "
             "first"
         )
+    if not is_weight and puts_in_shards(_caller()):
+        check_not_sent(source)
     floats = source.to_float() if is_weight else source  # type: ignore[attr-defined]
     write_anew(weight, floats.to(weight.device, weight.dtype).expand(weight.shape))
     return weight
@@ -349,16 +356,40 @@ def _renorm_rows(func: Any, weight: Weight, *args: Any) -> Weight:
         weight.codes.copy_(codes)
 
 
-def _embedding(func: Any, weight: Weight, indices: torch.Tensor, *args: Any) -> torch.Tensor:
+def _embedding(
+    func: Any,
+    weight: Weight,
+    indices: torch.Tensor,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> torch.Tensor:
     """Gathers codes, then decodes the rows that are used."""
+    check_dense(weight, sparse)
     scale = weight.scale
     if scale.group_size and scale.axis != -1:
-        return func(weight.to_float(), indices, *args)  # type: ignore[no-any-return]
+        return func(weight.to_float(), indices, padding_idx, scale_grad_by_freq, sparse)  # type: ignore[no-any-return]
     if scale.offsets is not None and scale.offsets.shape[0] > 1:
         scale = scale._replace(offsets=aten.embedding.default(scale.offsets, indices))
     elif scale.offsets is not None:
         scale = scale._replace(offsets=scale.offsets[0])
     return bridge.decode(aten.embedding.default(weight.codes, indices), weight.fmt, scale, weight.dtype)
+
+
+def _embedding_bag(
+    func: Any,
+    weight: Weight,
+    indices: torch.Tensor,
+    offsets: torch.Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    *rest: Any,
+    **named: Any,
+) -> Any:
+    """Decodes all, as what has no line in the table."""
+    check_dense(weight, sparse)
+    return func(weight.to_float(), indices, offsets, scale_grad_by_freq, mode, sparse, *rest, **named)
 
 
 def _pad(func: Any, weight: Weight, pad: Any, value: Any = 0) -> torch.Tensor:
@@ -519,5 +550,6 @@ _HANDLERS: dict[Any, Callable[..., Any]] = {
     aten.copy_.default: _copy,
     aten.constant_pad_nd.default: _pad,
     aten.embedding.default: _embedding,
+    aten._embedding_bag.default: _embedding_bag,
     aten.embedding_renorm_.default: _renorm_rows,
 }

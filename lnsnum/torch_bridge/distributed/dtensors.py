@@ -6,7 +6,7 @@ on every process. `shard_step` says what is reduced; here it is, by all_reduce w
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -15,14 +15,18 @@ import torch
 import torch.distributed as dist
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lnsnum.torch_bridge.distributed.exchange import hear, reaching, tell
+from lnsnum.torch_bridge.distributed.exchange import Told, compare, hear, reaching, tell
+from lnsnum.torch_bridge.distributed.gathering import forget_shards
 from lnsnum.torch_bridge.distributed.replicas import digest
-from lnsnum.torch_bridge.distributed.shard_step import Numbers, Reductions, Shard, steps, unit_states
+from lnsnum.torch_bridge.distributed.shard_step import Launches, Numbers, Reductions, Shard, steps, unit_states
 from lnsnum.torch_bridge.float_step import float_state, step_floats
 from lnsnum.torch_bridge.step import State, blank_state
 from lnsnum.torch_bridge.weight import LNSWeight
 
 _MOMENTS = "second_moment", "momentum"
+
+Together = dict[tuple[Any, ...], list[int]]
+"""Places of members by the groups of processes that share them."""
 
 
 class Member(NamedTuple):
@@ -48,13 +52,32 @@ def weight_of(p: torch.Tensor) -> LNSWeight | None:
     return local if isinstance(local, LNSWeight) else None
 
 
-def group_of(parameters: Iterable[torch.Tensor]) -> Any:
-    """The processes that share the first parameter which is a DTensor, replicas of its shards too where its mesh is of
-    all processes; None where none is."""
+def groups_of(parameters: Iterable[torch.Tensor]) -> tuple[Any, ...]:
+    """The groups of processes by which the first parameter that is a DTensor is spread: of its shards, and on a mesh of
+    two dimensions of the replicas of each; none where no parameter is."""
     first: Any = next((p for p in parameters if local_of(p) is not None), None)
-    if first is None:
-        return None
-    return dist.group.WORLD if first.device_mesh.size() == dist.get_world_size() else _place_of(first).group
+    return () if first is None else _place_of(first).groups
+
+
+def check_conversion(parameters: Iterable[torch.Tensor]) -> None:
+    """Compare which LNS weights the processes have shards of: who did not convert the model has nothing to compare when
+    the others gather theirs, and would wait for them in another collective than they for it.
+
+    Raises:
+        RuntimeError: on every process, where one has others.
+    """
+    cut = [p for p in parameters if local_of(p) is not None]
+    told: Told = {}
+    for p in cut:
+        weight = weight_of(p)
+        if weight is not None:
+            size = "" if weight.group_size is None else f" in groups of {weight.group_size}"
+            told[f"LNS weight {len(told)}"] = f"{weight.fmt.name} of shape {tuple(p.shape)}{size}"
+    groups = groups_of(cut)
+    found = compare("parameters", {"the number of LNS weights": str(len(told)), **told}, *groups)
+    if found is not None:
+        forget_shards(groups[0])
+        raise RuntimeError(f"{found}: every process has to convert the model alike, before fully_shard")
 
 
 def check_replicas(parameters: Iterable[torch.Tensor]) -> None:
@@ -63,40 +86,61 @@ def check_replicas(parameters: Iterable[torch.Tensor]) -> None:
     Raises:
         RuntimeError: on every process, where replicas of one shard have other codes, scales or floats.
     """
-    cut: list[Any] = [p for p in parameters if local_of(p) is not None]
-    if not any(p.device_mesh.ndim > 1 for p in cut):
+    spread: list[Any] = [p for p in parameters if local_of(p) is not None]
+    cut = [p for p in spread if p.device_mesh.ndim > 1]
+    if not cut:
         return
     told = {}
     for place, p in enumerate(cut):
         weight = weight_of(p)
         span = None if weight is None else weight._span
         scales = [] if span is None else [span.low if span.whole is None else span.whole]
-        begin = _place_of(p).begin
-        held = digest([_local(p) if weight is None else weight.codes, *scales])
-        told[f"parameter {place}"] = json.dumps([[begin, *_local(p).shape], held])
-    group = group_of(cut)
-    heard = hear("replicas of shards", tell("replicas of shards", told, group), group)
-    first: dict[str, tuple[str, int]] = {}
-    for rank, each in enumerate(heard):
-        for name, text in each.items():
-            shard, held = json.loads(text)
-            known, other = first.setdefault(f"{name} {shard}", (held, rank))
-            if known != held:
-                raise RuntimeError(
-                    f"{name} has other codes, or another scale, on process {rank} than on process {other}, which have "
-                    "one shard of it: seed every process alike, or load the same, before fully_shard"
-                )
+        told[f"parameter {place}"] = digest([_local(p) if weight is None else weight.codes, *scales])
+    shards, *replicas = groups_of(cut)
+    found = None
+    for group in replicas:
+        ranks = dist.get_process_group_ranks(group)
+        heard = hear("replicas of shards", tell("replicas of shards", told, group), group)
+        differing = (
+            (name, rank)
+            for rank, each in zip(ranks, heard, strict=True)
+            for name in told
+            if each.get(name) != heard[0].get(name)
+        )
+        name, rank = next(differing, (None, 0))
+        if name is not None:
+            found = f"{name} has other codes, or another scale, on process {rank} than on process {ranks[0]}"
+    found = compare("replicas of shards", {}, shards, found=found)  # which those of other shards have not seen
+    if found is not None:
+        raise RuntimeError(
+            f"{found}, which have one shard of it: seed every process alike, or load the same, before fully_shard"
+        )
 
 
-def step_dtensors(members: list[Member]) -> list[bool]:
-    """One step of all that have a gradient; for each whether a scale should have grown, and could not."""
-    make_states(members)
-    _check_gradients(members)
+def step_dtensors(members: list[Member], options: Told, launches: Launches) -> list[bool]:
+    """One step of all that have a gradient; for each whether a scale should have grown, and could not.
+
+    `options` are the numbers of the step in words, `launches` what was kept of the step before.
+
+    Raises:
+        RuntimeError: on every process, where one has others; the step has moved codes then.
+    """
+    together = _by_processes(members)
+    _make_states(members, together)
+    _check_gradients(members, together)
     blocked = [False] * len(members)
-    for group, own in _by_processes(members).items():
+    for groups, own in together.items():
         codes = [k for k in own if weight_of(members[k].p) is not None]
         shards = [_shard_of(members[k]) for k in codes]
-        for k, is_blocked in zip(codes, _answered(steps(shards), group, _device(members[own[0]].p)), strict=True):
+        numbers = _numbers_of([members[k] for k in own], options)
+        answer = _answered(steps(shards, _mark_of(numbers), launches), groups, _device(members[own[0]].p))
+        if answer is None:
+            found = compare("numbers of a step", numbers, *groups)
+            raise RuntimeError(
+                f"Madam's {found}: this step has moved each shard by the numbers of its own process, so set the same "
+                "on all, and go on from the last checkpoint"
+            )
+        for k, is_blocked in zip(codes, answer, strict=True):
             blocked[k] = is_blocked
         for k, shard in zip(codes, shards, strict=True):
             members[k].state.update({name: shard.state[name] for name in ("units", "at")})
@@ -106,11 +150,26 @@ def step_dtensors(members: list[Member]) -> list[bool]:
     return blocked
 
 
+def _numbers_of(members: list[Member], options: Told) -> Told:
+    """What has to be the same on all processes in a step, in words: what it is made with, and of which parameters."""
+    numbers = {f"step of parameter {m.stream}": str(int(m.state["step"])) for m in members if m.p.grad is not None}
+    return {**options, **numbers}
+
+
+def _mark_of(numbers: Told) -> int:
+    """A hash of texts, 62 bits."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "little") >> 2
+
+
 def make_states(members: list[Member]) -> None:
     """Make the state of those that have none, and the momentum where it is asked for anew."""
-    for group, own in _by_processes(members).items():
+    _make_states(members, _by_processes(members))
+
+
+def _make_states(members: list[Member], together: Together) -> None:
+    for groups, own in together.items():
         new = [members[k] for k in own if not members[k].state and weight_of(members[k].p) is not None]
-        units = _answered(unit_states([_shard_of(m) for m in new]), group, _device(members[own[0]].p))
+        units = _answered(unit_states([_shard_of(m) for m in new]), groups, _device(members[own[0]].p))
         for member, unit in zip(new, units, strict=True):
             dtype = torch.uint8 if member.group["second_moment"] == "byte" else torch.float32
             member.state.update({**blank_state(_zeros_like(member.p, dtype), member.stream), **unit})
@@ -130,7 +189,8 @@ def make_states(members: list[Member]) -> None:
 class _Place(NamedTuple):
     """How a DTensor lies on its mesh."""
 
-    group: Any
+    groups: tuple[Any, ...]
+    """Of the processes that have shards of it, and of those that have replicas of each."""
     cut: int
     begin: int
 
@@ -159,14 +219,15 @@ def _find_place(p: Any) -> _Place:
         )
     _, begin = compute_local_shape_and_global_offset(p.shape, p.device_mesh, p.placements)
     (mesh_dim, dim), *_ = cut
-    return _Place(p.device_mesh.get_group(mesh_dim), dim, begin[dim])
+    dims = [mesh_dim, *(d for d in range(p.device_mesh.ndim) if d != mesh_dim)]
+    return _Place(tuple(p.device_mesh.get_group(d) for d in dims), dim, begin[dim])
 
 
-def _by_processes(members: list[Member]) -> dict[Any, list[int]]:
+def _by_processes(members: list[Member]) -> Together:
     """The places of the members that the same processes share, in the order of the optimizer."""
-    found: dict[Any, list[int]] = {}
+    found: Together = {}
     for k, member in enumerate(members):
-        found.setdefault(_place_of(member.p).group, []).append(k)
+        found.setdefault(_place_of(member.p).groups, []).append(k)
     return found
 
 
@@ -194,9 +255,9 @@ def _zeros_like(p: Any, dtype: torch.dtype) -> torch.Tensor:
     return DTensor.from_local(zeros, p.device_mesh, p.placements, run_check=False, shape=p.shape, stride=p.stride())
 
 
-def _check_gradients(members: list[Member]) -> None:
+def _check_gradients(members: list[Member], together: Together) -> None:
     """Refuse gradients that are not finite, on every process, where that is asked for."""
-    for group, own in _by_processes(members).items():
+    for groups, own in together.items():
         asked = [k for k in own if members[k].group["non_finite"] == "raise"]
         if not asked:
             continue
@@ -205,7 +266,7 @@ def _check_gradients(members: list[Member]) -> None:
             bad = [0 if (g := members[k].p.grad) is None else int((~torch.isfinite(_local(g))).sum()) for k in asked]
             return (yield "sum", np.array(bad, np.int64))
 
-        for k, bad in zip(asked, _answered(count(asked), group, _device(members[own[0]].p)).tolist(), strict=True):
+        for k, bad in zip(asked, _answered(count(asked), groups, _device(members[own[0]].p)).tolist(), strict=True):
             if bad:
                 shape = tuple(members[k].p.shape)
                 raise FloatingPointError(f"{bad} elements of a gradient of shape {shape} are NaN or infinite")
@@ -222,15 +283,23 @@ def _device(p: Any) -> torch.device:
     return torch.device(p.device_mesh.device_type)
 
 
-def _answered(asking: Reductions, group: Any, device: torch.device) -> Any:
-    """Run a step of shards: reduce what it asks for over the processes of a group. Raises LostError."""
+def _answered(asking: Reductions, groups: tuple[Any, ...], device: torch.device) -> Any:
+    """Run a step of shards: reduce what it asks for over the processes that have shards. Raises LostError.
+
+    Replicas of a shard have the same sums. Maxima are taken over them too, as by the numbers in these each process
+    learns whether it is one of many that are alike.
+    """
     answer: Numbers | None = None
     try:
         while True:
             how, numbers = asking.send(answer)  # type: ignore[arg-type]
             reduced = torch.from_numpy(numbers).to(device)
             with reaching("the processes that share a weight, in Madam's step,"):
-                dist.all_reduce(reduced, dist.ReduceOp.SUM if how == "sum" else dist.ReduceOp.MAX, group=group)
+                if how == "sum":
+                    dist.all_reduce(reduced, dist.ReduceOp.SUM, group=groups[0])
+                else:
+                    for group in groups:
+                        dist.all_reduce(reduced, dist.ReduceOp.MAX, group=group)
             answer = reduced.cpu().numpy()
     except StopIteration as done:
         return done.value

@@ -2,6 +2,7 @@
 
     tell     leave this process's text where the others find it, and wait for nobody
     hear     the texts of all, by rank, as soon as all have told theirs
+    compare  both, and in words what differs: of a mesh, along one of its dimensions after another
 
 No collective: whoever has nothing to compare need not wait, and who is missing after the group's timeout is named.
 Where collectives are called, a process that has gone is told of in one sentence by `reaching`.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -76,25 +77,44 @@ def hear(subject: str, number: int, group: Any) -> list[Told]:
             store.wait([key], patience)
         except RuntimeError as error:
             raise LostError(
-                f"process {rank} has told nothing of its {subject} for {patience.total_seconds():.0f} s: every "
-                "process of a group has to come this far, with the same version of lnsnum"
+                f"process {dist.get_global_rank(group, rank)} has told nothing of its {subject} for "
+                f"{patience.total_seconds():.0f} s: every process of a group has to come this far, with the same "
+                "version of lnsnum"
             ) from error
         heard.append(json.loads(store.get(key)))
     return heard
 
 
-def difference(heard: list[Told]) -> str | None:
-    """In words, the first thing that a process has told otherwise than process 0 did; None where there is none.
+def difference(heard: list[Told], ranks: Sequence[int] | None = None) -> str | None:
+    """In words, the first thing that a process has told otherwise than the first did; None where there is none.
+    `ranks` are the names of the processes, where these are not numbered from 0.
 
     >>> difference([{"seed": "0"}, {"seed": "0"}, {"seed": "1"}])
     'seed is 1 on process 2 and 0 on process 0'
-    >>> difference([{}, {"seed": "0"}])
-    'seed is 0 on process 1 and missing on process 0'
+    >>> difference([{}, {"seed": "0"}], [1, 3])
+    'seed is 0 on process 3 and missing on process 1'
     """
     first = heard[0]
-    for rank, told in enumerate(heard):
+    for rank, told in zip(ranks or range(len(heard)), heard, strict=True):
         for name in {**first, **told}:
             own, other = first.get(name, "missing"), told.get(name, "missing")
             if own != other:
-                return f"{name} is {other} on process {rank} and {own} on process 0"
+                return f"{name} is {other} on process {rank} and {own} on process {ranks[0] if ranks else 0}"
     return None
+
+
+def compare(subject: str, told: Told, *groups: Any, found: str | None = None) -> str | None:
+    """Tell a subject in one group after another, and hear it: the first `difference`, the same on all of a mesh whose
+    dimensions these groups are. `found` is what this process has found before, which the others learn then.
+
+    Raises:
+        LostError: as `hear`.
+    """
+    for group in groups:
+        heard = hear(subject, tell(subject, {**told, _FOUND: found or ""}, group), group)
+        before = next((text for each in heard if (text := each.pop(_FOUND, ""))), None)
+        found = before or difference(heard, dist.get_process_group_ranks(group))
+    return found
+
+
+_FOUND = "what was found"

@@ -1,6 +1,6 @@
 """fully_shard: the hooks by which its shards are gathered as codes, a byte for each weight, and never as floats.
 
-    shard                 the codes of some rows, padded to as many as every process has; one scale, or all channels'
+    shard                 the codes of some rows, padded to as many as every process has; one scale, or all of the whole
     before the gathering  its codes, as bytes
     after it              an LNSWeight on the memory into which they were gathered, at the shard's scales
 
@@ -11,12 +11,13 @@ So they have to be the same at first, and formats too: the processes compare wha
 from __future__ import annotations
 
 import hashlib
+import inspect
 from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
 
-from lnsnum.torch_bridge.distributed.exchange import difference, hear, tell
+from lnsnum.torch_bridge.distributed.exchange import compare
 from lnsnum.torch_bridge.distributed.first_broadcast import as_sent
 from lnsnum.torch_bridge.kernels.codes import as_numpy
 from lnsnum.torch_bridge.kernels.codes_twin import is_real
@@ -55,24 +56,29 @@ _untold: dict[str, list[_Sharded]] = {}
 
 def new_shard(weight: Weight, size: Any, caller: FrameType | None = None) -> Weight:
     """Memory for a shard of a weight, or for another shard in the place of one: zeros, of `size`, with padding."""
-    if weight.group_size is not None:
+    offsets, group_size = weight.scale.offsets, weight.group_size
+    if group_size is not None and (weight.scale.axis != -1 or size[-1] != weight.shape[-1]):
         raise NotImplementedError(
-            f"a weight with a log_offset for each group of {weight.group_size} elements has no shards: convert the "
-            "model with one for each weight, or with per_channel=True"
+            f"a weight of shape {tuple(weight.shape)} with a log_offset for each group of {group_size} elements along "
+            f"dimension {weight.ndim + weight.scale.axis} is cut through its groups: shard it by another dimension, or "
+            "convert the model with one for each weight, or with per_channel=True"
         )
-    offsets = weight.scale.offsets
     low: int | torch.Tensor = weight.scale.low
     if offsets is not None:
         shape = [1 if count == 1 else length for count, length in zip(offsets.shape, size, strict=True)]
+        if group_size is not None:
+            shape[-1] = offsets.shape[-1]
         low = offsets.new_full(shape, weight.scale.low)
-    shard = type(weight)(weight.codes.new_zeros(size), weight.fmt, low, weight.dtype)
+    shard = type(weight)(weight.codes.new_zeros(size), weight.fmt, low, weight.dtype, group_size=group_size)
     span: Span = weight._span
+    shard._span.set(span.low, span.high)  # of the whole, whichever scales these elements have
     shard._span.is_shard = True
     shard._span.whole = offsets.clone() if span.whole is None and offsets is not None else span.whole
     if caller is not None and caller.f_code.co_name == "_init_sharded_param":  # of all processes, in the same order
         group = getattr(caller.f_locals["self"].mesh_info, "shard_process_group", None)
         if group is not None:
-            kind = f"{weight.fmt.name} as {weight.dtype} of shape {tuple(weight.shape)}"
+            groups = "" if group_size is None else f" in groups of {group_size}"
+            kind = f"{weight.fmt.name} as {weight.dtype} of shape {tuple(weight.shape)}{groups}"
             _untold.setdefault(group.group_name, []).append(_Sharded(kind, shard._span))
     elif span.is_shard:  # padded anew, on those processes alone that have less rows than others
         for one in (one for untold in _untold.values() for one in untold if one.span is span):
@@ -86,11 +92,29 @@ def _compare_shards(group: Any) -> None:
     if untold is None:
         return
     told = {f"weight {place} of those that were sharded": one.in_words() for place, one in enumerate(untold)}
-    found = difference(hear("shards", tell("shards", told, group), group))
+    found = compare("shards", told, group)
     if found is not None:
         raise RuntimeError(
             f"{found}: codes are gathered as they are, so every process has to convert the model alike: seed it alike, "
             "or load it, before fully_shard"
+        )
+
+
+def forget_shards(group: Any) -> None:
+    """Compare nothing of what was sharded so far within a group, since its processes were refused it."""
+    _untold.pop(group.group_name, None)
+
+
+def check_dense(weight: Weight, sparse: bool) -> None:
+    """Refuse sparse gradients of an embedding that was gathered, which torch would get stuck in, in its own words.
+
+    Raises:
+        NotImplementedError: with what to do instead.
+    """
+    if sparse and weight._span.is_gathered:
+        raise NotImplementedError(
+            "fully_shard adds gradients of whole weights, and sparse=True makes those of rows: make the embedding with "
+            "sparse=False, or take DistributedDataParallel"
         )
 
 
@@ -117,20 +141,20 @@ class GatheredAsCodes:
     codes: torch.Tensor
     fmt: Any
     _span: Span
-
-    @property
-    def scale(self) -> Scale:
-        """See `LNSWeight.scale`."""
-        raise NotImplementedError
+    _groups: tuple[int, int]
 
     def fsdp_pre_all_gather(
         self, mesh: Any, outer_size: torch.Size, outer_stride: Any, module: Any, mp_policy: Any
     ) -> tuple[tuple[torch.Tensor, ...], Gathered]:
         """The codes of this shard with their padding, as bytes."""
-        _compare_shards(mesh.get_group())
-        own, whole = self.scale, self._span.whole
-        scale = own if whole is None else Scale(int(whole.min()), int(whole.max()), whole)
+        if _untold:  # before each gathering: to find the group takes longer than the rest
+            _compare_shards(mesh.get_group())
+        span = self._span
+        scale = Scale(span.low, span.high, span.whole, *(self._groups if span.whole is not None else ()))
         return (as_sent(_padded(self.codes.detach(), outer_size, mesh.size())),), Gathered(scale, outer_size)
+
+    # torch asks for the signature before each gathering, and to find it takes longer than the rest
+    vars(fsdp_pre_all_gather)["__signature__"] = inspect.signature(fsdp_pre_all_gather)
 
     def fsdp_post_all_gather(
         self, outputs: tuple[torch.Tensor, ...], gathered: Gathered, dtype: torch.dtype, *, out: Any = None
@@ -146,7 +170,10 @@ class GatheredAsCodes:
         (memory,) = outputs
         codes = memory.view(self.codes.dtype).view(-1)[: size.numel()].view(size)
         kind: Any = type(self)
-        return kind(codes, self.fmt, scale.low if scale.offsets is None else scale.offsets, dtype), ()
+        offsets = scale.low if scale.offsets is None else scale.offsets
+        weight = kind(codes, self.fmt, offsets, dtype, group_size=scale.group_size or None)
+        weight._span.is_gathered = True
+        return weight, ()
 
 
 def _padded(codes: torch.Tensor, whole: torch.Size, processes: int) -> torch.Tensor:

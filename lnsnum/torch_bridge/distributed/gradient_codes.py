@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from lnsnum.format import LNSFormat
-from lnsnum.torch_bridge.distributed.exchange import difference, hear, reaching, tell
+from lnsnum.torch_bridge.distributed.exchange import compare, reaching
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.scale import Scale
 
@@ -59,7 +59,7 @@ def ship_gradients_as_codes(model: DistributedDataParallel, fmt: LNSFormat | str
         raise ValueError(f"seed={seed!r} is no integer from 0 on")
     told = {"fmt": fmt.name, "seed": str(seed)}
     group = model.process_group
-    found = difference(hear("codes of gradients", tell("codes of gradients", told, group), group))
+    found = compare("codes of gradients", told, group)
     if found is not None:
         raise RuntimeError(f"{found}: what one process packs the others unpack, so ship all gradients alike")
     # torch compares annotations with classes, and those of this module are texts

@@ -27,7 +27,7 @@ from lnsnum.files.atomic import StrPath, replacing
 from lnsnum.tensor import LNSTensor
 from lnsnum.torch_bridge.datapath.setting import ENTRY, setting_of
 from lnsnum.torch_bridge.distributed.dtensors import local_of, weight_of
-from lnsnum.torch_bridge.distributed.exchange import difference, hear, reaching, tell
+from lnsnum.torch_bridge.distributed.exchange import compare, hear, reaching, tell
 from lnsnum.torch_bridge.distributed.first_broadcast import as_sent
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -181,7 +181,8 @@ def _whole(name: str, tensor: Any, owner: int, group: Any) -> Any:
     if weight is None:
         return whole
     scales = weight._span.whole if weight._span.whole is not None else weight._span.low
-    return LNSWeight(whole.view(weight.codes.dtype), weight.fmt, scales, weight.dtype)
+    codes = whole.view(weight.codes.dtype)
+    return LNSWeight(codes, weight.fmt, scales, weight.dtype, group_size=weight.group_size)
 
 
 def _check_alike(path: str, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None, group: Any) -> None:
@@ -191,7 +192,7 @@ def _check_alike(path: str, tensors: Mapping[str, Any], metadata: Mapping[str, s
         weight = weight_of(tensor)
         kind = tensor.dtype if weight is None else weight.fmt.name
         told[repr(name)] = f"{kind} of shape {tuple(tensor.shape)}"
-    found = difference(hear("what is saved", tell("what is saved", told, group), group))
+    found = compare("what is saved", told, group)
     if found is not None:
         raise RuntimeError(f"{found}: the processes save one model together, under one path, so call it alike on each")
 

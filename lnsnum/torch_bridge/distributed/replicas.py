@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lnsnum.torch_bridge.distributed.exchange import Told, difference, hear, reaching, tell
+from lnsnum.torch_bridge.distributed.exchange import Told, compare, difference, hear, reaching, tell
 from lnsnum.torch_bridge.kernels.codes import as_numpy
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -54,7 +54,7 @@ def _check_models(model: nn.Module, group: Any, ignored: Iterable[str]) -> None:
     if not any(isinstance(p, LNSWeight) for p in parameters.values()):
         return
     heard = hear("model", number, group)
-    found = difference(heard)
+    found = difference(heard, dist.get_process_group_ranks(group))
     if found is not None:
         if not all(any("lns" in kind for kind in told.values()) for told in heard):
             _release(parameters.values(), group)
@@ -83,23 +83,23 @@ def _release(parameters: Iterable[torch.Tensor], group: Any) -> None:
         _verify_params_across_processes(group, [*plain, plain[0]], None)
 
 
-def group_of(parameters: Iterable[torch.Tensor]) -> Any:
-    """The group of the first parameter that is part of such a model; None where none is, or its group was destroyed."""
+def groups_of(parameters: Iterable[torch.Tensor]) -> tuple[Any, ...]:
+    """The group of the first parameter that is part of such a model; none where none is, or its group was destroyed."""
     group = next((_groups[p] for p in parameters if p in _groups), None) if _groups else None
-    return group if group is not None and group in dist.distributed_c10d._world.pg_map else None
+    return (group,) if group is not None and group in dist.distributed_c10d._world.pg_map else ()
 
 
-def check_optimizers(told: Told, group: Any) -> None:
-    """Compare what the processes' optimizers are, each told in words.
+def check_optimizers(told: Told, *groups: Any) -> None:
+    """Compare what the processes' optimizers are, each told in words, in groups that are the dimensions of a mesh.
 
     Raises:
         RuntimeError: where they differ, on every process.
     """
-    found = difference(hear("optimizer", tell("optimizer", told, group), group))
+    found = compare("optimizer", told, *groups)
     if found is not None:
         raise RuntimeError(
-            f"Madam's {found}: the processes of DistributedDataParallel would come to differ, so make it with the same "
-            "options and the parameters in the same order, or load the same state"
+            f"Madam's {found}: the processes of DistributedDataParallel or fully_shard would come to differ, so make "
+            "it with the same options and the parameters in the same order, or load the same state"
         )
 
 
@@ -165,7 +165,7 @@ def _compare(model: DistributedDataParallel, steps: int) -> None:
         dist.all_gather(marks, mark, group=group)
     if all(torch.equal(mark, other) for other in marks):
         return
-    found = difference(hear("replicas", tell("replicas", own, group), group))
+    found = compare("replicas", own, group)
     raise RuntimeError(
         f"after {steps} steps the hash of {found}: something has changed a parameter, its gradient or an option of the "
         "optimizer on one process alone"

@@ -1,9 +1,11 @@
 """Madam's step of shards: what it takes from the whole tensor is reduced over them, as integers.
 
     unit r of the steps          first step      histogram of the codes: sums (of scales that lie in one shard each, the
-                                                 RMS of each, at its place in a list of all)
+                                                 RMS of each, at its place in a list of all; of groups one histogram for
+                                                 each log_offset that there is)
     exponent of the moments      first gradient  bits of the greatest |gradient|: maximum
     gradients that outgrow it    every step      the same
+    numbers that must agree      every step      a hash of them, and its negative: maxima, so greatest and least
     ceilings that follow         every 20th      codes at the ceiling, sum of square shares, number of codes: sums
 
 Sums and maxima of integers are the same in any order, and random words go by an element's index in the whole: so codes
@@ -24,6 +26,7 @@ from lnsnum.torch_bridge.kernels import ceiling, ceiling_twin
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, exponent_of, greatest_gradient
 from lnsnum.torch_bridge.kernels.random_words import Draw, Part
+from lnsnum.torch_bridge.launch import Slice, Table, asked, can_have_entry, can_launch, entry_of, is_plain
 from lnsnum.torch_bridge.step import (
     MOST_UNCODED,
     State,
@@ -33,7 +36,7 @@ from lnsnum.torch_bridge.step import (
     raise_exponent,
     step_shard,
 )
-from lnsnum.torch_bridge.units import histograms_of, move_units, units_by
+from lnsnum.torch_bridge.units import different_offsets, histogram_by, histograms_of, move_units, tallies_of, units_by
 from lnsnum.torch_bridge.weight import LNSWeight
 
 Numbers = NDArray[np.int64]
@@ -68,10 +71,10 @@ class Shard(NamedTuple):
 
     @property
     def offsets(self) -> torch.Tensor:
-        """The log_offsets of the whole."""
+        """The log_offsets of the whole, shaped as units are: of groups with a dimension more."""
         whole, own = self.weight._span.whole, self.weight.scale
         if whole is not None:
-            return whole
+            return own.apart_as_codes(whole)
         return torch.tensor(own.low, dtype=torch.int32) if own.offsets is None else own.offsets
 
     @property
@@ -99,6 +102,11 @@ def unit_states(shards: list[Shard]) -> Reductions:
         return []
     asked = []
     for shard in shards:
+        if shard.weight.group_size is not None:
+            offsets, which = different_offsets(shard.offsets)
+            own = which.reshape(shard.offsets.shape)[shard.scales].reshape(-1)
+            asked.append(histogram_by(shard.weight, own, offsets.size))
+            continue
         histogram = histograms_of(shard.weight)
         if shard.is_cut_between_scales():
             bits = ceiling.root_mean_squares(histogram, shard.weight.fmt).view(np.int64)
@@ -107,32 +115,116 @@ def unit_states(shards: list[Shard]) -> Reductions:
             asked.append(shard.of_all_scales(histogram))
     states = []
     for shard, whole in zip(shards, (yield from _reduced("sum", asked)), strict=True):
-        if shard.is_cut_between_scales():
-            rms: NDArray[np.float64] = np.ascontiguousarray(whole[:, 0]).view(np.float64)
-            sizes = whole[:, 1]
+        different = None if shard.weight.group_size is None else different_offsets(shard.offsets)[0]
+        rms: NDArray[np.float64]
+        sizes: Numbers
+        if different is None and shard.is_cut_between_scales():
+            rms, sizes = np.ascontiguousarray(whole[:, 0]).view(np.float64), whole[:, 1]
         else:
             rms, sizes = ceiling.root_mean_squares(whole, shard.weight.fmt), whole.sum(1)
-        states.append(units_by(shard.weight.fmt, shard.offsets, shard.shape, rms, sizes))
+        states.append(units_by(shard.weight.fmt, shard.offsets, shard.shape, rms, sizes, different))
     return states
 
 
-def steps(shards: list[Shard]) -> Reductions:
-    """One step of those that have a gradient; returns for each whether a scale should have grown, and could not."""
+class ShardLaunch:
+    """The shards of one group of an optimizer that have a gradient, which one launch steps; see `launch.Table`.
+
+    Args:
+        shards: they; those that no kernel can step where they are have no place in it.
+
+    Attributes:
+        places: of those that have one, in `shards`.
+    """
+
+    def __init__(self, shards: list[Shard]) -> None:
+        group = shards[0].group
+        self._asked, self._streams = asked(group), [shard.state["stream"] for shard in shards]
+        found = [
+            entry_of(group, shard.state, shard.weight, k, Slice(shard.part, shard.scales))
+            if can_have_entry(shard.weight)
+            and shard.gradient is not None
+            and is_plain(shard.gradient, shard.weight.numel())
+            else None
+            for k, shard in enumerate(shards)
+        ]
+        self._entries = [entry for entry in found if entry is not None]
+        self.places = [entry.place for entry in self._entries]
+        self._table = Table(group, self._entries)
+
+    def ready(self, shards: list[Shard]) -> bool:
+        """Take the gradients; False where these are others, or something is no longer as it was."""
+        if self._asked != asked(shards[0].group) or self._streams != [shard.state["stream"] for shard in shards]:
+            return False
+        own = [shards[place] for place in self.places]
+        if not all(e.p is s.weight and e.holds(s.state) for e, s in zip(self._entries, own, strict=True)):
+            return False
+        return self._table.take([shard.gradient for shard in own])
+
+    def step(self, group: dict[str, Any]) -> list[int]:
+        """The bits of the greatest gradient of each that has a place."""
+        greatest: list[int] = self._table.step(group, follows=False)[0].tolist() if self._entries else []
+        return greatest
+
+
+Launches = dict[int, ShardLaunch]
+"""Those of an optimizer, by the stream of the first of their shards: kept from one step to the next."""
+
+
+def _move(shards: list[Shard], launches: Launches | None) -> list[int]:
+    """What of a step of shards with gradients needs no other shard; of each the bits of the greatest gradient."""
+    greatest = [0] * len(shards)
+    groups: dict[int, list[int]] = {}
+    for k, shard in enumerate(shards):
+        groups.setdefault(id(shard.group), []).append(k)
+    if not can_launch():
+        launches = None
+    for own in groups.values():
+        members, launched = [shards[k] for k in own], []
+        key = members[0].state["stream"]
+        launch = None if launches is None else launches.get(key)
+        if launches is not None and (launch is None or not launch.ready(members)):
+            _refresh_units(members)
+            launch = launches[key] = ShardLaunch(members)
+            launch = launch if launch.ready(members) else None
+        if launch is not None:
+            launched = launch.places
+            for place, bits in zip(launched, launch.step(members[0].group), strict=True):
+                greatest[own[place]] = bits
+        rest = [k for place, k in enumerate(own) if place not in set(launched)]
+        _refresh_units([shards[k] for k in rest])
+        for k in rest:
+            weight, gradient, state, group, *_ = shards[k]
+            assert gradient is not None
+            advance_clock(weight, torch.uint8, state, group)
+            own_state = {**state, "units": state["units"][shards[k].scales]}
+            greatest[k] = step_shard(weight, gradient, own_state, group, shards[k].part)
+    return greatest
+
+
+def _refresh_units(shards: list[Shard]) -> None:
+    for shard in shards:
+        state, offsets = shard.state, shard.offsets
+        if not torch.equal(state["at"], offsets.to(state["at"].device, state["at"].dtype)):
+            move_units(shard.weight.fmt, state, offsets)
+
+
+def steps(shards: list[Shard], mark: int = 0, launches: Launches | None = None) -> Reductions:
+    """One step of those that have a gradient; returns for each whether a scale should have grown, and could not.
+
+    `mark` stands for the numbers of this step, at most 2^62 in size: where processes have others, all return None, as
+    soon as they have heard of each other. Their codes have moved then. `launches` lets shards of a group step together.
+    """
     moving = [k for k, shard in enumerate(shards) if shard.gradient is not None]
     yield from _first_exponents(shards)
-    greatest, moments = np.zeros(len(shards), np.int64), {}
+    greatest = [0] * len(shards)
+    for k, bits in zip(moving, _move([shards[k] for k in moving], launches), strict=True):
+        greatest[k] = bits
+    *greatest, high, low = (yield "max", np.array([*greatest, mark, -mark], np.int64)).tolist()
+    if high != -low:
+        return None
     for k in moving:
-        weight, gradient, state, group, *_ = shards[k]
-        assert gradient is not None
-        advance_clock(weight, torch.uint8, state, group)
-        offsets = shards[k].offsets
-        if not torch.equal(state["at"], offsets.to(state["at"].device, state["at"].dtype)):
-            move_units(weight.fmt, state, offsets)
-        own = {**state, "units": state["units"][shards[k].scales]}
-        moments[k], greatest[k] = step_shard(weight, gradient, own, group, shards[k].part)
-    greatest = yield "max", greatest
-    for k in moving:
-        raise_exponent(moments[k], shards[k].state, int(greatest[k]))
+        state = shards[k].state
+        raise_exponent([state[name] for name in ("second_moment", "momentum") if name in state], state, greatest[k])
     return (yield from _follow_ceilings(shards, moving))
 
 
@@ -169,7 +261,10 @@ def _follow_ceilings(shards: list[Shard], moving: list[int]) -> Reductions:
     asked = []
     for k in due:
         weight = shards[k].weight
-        asked.append(shards[k].of_all_scales(ceiling.sums(histograms_of(weight), weight.fmt)))
+        # a histogram is counted faster, but takes a kilobyte a scale, which groups are too many for
+        grouped = weight.group_size is not None
+        own_sums = tallies_of(weight) if grouped else ceiling.sums(histograms_of(weight), weight.fmt)
+        asked.append(shards[k].of_all_scales(own_sums))
     for k, whole in zip(due, (yield from _reduced("sum", asked)), strict=True):
         growing = ceiling.decide_by(whole)
         blocked[k] = bool(growing.blocked.any())
@@ -190,7 +285,7 @@ def _grow(shard: Shard, grows: NDArray[np.bool_]) -> None:
     whole = weight._span.whole
     state["at"], state["units"] = ceiling_twin.raised(state["at"], state["units"], weight.fmt, here)
     if whole is not None:
-        whole.copy_(state["at"])
+        whole.copy_(weight.scale.with_groups(state["at"]))
         low, high = (int(extreme) for extreme in whole.aminmax())
         weight._span.set(low, high)
 

@@ -173,13 +173,14 @@ class Span:
         fit: the rule by which floats that are written into all of them get their scale.
         weight_only: whether products with the codes are made of them, see `lnsnum.torch_bridge.weight_only`.
         is_shard: whether other processes hold the rest of the weight, which has the same scale.
+        is_gathered: whether fully_shard has put it together of shards, and will add its gradients.
         whole: the log_offsets of all channels, where these codes are a shard and have some of them.
         tables: by float type, what decodes the codes at the scale that it names: kept from one use to the next.
     """
 
     def __init__(self, low: int, high: int, *, room: int = 0) -> None:
         self.numbers = [low, high, 0, room]
-        self.warned = self.weight_only = self.is_shard = False
+        self.warned = self.weight_only = self.is_shard = self.is_gathered = False
         self.whole: torch.Tensor | None = None
         self.tables: dict[torch.dtype, Any] = {}
         self.fit = RMS

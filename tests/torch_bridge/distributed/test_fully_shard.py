@@ -12,8 +12,13 @@ import torch.distributed.checkpoint as dcp
 from processes import everywhere
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_model_state_dict,
+    set_state_dict,
+)
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -67,15 +72,21 @@ RUNS: dict[str, dict] = {
     "reshard": {"layerwise": True},
     "columns": {"columns": True},
     "columns per channel": {"columns": True, "per_channel": True},
+    "groups": {"groups": 16},
+    "ceilings of groups": {"groups": 16, "p_scale": 0.5, "lr": 0.1, "momentum": 0.9},
 }
 
 STEPS = 25
 
 
-def a_run(fmt="lns8f5", per_channel=False, p_scale=3.0, layerwise=False, columns=False, **options) -> tuple:
+def a_run(
+    fmt="lns8f5", per_channel=False, p_scale=3.0, layerwise=False, columns=False, groups=None, **options
+) -> tuple:
     torch.manual_seed(1)
     model = Words()
-    if columns:
+    if groups:
+        model = nn.Sequential(nn.Embedding(11, 48), nn.Linear(48, 32, bias=False), nn.Tanh(), nn.Linear(32, 11))
+    elif columns:
         model = nn.Sequential(
             nn.Embedding(11, 12), nn.Tanh(), nn.Linear(12, 6, bias=False), nn.Linear(6, 12, bias=False)
         )
@@ -85,7 +96,7 @@ def a_run(fmt="lns8f5", per_channel=False, p_scale=3.0, layerwise=False, columns
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        convert_model(model, fmt, filter_fn=chosen, per_channel=per_channel, p_scale=p_scale)
+        convert_model(model, fmt, filter_fn=chosen, per_channel=per_channel, p_scale=p_scale, group_size=groups)
     return model, options
 
 
@@ -152,13 +163,18 @@ def trained_alone(size: int, name: str) -> list:
     options = dict(RUNS[name])
     model, rest = a_run(**options)
     optimizer = Madam(parameter_groups(model), **rest)
+    step_alone(model, optimizer, size, range(STEPS), options.get("columns", False))
+    return whole_codes(model)
+
+
+def step_alone(model: nn.Module, optimizer: Madam, size: int, numbers: range, columns: bool = False) -> None:
+    """Steps in one process, by the average of the micro-batches of all."""
     parameters = list(model.parameters())
-    for number in range(STEPS):
+    for number in numbers:
         own = [torch.autograd.grad(loss_of(model, rank, number), parameters) for rank in range(size)]
         for k, p in enumerate(parameters):
-            p.grad = averaged([gradients[k] for gradients in own], options.get("columns", False))
+            p.grad = averaged([gradients[k] for gradients in own], columns)
         optimizer.step()
-    return whole_codes(model)
 
 
 # -------------------------------------------------------------------------------------------------------- bytes, memory
@@ -223,7 +239,7 @@ def clipped(rank: int) -> tuple:
     return float(norm.full_tensor()), float(after.full_tensor()), whole_codes(model)
 
 
-CHECKPOINTS: dict[str, dict] = {"one scale": {}, "channels": {"per_channel": True}}
+CHECKPOINTS: dict[str, dict] = {"one scale": {}, "channels": {"per_channel": True}, "groups": {"groups": 16}}
 
 
 def begun(options: dict) -> tuple:
@@ -246,7 +262,11 @@ def saved(rank: int, folder, options: dict) -> tuple:
     model, optimizer = begun(options)
     codes = continued(model, optimizer, rank, range(21))
     weights, state = get_state_dict(model, optimizer)
-    dcp.save({"log_offsets": log_offsets(model), "model": weights, "optimizer": state}, checkpoint_id=folder)
+    whole = {"log_offsets": log_offsets(model), "model": weights, "optimizer": state}
+    if options:
+        dcp.async_save(whole, checkpoint_id=folder).result()
+    else:
+        dcp.save(whole, checkpoint_id=folder)
     after = continued(model, optimizer, rank, range(21, 24))
     told = told_by(lambda: loaded(folder, options, scales=False))
     other, resumed = loaded(folder, options)
@@ -269,7 +289,22 @@ def loaded(folder, options: dict, scales: bool = True) -> tuple:
 
 
 def loaded_by_others(rank: int, folder) -> dict:
-    return {name: whole_codes(loaded(folder / name, options)[0]) for name, options in CHECKPOINTS.items()}
+    """Codes as they were saved, and after three steps more, whose gradients these processes average."""
+    found = {}
+    for name, options in CHECKPOINTS.items():
+        model, optimizer = loaded(folder / name, options)
+        found[name] = whole_codes(model), continued(model, optimizer, rank, range(21, 24))
+    return found
+
+
+def continued_alone(options: dict, before: int, after: int) -> tuple:
+    """The same in one process, on the average of so many before and after the checkpoint."""
+    model, _ = a_run(p_scale=0.5, **options)
+    optimizer = Madam(parameter_groups(model), momentum=0.9, lr=0.1)
+    step_alone(model, optimizer, before, range(21))
+    codes = whole_codes(model)
+    step_alone(model, optimizer, after, range(21, 24))
+    return codes, whole_codes(model)
 
 
 def told_by(function) -> str:
@@ -305,11 +340,37 @@ def refusals(rank: int) -> dict:
     return found
 
 
-def one_layer(seed: int = 0, fmt: str = "lns8f5", **options) -> nn.Module:
+def one_layer(seed: int = 0, fmt: str | None = "lns8f5", **options) -> nn.Module:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(32, 6), nn.Tanh())
-    convert_model(model, fmt, **options)
+    if fmt is not None:
+        convert_model(model, fmt, **options)
     return model
+
+
+def other_numbers(rank: int) -> str:
+    """A learning rate that one process changes after the first step."""
+    model, _ = a_run()
+    fully_shard(model)
+    optimizer = Madam(parameter_groups(model))
+    for number in range(2):
+        loss_of(model, rank, number).backward()
+        told = told_by(optimizer.step)
+        if rank == 1:
+            optimizer.param_groups[0]["lr"] = 0.1
+    return told
+
+
+def sent(rank: int, sharded: bool) -> str:
+    """A state that the first process sends, in codes and in floats."""
+    model, _ = a_run()
+    state = model.state_dict() if rank == 0 else {}
+    if sharded:
+        fully_shard(model)
+    else:
+        model = nn.parallel.DistributedDataParallel(model)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    return told_by(lambda: set_model_state_dict(model, state, options=options))
 
 
 def differing(rank: int) -> dict:
@@ -324,11 +385,26 @@ def differing(rank: int) -> dict:
     found = {"scale": told_by(lambda: gathered(one_layer(rank)))}
     found["scales"] = told_by(lambda: gathered(one_layer(rank, per_channel=True)))
     found["format"] = told_by(lambda: gathered(one_layer(0, "lns16f10" if rank else "lns8f5")))
-    found["groups"] = told_by(lambda: gathered(one_layer(group_size=16)))
+    last = {"shard_placement_fn": lambda p: Shard(p.ndim - 1)}
+    uneven = nn.Sequential(nn.Linear(31, 6))
+    convert_model(uneven, "lns8f5")
+    found["uneven"] = told_by(lambda: fully_shard(uneven, **last))
+    torch.manual_seed(0)
+    for name, layer in (("rows", nn.Embedding(6, 4, sparse=True)), ("bags", nn.EmbeddingBag(6, 4, sparse=True))):
+        convert_model(layer, "lns8f5")
+        words = torch.arange(4).reshape(2, 2)
+        found[f"sparse {name}"] = told_by(lambda layer=layer, words=words: fully_shard(layer)(words).sum().backward())
+    found["through groups"] = told_by(lambda: fully_shard(one_layer(group_size=16), **last))
+    found["groups"] = told_by(lambda: gathered(one_layer(group_size=None if rank else 16)))
+    found["not converted"] = told_by(
+        lambda: Madam(parameter_groups(fully_shard(one_layer(0, None if rank else "lns8f5"))))
+    )
     for name, plan in plans.items():
-        model = nn.Sequential(nn.Embedding(6, 4) if "embedding" in name else nn.Linear(4, 6))
-        convert_model(model, "lns8f5")
-        found[name] = told_by(lambda model=model, plan=plan: parallelize_module(model, mesh, {"0": plan}))
+        for group_size in (None, 16):
+            model = nn.Sequential(nn.Embedding(6, 32) if "embedding" in name else nn.Linear(32, 6))
+            convert_model(model, "lns8f5", group_size=group_size)
+            told = told_by(lambda model=model, plan=plan: parallelize_module(model, mesh, {"0": plan}))
+            found[name, group_size] = told
     if not torch.accelerator.is_available():
         offloading = CPUOffloadPolicy()
         found["pinned"] = told_by(lambda: fully_shard(one_layer(), offload_policy=offloading))
@@ -384,7 +460,7 @@ def offloaded(rank: int) -> bool:
 
 # ------------------------------------------------------------------------------------------ weight files, one a process
 
-FILES: dict[str, dict] = {"one scale": {}, "channels": {"per_channel": True}, "columns": {"columns": True}}
+FILES: dict[str, dict] = {**CHECKPOINTS, "columns": {"columns": True}}
 
 
 def saved_together(rank: int, folder) -> dict:
@@ -432,8 +508,9 @@ def all_checks(rank: int, size: int, folder) -> dict:
     runs = [name for name in RUNS if size == 2 or "columns" not in RUNS[name] or size == 3]
     found: dict = {("trained", name): trained(rank, size, name) for name in runs}
     found |= {("saved", name): saved(rank, folder / name, options) for name, options in CHECKPOINTS.items()}
-    for check in (bytes_shipped, mixed_precision, clipped, refusals, differing, set_alike, offloaded):
+    for check in (bytes_shipped, mixed_precision, clipped, refusals, differing, set_alike, offloaded, other_numbers):
         found[check.__name__] = check(rank)
+    found["sent"] = [sent(rank, sharded) for sharded in (True, False)]
     if size == 2:
         found["other_replicas"] = other_replicas(rank)
     (folder / "files").mkdir(exist_ok=True)
@@ -521,9 +598,26 @@ def test_models_that_differ_and_what_has_no_shards_are_told_on_both(found):
         assert first[name].startswith("RuntimeError: weight 0 of those that were sharded is lns")
         assert told in first[name]
         assert alike in first[name]
-    assert first["groups"].startswith("NotImplementedError: a weight with a log_offset for each group of 16 elements")
-    for name in ("columns", "rows", "rows of an embedding"):
-        assert first[name].startswith("NotImplementedError: a DTensor, which distribute_tensor and parallelize_module")
+    assert first["groups"].startswith(
+        "RuntimeError: weight 0 of those that were sharded is lns8f5 as torch.float32 of shape (6, 32) at log_offset "
+    )
+    assert "on process 1 and lns8f5 as torch.float32 of shape (6, 32) in groups of 16 at log_offsets" in first["groups"]
+    assert first["through groups"].startswith(
+        "NotImplementedError: a weight of shape (6, 32) with a log_offset for each group of 16 elements along dimension"
+    )
+    told = (
+        "the number of LNS weights is 0 on process 1 and 2 on process 0: every process has to convert the model alike"
+    )
+    assert first["not converted"] == f"RuntimeError: {told}, before fully_shard"
+    assert first["uneven"].startswith("NotImplementedError: FSDP does not support uneven sharding on dim 1")
+    for name in ("sparse rows", "sparse bags"):
+        assert first[name].startswith(
+            "NotImplementedError: fully_shard adds gradients of whole weights, and sparse=True"
+        )
+    parallel = {name: told for name, told in first.items() if isinstance(name, tuple)}
+    assert len(parallel) == 6
+    for told in parallel.values():
+        assert told.startswith("NotImplementedError: a DTensor, which distribute_tensor and parallelize_module")
     if "pinned" in first:
         assert "CPUOffloadPolicy(pin_memory=False)" in first["pinned"]
 
@@ -535,6 +629,19 @@ def test_replicas_of_shards_that_differ_are_told_on_both(found):
     for told in first.values():
         assert told.startswith("RuntimeError: parameter ")
         assert "has other codes, or another scale, on process 1 than on process 0, which have one shard of it" in told
+
+
+def test_a_learning_rate_that_comes_to_differ_is_told_on_both(found):
+    first, second = (each["other_numbers"] for each in found)
+    assert first == second
+    told = "Madam's lr of group 0 is 0.1 on process 1 and 0.05 on process 0: this step has moved"
+    assert first.startswith(f"RuntimeError: {told}")
+
+
+def test_a_state_that_the_first_process_sends_is_refused_on_both(found):
+    told = "NotImplementedError: set_model_state_dict(broadcast_from_rank0=True) would send floats of LNS weights: give"
+    for each in found:
+        assert all(one.startswith(told) for one in each["sent"])
 
 
 def test_scales_may_be_set_alike_after_sharding(found):
@@ -609,31 +716,94 @@ def saved_all(rank: int, folder) -> dict:
     return {name: saved(rank, folder / name, options)[0] for name, options in CHECKPOINTS.items()}
 
 
+def check_resumed(found: list[dict], before: int) -> None:
+    for name, options in CHECKPOINTS.items():
+        expected = continued_alone(options, before, len(found))
+        assert all(each[name] == expected for each in found)
+
+
 @pytest.mark.distributed
-def test_a_checkpoint_of_two_is_loaded_by_one_and_by_three(tmp_path):
-    folders = [tmp_path / name for name in ("saved", "two", "one", "three")]
+def test_one_three_and_four_go_on_from_a_checkpoint_of_two(tmp_path):
+    folders = {size: tmp_path / f"of {size}" for size in range(1, 5)}
+    for folder in (*folders.values(), tmp_path / "saved"):
+        folder.mkdir()
+    everywhere(2, saved_all, folders[2], tmp_path / "saved")
+    for size in (1, 3, 4):
+        check_resumed(everywhere(size, loaded_by_others, folders[size], tmp_path / "saved"), 2)
+
+
+# ------------------------------------------------------------------------------------------------------- four processes
+
+
+def trained_in_four(rank: int, folder) -> dict:
+    names = ("default", "momentum", "ceilings of channels", "ceilings of groups")
+    found = {("trained", name): trained(rank, 4, name) for name in names}
+    saved_all(rank, folder)
+    return found
+
+
+@pytest.mark.distributed
+def test_four_processes_have_the_codes_of_one_and_save_for_two(tmp_path):
+    folders = [tmp_path / name for name in ("saved", "four", "two")]
     for folder in folders:
         folder.mkdir()
-    expected, _ = everywhere(2, saved_all, folders[1], folders[0])
-    for size, folder in ((1, folders[2]), (3, folders[3])):
-        assert everywhere(size, loaded_by_others, folder, folders[0]) == [expected] * size
+    found = everywhere(4, trained_in_four, folders[1], folders[0])
+    for _, name in found[0]:
+        check_runs(found, 4, name)
+    check_resumed(everywhere(2, loaded_by_others, folders[2], folders[0]), 4)
 
 
-def replicas_of_shards(rank: int) -> tuple:
-    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
-    model, rest = a_run(momentum=0.9)
+REPLICAS = [[0, 1], [2, 3]]
+
+
+def replicas_of_shards(rank: int) -> tuple | None:
+    """Two replicas of two shards; of five processes the last has none."""
+    mesh = DeviceMesh("cpu", REPLICAS, mesh_dim_names=("replicate", "shard"))
+    if rank >= 4:
+        return None
+    model, rest = a_run(momentum=0.9, groups=16, p_scale=0.5, lr=0.1)
     fully_shard(model, mesh=mesh)
     optimizer = Madam(parameter_groups(model), **rest)
-    for number in range(5):
+    for number in range(STEPS):
         optimizer.zero_grad()
         loss_of(model, rank, number).backward()
         optimizer.step()
-    return [p._local_tensor.codes.tolist() for p in model.parameters() if isinstance(p._local_tensor, LNSWeight)]
+    shards = [p._local_tensor for p in model.parameters()]
+    codes = [(p.codes.tolist(), torch.as_tensor(p.log_offset).tolist()) for p in shards]
+    if rank == 3:
+        optimizer.param_groups[0]["lr"] = 0.2
+    other_lr = told_by(optimizer.step)
+    model, _ = a_run()
+    if rank == 2:
+        with torch.no_grad():
+            model.layers[0].weight.codes[0, 0] ^= 1
+    fully_shard(model, mesh=mesh)
+    other_codes = told_by(lambda: Madam(parameter_groups(model)).step())
+    return codes, other_lr, other_codes
 
 
 @pytest.mark.distributed
-def test_replicas_of_shards_stay_the_same(tmp_path):
-    first, second, third, fourth = everywhere(4, replicas_of_shards, tmp_path)
-    assert first == third
-    assert second == fourth
-    assert first != second
+@pytest.mark.parametrize("size", [4, 5])
+def test_replicas_of_shards_have_the_codes_of_one_process(size, tmp_path):
+    found = everywhere(size, replicas_of_shards, tmp_path)[:4]
+    model, rest = a_run(momentum=0.9, groups=16, p_scale=0.5, lr=0.1)
+    optimizer = Madam(parameter_groups(model), **rest)
+    parameters = list(model.parameters())
+    for number in range(STEPS):
+        own = [torch.autograd.grad(loss_of(model, rank, number), parameters) for rank in range(4)]
+        for p, *gradients in zip(parameters, *own, strict=True):
+            rows = [(gradients[a] + gradients[b]) / 2 for a, b in REPLICAS]
+            p.grad = (rows[0] + rows[1]) / 2
+        optimizer.step()
+    for rank, (codes, _, _) in enumerate(found):
+        for p, (own, offsets) in zip(parameters, codes, strict=True):
+            rows = slice(None, -(-len(p) // 2)) if rank % 2 == 0 else slice(-(-len(p) // 2), None)
+            assert own == p.codes[rows].tolist()
+            whole = torch.as_tensor(p.log_offset)
+            assert offsets == (whole[rows] if whole.ndim and len(whole) == len(p) else whole).tolist()
+    _, other_lr, other_codes = zip(*found, strict=True)
+    assert all(
+        told.startswith("RuntimeError: Madam's lr of group 0 is 0.2 on process 3 and 0.1 on") for told in other_lr
+    )
+    told = "has other codes, or another scale, on process 2 than on process 0, which have one shard of it"
+    assert all(told in one for one in other_codes)

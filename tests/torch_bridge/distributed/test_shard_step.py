@@ -63,6 +63,7 @@ class Whole:
         self.weights = cut(weight.copied_with(weight.codes.clone()), sizes, dim)
         self.begins = np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist()
         self.states = [{} for _ in sizes]
+        self.launches = [{} for _ in sizes[1:]]
 
     def shards(self, gradients: list) -> list[Shard]:
         parts = zip(self.weights, gradients, self.states, self.begins, strict=True)
@@ -80,7 +81,9 @@ class Whole:
             kind = torch.uint8 if self.group["second_moment"] == "byte" else torch.float32
             for weight, state, (units,) in zip(self.weights, self.states, made, strict=True):
                 state.update({**blank_state(torch.zeros(weight.shape, dtype=kind), 0), **units})
-        return together([steps([shard]) for shard in self.shards(gradients)])
+        # the last by itself, the others by launches
+        kept = [*self.launches, None]
+        return together([steps([s], launches=own) for s, own in zip(self.shards(gradients), kept, strict=True)])
 
     def check(self) -> None:
         own = self.optimizer.state[self.parameter]
