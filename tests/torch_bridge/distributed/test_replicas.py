@@ -180,15 +180,21 @@ def changed_between(rank: int) -> tuple:
 
 
 class Words(nn.Module):
-    """An embedding, with gradients of the rows that were looked up or of all."""
+    """An embedding, with gradients of the rows that were looked up or of all, which may be the last layer too; and a
+    layer that is used at times."""
 
-    def __init__(self, sparse: bool = False) -> None:
+    def __init__(self, sparse: bool = False, tied: bool = False, at_times: bool = False) -> None:
         super().__init__()
         self.embedding = nn.Embedding(11, 8, sparse=sparse)
-        self.layers = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.LayerNorm(16), nn.Linear(16, 11))
+        width = 8 if tied else 16
+        self.layers = nn.Sequential(nn.Linear(8, width), nn.Tanh(), nn.LayerNorm(width), nn.Linear(width, 11))
+        self.at_times = nn.Linear(11, 11) if at_times else None
+        if tied:
+            self.layers[3].weight = self.embedding.weight
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(self.embedding(x))
+    def forward(self, x: torch.Tensor, more: bool = False) -> torch.Tensor:
+        out = self.layers(self.embedding(x))
+        return self.at_times(out) if more and self.at_times else out
 
 
 RUNS: dict[str, dict] = {
@@ -199,31 +205,48 @@ RUNS: dict[str, dict] = {
     "paper": {"rule": "paper"},
     "sparse": {"sparse": True},
     "ceilings that follow": {"p_scale": 0.5},
+    "tied": {"tied": True, "momentum": 0.9},
+    "unused": {"at_times": "alike", "find_unused_parameters": True},
+    "unused on one": {"at_times": "on one", "find_unused_parameters": True, "tied": True},
+    "static graph": {"static_graph": True, "tied": True},
 }
 
 
-def a_run(per_channel: bool = False, sparse: bool = False, p_scale: float = 3.0, **options) -> tuple:
+OF_WRAPPER = "find_unused_parameters", "static_graph"
+
+
+def a_run(
+    per_channel: bool = False,
+    sparse: bool = False,
+    tied: bool = False,
+    at_times: str = "",
+    p_scale: float = 3.0,
+    **options,
+) -> tuple:
     torch.manual_seed(1)
-    model = Words(sparse)
+    model = Words(sparse, tied, at_times != "")
     convert_model(model, "lns8f5", filter_fn=lambda name, p: "2" not in name, per_channel=per_channel, p_scale=p_scale)
+    options = {name: option for name, option in options.items() if name not in OF_WRAPPER}
     return model, lambda: Madam(parameter_groups(model), **options)
 
 
-def loss_of(model: nn.Module, rank: int, number: int) -> torch.Tensor:
+def loss_of(model: nn.Module, rank: int, number: int, at_times: str = "") -> torch.Tensor:
     generator = torch.Generator().manual_seed(1000 * number + rank)
     words = torch.randint(11, (6, 2), generator=generator)
-    return nn.functional.cross_entropy(model(words[:, 0]), words[:, 1])
+    more = number % 3 > 0 and not (at_times == "on one" and number % 3 == 2 and rank == 0)
+    return nn.functional.cross_entropy(model(words[:, 0], more), words[:, 1])
 
 
 STEPS = 20
 
 
-def trained(rank: int, options: dict) -> list:
+def trained(rank: int, options: dict, compiled: bool = False) -> list:
     model, made = a_run(**options)
-    outer, optimizer = wrapped(model), made()
+    outer, optimizer = wrapped(model, **{name: options[name] for name in OF_WRAPPER if name in options}), made()
+    called = torch.compile(outer, backend="aot_eager") if compiled else outer
     for number in range(STEPS):
         optimizer.zero_grad()
-        loss_of(outer, rank, number).backward()
+        loss_of(called, rank, number, options.get("at_times", "")).backward()
         optimizer.step()
     return state_of(model)
 
@@ -235,7 +258,7 @@ def trained_alone(options: dict) -> list:
     for number in range(STEPS):
         optimizer.zero_grad()
         for rank in range(2):
-            (loss_of(model, rank, number) / 2).backward()
+            (loss_of(model, rank, number, options.get("at_times", "")) / 2).backward()
         optimizer.step()
     return state_of(model)
 
@@ -382,6 +405,17 @@ def test_gradients_as_codes_are_right_on_average_and_within_their_error(found):
 
 
 # ------------------------------------------------------------------------------------------------------ three processes
+
+
+def trained_compiled(rank: int) -> list:
+    torch._dynamo.reset()
+    return trained(rank, RUNS["momentum"], compiled=True)
+
+
+@pytest.mark.distributed
+def test_a_compiled_model_has_the_same_codes(tmp_path):
+    first, second = everywhere(2, trained_compiled, tmp_path)
+    assert first == second == trained_alone(RUNS["momentum"])
 
 
 def one_weight() -> tuple[nn.Module, Madam]:
