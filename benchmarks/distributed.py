@@ -2,10 +2,12 @@
 
 The transformer of training_step.py, on 8 sequences of 64 tokens a process, by gloo on the loopback interface. Bytes
 are those that the kernel counts on the process's own connections. The models take steps in turn, within the same two
-processes; a figure is the median of a step's time over that of the same wrapper with float32 and fused Adam. (torch's
-hook for bfloat16 is not for gloo, so it stands not beside ours.)
+processes; a figure is the median of a step's time over that of the same wrapper with float32 and fused Adam, and the
+same of the processor's time, which other programs on the machine disturb less. (torch's hook for bfloat16 is not for
+gloo, so it stands not beside ours.)
 
     python benchmarks/distributed.py
+    python benchmarks/distributed.py --width 512 --only "fully_shard, float32, Adam" "fully_shard, lns8f5, Madam"
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import torch.multiprocessing
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from training_step import LENGTH, VOCABULARY, Transformer
+from training_step import LENGTH, VOCABULARY, WIDTH, Transformer
 
 from lnsnum.torch_bridge import Madam, convert_model, parameter_groups, ship_gradients_as_codes
 
@@ -56,27 +58,27 @@ def received() -> int:
     return total
 
 
-def replicated(convert: bool, codes: bool = False) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def replicated(width: int, convert: bool, codes: bool = False) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     """In DistributedDataParallel."""
-    model = made(convert)
+    model = made(width, convert)
     wrapped = DistributedDataParallel(model)
     if codes:
         ship_gradients_as_codes(wrapped)
     return wrapped, optimizer_of(model, convert)
 
 
-def sharded(convert: bool, half: bool = False) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+def sharded(width: int, convert: bool, half: bool = False) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     """In fully_shard, layer by layer; `half` gathers and reduces floats as bfloat16."""
-    model = made(convert)
+    model = made(width, convert)
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16) if half else MixedPrecisionPolicy()
     for layer in model.layers.layers:
         fully_shard(layer, mp_policy=policy)
     return fully_shard(model, mp_policy=policy), optimizer_of(model, convert)
 
 
-def made(convert: bool) -> Any:
+def made(width: int, convert: bool) -> Any:
     torch.manual_seed(0)
-    model = Transformer()
+    model = Transformer(width)
     if convert:
         convert_model(model, "lns8f5")
     return model
@@ -88,19 +90,25 @@ def optimizer_of(model: torch.nn.Module, convert: bool) -> torch.optim.Optimizer
     return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
 
-RUNS: dict[str, tuple[Callable[[], tuple[torch.nn.Module, torch.optim.Optimizer]], str]] = {
-    "DDP, float32, Adam": (lambda: replicated(False), "DDP, float32, Adam"),
-    "DDP, lns8f5, Madam": (lambda: replicated(True), "DDP, float32, Adam"),
-    "DDP, lns8f5, Madam, gradients as codes": (lambda: replicated(True, codes=True), "DDP, float32, Adam"),
-    "fully_shard, float32, Adam": (lambda: sharded(False), "fully_shard, float32, Adam"),
-    "fully_shard, lns8f5, Madam": (lambda: sharded(True), "fully_shard, float32, Adam"),
-    "fully_shard, float32 as bfloat16, Adam": (lambda: sharded(False, half=True), "fully_shard, float32, Adam"),
-    "fully_shard, lns8f5 as bfloat16, Madam": (lambda: sharded(True, half=True), "fully_shard, float32, Adam"),
+RUNS: dict[str, tuple[Callable[[int], tuple[torch.nn.Module, torch.optim.Optimizer]], str]] = {
+    "DDP, float32, Adam": (lambda width: replicated(width, False), "DDP, float32, Adam"),
+    "DDP, lns8f5, Madam": (lambda width: replicated(width, True), "DDP, float32, Adam"),
+    "DDP, lns8f5, Madam, gradients as codes": (lambda width: replicated(width, True, codes=True), "DDP, float32, Adam"),
+    "fully_shard, float32, Adam": (lambda width: sharded(width, False), "fully_shard, float32, Adam"),
+    "fully_shard, lns8f5, Madam": (lambda width: sharded(width, True), "fully_shard, float32, Adam"),
+    "fully_shard, float32 as bfloat16, Adam": (
+        lambda width: sharded(width, False, half=True),
+        "fully_shard, float32, Adam",
+    ),
+    "fully_shard, lns8f5 as bfloat16, Madam": (
+        lambda width: sharded(width, True, half=True),
+        "fully_shard, float32, Adam",
+    ),
 }
 """How each is made, and what it is compared with."""
 
 
-def measure(rank: int, folder: str, rounds: int) -> None:
+def measure(rank: int, folder: str, rounds: int, width: int, only: list[str]) -> None:
     """What one process does; the first prints."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     warnings.simplefilter("ignore")
@@ -108,14 +116,15 @@ def measure(rank: int, folder: str, rounds: int) -> None:
     store = dist.FileStore(str(Path(folder) / "store"), PROCESSES)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
     tokens = torch.randint(VOCABULARY, (BATCH, LENGTH + 1), generator=torch.Generator().manual_seed(rank))
-    models = {name: make() for name, (make, _) in RUNS.items()}
-    count = sum(p.numel() for p in models["DDP, float32, Adam"][0].parameters())
-    times: dict[str, list[float]] = {name: [] for name in RUNS}
+    models = {name: make(width) for name, (make, _) in RUNS.items() if name in only}
+    count = sum(p.numel() for p in next(iter(models.values()))[0].parameters())
+    times: dict[str, list[float]] = {name: [] for name in models}
+    cpu: dict[str, list[float]] = {name: [] for name in models}
     traffic: dict[str, float] = {}
     for number in range(rounds + 2):
         for name, (model, optimizer) in models.items():
             dist.barrier()
-            before, begin = received(), time.perf_counter()
+            before, begin, busy = received(), time.perf_counter(), time.process_time()
             optimizer.zero_grad(set_to_none=True)
             logits = model(tokens[:, :TOKENS])
             F.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1 : TOKENS + 1].flatten()).backward()
@@ -123,13 +132,16 @@ def measure(rank: int, folder: str, rounds: int) -> None:
             dist.barrier()
             if number >= 2:  # after what is made and compared once
                 times[name].append(time.perf_counter() - begin)
+                cpu[name].append(time.process_time() - busy)
             traffic[name] = (received() - before) / count
     if rank == 0:
         print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {count:,} parameters")
-        print("| two processes | bytes received a parameter and step | time |\n| --- | ---: | ---: |")
-        for name, (_, base) in RUNS.items():
-            ratio = statistics.median(a / b for a, b in zip(times[name], times[base], strict=True))
-            print(f"| {name} | {traffic[name]:.2f} | {ratio:.2f} |")
+        print("| two processes | bytes received a parameter and step | time | processor's time |")
+        print("| --- | ---: | ---: | ---: |")
+        for name in models:
+            base = RUNS[name][1]
+            ratios = [statistics.median(a / b for a, b in zip(t[name], t[base], strict=True)) for t in (times, cpu)]
+            print(f"| {name} | {traffic[name]:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
     dist.barrier()
     dist.destroy_process_group()
 
@@ -137,9 +149,14 @@ def measure(rank: int, folder: str, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=40, help="steps of each model")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--width", type=int, default=WIDTH, help="of the transformer")
+    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS), help="with what they are over")
+    given = parser.parse_args()
+    lacking = {RUNS[name][1] for name in given.only} - set(given.only)
+    if lacking:
+        parser.error(f"--only lacks {min(lacking)!r}, over which the figures are")
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(measure, (folder, rounds), PROCESSES)
+        torch.multiprocessing.spawn(measure, (folder, given.rounds, given.width, given.only), PROCESSES)
 
 
 if __name__ == "__main__":
