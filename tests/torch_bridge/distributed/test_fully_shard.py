@@ -147,14 +147,14 @@ def trained(rank: int, size: int, name: str) -> tuple:
 
 
 def averaged(own: list[torch.Tensor], columns: bool) -> torch.Tensor:
-    """Gradients as reduce_scatter of gloo averages them: those of shard k around the ring, from process k + 1 on."""
+    """Gradients as reduce_scatter of gloo averages them: those of shard k around the ring, from process k - 1 down."""
     size = len(own)
     parts = [gradient.chunk(size, 1 if columns else 0) for gradient in own]
     shards = []
     for k in range(len(parts[0])):
-        total = parts[(k + 1) % size][k]
+        total = parts[(k - 1) % size][k]
         for other in range(2, size + 1):
-            total = total + parts[(k + other) % size][k]
+            total = total + parts[(k - other) % size][k]
         shards.append(total / size)
     return torch.cat(shards, 1 if columns else 0)
 

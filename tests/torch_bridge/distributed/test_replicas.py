@@ -442,7 +442,7 @@ def trained_in_three(rank: int) -> tuple:
 
 def added_by_gloo(own: list[torch.Tensor]) -> torch.Tensor:
     """Three gradients as torch and gloo add them: each times 1 / 3, in three chunks of one size, of which the k-th goes
-    around the ring from process k + 1 on."""
+    around the ring, of three in either direction, and comes to process k last."""
     parts = [(gradient * (1 / 3)).reshape(-1).split(-(-own[0].numel() // 3)) for gradient in own]
     chunks = [parts[(k + 1) % 3][k] + parts[(k + 2) % 3][k] + parts[k][k] for k in range(3)]
     return torch.cat(chunks).reshape(own[0].shape)
