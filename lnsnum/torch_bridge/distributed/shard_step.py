@@ -74,7 +74,7 @@ class Shard(NamedTuple):
         """The log_offsets of the whole, shaped as units are: of groups with a dimension more."""
         whole, own = self.weight._span.whole, self.weight.scale
         if whole is not None:
-            return own.apart_as_codes(whole)
+            return own.unmerged(whole)
         return torch.tensor(own.low, dtype=torch.int32) if own.offsets is None else own.offsets
 
     @property
@@ -285,7 +285,7 @@ def _grow(shard: Shard, grows: NDArray[np.bool_]) -> None:
     whole = weight._span.whole
     state["at"], state["units"] = ceiling_twin.raised(state["at"], state["units"], weight.fmt, here)
     if whole is not None:
-        whole.copy_(weight.scale.with_groups(state["at"]))
+        whole.copy_(weight.scale.merged(state["at"]))
         low, high = (int(extreme) for extreme in whole.aminmax())
         weight._span.set(low, high)
 
