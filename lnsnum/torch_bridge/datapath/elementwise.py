@@ -62,6 +62,15 @@ def made(shop: Workshop, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if out is NotImplemented:
         return NotImplemented
     if own is not func:
+        if not args[0].is_floating_point():
+            raise RuntimeError(
+                f"{at.name} gives {out.dtype}, which is not written into {args[0].dtype}: leave out the _"
+            )
+        if out.shape != args[0].shape:
+            raise RuntimeError(
+                f"{at.name} gives the shape {tuple(out.shape)}, which is not written into {tuple(args[0].shape)}: "
+                "leave out the _"
+            )
         out = args[0].copy_(out)
     if again and torch.is_grad_enabled():
         _keep(shop, out[0] if isinstance(out, tuple) else out, at, args, how)

@@ -47,6 +47,7 @@ def _nll(
     ignore_index: int,
 ) -> Any:  # fmt: skip
     bench.shop.check(x, weight, name=bench.at.name)
+    _check_shapes(x, target, weight)
     rows = _by_row(x)
     u = bench.unit
     classes, counts, own = _weights(bench, target, weight, ignore_index)
@@ -65,6 +66,23 @@ def _nll(
         divisor = u.total(own, (0,))
         count = bench.write(divisor, x.dtype)
     return bench.write(u.divide(total, divisor) if reduction == _MEAN else total, x.dtype), count
+
+
+def _check_shapes(x: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None) -> None:
+    """A class for each place, as an index of torch's, and weights of all classes."""
+    places = (x.shape[0], *x.shape[2:]) if x.ndim > 1 else ()
+    if target.shape != places and not (x.ndim == 1 and target.shape == (1,)):
+        raise RuntimeError(
+            f"a loss of scores of shape {tuple(x.shape)} takes classes of shape {tuple(places)}, not "
+            f"{tuple(target.shape)}"
+        )
+    if target.dtype not in (torch.int64, torch.uint8):
+        raise RuntimeError(f"classes are of torch.int64 or torch.uint8, not of {target.dtype}: give target.long()")
+    count = x.shape[1] if x.ndim > 1 else x.numel()
+    if weight is not None and weight.shape != (count,):
+        raise RuntimeError(
+            f"a loss of {count} classes takes a weight for each, not weights of shape {tuple(weight.shape)}"
+        )
 
 
 def _check_classes(classes: torch.Tensor, count: int, ignore_index: int) -> None:

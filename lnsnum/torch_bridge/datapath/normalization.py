@@ -71,16 +71,29 @@ def _read(bench: Bench, x: torch.Tensor | None, shape: tuple[int, ...]) -> Word 
 # ---------------------------------------------------------------------------------------------------------------- layer
 
 
+def _check_layer(x: torch.Tensor, shape: tuple[int, ...], w: torch.Tensor | None, b: torch.Tensor | None) -> None:
+    if not shape or tuple(x.shape[max(x.ndim - len(shape), 0) :]) != shape:
+        raise RuntimeError(f"layer norm over {shape} takes a tensor that ends in these lengths, not {tuple(x.shape)}")
+    for name, one in (("weight", w), ("bias", b)):
+        if one is not None and tuple(one.shape) != shape:
+            raise RuntimeError(f"layer norm over {shape} takes a {name} of that shape, not of {tuple(one.shape)}")
+
+
 def _layer(
     bench: Bench, x: torch.Tensor, shape: Any, w: torch.Tensor | None, b: torch.Tensor | None, eps: float
 ) -> Any:
     _check(bench, x, w, b)
+    _check_layer(x, tuple(shape), w, b)
     u, count = bench.unit, math.prod(shape)
     rows = bench.read(x).reshape(-1 if x.numel() else 0, count)
     found = statistics(u, rows, (1,), eps)
     weight, bias = (_read(bench, one, (1, count)) for one in (w, b))
     out = normalized(u, rows, found.mean, found.r, weight, bias)
     kept = (*x.shape[: x.ndim - len(shape)], *(1 for _ in shape))
+    if not count:
+        # of rows of no numbers: their mean is not defined
+        nothing = x.new_full(kept, float("nan"))
+        return torch.empty_like(x.detach()), nothing, nothing.clone()
     return (
         bench.write(out, x.dtype).reshape(x.shape),
         bench.write(found.mean, x.dtype).reshape(kept),

@@ -48,7 +48,8 @@ class Bench:
     def read_masked(self, x: torch.Tensor | float) -> tuple[Word, Mask | None]:
         """The same, the greatest code for what is infinite, and where that is, if anywhere."""
         if not isinstance(x, torch.Tensor):
-            return self.unit.constant(x), None
+            infinite = abs(float(x)) >= INFINITE
+            return self.unit.constant(x), np.array(True) if infinite else None
         self._read += 1
         if is_weight(x):
             taken = self.shop.take(x, "weights", self.at, self._read, ())
@@ -66,6 +67,16 @@ class Bench:
         array = bridge.as_numpy(x.contiguous())
         largest, mask = _span(array)
         return self.unit.encode(array, largest), mask
+
+    def axis(self, dim: int, x: torch.Tensor) -> int:
+        """A dimension, counted from the first; a number has one."""
+        count = max(x.ndim, 1)
+        if not -count <= dim < count:
+            raise IndexError(
+                f"{self.at.name} along dimension {dim} of a tensor of shape {tuple(x.shape)}: from "
+                f"{-count} to {count - 1}"
+            )
+        return dim % count
 
     def write(self, word: Word, dtype: torch.dtype) -> torch.Tensor:
         """The floats of a result."""
@@ -86,7 +97,7 @@ def _span(x: NDArray[Any]) -> tuple[float, Mask | None]:
         return largest, None
     size = np.abs(x)
     # NaN is neither
-    mask, finite = size >= INFINITE, size[size < INFINITE]
+    mask, finite = np.asarray(size >= INFINITE), size[size < INFINITE]
     return float(finite.max(initial=0.0)), mask if mask.any() else None
 
 

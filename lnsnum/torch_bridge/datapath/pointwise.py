@@ -7,9 +7,11 @@ needs nothing here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from functools import reduce
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +47,8 @@ def _subtract_from(u: Unit, a: Word, b: Word, alpha: float = 1) -> Word:
 
 
 def _power(u: Unit, a: Word, exponent: float) -> Any:
+    if not math.isfinite(exponent):
+        return NotImplemented
     n = Fraction(exponent)
     if abs(n.numerator) > MAX_NUMERATOR or n.denominator > MAX_DENOMINATOR:
         return NotImplemented
@@ -138,16 +142,25 @@ def compute(how: Pointwise, bench: Bench, func: Any, args: tuple[Any, ...], kwar
     if dtype is None:
         return NotImplemented
     bench.shop.check(*(x for x in tensors if x.is_floating_point()), name=bench.at.name)
+    _check_shapes(bench.at.name, tensors)
     read = [bench.read_masked(x) for x in operands]
     word = how.rule(bench.unit, *(one for one, _ in read), *rest, **kwargs)
     if word is NotImplemented:
         return NotImplemented
     out = bench.write(word, dtype)
-    infinite = [torch.from_numpy(mask) for _, mask in read if mask is not None and mask.ndim]
+    infinite = [torch.from_numpy(mask) for _, mask in read if mask is not None]
     if infinite:
         where = reduce(torch.logical_or, infinite)
         out = torch.where(where, func(*(plain(x) for x in operands), *rest, **kwargs), out)
     return _as_torch_would(out, tensors)
+
+
+def _check_shapes(name: str, tensors: list[torch.Tensor]) -> None:
+    shapes = [tuple(x.shape) for x in tensors]
+    if len(set(shapes)) > 1:
+        for lengths in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1):
+            if len({*lengths, 1}) > 2:
+                raise RuntimeError(f"{name} of shapes {' and '.join(map(str, shapes))}, which do not broadcast")
 
 
 def _result_type(operands: tuple[Any, ...]) -> torch.dtype | None:

@@ -69,6 +69,9 @@ def _masked(bench: Bench, x: torch.Tensor) -> tuple[Word, Mask | None]:
 
 def _forward(rule: Callable[..., Word], empty: float, bench: Bench, x: torch.Tensor, dim: int, dtype: Any) -> Any:
     bench.shop.check(x, name=bench.at.name)
+    dim = bench.axis(dim, x)
+    if not x.numel():
+        return torch.empty_like(x.detach(), dtype=dtype or x.dtype)
     if not x.ndim:
         x = x.reshape(1)
         return _forward(rule, empty, bench, x, 0, dtype).reshape(())

@@ -22,7 +22,9 @@ def _along(along: Any, bench: Bench, x: torch.Tensor, dim: Any, keepdim: bool, d
         return NotImplemented
     bench.shop.check(x, name=bench.at.name)
     dims = [dim] if isinstance(dim, int) else list(dim or range(x.ndim))
-    axes = tuple(sorted(d % max(x.ndim, 1) for d in dims))
+    axes = tuple(sorted(bench.axis(d, x) for d in dims))
+    if len(set(axes)) < len(axes):
+        raise RuntimeError(f"{bench.at.name} along {tuple(dims)} names a dimension twice: give each once")
     word = bench.read(x)
     if not x.ndim:
         return bench.write(word, dtype)

@@ -205,4 +205,5 @@ def unit_of(accumulator: Accumulator) -> Unit:
 
 @lru_cache(maxsize=1024)
 def _constant(accumulator: Accumulator, value: float) -> Word:
-    return unit_of(accumulator).encode(np.array(value))
+    # what is no number has no scale
+    return unit_of(accumulator).encode(np.array(value), None if math.isfinite(value) else 0.0)

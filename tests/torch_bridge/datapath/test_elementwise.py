@@ -528,3 +528,60 @@ def test_sanyal_trains_without_a_float():
         losses.append(float(loss.detach()))
     assert path.report().in_float == {}
     assert losses[-1] < 0.6 * losses[0]
+
+
+def _layer_norm(shape, weight=None):
+    return lambda: functional.layer_norm(torch.ones(2, 3, 4), shape, weight)
+
+
+def _loss(scores, classes, weight=None, dtype=torch.int64):
+    return lambda: functional.cross_entropy(torch.ones(scores), torch.zeros(classes, dtype=dtype), weight)
+
+
+REFUSED = {
+    "a dimension that there is not": (lambda: torch.ones(2, 3).sum(2), "dimension 2"),
+    "mean along one": (lambda: torch.ones(2, 3).mean(-3), "dimension -3"),
+    "softmax along one": (lambda: torch.ones(2, 3).softmax(2), "dimension 2"),
+    "a dimension twice": (lambda: torch.ones(2, 3).sum((0, -2)), "twice"),
+    "classes of other places": (_loss((2, 5, 3, 3), (2, 3, 2)), r"not \(2, 3, 2\)"),
+    "weights of fewer classes": (_loss((3, 5), (3,), torch.ones(3)), "5 classes"),
+    "weights of more classes": (_loss((3, 5), (3,), torch.ones(7)), "5 classes"),
+    "classes of another type": (_loss((3, 5), (3,), dtype=torch.int32), "int32"),
+    "lengths in another order": (_layer_norm((4, 3)), "ends in these"),
+    "a weight of another shape": (_layer_norm((3, 4), torch.ones(4, 3)), "a weight of that shape"),
+    "shapes that do not broadcast": (lambda: torch.ones(2, 3) + torch.ones(4), "do not broadcast"),
+    "floats into integers": (lambda: torch.arange(3).add_(1.5), "int64"),
+    "more into less": (lambda: torch.ones(3).add_(torch.ones(2, 3)), "not written"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
+def test_what_torch_refuses_is_refused_by_name(call, message):
+    with pytest.raises((RuntimeError, IndexError)):
+        call()
+    with within(), pytest.raises((RuntimeError, IndexError), match=message):
+        call()
+
+
+def test_infinite_numbers_without_a_dimension_are_torchs():
+    x = torch.tensor([1.0, -2.0, 0.0])
+    calls = [
+        *(lambda y=y: x + y for y in (torch.inf, -torch.inf, torch.nan)),
+        *(lambda y=y: x * torch.tensor(y) for y in (torch.inf, -torch.inf, torch.nan)),
+        lambda: x / torch.inf,
+        lambda: torch.tensor(-torch.inf).exp(),
+        lambda: torch.tensor(torch.inf) + 1.0,
+        lambda: x.square() ** torch.inf,
+    ]
+    for call in calls:
+        expected = call()
+        with within():
+            torch.testing.assert_close(call(), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_rows_of_no_numbers_are_as_torchs():
+    for shape in ((3, 0), (0, 3)):
+        x = torch.ones(shape)
+        with within():
+            assert x.softmax(1).shape == x.log_softmax(1).shape == shape
+            assert functional.layer_norm(x, shape[1:]).shape == shape
