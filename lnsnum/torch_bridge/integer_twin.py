@@ -120,7 +120,13 @@ def integer_twin(
                     f"layer {name} ({kind.__name__}) follows no layer with weights that it could become part of: "
                     "integers cannot compute it by itself"
                 )
-            _fold(twin.get_submodule(product), module)
+            layer: Any = twin.get_submodule(product)
+            if module.num_features != layer.weight.shape[0]:
+                raise NetworkError(
+                    f"layer {name} ({kind.__name__}) has {module.num_features} factors, and layer {product} before it "
+                    f"{layer.weight.shape[0]} outputs: integers can take one for each: put it before the flattening"
+                )
+            _fold(layer, module)
             _replace(twin, name, nn.Identity())
         elif kind in (nn.Linear, nn.Conv2d):
             formats[name] = _of_layer(settings, name)
@@ -275,7 +281,8 @@ def _mean(name: str, module: Any, shape: tuple[int, ...], accumulate: Any) -> nn
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (int(value[0]), int(value[1])) if isinstance(value, tuple) else (int(value), int(value))
+    # torch takes a list too, and one number for both in either
+    return (int(value[0]), int(value[-1])) if isinstance(value, (tuple, list)) else (int(value), int(value))
 
 
 def _widen_bias(layer: Any, accumulate: Any) -> None:

@@ -151,7 +151,13 @@ def read_sequential(model: nn.Module, shape: tuple[int, ...]) -> Network:
         here = there
         if layer is None:
             continue
-        if isinstance(layer, Affine) and layers and isinstance(before := layers[-1], Product):
+        # behind a flattening it may have a factor for each pixel of a channel, which a convolution has not
+        if (
+            isinstance(layer, Affine)
+            and layers
+            and isinstance(before := layers[-1], Product)
+            and layer.scale.size == before.scale.size
+        ):
             layers[-1] = replace(
                 before,
                 scale=_finite(name, layer.scale.astype(np.float64) * before.scale),
@@ -230,7 +236,7 @@ def _over_images(name: str, module: Any, shape: tuple[int, ...]) -> tuple[Layer,
         )  # fmt: skip
         return _product(name, module, channels, module.groups, window), (module.out_channels, *window.places)
     if isinstance(module, nn.AdaptiveAvgPool2d):
-        if module.output_size not in (1, (1, 1)):
+        if module.output_size not in (1, (1, 1), [1, 1]):
             raise _not_written(name, module, "it gives more than one pixel")
         return Pool("mean", channels, Window(image, image)), (channels, 1, 1)
     if module.ceil_mode:
@@ -242,10 +248,12 @@ def _over_images(name: str, module: Any, shape: tuple[int, ...]) -> tuple[Layer,
         if module.return_indices:
             raise _not_written(name, module, "it returns indices")
         window = _window(*shape_of_it, _pair(module.dilation), grown)
+        _check_pixels(name, module, window)
         return Pool("max", channels, window), (channels, *window.places)
     if module.divisor_override is not None:
         raise _not_written(name, module, "it has a divisor_override")
     window = _window(*shape_of_it, (1, 1), grown)
+    _check_pixels(name, module, window)
     return Pool("mean", channels, window, bool(module.count_include_pad)), (channels, *window.places)
 
 
@@ -264,6 +272,19 @@ def _window(
     if min(places) < 1:
         raise _not_written(name, module, f"its window is larger than the image of {_shown(image)}")
     return Window(image, size, stride, padding, dilation, (places[0], places[1]))
+
+
+def _check_pixels(name: str, module: nn.Module, window: Window) -> None:
+    """Whether a pooling has something to choose from wherever its window lies: of nothing torch's greatest is -inf."""
+    axes = zip(*(getattr(window, f) for f in ("image", "size", "stride", "padding", "dilation", "places")), strict=True)
+    for image, size, stride, padding, dilation, places in axes:
+        if 2 * padding > dilation * (size - 1) + 1:
+            raise _not_written(name, module, "its padding is more than half of its window, which torch cannot run")
+        for begin in range(-padding, places * stride - padding, stride):
+            if not any(0 <= begin + dilation * s < image for s in range(size)):
+                raise _not_written(
+                    name, module, f"its window has no pixel of the image of {_shown(window.image)} in some place"
+                )
 
 
 def _product(name: str, module: Any, inputs: int, groups: int = 1, window: Window | None = None) -> Product:
@@ -320,7 +341,8 @@ def _finite(name: str, values: Any) -> Floats:
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    return (int(value[0]), int(value[1])) if isinstance(value, tuple) else (int(value), int(value))
+    # torch takes a list too, and one number for both in either
+    return (int(value[0]), int(value[-1])) if isinstance(value, (tuple, list)) else (int(value), int(value))
 
 
 def _shown(shape: tuple[int, ...]) -> str:

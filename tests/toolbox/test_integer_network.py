@@ -163,6 +163,11 @@ REFUSED = [
     (one_layer(), in_fixed_point(rounding="up"), "rounded up: nearest can"),
     (one_layer(), IN_FLOAT, "layer 0 is in float"),
     (lambda: nn.Sequential(AT_THE_BORDER, nn.Conv2d(1, 1, 1)), LNS, "divides by fewer at the border"),
+    (
+        lambda: nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 2)),
+        LNS,
+        r"layer 2 \(BatchNorm1d\) has 4 factors, and layer 0 before it 1 outputs",
+    ),
     (one_layer(nn.GELU()), LNS, "layer 1 is a GELU, which cannot be written"),
 ]
 

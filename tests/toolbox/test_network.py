@@ -48,6 +48,13 @@ NETWORKS = {
         (6,),
         {},
     ),
+    "pixels that are normalized, lists for pairs": (
+        lambda: nn.Sequential(
+            nn.MaxPool2d([2, 1]), nn.Conv2d(2, 1, 2), nn.Flatten(), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 3)
+        ),
+        (2, 8, 5),
+        {},
+    ),
     "one layer": (lambda: nn.Linear(6, 3), (6,), {"fmt": "lns6f3"}),
     "strides, groups, dilation": (
         lambda: nn.Sequential(
@@ -267,6 +274,13 @@ def with_nan():
     return model
 
 
+def tiny():
+    """Weights that are no subnormals, while the factor of their scale is one."""
+    model = nn.Sequential(nn.Linear(4, 4, bias=False))
+    nn.init.constant_(model[0].weight, 1.2e-38)
+    return model
+
+
 REFUSED = [
     (lambda: nn.Linear(4, 2), (4,), "the network is a Linear: only a torch.nn.Sequential"),
     (lambda: nn.Sequential(nn.Linear(4, 2), nn.GELU()), (4,), r"layer 1 is a GELU, which cannot be written: Linear"),
@@ -279,6 +293,17 @@ REFUSED = [
     (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(2)), (1, 5, 5), "gives more than one pixel"),
     (lambda: nn.Sequential(nn.Linear(4, 2), nn.Hardtanh(0, float("inf"))), (4,), "its bounds are not finite"),
     (lambda: nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, track_running_stats=False)), (4,), "no running stat"),
+    (
+        lambda: nn.Sequential(nn.MaxPool2d(2, stride=1, padding=1, dilation=3), nn.Flatten(), nn.Linear(1, 3)),
+        (1, 2, 2),
+        r"layer 0 \(MaxPool2d\) .*: its window has no pixel of the image of 2 x 2",
+    ),
+    (
+        lambda: nn.Sequential(nn.AvgPool2d(3, padding=2), nn.Flatten(), nn.Linear(4, 3)),
+        (1, 4, 4),
+        r"layer 0 \(AvgPool2d\) .*: its padding is more than half of its window",
+    ),
+    (tiny, (4,), "layer 0: its weight has a log_offset of -4..., in lns8f5 a factor that is too small for float32"),
     (watched, (4,), r"the network \(Sequential\) has forward hooks, which would be lost"),
     (hooked, (4,), r"layer 0 \(Linear\) has forward hooks, which would be lost"),
 ]

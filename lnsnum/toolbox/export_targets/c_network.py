@@ -9,6 +9,7 @@ written to. A third file is a `main`, which reads inputs as text and prints clas
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,10 +22,13 @@ from lnsnum.decoding import decode_table
 from lnsnum.format import LNSFormat
 from lnsnum.toolbox.export_targets.fixed_text import Text, c_floats, hexadecimal, lines, parts
 from lnsnum.toolbox.export_targets.plain_names import in_comment, plain
-from lnsnum.torch_bridge.sequential import Activation, Affine, Layer, Network, Pool, Product, Window
+from lnsnum.torch_bridge.sequential import Activation, Affine, Layer, Network, NetworkError, Pool, Product, Window
 
 LNSNUM_NET_H = Path(__file__).resolve().parents[2] / "c" / "lnsnum_net.h"
 """The layers in C that come with this package."""
+
+FLOAT_MIN_LOG2 = -126
+"""Of the least float32 that has all its bits."""
 
 
 def write_network(folder: Path, network: Network, *, prefix: str, source: str) -> dict[str, Any]:
@@ -38,7 +42,18 @@ def write_network(folder: Path, network: Network, *, prefix: str, source: str) -
 
     Returns:
         What the manifest says of it: how many bytes of constants and of arrays that are written to.
+
+    Raises:
+        NetworkError: where the factor of a weight's scale is subnormal in float32, or nothing.
     """
+    for product in network.products:
+        lowest = int(product.log_offsets.min())
+        # the codes of a format of few fraction bits lie so far above its 1 that their numbers need not be small too
+        if lowest * math.log2(product.fmt.base) < FLOAT_MIN_LOG2 * (1 << product.fmt.fraction_bits):
+            raise NetworkError(
+                f"layer {product.name}: its weight has a log_offset of {lowest}, in {product.fmt.name} a factor "
+                "that is too small for float32: convert it with a greater one, or write integers with a datapath"
+            )
     shutil.copyfile(LNSNUM_NET_H, folder / LNSNUM_NET_H.name)
     (folder / f"{prefix}_network.h").write_text(header_of(network, prefix, source), encoding="ascii", newline="\n")
     with open(folder / f"{prefix}_network.c", "xb") as file:
