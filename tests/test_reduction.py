@@ -464,12 +464,12 @@ def test_the_number_of_threads_changes_nothing(order, threads, monkeypatch):
     for rows in (1, 2, 5, 9):
         a, b = random_codes(random, lns8f3, (rows, 12)), random_codes(random, lns8f3, (12, 33))
         alone, _ = matmul(a, b, lns8f3, accumulator="lns16f10", order=order)
-        assert chunks.pop() == 1
+        assert not chunks  # of few rows none are made
         with monkeypatch.context() as patch:
             patch.setattr(accumulate, "_PARALLEL", 1)
             together, _ = matmul(a, b, lns8f3, accumulator="lns16f10", order=order)
         np.testing.assert_array_equal(together, alone)
-        assert chunks.pop() > 1 or threads == 1 or rows == 1
+        assert rows == 1 or chunks.pop() > 1 or threads == 1
 
 
 @orders

@@ -33,7 +33,7 @@ MODES = [
 ]
 
 ELEMENTARY = {"log10", "expm1", "log1p", "tanh", "sinh", "cosh", "hypot", "logaddexp"}
-"""Of which the oracle is in tests/operations/test_elementary.py."""
+"""Of which the oracle is in tests/operations/test_elementary_functions.py."""
 ROUNDED = {"multiply", "divide", "add", "subtract", "float_power", "hypot", "logaddexp"}
 UNARY = {"reciprocal", "square", "sqrt", "exp", "exp2", "log", "log2", "power"} | ELEMENTARY - ROUNDED
 ORDERED = {"minimum", "maximum"}

@@ -68,7 +68,6 @@ INPUTS = {
     "report": ["report", "BAD"],
     "train --resume": ["train", "--resume", "BAD"],
     "train images": ["train", "--steps", 1, "--data", "BAD"],
-    "train --tensorboard": ["train", "--steps", 1, "--tensorboard", "events"],
     "train text": ["train", "--steps", 1, "--task", "words", "--data", "BAD"],
     "train image": ["train", "--steps", 1, "--task", "regression", "--data", "BAD"],
     "evaluate --data": ["evaluate", "w", "--data", "BAD"],

@@ -680,7 +680,7 @@ def test_the_command_prints_what_became_of_each_tensor(capsys, monkeypatch, tmp_
     assert load_metadata(out)["k"] == "a=b"
     assert "--pack" not in printed
     narrow = run(capsys, monkeypatch, source, out, "--format", "lns8f5", columns=80)[1]
-    assert max(map(len, narrow.splitlines())) <= 80
+    assert max(len(line) for line in narrow.splitlines() if str(out) not in line) <= 80  # a path is never broken
     assert "--pack" not in narrow
 
 

@@ -25,7 +25,6 @@ from lnsnum.torch_bridge import (
     use_weight_only,
     weight_only_linear,
 )
-from lnsnum.torch_bridge.distributed.gathering import new_shard
 from lnsnum.torch_bridge.kernels import ceiling, ceiling_twin, codes_twin
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.fitting import choose_scale
@@ -660,13 +659,6 @@ def test_networks_with_groups_are_not_written_in_c():
         NetworkError, match=r"^layer 0: its weight has a log_offset for each group of 16 elements: convert the model"
     ):
         read_sequential(model, (64,))
-
-
-def test_shards_of_groups_are_refused():
-    with pytest.raises(
-        NotImplementedError, match=r"^a weight with a log_offset for each group of 16 elements has no sha"
-    ):
-        new_shard(grouped(), (3, 64))
 
 
 def test_log_offsets_are_refused_before_anything_changes():

@@ -137,6 +137,8 @@ POINTWISE: dict[Any, Pointwise] = {
 def compute(how: Pointwise, bench: Bench, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     """The result, as a new tensor; NotImplemented where it is of integers, or no composition is known."""
     operands, rest = args[: how.operands], args[how.operands :]
+    if not all(math.isfinite(factor) for factor in (*rest, *kwargs.values()) if isinstance(factor, float)):
+        return NotImplemented  # alpha, a slope: infinite factors are no codes
     tensors = [x for x in operands if isinstance(x, torch.Tensor)]
     dtype = _result_type(operands)
     if dtype is None:

@@ -538,7 +538,7 @@ def _loss(scores, classes, weight=None, dtype=torch.int64):
     return lambda: functional.cross_entropy(torch.ones(scores), torch.zeros(classes, dtype=dtype), weight)
 
 
-REFUSED = {
+UNDEFINED = {
     "a dimension that there is not": (lambda: torch.ones(2, 3).sum(2), "dimension 2"),
     "mean along one": (lambda: torch.ones(2, 3).mean(-3), "dimension -3"),
     "softmax along one": (lambda: torch.ones(2, 3).softmax(2), "dimension 2"),
@@ -555,7 +555,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("call", "message"), UNDEFINED.values(), ids=UNDEFINED)
 def test_what_torch_refuses_is_refused_by_name(call, message):
     with pytest.raises((RuntimeError, IndexError)):
         call()
@@ -572,6 +572,7 @@ def test_infinite_numbers_without_a_dimension_are_torchs():
         lambda: torch.tensor(-torch.inf).exp(),
         lambda: torch.tensor(torch.inf) + 1.0,
         lambda: x.square() ** torch.inf,
+        lambda: torch.add(x, x, alpha=torch.inf),
     ]
     for call in calls:
         expected = call()
