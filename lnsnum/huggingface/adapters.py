@@ -36,7 +36,8 @@ def merge_adapters(model: Any) -> tuple[nn.Module, ConversionReport]:
     layers = {name: m for name, m in model.named_modules() if hasattr(m, "base_layer") and hasattr(m, "lora_A")}
     others = [name for name, m in model.named_modules() if hasattr(m, "base_layer") and not hasattr(m, "lora_A")]
     for name, layer in layers.items():
-        if getattr(layer, "merged", False) or any(getattr(layer, "lora_variant", {}).values()):
+        has_more = any(getattr(layer, "lora_variant", {}).values()) or any(getattr(layer, "lora_bias", {}).values())
+        if getattr(layer, "merged", False) or has_more:
             others.append(name)
     if others or not layers:
         raise ValueError(f"{others[0]!r} is no LoRA that is added to a weight" if others else "the model has no LoRA")
@@ -47,6 +48,8 @@ def merge_adapters(model: Any) -> tuple[nn.Module, ConversionReport]:
         with torch.no_grad():
             total = weight.to_float() if isinstance(weight, LNSWeight) else weight.detach().clone()
             for adapter in layer.active_adapters:
+                if adapter not in layer.lora_A and adapter not in layer.lora_embedding_A:
+                    continue  # it is active in the model, and of other layers
                 total += layer.get_delta_weight(adapter).to(total.dtype)
         if isinstance(weight, LNSWeight):
             reports.append(replace(_encoded(base, weight, total), name=f"{name}.weight"))

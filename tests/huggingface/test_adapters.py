@@ -82,3 +82,23 @@ def test_what_cannot_be_merged_is_refused():
     dora = peft.get_peft_model(base(), peft.LoraConfig(**LORA, use_dora=True))
     with pytest.raises(ValueError, match="is no LoRA that is added to a weight"):
         merge_adapters(dora)
+
+
+def test_an_adapter_is_merged_into_its_own_layers_beside_another():
+    model = peft.get_peft_model(base(), peft.LoraConfig(**LORA | {"target_modules": ["q_proj"]}))
+    model.add_adapter("other", peft.LoraConfig(**LORA | {"target_modules": ["v_proj"]}))
+    model.base_model.set_adapter(["default", "other"])
+    layers = [f"{name}.weight" for name, m in model.named_modules() if hasattr(m, "lora_A")]
+    assert [p.name for p in merge_adapters(model)[1]] == layers
+
+
+def test_an_adapter_with_a_bias_of_its_own_is_refused():
+    """It would be left out of the sum."""
+    model = base()
+    owner = next(m for m in model.modules() if hasattr(m, "q_proj"))
+    owner.q_proj.bias = torch.nn.Parameter(torch.zeros(owner.q_proj.out_features))
+    model = peft.get_peft_model(
+        model, peft.LoraConfig(r=4, target_modules="model.layers.0.self_attn.q_proj", lora_bias=True)
+    )
+    with pytest.raises(ValueError, match=r"layers\.0\.self_attn\.q_proj' is no LoRA that is added to a weight"):
+        merge_adapters(model)
