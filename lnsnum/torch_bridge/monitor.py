@@ -95,7 +95,13 @@ class Monitor:
             loss: its loss.
             lr: the learning rate, where that of the optimizer's first group is not it any more.
             more: further entries, in a .jsonl.
+
+        Raises:
+            ValueError: for a further entry with a name that the log has already.
         """
+        taken = [name for name in more if name in FIELDS or name == "histograms"]
+        if taken:
+            raise ValueError(f"{taken[0]!r} is what the log itself writes: give the entry another name")
         self.steps += 1
         if loss is not None:
             loss = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)

@@ -150,3 +150,12 @@ def test_an_onlooker_outlives_its_log():
     onlooker.close()
     assert (len(diary.lines), diary.is_closed) == (1, True)
     assert told == ["the log ends before step 2, and training goes on: error 28"]
+
+
+@pytest.mark.parametrize("name", ["step", "moved", "seconds", "histograms"])
+def test_further_entries_do_not_take_the_place_of_the_logs_own(name, tmp_path):
+    with Monitor(tmp_path / "run.jsonl", None) as monitor:
+        with pytest.raises(ValueError, match=f"'{name}' is what the log itself writes"):
+            monitor.step(1.0, **{name: 7})
+        assert monitor.step(1.0, accuracy=7)["step"] == 1
+    assert [line["accuracy"] for line in read_log(tmp_path / "run.jsonl")] == [7]
