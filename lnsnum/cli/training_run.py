@@ -148,12 +148,12 @@ class _Trainee:
 
     def _onlooker(self) -> Onlooker:
         """Who writes the log, if one is wanted of this process."""
-        from lnsnum.torch_bridge.monitor import Monitor, Onlooker
+        from lnsnum.torch_bridge.monitor import Monitor, Onlooker, weights_of
 
         job, monitor = self.job, None
         if (job.log or job.tensorboard) and job.processes.is_first:
             options: dict[str, Any] = {"tensorboard": job.tensorboard, "after": len(self.history.loss)}
-            options["histogram_of"] = self.model if job.tensorboard else None
+            options["histogram_of"] = self.model if job.tensorboard and weights_of(self.model) else None
             try:
                 monitor = Monitor(job.log, self.optimizer, **options)
             except ValueError as error:  # of a log that a resumed run is to go on with

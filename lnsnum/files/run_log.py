@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lnsnum.files.atomic import StrPath, shown
+from lnsnum.files.atomic import StrPath, naming, shown
 
 COUNTS = ("moved", "at_ceiling", "at_floor", "zeros", "sign_changes", "grown", "not_finite")
 """What Madam's report of a step has, of all LNS weights together."""
@@ -54,7 +54,8 @@ class RunLog:
         there = after > 0 and self.path.exists()
         self.kept = [line for line in read_log(path) if line["step"] <= after] if there else []
         self._is_table = self.path.suffix == ".csv"
-        self._file = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115  (open as long as the run)
+        with naming(path, writing=True):
+            self._file = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115  (open as long as the run)
         if self.path.is_file():  # a pipe has nothing to replace
             self._file.truncate(0)
         self._table = csv.DictWriter(self._file, FIELDS, extrasaction="ignore", lineterminator="\n")

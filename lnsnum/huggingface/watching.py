@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from lnsnum.files.atomic import StrPath
-from lnsnum.torch_bridge.monitor import Monitor, Onlooker, check_places
+from lnsnum.torch_bridge.monitor import Monitor, Onlooker, check_options
 
 
 class MonitorCallback(TrainerCallback):
@@ -24,7 +24,7 @@ class MonitorCallback(TrainerCallback):
     """
 
     def __init__(self, path: StrPath | None = None, **options: Any) -> None:
-        check_places(path, options.get("tensorboard"))
+        check_options(path, **options)
         self.path, self.options = path, options
         self._onlooker = Onlooker(None, warnings.warn)
 

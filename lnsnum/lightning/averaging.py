@@ -9,6 +9,8 @@ to nearest; what was there is put back code for code, and the average stays what
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,11 +26,20 @@ class _InFloats:
     _average_model: Any
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Decode the average that Lightning has made of the module."""
+        """Decode the average that Lightning has made of the module, to float32 where its weights have fewer bits.
+
+        What a step moves an average by is lost in these.
+        """
         before = self._average_model
         super().setup(trainer, pl_module, stage)  # type: ignore[misc]
-        if self._average_model is not None and self._average_model is not before:
-            decode_model(self._average_model)
+        average = self._average_model
+        if average is None or average is before:
+            return
+        if all(p.element_size() <= 4 for p in average.parameters() if p.is_floating_point()):
+            average.float()
+        decode_model(average)
+        if getattr(average, "multi_avg_fn", None) is not None:  # torch's takes no weights of another type
+            average.multi_avg_fn = partial(_average, average.multi_avg_fn)
 
 
 class WeightAveraging(_InFloats, callbacks.WeightAveraging):
@@ -60,6 +71,10 @@ class StochasticWeightAveraging(_InFloats, callbacks.StochasticWeightAveraging):
     def transfer_weights(src_pl_module: nn.Module, dst_pl_module: nn.Module) -> None:
         """Encode the average, which is the source, into the destination."""
         _put(src_pl_module, dst_pl_module, buffers=False)
+
+
+def _average(rule: Callable[..., None], averages: list[torch.Tensor], weights: list[torch.Tensor], number: Any) -> None:
+    rule(averages, [weight.to(average.dtype) for average, weight in zip(averages, weights, strict=True)], number)
 
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:

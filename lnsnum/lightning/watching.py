@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lnsnum.files.atomic import StrPath
-from lnsnum.torch_bridge.monitor import Monitor, Onlooker, check_places
+from lnsnum.torch_bridge.monitor import Monitor, Onlooker, check_options
 
 
 class MonitorCallback(Callback):
@@ -30,7 +30,7 @@ class MonitorCallback(Callback):
     """
 
     def __init__(self, path: StrPath | None = None, *, optimizer: int | None = None, **options: Any) -> None:
-        check_places(path, options.get("tensorboard"))
+        check_options(path, **options)
         self.path, self.number, self.options = path, optimizer, options
         self._onlooker = Onlooker(None, warnings.warn)
         self._optimizer: Any = None

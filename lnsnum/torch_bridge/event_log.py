@@ -53,7 +53,8 @@ class EventLog:
     def write(self, line: Mapping[str, Any]) -> None:
         """Add what a line of a log has of numbers, and its histograms. A number that is not known is no event."""
         step = line["step"]
-        for name, value in line.items():
+        for name, entry in line.items():
+            value = entry.tolist() if hasattr(entry, "tolist") else entry  # scalars of torch and NumPy
             if name not in ("step", "seconds") and isinstance(value, (int, float)) and not isinstance(value, bool):
                 self._events.add_scalar(f"codes/{name}" if name in COUNTS else name, value, step)
         for name, counts in line.get("histograms", {}).items():

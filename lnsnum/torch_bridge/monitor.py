@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -33,12 +34,14 @@ class Monitor:
         every: write one line in so many steps.
         histogram_of: a model whose codes are counted now and then, in a .jsonl and for TensorBoard: a list for each
             weight, by log magnitude.
-        histogram_every: in one of so many steps.
+        histogram_every: once in so many steps, in the next line that is written.
         tensorboard: a folder that gets the same as events for TensorBoard.
         after: a run is resumed, and goes on after this step: lines up to it are kept.
 
     Raises:
-        ValueError: for another ending, histograms that have no place, numbers out of range, or nothing to write to.
+        ValueError: for another ending, histograms that have no place or no codes, numbers out of range, or nothing to
+            write to.
+        TypeError: where an argument is something else.
         ImportError: for TensorBoard without its package.
         OSError: where the log cannot be written.
 
@@ -67,12 +70,13 @@ class Monitor:
         tensorboard: StrPath | None = None,
         after: int = 0,
     ) -> None:
-        check_places(path, tensorboard)
-        if path is not None and check_log_path(path).suffix == ".csv" and histogram_of is not None and not tensorboard:
-            raise ValueError(f"{shown(path)}: a .csv has no place for histograms, a .jsonl has")
-        for name, number, least in (("every", every, 1), ("histogram_every", histogram_every, 1), ("after", after, 0)):
-            if type(number) is not int or number < least:
-                raise ValueError(f"{name}={number!r} is no integer from {least} on")
+        check_options(
+            path, every=every, histogram_of=histogram_of, histogram_every=histogram_every, tensorboard=tensorboard
+        )
+        if type(after) is not int or after < 0:
+            raise ValueError(f"after={after!r} is no integer from 0 on")
+        if not hasattr(getattr(optimizer, "optimizer", optimizer), "param_groups") and optimizer is not None:
+            raise TypeError(f"optimizer is a {type(optimizer).__name__}: give one of torch.optim, or None")
         log = None if path is None else RunLog(path, after=after)
         self._logs: list[RunLog | EventLog] = [] if log is None else [log]
         if tensorboard is not None:
@@ -81,8 +85,8 @@ class Monitor:
             except OSError:
                 self.close()
                 raise
-        self._optimizer, self._every = optimizer, every
-        self._model, self._histogram_every = histogram_of, histogram_every
+        self._optimizer, self._every, self._is_closed = optimizer, every, False
+        self._model, self._histogram_every, self._is_due = histogram_of, histogram_every, False
         self.steps = after
         """Those that are over."""
         before = log.kept[-1]["seconds"] if log is not None and log.kept else None
@@ -97,14 +101,17 @@ class Monitor:
             more: further entries, in a .jsonl.
 
         Raises:
-            ValueError: for a further entry with a name that the log has already.
+            ValueError: for a further entry with a name that the log has already, or when the monitor is closed.
+            TypeError: for a loss that is no number.
         """
         taken = [name for name in more if name in FIELDS or name == "histograms"]
         if taken:
             raise ValueError(f"{taken[0]!r} is what the log itself writes: give the entry another name")
-        self.steps += 1
+        if self._is_closed:
+            raise ValueError("the monitor is closed: no step is written any more")
         if loss is not None:
-            loss = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+            loss = _number(loss)
+        self.steps += 1
         line: dict[str, Any] = dict.fromkeys(FIELDS) | {"step": self.steps, "loss": loss, "lr": lr}
         line["seconds"] = round(time.perf_counter() - self._begin, 3)
         optimizer = getattr(self._optimizer, "optimizer", self._optimizer)
@@ -112,6 +119,7 @@ class Monitor:
             line["lr"] = float(optimizer.param_groups[0]["lr"])
         if isinstance(optimizer, Madam):
             line |= {name: count for name, count in asdict(optimizer.step_report()).items() if name in COUNTS}
+        self._is_due |= self.steps % self._histogram_every == 0
         if self.steps % self._every == 0:
             whole = line | self._histograms() | more
             for log in self._logs:
@@ -119,13 +127,15 @@ class Monitor:
         return line | more
 
     def _histograms(self) -> dict[str, Any]:
-        if self._model is None or self.steps % self._histogram_every:
+        if self._model is None or not self._is_due:
             return {}
-        weights = {name: p for name, p in self._model.named_parameters() if isinstance(p, LNSWeight)}
+        self._is_due = False
+        weights = weights_of(self._model)
         return {"histograms": {name: p.telemetry().histogram.tolist() for name, p in weights.items()}}
 
     def close(self) -> None:
         """Close the files."""
+        self._is_closed = True
         for log in self._logs:
             log.close()
 
@@ -138,14 +148,48 @@ class Monitor:
         self.close()
 
 
-def check_places(path: StrPath | None, tensorboard: StrPath | None) -> None:
-    """Raise ValueError where a log has no place to go to, or another ending, ImportError without tensorboard."""
-    if path is None and tensorboard is None:
+def check_options(
+    path: StrPath | None,
+    *,
+    every: int = 1,
+    histogram_of: nn.Module | None = None,
+    histogram_every: int = 100,
+    tensorboard: StrPath | None = None,
+) -> None:
+    """Raise what `Monitor` raises for these arguments, before there is an optimizer."""
+    for name, place in (("path", path), ("tensorboard", tensorboard)):
+        if place is not None and not isinstance(place, (str, os.PathLike)):
+            raise TypeError(f"{name} is a {type(place).__name__}: give a path")
+    if path is None and not tensorboard:
         raise ValueError("a log is written to a path, .jsonl or .csv, or to a folder for TensorBoard: give one of them")
-    if path is not None:
-        check_log_path(path)
+    if path is not None and check_log_path(path).suffix == ".csv" and histogram_of is not None and not tensorboard:
+        raise ValueError(f"{shown(path)}: a .csv has no place for histograms, a .jsonl has")
     if tensorboard is not None:
+        if not str(tensorboard):
+            raise ValueError("tensorboard='' is no folder: give one for the events")
         summary_writer()
+    for name, number in (("every", every), ("histogram_every", histogram_every)):
+        if type(number) is not int or number < 1:
+            raise ValueError(f"{name}={number!r} is no integer from 1 on")
+    if histogram_of is not None:
+        if not isinstance(histogram_of, nn.Module):
+            raise TypeError(f"histogram_of is a {type(histogram_of).__name__}: give a module")
+        if not weights_of(histogram_of):
+            raise ValueError(f"histogram_of={type(histogram_of).__name__} has no LNS weights: convert_model makes them")
+
+
+def weights_of(model: nn.Module) -> dict[str, LNSWeight]:
+    """The LNS weights by name; of one that is cut between processes, what is here."""
+    found = ((name, getattr(p, "_local_tensor", p)) for name, p in model.named_parameters())
+    return {name: p for name, p in found if isinstance(p, LNSWeight)}
+
+
+def _number(loss: Any) -> float:
+    try:
+        return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+    except (TypeError, ValueError, RuntimeError):
+        what = f"tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise TypeError(f"the loss is a {what}: give one real number") from None
 
 
 class Onlooker:

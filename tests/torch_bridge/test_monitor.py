@@ -61,6 +61,42 @@ def test_histograms_are_of_each_weight_and_lines_of_some_steps(tmp_path):
     assert sum(expected["weight"]) == 32
 
 
+def test_a_histogram_that_is_due_comes_with_the_next_line(tmp_path):
+    steps_of(tmp_path / "run.jsonl", 9, every=3, histograms=True)  # due at 2, 4, 6 and 8
+    lines = read_log(tmp_path / "run.jsonl")
+    assert [(line["step"], "histograms" in line) for line in lines] == [(3, True), (6, True), (9, True)]
+
+
+WRONG = {
+    "a module for an optimizer": (lambda path: Monitor(path, nn.Linear(2, 2)), TypeError, "optimizer is a Linear"),
+    "a list for a module": (lambda path: Monitor(path, None, histogram_of=[1]), TypeError, "histogram_of is a list"),
+    "no codes": (lambda path: Monitor(path, None, histogram_of=nn.Linear(2, 2)), ValueError, "no LNS weights"),
+    "a number for a path": (lambda path: Monitor(5, None), TypeError, "path is a int"),
+    "no folder": (lambda path: Monitor(None, None, tensorboard=""), ValueError, "give one of them"),
+    "no folder beside a path": (lambda path: Monitor(path, None, tensorboard=""), ValueError, "is no folder"),
+    "a folder that is missing": (lambda path: Monitor(path.parent / "x" / "l.jsonl", None), OSError, "there is no fo"),
+}
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_told_in_a_sentence(call, kind, message, tmp_path):
+    with pytest.raises(kind, match=message) as told:
+        call(tmp_path / "run.jsonl")
+    assert "Errno" not in str(told.value)
+
+
+def test_a_closed_monitor_takes_no_step_and_an_open_one_no_loss_that_is_no_number(tmp_path):
+    with Monitor(tmp_path / "run.jsonl", None) as monitor:
+        with pytest.raises(TypeError, match=r"the loss is a tensor of shape \(3,\): give one real number"):
+            monitor.step(torch.ones(3))
+        with pytest.raises(TypeError, match="the loss is a complex"):
+            monitor.step(1j)
+    assert monitor.steps == 0
+    with pytest.raises(ValueError, match="the monitor is closed"):
+        monitor.step(1.0)
+    assert read_log(tmp_path / "run.jsonl") == []
+
+
 def test_a_resumed_run_goes_on_with_its_log(tmp_path):
     path = tmp_path / "run.csv"
     steps_of(path, 4)
