@@ -1,6 +1,7 @@
 """Events for TensorBoard: what its own reader finds in them is what the log has."""
 
 import re
+import threading
 
 import pytest
 import torch
@@ -93,11 +94,14 @@ def test_a_run_outlives_a_full_disk(tmp_path, monkeypatch):
     monitor = Monitor(tmp_path / "run.jsonl", None, tensorboard=tmp_path / "events")
     onlooker = Onlooker(monitor, told.append)
     monkeypatch.setattr(RecordWriter, "write", full)
+    before = {thread for thread in threading.enumerate() if "_AsyncWriterThread" not in type(thread).__name__}
     for _ in range(3):
         onlooker.begins(0.1)
         onlooker.is_over()
         onlooker.write(1.0)
     onlooker.close()
+    for thread in set(threading.enumerate()) - before:  # what it met would be told in a later test
+        thread.join(10)
     (sentence,) = told
     assert re.match("the log ends before step [12], and training goes on: .*No space left", sentence)
 
