@@ -54,8 +54,8 @@ class Unit:
 
     >>> unit = Unit(Accumulator("lns16f10"))
     >>> x = unit.encode(np.array([1.0, 2.0, 5.0]))
-    >>> unit.decode(unit.mean(x, (0,)), "float32").round(2)
-    array(2.67, dtype=float32)
+    >>> round(float(unit.decode(unit.mean(x, (0,)), "float32")), 2)
+    2.67
     """
 
     def __init__(self, accumulator: Accumulator) -> None:
