@@ -75,7 +75,8 @@ class Monitor:
         )
         if type(after) is not int or after < 0:
             raise ValueError(f"after={after!r} is no integer from 0 on")
-        if not hasattr(getattr(optimizer, "optimizer", optimizer), "param_groups") and optimizer is not None:
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # of accelerate's wrapper
+        if optimizer is not None and not hasattr(optimizer, "param_groups"):
             raise TypeError(f"optimizer is a {type(optimizer).__name__}: give one of torch.optim, or None")
         log = None if path is None else RunLog(path, after=after)
         self._logs: list[RunLog | EventLog] = [] if log is None else [log]
@@ -114,7 +115,7 @@ class Monitor:
         self.steps += 1
         line: dict[str, Any] = dict.fromkeys(FIELDS) | {"step": self.steps, "loss": loss, "lr": lr}
         line["seconds"] = round(time.perf_counter() - self._begin, 3)
-        optimizer = getattr(self._optimizer, "optimizer", self._optimizer)
+        optimizer = self._optimizer
         if optimizer is not None and lr is None:
             line["lr"] = float(optimizer.param_groups[0]["lr"])
         if isinstance(optimizer, Madam):
