@@ -70,6 +70,11 @@ def shuffle(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, places: list[int]) 
     return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(INT, len(places)), places))
 
 
+def byte(value: int) -> ir.Constant:
+    """64 times one byte."""
+    return ir.Constant(BYTES, [value] * 64)
+
+
 def filled(builder: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) -> ir.Value:
     """A vector of one value."""
     nothing = ir.Constant(kind, ir.Undefined)
@@ -87,15 +92,20 @@ def tables_at(builder: ir.IRBuilder, planes: ir.Value) -> list[ir.Value]:
     return [load(builder, planes, 64 * i, BYTES) for i in range(8)]
 
 
-def pieces_of(builder: ir.IRBuilder, codes: ir.Value, tables: list[ir.Value]) -> list[ir.Value]:
-    """The numbers of 64 codes, in the order of pieces; of the code that is NaN, a zero. What is negative and has the
-    magnitude zero, below float32's range, is -0.
+def bytes_of(builder: ir.IRBuilder, codes: ir.Value, tables: list[ir.Value]) -> list[ir.Value]:
+    """The numbers of 64 codes, a vector for each of their four bytes; of the code that is NaN, a zero. What is negative
+    and has the magnitude zero, below float32's range, is -0.
     """
     kind = ir.FunctionType(BYTES, [BYTES] * 3)
     look_up = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpermi2var.qi.512")
     planes = [builder.call(look_up, [tables[2 * p], codes, tables[2 * p + 1]]) for p in range(4)]
     # the sign of an 8-bit code stands where a float has its own; the table of a narrower one holds it
-    planes[3] = builder.or_(planes[3], builder.and_(codes, ir.Constant(BYTES, [0x80] * 64)))
+    planes[3] = builder.or_(planes[3], builder.and_(codes, byte(0x80)))
+    return planes
+
+
+def joined(builder: ir.IRBuilder, planes: list[ir.Value]) -> list[ir.Value]:
+    """Four vectors of 16 numbers, in the order of pieces, of the bytes of 64."""
     pieces = []
     for half in (0, 1):
         low, high = (
@@ -107,17 +117,24 @@ def pieces_of(builder: ir.IRBuilder, codes: ir.Value, tables: list[ir.Value]) ->
     return pieces
 
 
-def in_order(builder: ir.IRBuilder, pieces: list[ir.Value]) -> list[ir.Value]:
-    """Four vectors of 16 elements in turn, of four in the order of pieces."""
-    first, second = (shuffle(builder, pieces[i], pieces[i + 1], list(range(32))) for i in (0, 2))
-    whole = shuffle(builder, first, second, list(range(64)))
-    places = [[16 * i + 4 * j + k for i in range(4) for k in range(4)] for j in range(4)]
-    return [shuffle(builder, whole, whole, place) for place in places]
+def pieces_of(builder: ir.IRBuilder, codes: ir.Value, tables: list[ir.Value]) -> list[ir.Value]:
+    """The numbers of 64 codes, as `bytes_of` says, in the order of pieces."""
+    return joined(builder, bytes_of(builder, codes, tables))
 
 
 def piece_of(k: Any) -> Any:
     """Where, among 64 elements in the order of pieces, element k stands."""
     return (k % 16) // 4 * 16 + k // 16 * 4 + k % 4
+
+
+PIECES = [16 * i + 4 * j + k for j in range(4) for i in range(4) for k in range(4)]
+"""The order of 64 bytes in which what is `joined` of them is in their own: one instruction before, in place of eight
+after."""
+
+
+def numbers_of(builder: ir.IRBuilder, planes: list[ir.Value], is_nan: ir.Value) -> list[ir.Value]:
+    """64 numbers as four vectors, of their bytes, which are in the order PIECES; some of them NaN."""
+    return joined(builder, [builder.select(is_nan, byte(NAN >> 8 * p & 255), plane) for p, plane in enumerate(planes)])
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -127,15 +144,13 @@ def _decode(typing: Any, codes: Any, planes: Any, nan_code: Any, out: Any, count
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         codes, planes, nan_code, out, count = arguments
         tables, nan_codes = tables_at(builder, planes), filled(builder, nan_code, BYTES)
-        nans = ir.Constant(INTS, [NAN] * 16)
         with cgutils.for_range(builder, count) as loop:
             vector = load(builder, builder.add(codes, builder.mul(loop.index, ir.Constant(LONG, 64))), 0, BYTES)
             target = builder.add(out, builder.mul(loop.index, ir.Constant(LONG, 256)))
+            vector = shuffle(builder, vector, vector, PIECES)
             is_nan = builder.icmp_unsigned("==", vector, nan_codes)
-            for i, part in enumerate(in_order(builder, pieces_of(builder, vector, tables))):
-                here = shuffle(builder, is_nan, is_nan, list(range(16 * i, 16 * i + 16)))
-                numbers = builder.select(here, nans, builder.bitcast(part, INTS))
-                builder.store(numbers, at(builder, target, 64 * i, INTS), align=1)
+            for i, part in enumerate(numbers_of(builder, bytes_of(builder, vector, tables), is_nan)):
+                builder.store(part, at(builder, target, 64 * i, FLOATS), align=1)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.uint8, types.intp, types.intp), generate
