@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from lnsnum import exact
 from lnsnum.format import LNSFormat
-from lnsnum.kernels.byte_tables import has_byte_tables, planes_of
+from lnsnum.kernels.byte_decoding import decode_in_registers
 from lnsnum.kernels.codes import (
     FLOAT_TYPES,
     WIDEST_TABLE,
@@ -32,7 +32,8 @@ from lnsnum.kernels.codes import (
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.elementary import CELL_RANGE, CELLS, PAIR_ERROR, power_of_half, power_of_half_as_pair, significands
 from lnsnum.kernels.float8 import FLOAT8_TYPES, nearest_patterns
-from lnsnum.kernels.look_ups import FEW, PARALLEL, gather
+from lnsnum.kernels.float_tables import patterns_of, round_significands
+from lnsnum.kernels.look_ups import PARALLEL, gather
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.kernels.scales import Scales, in_order, spread
 from lnsnum.kernels.strides import common_order, contiguous, put_back
@@ -40,48 +41,6 @@ from lnsnum.kernels.threads import Team, in_chunks
 
 __all__ = ["decode"]
 
-
-@lru_cache(maxsize=64)
-def _exact_significands(base: float, fraction_bits: int, lowest: int, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """`exact.significand64` of `count` grid points from E = lowest: two arrays, uint64 and int64."""
-    pairs = [exact.significand64(base, lowest + j, fraction_bits) for j in range(count)]
-    return np.array([p[0] for p in pairs], np.uint64), np.array([p[1] for p in pairs], np.int64)
-
-
-@kernel
-def _round_significand(s, exponent, mantissa_bits, max_exponent):  # type: ignore[no-untyped-def]
-    """The bit pattern of s 2^(exponent - 63), s from 2^63 on, to nearest with ties to even, once."""
-    if exponent > max_exponent:
-        return np.uint64(2 * max_exponent + 1) << np.uint64(mantissa_bits)
-    # the leading one of s is added to the exponent field below, hence the - 1
-    biased = exponent + max_exponent - 1
-    drop = np.int64(63 - mantissa_bits)
-    # a subnormal number: more bits are dropped, and the exponent field is 0
-    if biased < 0:
-        drop, biased = drop - biased, np.int64(0)
-    # below half of the least subnormal
-    if drop > 64:
-        return np.uint64(0)
-    half = np.uint64(1) << np.uint64(drop - 1)
-    kept = s >> np.uint64(drop) if drop < 64 else np.uint64(0)
-    rest = s - (kept << np.uint64(drop)) if drop < 64 else s
-    # a carry out of the mantissa goes into the exponent, which is what it must
-    kept += np.uint64(rest > half or (rest == half and kept & np.uint64(1) == np.uint64(1)))
-    pattern = (np.uint64(biased) << np.uint64(mantissa_bits)) + kept
-    # rounded up beyond the greatest: infinity
-    return min(pattern, np.uint64(2 * max_exponent + 1) << np.uint64(mantissa_bits))
-
-
-@kernel
-def _round_significands(s, exponent, negative, mantissa_bits, max_exponent, sign_bit, out):  # type: ignore[no-untyped-def]
-    """The floats (-1)^negative s 2^(exponent - 63) as bit patterns; a zero has no sign."""
-    for i in range(s.size):
-        pattern = _round_significand(s[i], exponent[i], mantissa_bits, max_exponent)
-        out[i] = pattern | (np.uint64(negative[i] and pattern != 0) << np.uint64(sign_bit))
-
-
-_FEW_BITS = 10
-"""Tables of fewer than 2^10 entries do without the tables of `lnsnum.kernels.elementary`, which have more."""
 
 _BLOCK = 1 << 14
 
@@ -91,30 +50,12 @@ def decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
     return (_small_table if fmt.bits <= 8 else _large_table)(fmt, log_offset, dtype)
 
 
-def _patterns(fmt: LNSFormat, logs: NDArray[np.int64], dtype: str, *, negative: bool) -> NDArray[Any]:
-    """The bit patterns in `dtype` of consecutive E, of a format up to 16 bits."""
-    to = FLOAT_TYPES[dtype]
-    # at base 2 an octave of significands serves all E
-    if fmt.base == 2.0:
-        fraction, _ = _exact_significands(2.0, fmt.fraction_bits, 0, 1 << fmt.fraction_bits)
-        significand = fraction[logs & ((1 << fmt.fraction_bits) - 1)]
-        exponent = logs >> fmt.fraction_bits
-    elif logs.size < 1 << _FEW_BITS:
-        significand, exponent = _exact_significands(fmt.base, fmt.fraction_bits, int(logs[0]), logs.size)
-    else:
-        significand, exponent = significands(fmt.base, fmt.fraction_bits, logs)
-    patterns = np.empty(logs.shape, to.pattern)
-    signs = np.broadcast_to(negative, logs.shape)
-    _round_significands(significand, exponent, signs, to.mantissa_bits, to.max_exponent, to.bits - 1, patterns)
-    return patterns
-
-
 def _make_decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[Any]:
     to = FLOAT_TYPES[dtype]
     logs = np.arange(log_offset - fmt.max_log, log_offset + fmt.max_log + 1)
     table = np.zeros(1 << fmt.bits, to.pattern)
     for negative, start in ((False, 1), (True, fmt.sign_bit + 1)):
-        table[start : start + logs.size] = _patterns(fmt, logs, dtype, negative=negative)
+        table[start : start + logs.size] = patterns_of(fmt, logs, dtype, negative=negative)
     table[fmt.nan_code] = to.nan
     return table
 
@@ -123,7 +64,7 @@ def _make_decode_table(fmt: LNSFormat, log_offset: int, dtype: str) -> NDArray[A
 def _table_of_logs(fmt: LNSFormat, first: int, last: int, dtype: str) -> NDArray[Any]:
     """The bit patterns of the numbers with E from `first` to `last`, of those numbers with a sign, of 0 and of NaN."""
     logs = np.arange(first, last + 1)
-    signed = [_patterns(fmt, logs, dtype, negative=negative) for negative in (False, True)]
+    signed = [patterns_of(fmt, logs, dtype, negative=negative) for negative in (False, True)]
     return np.concatenate([*signed, np.array([0, FLOAT_TYPES[dtype].nan], signed[0].dtype)])
 
 
@@ -169,12 +110,12 @@ def decode_flat(
     codes: Codes, fmt: LNSFormat, scale: Scales, dtype: str, out: NDArray[Any], *, threads: int | Team | None = None
 ) -> None:
     """Write the bit patterns of one-dimensional codes of any scales into `out`, of the pattern's type."""
+    if dtype == "float32" and decode_in_registers(codes, fmt, scale, out, threads=threads):
+        return
     if fmt.bits > WIDEST_TABLE:
         out[:] = _decode_wide(codes, fmt, scale, dtype)
     elif scale.single:
-        log_offset = int(scale.values[0])
-        planes = decode_planes(fmt, log_offset) if dtype == "float32" and codes.size >= FEW else None
-        gather(codes, decode_table(fmt, log_offset, dtype), out, planes, fmt.nan_code, threads=threads)
+        gather(codes, decode_table(fmt, int(scale.values[0]), dtype), out, threads=threads)
     else:
         _decode_by_logs(codes, fmt, scale, dtype, out, threads)
 
@@ -327,7 +268,7 @@ def _decode_by_powers(
             logs = (codes[part].astype(np.int64) & fmt.max_magnitude) + (scale.each(start, part.stop) - fmt.bias)
             negative = codes[part] >= fmt.sign_bit
             significand, exponent = significands(fmt.base, fmt.fraction_bits, logs)
-            _round_significands(
+            round_significands(
                 significand, exponent, negative, to.mantissa_bits, to.max_exponent, to.bits - 1, out[part]
             )
 
@@ -351,24 +292,13 @@ def floats_at(logs: NDArray[np.int64], negative: NDArray[np.bool_], fmt: LNSForm
         pieces.append((far, np.array([s for s, _ in found], np.uint64), np.array([e for _, e in found], np.int64)))
     for where, significand, exponent in pieces:
         part = np.empty(significand.shape, to.pattern)
-        _round_significands(
-            significand, exponent, negative[where], to.mantissa_bits, to.max_exponent, to.bits - 1, part
-        )
+        round_significands(significand, exponent, negative[where], to.mantissa_bits, to.max_exponent, to.bits - 1, part)
         patterns[where] = part
     return patterns.view(dtype)
 
 
 _small_table = lru_cache(maxsize=4096)(_make_decode_table)
 _large_table = lru_cache(maxsize=64)(_make_decode_table)
-
-
-@lru_cache(maxsize=4096)
-def decode_planes(fmt: LNSFormat, log_offset: int) -> NDArray[np.uint8] | None:
-    """The float32 patterns of all codes for registers; None where these cannot be had, or would give -0 for 0."""
-    if fmt.bits > 8 or not has_byte_tables():
-        return None
-    table = decode_table(fmt, log_offset, "float32")
-    return planes_of(table) if table[1 : fmt.sign_bit].all() else None
 
 
 def decode(

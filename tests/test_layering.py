@@ -18,8 +18,8 @@ kernels                compiling threads addresses decibels
 array                  cards
 -                      exact format
 kernels                byte_tables elementary rounding decide thresholds groups granularity codes float8 filling
-kernels                scales strides look_ups
-kernels                row_encoding
+kernels                scales strides look_ups float_tables byte_scales
+kernels                row_encoding byte_decoding
 kernels                vector_encoding scalar_encoding
 -                      encoding decoding gaussian
 operations             operation linear real_steps byte_sums narrow_sums wide_sums sums functions tabulated order
@@ -107,6 +107,7 @@ STRATEGIES = ["ranks", "code_strategies", "float_strategies", "tie_strategies", 
 LIBRARIES = {
     "lnsnum.files.single": {"numpy", "safetensors", "ml_dtypes"},
     "lnsnum.kernels.byte_tables": {"numpy", "numba", "llvmlite"},  # which Numba brings
+    "lnsnum.kernels.byte_scales": {"numpy", "numba", "llvmlite"},
     "lnsnum.kernels.filling": {"numpy", "numba", "llvmlite"},
     "lnsnum.operations.code_products": {"numpy", "numba", "llvmlite"},
     **{module: {"mpmath"} for module in ORDER if module.startswith("lnsnum.reference")},

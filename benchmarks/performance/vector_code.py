@@ -17,7 +17,7 @@ import numpy as np
 
 from lnsnum import encode, lns8f5, lns32f23
 from lnsnum.decoding import decode_table
-from lnsnum.kernels import byte_tables, rounding, row_encoding, vector_encoding
+from lnsnum.kernels import byte_scales, byte_tables, rounding, row_encoding, vector_encoding
 from lnsnum.operations import code_products
 from lnsnum.torch_bridge.kernels import hypentropy, moments, paper, random_words, update
 
@@ -29,8 +29,11 @@ KINDS = {
 }
 
 
-ELEMENTS = {"product of codes, by columns": 128}
-"""Of a loop that walks down columns, whose steps are not its elements."""
+ELEMENTS = {
+    "product of codes, by columns": 128,
+    "decode in registers": 128,
+}
+"""Of a loop that walks down columns, or by addresses: its steps are not its elements."""
 
 
 class Loop(NamedTuple):
@@ -91,9 +94,13 @@ def kernels() -> dict[str, Callable[[], str]]:
     planes = byte_tables.planes_of(decode_table(lns8f5, 0, "float32"))[None]
     product = codes.reshape(1, n), planes, np.zeros(n, np.int64), lns8f5.nan_code
     sums = np.empty((1, n), np.float32)
+    lines = byte_scales.Lines(np.zeros(n + 64, np.uint8), np.zeros(n + 64, np.uint8), n, n // 32, 5)
     in_registers: dict[str, Callable[[], str]] = {
         "decode in registers": lambda: compiled(
             byte_tables.decode_bytes, codes.ctypes.data, planes.ctypes.data, 128, v.ctypes.data, n // 64
+        ),
+        "decode in registers, groups": lambda: compiled(
+            byte_scales.decode_lines, codes, lines, np.zeros((3, 64), np.uint8), 128, 5, 0, words
         ),
         "product of codes, by rows": lambda: compiled(
             code_products.rows_by_planes, *product, x[None], sums[:, :1].copy(), 0, 1

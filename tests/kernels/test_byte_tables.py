@@ -9,7 +9,7 @@ import pytest
 
 from lnsnum import LNSFormat
 from lnsnum.decoding import decode, decode_table
-from lnsnum.kernels import byte_tables, look_ups
+from lnsnum.kernels import byte_decoding, byte_tables
 
 FORMATS = [LNSFormat(bits, f) for bits in range(3, 9) for f in range(bits - 1)] + [LNSFormat(8, 0, base=1.03)]
 
@@ -39,7 +39,7 @@ def test_every_code_at_every_place(fmt):
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
 def test_decode_has_the_bits_of_the_table(fmt):
     """Of as many codes as go by registers, with a rest, from any place on; what float32 cannot hold is +0."""
-    codes = np.resize(np.arange(1 << fmt.bits, dtype=np.uint8), look_ups.FEW + 170)[3:]
+    codes = np.resize(np.arange(1 << fmt.bits, dtype=np.uint8), byte_decoding.FEW + 170)[3:]
     for offset in (0, -37, 4000, -4000):
         floats = decode(codes, fmt, "float32", log_offset=offset)
         np.testing.assert_array_equal(floats.view(np.uint32), decode_table(fmt, offset, "float32")[codes])

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from lnsnum import decoding, encoding
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
-from lnsnum.kernels import look_ups
 from lnsnum.kernels.addresses import array_at
+from lnsnum.kernels.byte_decoding import FEW, Window, decode_by_way, decode_in_registers, way_of, window_of
+from lnsnum.kernels.byte_scales import decode_run
 from lnsnum.kernels.codes import FLOAT_TYPES
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.groups import GroupOffsets
+from lnsnum.kernels.look_ups import PARALLEL, look_up
 from lnsnum.kernels.scales import Scales, Walk, in_order
 from lnsnum.kernels.threads import in_chunks
 from lnsnum.torch_bridge.kernels import backends, codes_twin
@@ -30,7 +32,7 @@ from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, FLOAT_NAMES, PAT
 from lnsnum.torch_bridge.kernels.scale import Scale
 from lnsnum.torch_bridge.kernels.threads import torch_team
 
-# Elements that are worth a thread of their own; of plain look-ups, which are quick, `look_ups.PARALLEL`.
+# Elements that are worth a thread of their own; of plain look-ups, which are quick, `PARALLEL`.
 _PARALLEL = 1 << 18
 
 
@@ -97,9 +99,18 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     """The floats that codes stand for, each rounded once to `dtype`, with the strides of the codes where they are
     dense.
     """
-    if scale.group_size and not (scale.rest and is_on_cpu(codes)):
+    here = is_on_cpu(codes)
+    if (
+        here
+        and scale.offsets is not None
+        and codes.ndim == 2
+        and not codes.is_contiguous()
+        and codes.mT.is_contiguous()
+    ):
+        return decode(codes.mT, fmt, scale.mT, dtype).mT
+    if scale.group_size and not (scale.rest and here):
         return scale.together(decode(scale.apart(codes), fmt, scale.of_channels, dtype))
-    if not is_on_cpu(codes):
+    if not here:
         floats = None
         if backends.is_on_card(codes):
             from lnsnum.torch_bridge.kernels import codes_triton  # here, as triton is there for cards alone
@@ -114,6 +125,10 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
         return decode(codes.contiguous(), fmt, scale, dtype)
     if scale.offsets is None:
         return decode_by(table_of(fmt, scale.low, dtype), codes)
+    if dtype == torch.float32 and FEW <= codes.numel() < 2 * PARALLEL and not scale.rest and codes.is_contiguous():
+        decoded = _decode_few(codes, fmt, scale, scale.offsets)
+        if decoded is not None:
+            return decoded
     floats = torch.empty_like(codes, dtype=dtype)  # which has the strides of what is dense
     # bit patterns are gathered, not floats: NumPy has no bfloat16, and a NaN keeps its bits
     name = FLOAT_NAMES[dtype]
@@ -137,18 +152,15 @@ class Table(NamedTuple):
     dtype: torch.dtype
     patterns: NDArray[Any]
     look_up: Callable[..., None]
-    planes: NDArray[np.uint8] | None
-    """The same for `_look_up_in_registers`; None where that cannot be had, or gives -0 for 0."""
-    nan_code: int
+    window: Window | None
+    """What `decode_run` takes beside codes and floats; None where registers cannot be used, or a number would be -0."""
 
 
 def table_of(fmt: LNSFormat, log_offset: int, dtype: torch.dtype) -> Table:
     """That of the floats of a format's codes."""
     patterns = decoding.decode_table(fmt, log_offset, FLOAT_NAMES[dtype])
-    narrow = fmt.dtype.itemsize == 1
-    planes = decoding.decode_planes(fmt, log_offset) if dtype == torch.float32 else None
-    look_up = _look_up_bytes if narrow else _look_up_words
-    return Table(log_offset, dtype, patterns, look_up, planes, fmt.nan_code)
+    window = window_of(fmt, log_offset) if dtype == torch.float32 else None
+    return Table(log_offset, dtype, patterns, _look_up_bytes if fmt.dtype.itemsize == 1 else _look_up_words, window)
 
 
 def decode_by(table: Table, codes: torch.Tensor) -> torch.Tensor:
@@ -157,29 +169,53 @@ def decode_by(table: Table, codes: torch.Tensor) -> torch.Tensor:
     # kernels take addresses: arrays there take longer to make than a small weight to decode
     size, look_up = codes.numel(), table.look_up
     memory: tuple[Any, ...] = codes.data_ptr(), table.patterns, floats.data_ptr()
-    if table.planes is not None and size >= look_ups.FEW:
-        look_up, memory = _look_up_in_registers, (*memory, table.planes, table.nan_code)
-    if size < 2 * look_ups.PARALLEL:
+    if table.window is not None and size >= FEW:
+        look_up, memory = _decode_run, (memory[0], table.window, memory[2])
+    if size < 2 * PARALLEL:
         look_up(*memory, 0, size)
     else:
-        in_chunks(lambda begin, end: look_up(*memory, begin, end), size, look_ups.PARALLEL, threads=torch_team())
+        in_chunks(lambda begin, end: look_up(*memory, begin, end), size, PARALLEL, threads=torch_team())
     return floats
 
 
 @kernel
-def _look_up_in_registers(codes, table, out, planes, nan_code, begin, end):  # type: ignore[no-untyped-def]
-    part = array_at(codes, end, np.uint8)[begin:], table, array_at(out, end, table.dtype)[begin:]
-    look_ups.look_up_in_registers(*part, planes, nan_code)
+def _decode_run(codes, window, out, begin, end):  # type: ignore[no-untyped-def]
+    decode_run(array_at(codes, end, np.uint8)[begin:], *window, array_at(out, end, np.uint32)[begin:])
 
 
 @kernel
 def _look_up_bytes(codes, table, out, begin, end):  # type: ignore[no-untyped-def]
-    look_ups.look_up(array_at(codes, end, np.uint8)[begin:], table, array_at(out, end, table.dtype)[begin:])
+    look_up(array_at(codes, end, np.uint8)[begin:], table, array_at(out, end, table.dtype)[begin:])
 
 
 @kernel
 def _look_up_words(codes, table, out, begin, end):  # type: ignore[no-untyped-def]
-    look_ups.look_up(array_at(codes, end, np.uint16)[begin:], table, array_at(out, end, table.dtype)[begin:])
+    look_up(array_at(codes, end, np.uint16)[begin:], table, array_at(out, end, table.dtype)[begin:])
+
+
+def _decode_few(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, offsets: torch.Tensor) -> torch.Tensor | None:
+    """The floats of contiguous codes; None where the offsets are not side by side, or registers cannot be used."""
+    if not offsets.is_contiguous():
+        return None
+    shape, own = codes.shape, offsets.shape
+    varying = [d for d, length in enumerate(own) if length > 1]
+    first, last = varying[0], varying[-1] + 1
+    # in between some are expanded
+    if own[first:last] != shape[first:last]:
+        return None
+    run = math.prod(shape[last:])
+    way = way_of(fmt, scale.low, scale.high, run)
+    if way is None:
+        return None
+    floats = torch.empty_like(codes, dtype=torch.float32)
+    _decode_by_way(codes.data_ptr(), codes.numel(), offsets.data_ptr(), offsets.numel(), run, way, floats.data_ptr())
+    return floats
+
+
+@kernel
+def _decode_by_way(codes, size, offsets, number, run, way, out):  # type: ignore[no-untyped-def]
+    values = array_at(offsets, number, np.int32)
+    decode_by_way(array_at(codes, size, np.uint8), values, run, way, array_at(out, size, np.uint32))
 
 
 def _decode_channels(
@@ -198,23 +234,23 @@ def _decode_channels(
     else:
         first, last, offsets = 0, 0, offsets.reshape(-1)[:1]
     blocks = (math.prod(shape[:first]), math.prod(shape[first:last]), math.prod(shape[last:]))
+    values = as_numpy(offsets.reshape(-1).contiguous()).astype(np.int64)
+    scales = Scales(values, Walk(blocks[2]))
+    if name == "float32" and decode_in_registers(words, fmt, scales, patterns, threads=torch_team()):
+        return
     first, last = codes_twin.table_range(fmt, scale.low, scale.high, name)
-    # a channel's own table of 2^bits entries pays where it has as many elements
-    by_table = fmt.bits <= 8 and blocks[0] * blocks[2] >= 1 << fmt.bits
-    if not by_table and blocks[2] > 1 and words.size > 2 * (last - first):
-        # of groups: the core spreads the scales of a block of elements in the nearest cache
-        values = as_numpy(offsets.reshape(-1).contiguous()).astype(np.int64)
-        decoding.decode_flat(words, fmt, Scales(values, Walk(blocks[2])), name, patterns, threads=torch_team())
+    if words.size > 2 * (last - first):
+        # the core spreads the scales of a block of elements in the nearest cache
+        decoding.decode_flat(words, fmt, scales, name, patterns, threads=torch_team())
         return
     (table,) = codes_twin.signed_patterns(fmt, first, last, name)
     # E - first = m + place, with E = m + log_offset - bias: one sum for each element finds its entry
-    places = as_numpy(offsets.reshape(-1).contiguous()).astype(np.int64) - (fmt.bias + first)
+    places = values - (fmt.bias + first)
     codes, out = words.reshape(blocks), patterns.view(table.dtype).reshape(blocks)
 
     def run(begin: int, end: int) -> None:
         part = slice(begin, end)
-        rule = table, fmt.max_magnitude, last - first + 1, by_table
-        _gather_channels(codes[:, part], places[part], *rule, out[:, part])
+        _gather_channels(codes[:, part], places[part], table, fmt.max_magnitude, last - first + 1, out[:, part])
 
     # channels that make _PARALLEL elements; a chunk may begin at any channel
     least = max(_PARALLEL * blocks[1] // words.size, 1)
@@ -222,23 +258,14 @@ def _decode_channels(
 
 
 @kernel
-def _gather_channels(codes, places, table, max_magnitude, count, by_table, out):  # type: ignore[no-untyped-def]
+def _gather_channels(codes, places, table, max_magnitude, count, out):  # type: ignore[no-untyped-def]
     """out[o, c, i] = table[m + places[c]] for codes[o, c, i] = (sign, m), `count` further where it is negative; behind
-    these are 0 and NaN. `by_table` makes a table of all codes for each channel first.
+    these are 0 and NaN.
     """
-    own = np.empty(2 * max_magnitude + 2, table.dtype)
     for c in range(codes.shape[1]):
-        # the test is outside of the loops, so that the inner ones are single look-ups
-        if by_table:
-            for code in range(own.size):
-                own[code] = table[_place(code, places[c], max_magnitude, count)]
-            for o in range(codes.shape[0]):
-                for i in range(codes.shape[2]):
-                    out[o, c, i] = own[codes[o, c, i]]
-        else:
-            for o in range(codes.shape[0]):
-                for i in range(codes.shape[2]):
-                    out[o, c, i] = table[_place(np.int64(codes[o, c, i]), places[c], max_magnitude, count)]
+        for o in range(codes.shape[0]):
+            for i in range(codes.shape[2]):
+                out[o, c, i] = table[_place(np.int64(codes[o, c, i]), places[c], max_magnitude, count)]
 
 
 @kernel
