@@ -3,14 +3,15 @@
     E = 2^F q + r,      2^(E / 2^F)  =  2^(r / 2^F) 2^q         the bits of a float32: a table's, and q added above them
 
 Beside a thousand numbers, checks and look-ups are most of the time. Both give what `lnsnum.encode` and `lnsnum.decode`
-give, or None where these serve.
+give, or None where these serve. Codes of a byte are decoded in registers, as there, by a window of all floats, which no
+scale needs a table of its own for.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 import lnsnum
 from lnsnum.encoding import encoder, fit_log_offset
 from lnsnum.format import LNSFormat, Rounding
+from lnsnum.kernels.byte_decoding import Window, window_of
+from lnsnum.kernels.byte_scales import decode_run
 from lnsnum.kernels.codes import Codes
 from lnsnum.kernels.compiling import kernel
 from lnsnum.torch_bridge.kernels import codes as bridge
@@ -96,12 +99,22 @@ def _fractions(fmt: LNSFormat) -> NDArray[np.int32]:
     return table
 
 
+def _by_window(window: Window, codes: Codes) -> NDArray[np.float32]:
+    out = np.empty(codes.shape, np.float32)
+    decode_run(codes.reshape(-1), *window, out.reshape(-1))
+    return out
+
+
 Decoder = Callable[[Codes], NDArray[np.float32]]
 
 
 @lru_cache(maxsize=4096)
 def decoder(fmt: LNSFormat, log_offset: int) -> Decoder | None:
-    """`decode` to float32 of contiguous codes at one scale; None where a number is not a normal one."""
+    """`decode` to float32 of contiguous codes at one scale; None where there is none but that."""
+    window = window_of(fmt, log_offset)
+    if window is not None:
+        return partial(_by_window, window)
+    # a number that is not a normal one has other bits
     if fmt.base != 2.0 or fmt.bits > 16 or fmt.fraction_bits > fmt.bits - 2:
         return None
     place = log_offset - fmt.bias

@@ -19,12 +19,12 @@ finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
 def test_every_code_at_many_scales(fmt):
-    """Where a decoder serves, and at the scales beside, where numbers leave the normal ones."""
+    """Where a decoder serves, and at the scales beside, where numbers leave the normal ones or are all 0."""
     codes = np.arange(1 << fmt.bits, dtype=fmt.dtype)
     ends = [(q << fmt.fraction_bits) + sign * fmt.max_log for q, sign in ((127, -1), (-126, 1))]
     near = [end + more for end in ends for more in (-1, 0, 1)]
     served = set()
-    for offset in (0, -3, 77, *near):
+    for offset in (0, -3, 77, *near, -400 << fmt.fraction_bits):
         served.add(swift.decoder(fmt, offset) is not None)
         found, expected = swift.decode(codes, fmt, offset), decode(codes, fmt, "float32", log_offset=offset)
         assert found.dtype == np.float32
