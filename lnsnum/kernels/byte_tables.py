@@ -81,8 +81,8 @@ def filled(builder: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) -> ir.Va
     return shuffle(builder, builder.insert_element(nothing, value, ir.Constant(INT, 0)), nothing, [0] * kind.count)
 
 
-def _interleaved(size: int, second_half: int) -> list[int]:
-    """The halves of each 16 bytes of two vectors of `size` elements, in turn."""
+def interleaved(size: int, second_half: int) -> list[int]:
+    """The places of the first or second halves of each 16 bytes of two vectors of `size` elements, in turn."""
     part = size // 4
     return [part * j + second_half * part // 2 + i // 2 + size * (i % 2) for j in range(4) for i in range(part)]
 
@@ -109,11 +109,9 @@ def joined(builder: ir.IRBuilder, planes: list[ir.Value]) -> list[ir.Value]:
     pieces = []
     for half in (0, 1):
         low, high = (
-            builder.bitcast(shuffle(builder, x, y, _interleaved(64, half)), WORDS) for x, y in (planes[:2], planes[2:])
+            builder.bitcast(shuffle(builder, x, y, interleaved(64, half)), WORDS) for x, y in (planes[:2], planes[2:])
         )
-        pieces += [
-            builder.bitcast(shuffle(builder, low, high, _interleaved(32, quarter)), FLOATS) for quarter in (0, 1)
-        ]
+        pieces += [builder.bitcast(shuffle(builder, low, high, interleaved(32, quarter)), FLOATS) for quarter in (0, 1)]
     return pieces
 
 

@@ -8,12 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lnsnum import LNSTensor, arithmetic, decode, encode, lns8f3, lns16f10, random_bits
+from lnsnum.kernels import strides
 from lnsnum.kernels.rounding import MODES
 from lnsnum.kernels.strides import common_order, contiguous, put_back
 
+TYPES = [np.uint8, np.uint16, np.float16, np.uint32, np.float32, np.float64, np.longdouble, ">f4"]
+SHAPES = [(80, 64), (64, 80), (61, 90), (9, 500), (8, 512), (3, 2000), (1, 5000), (16, 520), (200, 131)]
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.float32, np.float64, ">f4"], ids=str)
-@pytest.mark.parametrize("shape", [(80, 64), (64, 80), (61, 90), (9, 500), (8, 512), (3, 2000), (1, 5000), (16, 520)])
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_matrices(dtype, shape):
     memory = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
     for array in (memory, memory.T, memory[::-1].T, memory[:, ::2].T, memory[1:].T, memory.T[::2], memory[:, :0].T):
@@ -21,6 +25,19 @@ def test_matrices(dtype, shape):
         assert copy.flags.c_contiguous
         assert copy.dtype == array.dtype
         assert np.array_equal(copy, array)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_any_part_of_the_columns(dtype):
+    """As threads take them: what lies beside is not written to."""
+    matrix = np.random.default_rng(0).integers(0, 256, (97, 200)).astype(dtype)
+    for begin in (0, 64, 128):
+        for end in (begin + 1, begin + 63, begin + 64, begin + 65, 200):
+            out = np.full((200, 97), 7, dtype)
+            strides._transpose_tiles(matrix, out, begin, min(end, 200))
+            expected = np.full_like(out, 7)
+            expected[begin:end] = matrix.T[begin:end]
+            np.testing.assert_array_equal(out, expected)
 
 
 def test_an_array_of_bytes_that_begins_anywhere():
