@@ -18,7 +18,7 @@ kernels                compiling threads addresses decibels
 array                  cards
 -                      exact format
 kernels                byte_tables elementary rounding decide thresholds groups granularity codes float8 filling
-kernels                tiles scales strides look_ups float_tables byte_scales
+kernels                tiles word_tables scales strides look_ups float_tables byte_scales
 kernels                row_encoding byte_decoding
 kernels                vector_encoding scalar_encoding
 -                      encoding decoding gaussian
@@ -110,6 +110,7 @@ LIBRARIES = {
     "lnsnum.kernels.byte_scales": {"numpy", "numba", "llvmlite"},
     "lnsnum.kernels.filling": {"numpy", "numba", "llvmlite"},
     "lnsnum.kernels.tiles": {"numpy", "numba", "llvmlite"},
+    "lnsnum.kernels.word_tables": {"numpy", "numba", "llvmlite"},
     "lnsnum.operations.code_products": {"numpy", "numba", "llvmlite"},
     **{module: {"mpmath"} for module in ORDER if module.startswith("lnsnum.reference")},
     "lnsnum.testing.spans": {"numpy", "mpmath"},

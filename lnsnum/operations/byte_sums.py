@@ -1,6 +1,6 @@
 """a + c to nearest in one format of at most 8 bits, by its tables of sb and db, at any scales: `narrow_sums` in int16.
 
-    distances z = |E_a - E_c|  ->  steps sb(z) or db(z), loads from the table  ->  sums hi + step, and their edges
+    distances z = |E_a - E_c|  ->  steps sb(z) or db(z), from the table  ->  sums hi + step, and their edges
 
 E is counted from the smallest of the result, block after block in the nearest cache, with the scales of a block spread
 there. 16 bits are enough for codes of 8, and twice as many fit a vector. Left open are ties, and what may lie on either
@@ -22,6 +22,7 @@ from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.rounding import NEAREST, Target
 from lnsnum.kernels.scales import Scales, spread
 from lnsnum.kernels.threads import in_parts
+from lnsnum.kernels.word_tables import in_registers, look_up_words
 from lnsnum.operations.operation import Operand
 
 FAR = 12_000
@@ -40,6 +41,8 @@ class _Steps(NamedTuple):
     table: NDArray[np.int16]
     widest: int
     """The greatest distance at which the table is right."""
+    words: NDArray[np.int16]
+    """The same for registers; empty where they cannot hold it."""
 
 
 @lru_cache(maxsize=32)
@@ -56,7 +59,7 @@ def _steps(fmt: LNSFormat) -> _Steps | None:
     steps = np.concatenate([sb, [0], db, [0]]).astype(np.int16)
     steps.flags.writeable = False  # it is shared
     # a complete table ends where steps are 0 for ever: the zero behind it serves all distances
-    return _Steps(steps, 4 * FAR if table.complete else table.sb.size - 1)
+    return _Steps(steps, 4 * FAR if table.complete else table.sb.size - 1, in_registers(steps))
 
 
 @kernel
@@ -108,7 +111,7 @@ _BLOCK = 2048
 
 
 @kernel
-def _add_blocks(a, a_values, a_walk, c, c_values, c_walk, begin, table, rule, out, hard):  # type: ignore[no-untyped-def]
+def _add_blocks(a, a_values, a_walk, c, c_values, c_walk, begin, table, words, rule, out, hard):  # type: ignore[no-untyped-def]
     """Block after block; writes the indices left open, and returns how many."""
     half, greatest, count = np.int16(table.size // 2), rule[0], 0
     shift_a, shift_c = np.full(_BLOCK, a_values[0]), np.full(_BLOCK, c_values[0])
@@ -126,8 +129,11 @@ def _add_blocks(a, a_values, a_walk, c, c_values, c_walk, begin, table, rule, ou
             spread(c_values, c_walk, begin + start, shift_c[:n])
         x, y, p, q, s = a[start:end], c[start:end], log_a[:n], log_c[:n], step[:n]
         _distances(x, y, shift_a, shift_c, greatest, half, p, q, place[:n])
-        # unsigned: Numba would ask of a signed index whether it counts from the end
-        _look_up(table, place[:n].view(np.uint16), s)
+        if words.size > 0:
+            look_up_words(words, place, step, n)
+        else:
+            # unsigned: Numba would ask of a signed index whether it counts from the end
+            _look_up(table, place[:n].view(np.uint16), s)
         if _settle(x, y, p, q, s, rule, flags, out[start:end]):
             # almost all are 0: one comparison for eight of them
             for j in range((n + 7) >> 3):
@@ -143,7 +149,7 @@ class _Plan(NamedTuple):
     """What `_add_blocks` takes of a format, a target and the scales, each with its walk."""
 
     scales: tuple[Any, ...]
-    table: NDArray[np.int16]
+    steps: _Steps
     rule: tuple[Any, ...]
 
 
@@ -164,7 +170,7 @@ def _plan(fmt: LNSFormat, to: Target, scales: tuple[Scales, Scales]) -> _Plan | 
         zero_to = max(math.floor(0.5 - to.steps_in_two - to.steps_error), -2 * FAR)
     rule = tuple(map(np.int16, (to.max_magnitude, to.overflow, to.saturate, one_from, zero_to)))
     a, c = ((shift.values.astype(np.int16), shift.walk) for shift in shifts)
-    return _Plan((a, c), steps.table, rule)
+    return _Plan((a, c), steps, rule)
 
 
 def add(a: Operand, c: Operand, to: Target, out: NDArray[Any]) -> NDArray[np.int64] | None:
@@ -175,10 +181,11 @@ def add(a: Operand, c: Operand, to: Target, out: NDArray[Any]) -> NDArray[np.int
     if plan is None:
         return None
     x, y = plan.scales
+    tables = plan.steps.table, plan.steps.words
 
     def part(begin: int, end: int, hard: NDArray[np.int64]) -> int:
         count: int = _add_blocks(
-            a.codes[begin:end], *x, c.codes[begin:end], *y, begin, plan.table, plan.rule, out[begin:end], hard
+            a.codes[begin:end], *x, c.codes[begin:end], *y, begin, *tables, plan.rule, out[begin:end], hard
         )
         return count
 

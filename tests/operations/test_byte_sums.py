@@ -87,3 +87,12 @@ def test_what_16_bits_do_not_hold_is_declined():
     fine = LNSFormat(8, 6, base=1.0 + 2.0**-30)
     assert byte_sums.add(of(fine), of(fine), result_of(fine, 10, 0, "saturate", "round").target(0), out) is None
     assert byte_sums.add(near.part(0, 0), near.part(0, 0), to, out[:0]).size == 0
+
+
+@pytest.mark.parametrize("fmt", [lns8f3, lns8f5], ids=str)
+def test_all_pairs_by_tables_in_memory(fmt, monkeypatch):
+    """As on processors whose registers hold no tables."""
+    steps = byte_sums._steps(fmt)
+    monkeypatch.setattr(byte_sums, "_steps", lambda fmt: steps._replace(words=np.empty(0, np.int16)))
+    a, c = all_pairs(fmt)
+    check(*(Operand(codes, fmt, Scales.of(-fmt.bias, ())) for codes in (a, c)), result_of(fmt, a.size, 0, *POLICIES[0]))
