@@ -9,7 +9,11 @@ from lnsnum.kernels import byte_decoding
 from lnsnum.kernels.byte_tables import has_byte_tables
 from lnsnum.kernels.scales import Scales, Walk
 
-FORMATS = [LNSFormat(bits, f) for bits in range(3, 9) for f in range(bits - 1)] + [LNSFormat(8, 0, base=1.03)]
+FORMATS = [LNSFormat(bits, f) for bits in range(3, 9) for f in range(bits - 1)] + [
+    LNSFormat(8, 0, base=1.03),
+    LNSFormat(7, 3, base=1e300),
+    LNSFormat(5, 1, base=2.25),
+]
 
 WALKS = {
     "rows": ([[3], [-5], [0], [40]], (4, 700)),
