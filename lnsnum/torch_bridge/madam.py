@@ -458,6 +458,7 @@ class Madam(Optimizer):
         Raises:
             TypeError: where model is no module, or one that is spread over processes.
             ValueError: where it has a trainable parameter that is not in this optimizer, or it is attached already.
+                    p.keep_shape_in_graphs_()
         """
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")

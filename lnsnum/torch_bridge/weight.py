@@ -445,6 +445,14 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         low, high = (int(bound) for bound in bounds)
         self._span.make_room(low, high, max(min(doublings * doubling(self.fmt), MAX_LOG_OFFSET - high), 1))
 
+    def keep_shape_in_graphs_(self) -> None:
+        """Let no graph take the number of log_offsets for one that changes, when another model is compiled after this.
+
+        torch.compile would ask a parameter for them before the graph has it.
+        """
+        if self._offsets is not None:
+            torch._dynamo.mark_static(self._offsets)
+
     def grow_(self, grows: NDArray[np.bool_], draw: Draw, *, keep: bool = False, part: Part = WHOLE) -> None:
         """Let scales grow by the least whole number of code steps that doubles, one for each of `grows`.
 
@@ -503,8 +511,9 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         """Whether all elements of the codes' memory are here, so that the scale is this weight's alone."""
         if self._span.is_shard:
             return False
-        covers = self.codes.untyped_storage().nbytes() == self.codes.nbytes
-        return self._taken_at is None and covers and bridge.is_dense(self.codes)
+        codes = self.codes
+        covers = codes.untyped_storage().nbytes() == codes.numel() * codes.itemsize  # nbytes is no symbol in a graph
+        return self._taken_at is None and covers and bridge.is_dense(codes)
 
     def owns_scale(self) -> bool:
         """Whether a write may choose the scale: the whole is written, here and now, not in a traced graph."""
@@ -563,6 +572,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         """By `_rebuild`, from codes that torch stores as any tensor; hooks stay behind, as torch warns."""
         warn_if_has_hooks(self)
         offsets = self.scale.offsets  # refused here where they are stale, rather than where they are loaded
+        offsets = None if offsets is None else offsets.detach()  # without what a compiler has noted on it
         parts = self.codes, self.fmt, self._span.numbers, offsets, self.dtype, self._taken_at, self._groups
         is_parameter = isinstance(self, torch.nn.Parameter)
         attributes = belongings(self).attributes

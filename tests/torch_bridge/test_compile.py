@@ -152,6 +152,31 @@ def test_ceilings_grow_in_a_graph_as_in_eager(backend, per_channel, fmt, zero):
     assert torch.equal(found, expected)
 
 
+def test_steps_of_models_of_other_sizes_are_compiled_in_turn(tmp_path):
+    """torch takes for sizes that change what the second model has otherwise: of codes, and of scales of channels."""
+    for inputs, outputs in ((4, 3), (9, 5)):
+        torch.manual_seed(inputs)
+        model = nn.Linear(inputs, outputs, bias=False)
+        convert_model(model, "lns8f5", per_channel=True)
+        other = copy.deepcopy(model)
+        optimizer, eager = Madam(model.parameters()), Madam(other.parameters())
+        optimizer.make_state(for_graph=True)
+        step = torch.compile(optimizer.step, fullgraph=True, backend="aot_eager")
+        for _ in range(2):
+            for p, q in zip(model.parameters(), other.parameters(), strict=True):
+                p.grad = torch.randn(p.shape)
+                q.grad = p.grad.clone()
+            step()
+            eager.step()
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            assert torch.equal(p.codes, q.codes)
+    # what torch keeps with the scales for that does not go into files
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    loaded = torch.load(tmp_path / "state.pt", weights_only=True)["weight"]
+    assert torch.equal(loaded.log_offset, model.weight.log_offset)
+    assert not vars(loaded.scale.offsets)
+
+
 def test_a_step_cannot_be_compiled_where_a_ceiling_could_not_grow():
     """Without state, and with a log_offset that is an integer, each by its name; a fixed one needs no tensor."""
     model = nn.Linear(3, 2)
