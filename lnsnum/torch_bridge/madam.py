@@ -31,7 +31,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lnsnum.format import LNSFormat, check_choice
-from lnsnum.torch_bridge.distributed import dtensors, replicas
+from lnsnum.torch_bridge.distributed import conversions, dtensors, replicas
 from lnsnum.torch_bridge.distributed.dtensors import Member, local_of, weight_of
 from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
 from lnsnum.torch_bridge.kernels import backends, hypentropy
@@ -179,7 +179,7 @@ class Madam(Optimizer):
         self._forget_attachment()
         super().__init__(params, defaults)
         if self._is_cut:
-            dtensors.check_conversion(p for group in self.param_groups for p in group["params"])
+            conversions.check_conversion(p for group in self.param_groups for p in group["params"])
 
     def _forget_attachment(self) -> None:
         self._hooks: dict[torch.Tensor, RemovableHandle] = {}

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lnsnum.torch_bridge.distributed.sent_states import check_not_sent
+from lnsnum.torch_bridge.distributed.dtensors import local_of, weight_of
+from lnsnum.torch_bridge.distributed.sent_states import check_not_in_place_of, check_not_sent
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.fitting import choose_scale
 from lnsnum.torch_bridge.showing import show_formats, stop_showing_formats
@@ -95,6 +96,12 @@ def encode_state(
 
 
 def _warn_of_floats(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+    for name, p in module._parameters.items():
+        if p is None:
+            continue
+        weight, value = weight_of(p), state_dict.get(prefix + name)
+        if weight is not None and isinstance(value, torch.Tensor) and weight_of(value) is None:
+            check_not_in_place_of(p, value, is_shard=local_of(p) is not None)
     weights = [prefix + name for name, p in module._parameters.items() if isinstance(p, LNSWeight)]
     floats = [name for name in weights if not isinstance(state_dict.get(name), (LNSWeight, NoneType))]
     if len(floats) == len(weights):

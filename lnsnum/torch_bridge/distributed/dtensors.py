@@ -16,7 +16,6 @@ import torch.distributed as dist
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lnsnum.torch_bridge.distributed.exchange import Told, compare, hear, reaching, tell
-from lnsnum.torch_bridge.distributed.gathering import forget_shards
 from lnsnum.torch_bridge.distributed.replicas import digest
 from lnsnum.torch_bridge.distributed.shard_step import Launches, Numbers, Reductions, Shard, steps, unit_states
 from lnsnum.torch_bridge.float_step import float_state, step_floats
@@ -57,27 +56,6 @@ def groups_of(parameters: Iterable[torch.Tensor]) -> tuple[Any, ...]:
     two dimensions of the replicas of each; none where no parameter is."""
     first: Any = next((p for p in parameters if local_of(p) is not None), None)
     return () if first is None else _place_of(first).groups
-
-
-def check_conversion(parameters: Iterable[torch.Tensor]) -> None:
-    """Compare which LNS weights the processes have shards of: who did not convert the model has nothing to compare when
-    the others gather theirs, and would wait for them in another collective than they for it.
-
-    Raises:
-        RuntimeError: on every process, where one has others.
-    """
-    cut = [p for p in parameters if local_of(p) is not None]
-    told: Told = {}
-    for p in cut:
-        weight = weight_of(p)
-        if weight is not None:
-            size = "" if weight.group_size is None else f" in groups of {weight.group_size}"
-            told[f"LNS weight {len(told)}"] = f"{weight.fmt.name} of shape {tuple(p.shape)}{size}"
-    groups = groups_of(cut)
-    found = compare("parameters", {"the number of LNS weights": str(len(told)), **told}, *groups)
-    if found is not None:
-        forget_shards(groups[0])
-        raise RuntimeError(f"{found}: every process has to convert the model alike, before fully_shard")
 
 
 def check_replicas(parameters: Iterable[torch.Tensor]) -> None:

@@ -14,6 +14,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
@@ -61,15 +62,17 @@ def tell(subject: str, told: Told, group: Any) -> int:
     return int(number)
 
 
-def hear(subject: str, number: int, group: Any) -> list[Told]:
+def hear(subject: str, number: int, group: Any, patience: timedelta | None = None) -> list[Told]:
     """What each process told of a subject the same time.
 
     Raises:
-        LostError: where one has not within the group's timeout.
+        LostError: where one has not within the group's timeout, or `patience` where that is less.
     """
     store: Any = _get_process_group_store(group)
-    # the store has a timeout of its own, which is longer where the user made it
-    patience = min([store.timeout, *(group._get_backend(device).options._timeout for device in group._device_types)])
+    # the store has a timeout of its own, which is longer where the user made it; and not every backend has options
+    options: list[Any] = [getattr(group._get_backend(device), "options", None) for device in group._device_types]
+    own = [one._timeout for one in options if hasattr(one, "_timeout")]
+    patience = min([store.timeout, *own, *([] if patience is None else [patience])])
     heard = []
     for rank in range(dist.get_world_size(group)):
         key = f"lnsnum/{subject}/{number}/{rank}"
@@ -103,7 +106,9 @@ def difference(heard: list[Told], ranks: Sequence[int] | None = None) -> str | N
     return None
 
 
-def compare(subject: str, told: Told, *groups: Any, found: str | None = None) -> str | None:
+def compare(
+    subject: str, told: Told, *groups: Any, found: str | None = None, patience: timedelta | None = None
+) -> str | None:
     """Tell a subject in one group after another, and hear it: the first `difference`, the same on all of a mesh whose
     dimensions these groups are. `found` is what this process has found before, which the others learn then.
 
@@ -111,7 +116,7 @@ def compare(subject: str, told: Told, *groups: Any, found: str | None = None) ->
         LostError: as `hear`.
     """
     for group in groups:
-        heard = hear(subject, tell(subject, {**told, _FOUND: found or ""}, group), group)
+        heard = hear(subject, tell(subject, {**told, _FOUND: found or ""}, group), group, patience)
         before = next((text for each in heard if (text := each.pop(_FOUND, ""))), None)
         found = before or difference(heard, dist.get_process_group_ranks(group))
     return found

@@ -1,7 +1,8 @@
 """torch's set_model_state_dict(broadcast_from_rank0=True), which sends a state from the first process: refused on all.
 
     first process    asked for the floats of a weight, gives marks in their place, which torch sends
-    every process    finds marks where a weight is to be loaded, and raises
+    every process    finds marks where a weight is to be loaded, and raises; on the meta device, where floats would take
+                     the place of shards, whatever they are: a process may have no part of them
 
 Only the first process has the weights when the sending begins: if it refused alone, the others would wait for it. And
 floats would arrive at other scales, in other codes. A model of floats gets the floats, as from any state.
@@ -32,16 +33,10 @@ def asks_for_floats(caller: FrameType | None) -> bool:
 
 
 def floats_to_send(weight: Any, caller: FrameType) -> torch.Tensor:
-    """What the first process sends in the place of a weight of its state: marks, where the model has one there too.
-
-    Raises:
-        NotImplementedError: for a model on the meta device, which would take whatever arrives.
-    """
+    """What the first process sends in the place of a weight of its state: marks, where the model has one there too."""
     own = caller.f_locals["local_state_dict"].get(caller.f_locals["key"])
     if not isinstance(getattr(own, "_local_tensor", own), type(weight)):
         return weight.to_float()  # type: ignore[no-any-return]
-    if own.is_meta:
-        raise NotImplementedError(_REFUSED)
     sent = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
     sent.view(torch.int16).fill_(_MARK)
     return sent
@@ -64,6 +59,22 @@ def check_not_sent(floats: torch.Tensor) -> None:
         first = torch.empty(0, dtype=torch.int16, device=floats.device).set_(memory)[0]
         if int(first) == _MARK:
             raise NotImplementedError(_REFUSED)
+
+
+def check_not_in_place_of(weight: Any, floats: torch.Tensor, *, is_shard: bool) -> None:
+    """Refuse floats that would take the place of a weight, not be written into it, as in a model on the meta device.
+
+    Raises:
+        NotImplementedError: for marks, and of a shard for any floats, with what to do instead.
+    """
+    if is_shard:
+        raise NotImplementedError(
+            f"floats cannot take the place of shards of LNS weights, here of one of shape {tuple(weight.shape)}, as "
+            "load_state_dict(assign=True) would put them, and set_model_state_dict(broadcast_from_rank0=True) on the "
+            "meta device: give the model memory by to_empty, and load the state on every process, or take "
+            "torch.distributed.checkpoint"
+        )
+    check_not_sent(floats)
 
 
 def _is_called(caller: FrameType | None, name: str) -> bool:
