@@ -10,7 +10,7 @@ from lnsnum.torch_bridge.distributed.parallel_files import save_model_together
 from lnsnum.torch_bridge.distributed.replicas import compare_replicas
 from lnsnum.torch_bridge.distributed.scales import log_offsets, set_log_offsets
 from lnsnum.torch_bridge.graphs import for_export
-from lnsnum.torch_bridge.madam import Madam, StepReport, parameter_groups
+from lnsnum.torch_bridge.madam import Madam, ShardReport, StepReport, parameter_groups
 from lnsnum.torch_bridge.model import convert_model, decode_model
 from lnsnum.torch_bridge.monitor import Monitor
 from lnsnum.torch_bridge.reports import ConversionReport, ParameterReport
@@ -23,6 +23,7 @@ __all__ = [
     "Madam",
     "Monitor",
     "ParameterReport",
+    "ShardReport",
     "StepReport",
     "Telemetry",
     "WeightOnlyReport",

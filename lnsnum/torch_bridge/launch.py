@@ -26,6 +26,7 @@ from lnsnum.torch_bridge.kernels.threads import torch_team
 from lnsnum.torch_bridge.kernels.update import PARALLEL, SCALARS, Grid, modes_of, paper_rate
 from lnsnum.torch_bridge.step import (
     COUNTS,
+    GROWN,
     MOST_UNCODED,
     State,
     ceiling_follows,
@@ -217,7 +218,7 @@ class Launch:
                 raise_exponent(entry.moments, entry.state, int(greatest[k]))
             if left[k] & update_list.LOOK:
                 grown, is_blocked = follow_ceiling(entry.p, entry.state, group, choices)
-                entry.state["counts"][6] = grown
+                entry.state["counts"][GROWN] = grown
                 blocked += [entry.place] if is_blocked else []
         return blocked
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
+import operator
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -83,6 +84,25 @@ class StepReport(Tabular):
         """A row for each count and share."""
         shown = {name.replace("_", " "): value for name, value in asdict(self).items()}
         return Table((), [(n, f"{x:.2%}" if isinstance(x, float) else f"{x:,}") for n, x in shown.items()])
+
+
+@dataclass(frozen=True)
+class ShardReport(StepReport):
+    """The same of what one process has of a model that fully_shard has cut."""
+
+    process: int
+    """Whose shards were counted."""
+    processes: int
+    """How many have a part of the model."""
+
+    def to_table(self) -> Table:
+        """A row for each count and share, and whose they are."""
+        *rows, _, _ = super().to_table().rows
+        whose = (
+            f"of the shards of process {self.process}, one of {self.processes}: step_report(together=True) on every "
+            "process counts all"
+        )
+        return Table((), rows, notes=[whose])
 
 
 class Madam(Optimizer):
@@ -438,6 +458,7 @@ class Madam(Optimizer):
                     set_momentum(p, torch.uint8, self.state[p], group)
                     if ceiling_follows(group):
                         p.scale_for_graph_()
+                    p.keep_shape_in_graphs_()
                     refresh_units(p, self.state[p])
                 stream += 1
 
@@ -458,7 +479,6 @@ class Madam(Optimizer):
         Raises:
             TypeError: where model is no module, or one that is spread over processes.
             ValueError: where it has a trainable parameter that is not in this optimizer, or it is attached already.
-                    p.keep_shape_in_graphs_()
         """
         if not isinstance(model, nn.Module):
             raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
@@ -516,12 +536,32 @@ class Madam(Optimizer):
     def _is_attached(self) -> bool:
         return any(hook.id in (hook.hooks_dict_ref() or ()) for hook in self._hooks.values())
 
-    def step_report(self) -> StepReport:
-        """What the last step did to the LNS weights that had a gradient."""
-        counts = [s["counts"].tolist() for s in self.state.values() if "counts" in s]
-        weights, *moves, grown, not_finite = (sum(c[i] for c in counts) for i in range(COUNTS))
+    def step_report(self, *, together: bool = False) -> StepReport:
+        """What the last step did to the LNS weights that had a gradient.
+
+        Of a model that fully_shard has cut it counts what this process has of it, and is a `ShardReport`, which says
+        so; scales are of the whole, and the same on all.
+
+        Args:
+            together: count the shards of all processes, each of which has to call it then.
+
+        Raises:
+            LostError: where another process has ended, or does not call it.
+        """
+        counts, cut = [0] * COUNTS, [0] * COUNTS
+        for p, state in self.state.items():
+            if "counts" in state:
+                own = counts if local_of(p) is None else cut
+                own[:] = map(operator.add, own, state["counts"].tolist())
+        first = next((p for group in self.param_groups for p in group["params"] if local_of(p) is not None), None)
+        if first is not None and together:
+            cut = dtensors.counted_together(cut, first)
+        weights, *moves, grown, not_finite = map(operator.add, counts, cut)
         moved, at_ceiling, at_floor, zeros, sign_changes = (count / max(weights, 1) for count in moves)
-        return StepReport(weights, moved, at_ceiling, at_floor, zeros, sign_changes, grown, not_finite)
+        report = StepReport(weights, moved, at_ceiling, at_floor, zeros, sign_changes, grown, not_finite)
+        if first is None or together:
+            return report
+        return ShardReport(**asdict(report), **dtensors.place_of_process(first))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave, to the bit; the steps that follow are those that would have followed there.

@@ -45,6 +45,9 @@ COUNTS = 8
 """What a step counts: weights stepped, moved, at the ceiling, at the floor, zero, changed in sign, scales that grew,
 gradients not finite."""
 
+GROWN = 6
+"""The place of the scales among them."""
+
 _NUMBERS = "g_bound", "beta", "momentum", "weight_decay"
 
 MOST_UNCODED = 60 - MOMENT_HEADROOM
@@ -170,7 +173,7 @@ def _end(
         update_twin.raise_exponent(work.moments, state["exponent"], greatest)
     if follows and not torch.compiler.is_compiling():
         grown, blocked = follow_ceiling(p, state, group, choices)
-    counts[6] = grown
+    counts[GROWN] = grown
     state["counts"].copy_(counts)
     return blocked
 

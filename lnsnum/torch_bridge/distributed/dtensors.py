@@ -19,7 +19,7 @@ from lnsnum.torch_bridge.distributed.exchange import Told, compare, hear, reachi
 from lnsnum.torch_bridge.distributed.replicas import digest
 from lnsnum.torch_bridge.distributed.shard_step import Launches, Numbers, Reductions, Shard, steps, unit_states
 from lnsnum.torch_bridge.float_step import float_state, step_floats
-from lnsnum.torch_bridge.step import State, blank_state
+from lnsnum.torch_bridge.step import GROWN, State, blank_state
 from lnsnum.torch_bridge.weight import LNSWeight
 
 _MOMENTS = "second_moment", "momentum"
@@ -56,6 +56,27 @@ def groups_of(parameters: Iterable[torch.Tensor]) -> tuple[Any, ...]:
     two dimensions of the replicas of each; none where no parameter is."""
     first: Any = next((p for p in parameters if local_of(p) is not None), None)
     return () if first is None else _place_of(first).groups
+
+
+def place_of_process(p: Any) -> dict[str, int]:
+    """Which of those that have shards of a DTensor this process is, and how many they are."""
+    group = _place_of(p).groups[0]
+    return {"process": dist.get_rank(group), "processes": dist.get_world_size(group)}
+
+
+def counted_together(counts: list[int], p: Any) -> list[int]:
+    """The counts of a step of shards as those of the whole, of DTensors that are spread as one is. Scales that grew are
+    counted by each process alike.
+
+    Raises:
+        LostError: where another process has ended, or does not count.
+    """
+    summed = torch.tensor(counts, device=_device(p))
+    with reaching("the processes that share a weight, in step_report,"):
+        dist.all_reduce(summed, dist.ReduceOp.SUM, group=_place_of(p).groups[0])
+    whole: list[int] = summed.tolist()
+    whole[GROWN] = counts[GROWN]
+    return whole
 
 
 def check_replicas(parameters: Iterable[torch.Tensor]) -> None:

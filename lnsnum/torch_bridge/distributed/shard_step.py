@@ -28,6 +28,7 @@ from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, exponent_of, greate
 from lnsnum.torch_bridge.kernels.random_words import Draw, Part
 from lnsnum.torch_bridge.launch import Slice, Table, asked, can_have_entry, can_launch, entry_of, is_plain
 from lnsnum.torch_bridge.step import (
+    GROWN,
     MOST_UNCODED,
     State,
     advance_clock,
@@ -270,7 +271,7 @@ def _follow_ceilings(shards: list[Shard], moving: list[int]) -> Reductions:
         blocked[k] = bool(growing.blocked.any())
         if growing.grows.any():
             _grow(shards[k], growing.grows)
-        shards[k].state["counts"][6] = int(growing.grows.sum())
+        shards[k].state["counts"][GROWN] = int(growing.grows.sum())
     return blocked
 
 
