@@ -7,13 +7,13 @@ on every process. `shard_step` says what is reduced; here it is, by all_reduce w
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.utils.weak import WeakIdKeyDictionary
 
 from lnsnum.torch_bridge.distributed.exchange import Told, compare, hear, reaching, tell
 from lnsnum.torch_bridge.distributed.replicas import digest
@@ -128,9 +128,16 @@ def step_dtensors(members: list[Member], options: Told, launches: Launches) -> l
     _make_states(members, together)
     _check_gradients(members, together)
     blocked = [False] * len(members)
+    floats: list[Member] = []
     for groups, own in together.items():
-        codes = [k for k in own if weight_of(members[k].p) is not None]
-        shards = [_shard_of(members[k]) for k in codes]
+        codes, shards = [], []
+        for k in own:
+            member = members[k]
+            if weight_of(member.p) is None:
+                floats.append(member)
+            else:
+                codes.append(k)
+                shards.append(_shard_of(member))
         numbers = _numbers_of([members[k] for k in own], options)
         answer = _answered(steps(shards, _mark_of(numbers), launches), groups, _device(members[own[0]].p))
         if answer is None:
@@ -139,12 +146,12 @@ def step_dtensors(members: list[Member], options: Told, launches: Launches) -> l
                 f"Madam's {found}: this step has moved each shard by the numbers of its own process, so set the same "
                 "on all, and go on from the last checkpoint"
             )
-        for k, is_blocked in zip(codes, answer, strict=True):
+        for k, shard, is_blocked in zip(codes, shards, answer, strict=True):
             blocked[k] = is_blocked
-        for k, shard in zip(codes, shards, strict=True):
-            members[k].state.update({name: shard.state[name] for name in ("units", "at")})
-    for member in members:
-        if weight_of(member.p) is None and member.p.grad is not None:
+            state = members[k].state
+            state["units"], state["at"] = shard.state["units"], shard.state["at"]
+    for member in floats:
+        if member.p.grad is not None:
             step_floats(_local(member.p), _local(member.p.grad), _local_state(member), member.group)
     return blocked
 
@@ -194,16 +201,18 @@ class _Place(NamedTuple):
     begin: int
 
 
-_places = WeakIdKeyDictionary()
-"""The place of each DTensor that was asked for, beside what it was found by: to find it takes longer than its step."""
+_places: dict[int, tuple[weakref.ref[Any], Any, _Place]] = {}
+"""The place of each DTensor that was asked for, by its id(), beside what it was found by: to find it takes longer than
+its step, and so would a dictionary of torch's, whose keys are tensors."""
 
 
 def _place_of(p: Any) -> _Place:
-    known = _places.get(p)
-    if known is None or known[0] is not p._spec:
-        known = _places[p] = p._spec, _find_place(p)
-    place: _Place = known[1]
-    return place
+    key = id(p)
+    known = _places.get(key)
+    held: Any = None if known is None else known[0]()
+    if known is None or held is not p or known[1] is not p._spec:
+        known = _places[key] = weakref.ref(p, lambda _: _places.pop(key, None)), p._spec, _find_place(p)
+    return known[2]
 
 
 def _find_place(p: Any) -> _Place:
@@ -230,20 +239,25 @@ def _by_processes(members: list[Member]) -> Together:
     return found
 
 
-def shard_of(p: Any) -> Shard:
-    """The shard that a DTensor of an LNS weight holds, without an optimizer's state."""
-    weight, place = weight_of(p), _place_of(p)
+def shard_of(p: Any, state: State | None = None, group: dict[str, Any] | None = None) -> Shard:
+    """The shard that a DTensor of an LNS weight holds, with what an optimizer has of it."""
+    weight, place, grad = weight_of(p), _place_of(p), p.grad
     assert weight is not None
-    return Shard(weight, None if p.grad is None else local_of(p.grad), {}, {}, p.shape, place.cut, place.begin)
+    own = None if grad is None else local_of(grad)
+    return Shard(weight, own, state or {}, group or {}, p.shape, place.cut, place.begin)
 
 
 def _shard_of(member: Member) -> Shard:
-    return shard_of(member.p)._replace(state=_local_state(member), group=member.group)
+    return shard_of(member.p, _local_state(member), member.group)
 
 
 def _local_state(member: Member) -> State:
     """The state with this process's moments; the numbers in it are the very tensors."""
-    return {name: local_of(value) if name in _MOMENTS else value for name, value in member.state.items()}
+    state = dict(member.state)
+    for name in _MOMENTS:
+        if name in state:
+            state[name] = local_of(state[name])
+    return state
 
 
 def _zeros_like(p: Any, dtype: torch.dtype) -> torch.Tensor:

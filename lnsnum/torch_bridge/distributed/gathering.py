@@ -10,8 +10,10 @@ So they have to be the same at first, and formats too: the processes compare wha
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -143,18 +145,13 @@ class GatheredAsCodes:
     _span: Span
     _groups: tuple[int, int]
 
-    def fsdp_pre_all_gather(
-        self, mesh: Any, outer_size: torch.Size, outer_stride: Any, module: Any, mp_policy: Any
-    ) -> tuple[tuple[torch.Tensor, ...], Gathered]:
-        """The codes of this shard with their padding, as bytes."""
-        if _untold:  # before each gathering: to find the group takes longer than the rest
-            _compare_shards(mesh.get_group())
-        span = self._span
-        scale = Scale(span.low, span.high, span.whole, *(self._groups if span.whole is not None else ()))
-        return (as_sent(_padded(self.codes.detach(), outer_size, mesh.size())),), Gathered(scale, outer_size)
-
-    # torch asks for the signature before each gathering, and to find it takes longer than the rest
-    vars(fsdp_pre_all_gather)["__signature__"] = inspect.signature(fsdp_pre_all_gather)
+    @property
+    def fsdp_pre_all_gather(self) -> Callable[..., Any]:
+        """Gives the codes of this shard with their padding, as bytes, and what is known besides."""
+        hook = functools.partial(_before_gathering, self)
+        # torch asks for the signature before each gathering, and to find that of a method takes longer than the rest
+        vars(hook)["__signature__"] = _SIGNATURE
+        return hook
 
     def fsdp_post_all_gather(
         self, outputs: tuple[torch.Tensor, ...], gathered: Gathered, dtype: torch.dtype, *, out: Any = None
@@ -174,6 +171,19 @@ class GatheredAsCodes:
         weight = kind(codes, self.fmt, offsets, dtype, group_size=scale.group_size or None)
         weight._span.is_gathered = True
         return weight, ()
+
+
+def _before_gathering(
+    shard: Weight, mesh: Any, outer_size: torch.Size, outer_stride: Any, module: Any, mp_policy: Any
+) -> tuple[tuple[torch.Tensor, ...], Gathered]:
+    if _untold:  # before each gathering: to find the group takes longer than the rest
+        _compare_shards(mesh.get_group())
+    span = shard._span
+    scale = Scale(span.low, span.high, span.whole, *(shard._groups if span.whole is not None else ()))
+    return (as_sent(_padded(shard.codes.detach(), outer_size, mesh.size())),), Gathered(scale, outer_size)
+
+
+_SIGNATURE = inspect.signature(functools.partial(_before_gathering, None))
 
 
 def _padded(codes: torch.Tensor, whole: torch.Size, processes: int) -> torch.Tensor:
