@@ -17,12 +17,12 @@ from typing import Any
 from weakref import WeakSet
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch._compile import _disable_dynamo
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import _disable_current_modes
 
+from lnsnum.torch_bridge.distributed.exchange import hear, tell
 from lnsnum.torch_bridge.kernels.codes import as_numpy
 
 _FULLY_SHARDED = (
@@ -140,9 +140,8 @@ def _check_agreement(wrapper: DistributedDataParallel, kind: type) -> None:
                 "what was there: convert or load the model first, then wrap it"
             )
     own = {name: _digest(weight) for name, weight in weights.items()}
-    size = dist.get_world_size(wrapper.process_group)
-    everywhere: list[Any] = [None] * size
-    dist.all_gather_object(everywhere, own, group=wrapper.process_group)
+    group = wrapper.process_group
+    everywhere = hear("codes", tell("codes", own, group), group)
     first = everywhere[0]
     for rank, other in enumerate(everywhere):
         differing = [name for name in {**first, **other} if first.get(name) != other.get(name)]
@@ -154,11 +153,11 @@ def _check_agreement(wrapper: DistributedDataParallel, kind: type) -> None:
             )
 
 
-def _digest(weight: Any) -> bytes:
+def _digest(weight: Any) -> str:
     """Of all that a weight's values come from: format, scale and codes."""
     scale = weight.scale
     digest = hashlib.blake2b(repr((weight.fmt, scale.low, scale.high)).encode(), digest_size=16)
     for tensor in (weight.codes, scale.offsets):
         if tensor is not None:
             digest.update(as_numpy(tensor.detach().cpu().contiguous()).tobytes())
-    return digest.digest()
+    return digest.hexdigest()

@@ -121,7 +121,7 @@ def pack(
     """
     finite = torch.isfinite(x)
     exponents = torch.frexp(torch.where(finite, x, 0.0).abs().amax(1, keepdim=True)).exponent
-    if random_bits is None and x.device.type != "cpu":
+    if random_bits is None and not bridge.is_on_cpu(x):  # without a kernel that draws by itself
         generator = torch.Generator(x.device).manual_seed(seed or 0)
         low, high = -(1 << 31), 1 << 31
         random_bits = torch.randint(low, high, x.shape, dtype=torch.int32, device=x.device, generator=generator)

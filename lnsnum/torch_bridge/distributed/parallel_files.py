@@ -169,7 +169,8 @@ def _whole(name: str, tensor: Any, owner: int, group: Any) -> Any:
     weight, dim = weight_of(tensor), placement.dim
     part = as_sent(weight.codes.detach()) if weight is not None else local.detach()
     length = -(-tensor.shape[dim] // size)
-    padded = part.new_zeros([length if d == dim else n for d, n in enumerate(tensor.shape)])
+    shape = [length if d == dim else n for d, n in enumerate(tensor.shape)]
+    padded = part.new_zeros(shape, device=tensor.device_mesh.device_type)  # shards of cards may be on the CPU
     padded.narrow(dim, 0, part.shape[dim] if part.numel() else 0).copy_(part.narrow(dim, 0, part.shape[dim]))
     is_owner = dist.get_rank(group) == owner
     parts = [torch.empty_like(padded) for _ in range(size)] if is_owner else None

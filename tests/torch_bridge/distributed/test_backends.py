@@ -1,0 +1,99 @@
+"""What is asked of a backend is what any has: collectives of tensors of types that NCCL sends, where the model is.
+
+In a group of torch's fake backend, whose collectives do nothing: the other process is one that says what this one says.
+"""
+
+import warnings
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lnsnum.torch_bridge import (
+    Madam,
+    compare_replicas,
+    convert_model,
+    parameter_groups,
+    ship_gradients_as_codes,
+    surroundings,
+)
+from lnsnum.torch_bridge.distributed import dtensors, exchange, parallel_files, replicas
+
+pytest.importorskip("torch.testing._internal.distributed.fake_pg")
+
+SENT = {torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64}
+"""By NCCL; not int16, as which codes of more than 8 bits are kept."""
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """Of two, of which this process is the first."""
+    store = dist.HashStore()
+    dist.init_process_group("fake", store=store, rank=0, world_size=2)
+    own = exchange.tell
+
+    def told_by_both(subject, told, group):
+        number = own(subject, told, group)
+        held = exchange._get_process_group_store(group)
+        held.set(f"lnsnum/{subject}/{number}/1", held.get(f"lnsnum/{subject}/{number}/0"))
+        return number
+
+    for module in (exchange, replicas, dtensors, surroundings, parallel_files):
+        monkeypatch.setattr(module, "tell", told_by_both)
+    for name in [name for name in dir(dist) if "_object" in name]:
+        monkeypatch.setattr(dist, name, None)  # they are sent on a card that has to be chosen before
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+class Collectives(TorchDispatchMode):
+    """Sees the tensors of each collective."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, set] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace in ("c10d", "_c10d_functional"):
+            tensors = [one for one in torch.utils._pytree.tree_leaves(args) if isinstance(one, torch.Tensor)]
+            self.seen.setdefault(function._opname, set()).update((one.dtype, one.device.type) for one in tensors)
+        return function(*args, **(kwargs or {}))
+
+
+def a_model() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 5), nn.LayerNorm(5), nn.Linear(5, 3))
+    convert_model(model, {"0.*": "lns8f5", "2.*": "lns16f10"}, per_channel=True)
+    return model
+
+
+def steps(outer: nn.Module, model: nn.Module) -> Madam:
+    optimizer = Madam(parameter_groups(model), momentum=0.9)
+    for _ in range(20):
+        optimizer.zero_grad()
+        outer(torch.ones(2, 8)).square().sum().backward()
+        optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("way", ["replicas", "shards"])
+def test_any_backend_can_send_what_is_sent(way, group, tmp_path):
+    model, collectives = a_model(), Collectives()
+    with warnings.catch_warnings(), collectives:
+        warnings.simplefilter("ignore")
+        if way == "shards":
+            fully_shard(model)
+            steps(model, model).step_report(together=True)
+        else:
+            outer = nn.parallel.DistributedDataParallel(model)
+            ship_gradients_as_codes(outer)  # torch's own exchange makes more of a result than this backend has
+            optimizer = steps(outer, model)
+            compare_replicas(outer, optimizer, every=1)
+            optimizer.step()
+    assert collectives.seen
+    for name, seen in collectives.seen.items():
+        assert {dtype for dtype, _ in seen} <= SENT, name
+        assert {device for _, device in seen} == {"cpu"}
