@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import Host, two_hosts
 
 from lnsnum.tasks import RUN_ENTRY, TaskError
 from lnsnum.tasks.copying import Copying
@@ -204,34 +206,10 @@ def test_a_run_that_is_stopped_goes_on_as_if_nothing_had_been(tmp_path):
     assert codes_in(tmp_path / "cut" / "w.safetensors") == codes_in(tmp_path / "whole" / "w.safetensors")
 
 
-def ip(*arguments: str) -> None:
-    """The system's command; skips where it is not there, or may not do this."""
-    try:
-        done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"network namespaces cannot be made: {error}")
-    if done.returncode:
-        pytest.skip(f"network namespaces cannot be made: ip {' '.join(arguments)}: {done.stderr.strip()}")
-
-
 @pytest.fixture
-def hosts() -> list[tuple[str, str]]:
-    """Two network namespaces, as two machines: their names, and the devices by which they are joined."""
-    names = [f"lnsnum{os.getpid()}{letter}" for letter in "ab"]
-    devices = [f"lns{os.getpid() % 10**8}{letter}" for letter in "ab"]
-    try:
-        for name in names:
-            ip("netns", "add", name)
-        ip("link", "add", devices[0], "type", "veth", "peer", "name", devices[1])
-        for number, (name, device) in enumerate(zip(names, devices, strict=True), 1):
-            ip("link", "set", device, "netns", name)
-            ip("-n", name, "address", "add", f"10.213.77.{number}/24", "dev", device)
-            ip("-n", name, "link", "set", device, "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        yield list(zip(names, devices, strict=True))
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+def hosts() -> Iterator[list[Host]]:
+    with two_hosts() as both:
+        yield both
 
 
 @pytest.mark.distributed

@@ -55,10 +55,21 @@ def reaching(whom: str) -> Iterator[None]:
 
 
 def tell(subject: str, told: Told, group: Any) -> int:
-    """Tell the others of a subject; returns which time that is, by which they are heard."""
+    """Tell the others of a subject; returns which time that is, by which they are heard.
+
+    Raises:
+        LostError: where the group's store takes nothing, since its process has ended, or it is a store for show.
+    """
     store, rank = _get_process_group_store(group), dist.get_rank(group)
-    number = store.add(f"lnsnum/{subject}/{rank}", 1)
-    store.set(f"lnsnum/{subject}/{number}/{rank}", json.dumps(told))
+    try:
+        number = store.add(f"lnsnum/{subject}/{rank}", 1)
+        store.set(f"lnsnum/{subject}/{number}/{rank}", json.dumps(told))
+    except RuntimeError as error:
+        said = str(error).strip().split("\n")[0]
+        raise LostError(
+            f"the key-value store of the processes takes nothing of what this one tells of its {subject} ({said}): "
+            "its process has to live, and init_process_group to be given a store that keeps what it gets"
+        ) from error
     return int(number)
 
 

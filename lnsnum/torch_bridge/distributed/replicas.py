@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lnsnum.torch_bridge.distributed.exchange import Told, compare, difference, hear, reaching, tell
+from lnsnum.torch_bridge.distributed.exchange import LostError, Told, compare, difference, hear, reaching, tell
 from lnsnum.torch_bridge.kernels.codes import as_numpy
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -50,10 +50,12 @@ def _check_models(model: nn.Module, group: Any, ignored: Iterable[str]) -> None:
     """
     left = set(ignored)
     parameters = {name: p for name, p in model.named_parameters() if name not in left}
-    number = tell("model", {repr(name): _kind_of(p) for name, p in parameters.items()}, group)
+    told = {repr(name): _kind_of(p) for name, p in parameters.items()}
     if not any(isinstance(p, LNSWeight) for p in parameters.values()):
+        with contextlib.suppress(LostError):
+            tell("model", told, group)
         return
-    heard = hear("model", number, group)
+    heard = hear("model", tell("model", told, group), group)
     found = difference(heard, dist.get_process_group_ranks(group))
     if found is not None:
         if not all(any("lns" in kind for kind in told.values()) for told in heard):

@@ -22,7 +22,7 @@ from lnsnum.torch_bridge import (
 )
 from lnsnum.torch_bridge.distributed import dtensors, exchange, parallel_files, replicas
 
-pytest.importorskip("torch.testing._internal.distributed.fake_pg")
+fake_pg = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
 
 SENT = {torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64}
 """By NCCL; not int16, as which codes of more than 8 bits are kept."""
@@ -47,6 +47,20 @@ def group(monkeypatch):
         monkeypatch.setattr(dist, name, None)  # they are sent on a card that has to be chosen before
     yield dist.group.WORLD
     dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrap", [nn.parallel.DistributedDataParallel, fully_shard])
+def test_models_of_floats_need_no_store_that_keeps_anything(wrap):
+    """They may be of users of no lnsnum, with a group for show, as torch's own tests have it; those of codes say so."""
+    dist.init_process_group("fake", store=fake_pg.FakeStore(), rank=0, world_size=2)
+    try:
+        floats, codes = nn.Linear(4, 4), nn.Linear(4, 4)
+        convert_model(codes, "lns8f5")
+        assert wrap(floats)(torch.ones(2, 4)).shape == (2, 4)
+        with pytest.raises(exchange.LostError, match="the key-value store of the processes takes nothing of what this"):
+            wrap(codes)(torch.ones(2, 4))
+    finally:
+        dist.destroy_process_group()
 
 
 class Collectives(TorchDispatchMode):

@@ -3,13 +3,16 @@
 Each check runs within the one group of processes that this file starts; the tests look at what came back.
 """
 
+import os
+import shutil
 import warnings
+from dataclasses import asdict
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from processes import everywhere
+from processes import everywhere, two_hosts
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
@@ -60,6 +63,22 @@ class Words(nn.Module):
         return logits * self.scale(logits).sigmoid()
 
 
+class Few(nn.Module):
+    """One or two rows, so that of three processes some have none; the last group of a row a rest; a matrix that is the
+    first layer and the last, and what is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 40)
+        self.layers = nn.Sequential(nn.Linear(40, 1), nn.Tanh(), nn.Linear(1, 2), nn.Linear(2, 40))
+        self.last = nn.Linear(40, 11)
+        self.last.weight = self.embedding.weight
+        self.layers[2].weight.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.layers(self.embedding(x)))
+
+
 RUNS: dict[str, dict] = {
     "default": {},
     "momentum": {"momentum": 0.9, "weight_decay": 0.01},
@@ -74,17 +93,23 @@ RUNS: dict[str, dict] = {
     "columns per channel": {"columns": True, "per_channel": True},
     "groups": {"groups": 16},
     "ceilings of groups": {"groups": 16, "p_scale": 0.5, "lr": 0.1, "momentum": 0.9},
+    "few rows": {"few": True, "p_scale": 0.5, "lr": 0.1, "momentum": 0.9},
+    "few rows in groups": {"few": True, "groups": 16, "p_scale": 0.5, "lr": 0.1},
+    "accumulated": {"accumulated": True, "momentum": 0.9},
 }
 
 STEPS = 25
 
 
 def a_run(
-    fmt="lns8f5", per_channel=False, p_scale=3.0, layerwise=False, columns=False, groups=None, **options
-) -> tuple:
+    fmt="lns8f5", per_channel=False, p_scale=3.0, layerwise=False, columns=False, groups=None, few=False,
+    accumulated=False, **options
+) -> tuple:  # fmt: skip
     torch.manual_seed(1)
-    model = Words()
-    if groups:
+    model = Few() if few else Words()
+    if few:
+        pass
+    elif groups:
         model = nn.Sequential(nn.Embedding(11, 48), nn.Linear(48, 32, bias=False), nn.Tanh(), nn.Linear(32, 11))
     elif columns:
         model = nn.Sequential(
@@ -92,7 +117,7 @@ def a_run(
         )
 
     def chosen(name: str, p: nn.Parameter) -> bool:
-        return "layers.2" not in name
+        return few or "layers.2" not in name
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -141,6 +166,10 @@ def trained(rank: int, size: int, name: str) -> tuple:
     optimizer = Madam(parameter_groups(model), **rest)
     for number in range(STEPS):
         optimizer.zero_grad()
+        if "accumulated" in options:
+            model.set_requires_gradient_sync(False)
+            loss_of(model, rank, number + STEPS).backward()
+            model.set_requires_gradient_sync(True)
         loss_of(model, rank, number).backward()
         optimizer.step()
     return whole_codes(model), kinds
@@ -163,15 +192,20 @@ def trained_alone(size: int, name: str) -> list:
     options = dict(RUNS[name])
     model, rest = a_run(**options)
     optimizer = Madam(parameter_groups(model), **rest)
-    step_alone(model, optimizer, size, range(STEPS), options.get("columns", False))
+    step_alone(model, optimizer, size, range(STEPS), options.get("columns", False), STEPS * ("accumulated" in options))
     return whole_codes(model)
 
 
-def step_alone(model: nn.Module, optimizer: Madam, size: int, numbers: range, columns: bool = False) -> None:
-    """Steps in one process, by the average of the micro-batches of all."""
-    parameters = list(model.parameters())
+def step_alone(
+    model: nn.Module, optimizer: Madam, size: int, numbers: range, columns: bool = False, second: int = 0
+) -> None:
+    """Steps in one process, by the average of the micro-batches of all; of two each, `second` numbers apart."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
     for number in numbers:
-        own = [torch.autograd.grad(loss_of(model, rank, number), parameters) for rank in range(size)]
+        own = [list(torch.autograd.grad(loss_of(model, rank, number), parameters)) for rank in range(size)]
+        for rank, gradients in enumerate(own if second else ()):
+            before = torch.autograd.grad(loss_of(model, rank, number + second), parameters)
+            gradients[:] = map(torch.add, before, gradients)
         for k, p in enumerate(parameters):
             p.grad = averaged([gradients[k] for gradients in own], columns)
         optimizer.step()
@@ -340,6 +374,19 @@ def refusals(rank: int) -> dict:
     return found
 
 
+GROWING = {"p_scale": 0.5, "lr": 0.1}
+
+
+def reported(rank: int) -> tuple:
+    """Of the 20th step, in which scales grow: what this process did, and all."""
+    model, rest = a_run(**GROWING)
+    fully_shard(model)
+    optimizer = Madam(parameter_groups(model), **rest)
+    continued(model, optimizer, rank, range(20))
+    own = optimizer.step_report()
+    return asdict(own), asdict(optimizer.step_report(together=True)), str(own)
+
+
 def one_layer(seed: int = 0, fmt: str | None = "lns8f5", **options) -> nn.Module:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(32, 6), nn.Tanh())
@@ -361,13 +408,14 @@ def other_numbers(rank: int) -> str:
     return told
 
 
-def sent(rank: int, sharded: bool) -> str:
-    """A state that the first process sends, in codes and in floats."""
+def sent(rank: int, sharded: bool, on: str = "cpu") -> str:
+    """A state that the first process sends, in codes and in floats; to a model that has no memory yet, too."""
     model, _ = a_run()
     state = model.state_dict() if rank == 0 else {}
+    model = model.to(on)
     if sharded:
         fully_shard(model)
-    else:
+    elif on != "meta":
         model = nn.parallel.DistributedDataParallel(model)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     return told_by(lambda: set_model_state_dict(model, state, options=options))
@@ -399,6 +447,9 @@ def differing(rank: int) -> dict:
     found["not converted"] = told_by(
         lambda: Madam(parameter_groups(fully_shard(one_layer(0, None if rank else "lns8f5"))))
     )
+    # without an optimizer, or with one of torch's, nothing but the forward tells of it
+    for name, converts in (("not converted, in inference", rank == 0), ("floats", False)):
+        found[name] = told_by(lambda converts=converts: gathered(one_layer(0, "lns8f5" if converts else None)))
     for name, plan in plans.items():
         for group_size in (None, 16):
             model = nn.Sequential(nn.Embedding(6, 32) if "embedding" in name else nn.Linear(32, 6))
@@ -438,14 +489,14 @@ def set_alike(rank: int) -> str:
     return told_by(lambda: model(torch.ones(2, 32)))
 
 
-def stepped(rank: int, compiled: str = "", **arguments) -> list:
+def stepped(rank: int, compiled: str = "", backend: str = "aot_eager", **arguments) -> list:
     """Codes after five steps on a model that is compiled before or after it is sharded, or not at all."""
     torch._dynamo.reset()
     model = a_run(momentum=0.9)[0]
     if compiled == "before":
-        model.compile(backend="aot_eager")
+        model.compile(backend=backend)
     fully_shard(model, **arguments)
-    called = torch.compile(model, backend="aot_eager") if compiled == "after" else model
+    called = torch.compile(model, backend=backend) if compiled == "after" else model
     optimizer = Madam(parameter_groups(model), momentum=0.9)
     for number in range(5):
         optimizer.zero_grad()
@@ -510,7 +561,9 @@ def all_checks(rank: int, size: int, folder) -> dict:
     found |= {("saved", name): saved(rank, folder / name, options) for name, options in CHECKPOINTS.items()}
     for check in (bytes_shipped, mixed_precision, clipped, refusals, differing, set_alike, offloaded, other_numbers):
         found[check.__name__] = check(rank)
-    found["sent"] = [sent(rank, sharded) for sharded in (True, False)]
+    found["sent"] = [sent(rank, sharded) for sharded in (True, False)] + [sent(rank, False, "meta")]
+    found["sent to shards without memory"] = sent(rank, True, "meta")
+    found["reported"] = reported(rank)
     if size == 2:
         found["other_replicas"] = other_replicas(rank)
     (folder / "files").mkdir(exist_ok=True)
@@ -590,25 +643,26 @@ def test_models_that_differ_and_what_has_no_shards_are_told_on_both(found):
     first, second = (each["differing"] for each in found)
     assert first == second
     alike = "codes are gathered as they are, so every process has to convert the model alike"
-    for name, told in {
-        "scale": " at log_offset -117 ",
-        "scales": " at log_offsets hashed ",
-        "format": "lns16f10",
-    }.items():
+    for name, told in {"scale": " at log_offset -117 ", "scales": " at log_offsets hashed "}.items():
         assert first[name].startswith("RuntimeError: weight 0 of those that were sharded is lns")
         assert told in first[name]
         assert alike in first[name]
-    assert first["groups"].startswith(
-        "RuntimeError: weight 0 of those that were sharded is lns8f5 as torch.float32 of shape (6, 32) at log_offset "
-    )
-    assert "on process 1 and lns8f5 as torch.float32 of shape (6, 32) in groups of 16 at log_offsets" in first["groups"]
+    plain = "lns8f5 of shape (6, 32)"
+    for name, (other, own) in {
+        "format": ("lns16f10 of shape (6, 32)", plain),
+        "groups": (plain, f"{plain} in groups of 16"),
+    }.items():
+        told = f"LNS weight 0 is {other} on process 1 and {own} on process 0: every process has to convert the model"
+        assert first[name] == f"RuntimeError: {told} alike, before fully_shard"
     assert first["through groups"].startswith(
         "NotImplementedError: a weight of shape (6, 32) with a log_offset for each group of 16 elements along dimension"
     )
     told = (
         "the number of LNS weights is 0 on process 1 and 2 on process 0: every process has to convert the model alike"
     )
-    assert first["not converted"] == f"RuntimeError: {told}, before fully_shard"
+    for name in ("not converted", "not converted, in inference"):
+        assert first[name] == f"RuntimeError: {told}, before fully_shard"
+    assert first["floats"] == "nothing"
     assert first["uneven"].startswith("NotImplementedError: FSDP does not support uneven sharding on dim 1")
     for name in ("sparse rows", "sparse bags"):
         assert first[name].startswith(
@@ -640,8 +694,23 @@ def test_a_learning_rate_that_comes_to_differ_is_told_on_both(found):
 
 def test_a_state_that_the_first_process_sends_is_refused_on_both(found):
     told = "NotImplementedError: set_model_state_dict(broadcast_from_rank0=True) would send floats of LNS weights: give"
+    to_meta = "NotImplementedError: floats cannot take the place of shards of LNS weights, here of one of shape (11, 8)"
     for each in found:
         assert all(one.startswith(told) for one in each["sent"])
+        assert each["sent to shards without memory"].startswith(to_meta)
+
+
+def test_a_step_is_reported_of_shards_by_name_or_of_all(found):
+    (own, together, shown), (other, _, _) = (each["reported"] for each in found)
+    assert found[1]["reported"][1] == together
+    model, rest = a_run(**GROWING)
+    optimizer = Madam(parameter_groups(model), **rest)
+    step_alone(model, optimizer, 2, range(20))
+    assert together == asdict(optimizer.step_report())
+    assert together["grown"] > 0
+    assert own["weights"] + other["weights"] == together["weights"]
+    assert (own["process"], other["process"], own["processes"]) == (0, 1, 2)
+    assert shown.splitlines()[-1].startswith("of the shards of process 0, one of 2: step_report(together=True) on")
 
 
 def test_scales_may_be_set_alike_after_sharding(found):
@@ -700,6 +769,33 @@ def test_each_of_three_processes_writes_a_file_of_one_set(found_by_three):
     check_files(found_by_three, 3)
 
 
+def gradients_of(rank: int, compiled: bool) -> list:
+    torch._dynamo.reset()
+    model = a_run()[0]
+    if compiled:
+        model.compile()
+    fully_shard(model)
+    loss_of(model, rank, 0).backward()
+    return [p.grad._local_tensor for p in model.parameters()]
+
+
+def compiled_by_inductor(rank: int) -> tuple:
+    """torch.compile's own backend makes C++ that adds in another order; its step is torch's, and ours."""
+    warnings.simplefilter("ignore")
+    found, expected = (gradients_of(rank, compiled) for compiled in (True, False))
+    close = [torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(found, expected, strict=True)]
+    return all(close), stepped(rank, "before", backend="inductor")
+
+
+@pytest.mark.distributed
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler")
+def test_what_inductor_compiles_trains_alike(tmp_path):
+    (close, first), (also_close, second) = everywhere(2, compiled_by_inductor, tmp_path, seconds=900)
+    assert close
+    assert also_close
+    assert first == second
+
+
 def compiled_both_ways(rank: int) -> list:
     warnings.simplefilter("ignore")
     return [stepped(rank, compiled) for compiled in ("", "before", "after")]
@@ -730,6 +826,25 @@ def test_one_three_and_four_go_on_from_a_checkpoint_of_two(tmp_path):
     everywhere(2, saved_all, folders[2], tmp_path / "saved")
     for size in (1, 3, 4):
         check_resumed(everywhere(size, loaded_by_others, folders[size], tmp_path / "saved"), 2)
+
+
+# --------------------------------------------------------------------------------------------------------- two machines
+
+
+def trained_and_saved(rank: int, folder) -> dict:
+    return {("trained", "momentum"): trained(rank, 2, "momentum"), "saved": saved(rank, folder, {"groups": 16})[:4]}
+
+
+@pytest.mark.distributed
+def test_two_machines_have_the_codes_of_one_process_and_resume(tmp_path):
+    with two_hosts() as hosts:
+        (tmp_path / "group").mkdir()
+        first, second = everywhere(2, trained_and_saved, tmp_path / "group", tmp_path / "saved", hosts=hosts)
+    check_runs([first, second], 2, "momentum")
+    codes, again, after, resumed = first["saved"]
+    assert first["saved"] == second["saved"]
+    assert codes == again
+    assert resumed == after != codes
 
 
 # ------------------------------------------------------------------------------------------------------- four processes

@@ -209,6 +209,7 @@ RUNS: dict[str, dict] = {
     "unused": {"at_times": "alike", "find_unused_parameters": True},
     "unused on one": {"at_times": "on one", "find_unused_parameters": True, "tied": True},
     "static graph": {"static_graph": True, "tied": True},
+    "accumulated": {"accumulated": True, "frozen": True, "momentum": 0.9},
 }
 
 
@@ -221,10 +222,13 @@ def a_run(
     tied: bool = False,
     at_times: str = "",
     p_scale: float = 3.0,
+    accumulated: bool = False,
+    frozen: bool = False,
     **options,
 ) -> tuple:
     torch.manual_seed(1)
     model = Words(sparse, tied, at_times != "")
+    model.layers[0].weight.requires_grad_(not frozen)
     convert_model(model, "lns8f5", filter_fn=lambda name, p: "2" not in name, per_channel=per_channel, p_scale=p_scale)
     options = {name: option for name, option in options.items() if name not in OF_WRAPPER}
     return model, lambda: Madam(parameter_groups(model), **options)
@@ -246,6 +250,9 @@ def trained(rank: int, options: dict, compiled: bool = False) -> list:
     called = torch.compile(outer, backend="aot_eager") if compiled else outer
     for number in range(STEPS):
         optimizer.zero_grad()
+        if "accumulated" in options:
+            with outer.no_sync():
+                loss_of(called, rank, number + STEPS).backward()
         loss_of(called, rank, number, options.get("at_times", "")).backward()
         optimizer.step()
     return state_of(model)
@@ -254,11 +261,18 @@ def trained(rank: int, options: dict, compiled: bool = False) -> list:
 def trained_alone(options: dict) -> list:
     """Both micro-batches in this process: halves of a float are exact, and so is the order of two."""
     model, made = a_run(**options)
-    optimizer = made()
+    optimizer, trainable = made(), [p for p in model.parameters() if p.requires_grad]
     for number in range(STEPS):
         optimizer.zero_grad()
-        for rank in range(2):
-            (loss_of(model, rank, number, options.get("at_times", "")) / 2).backward()
+        if "accumulated" in options:  # each rank adds its own first
+            for rank in range(2):
+                loss = loss_of(model, rank, number + STEPS), loss_of(model, rank, number)
+                own = map(torch.add, *(torch.autograd.grad(each, trainable) for each in loss))
+                for p, gradient in zip(trainable, own, strict=True):
+                    p.grad = gradient / 2 if p.grad is None else p.grad + gradient / 2
+        else:
+            for rank in range(2):
+                (loss_of(model, rank, number, options.get("at_times", "")) / 2).backward()
         optimizer.step()
     return state_of(model)
 
