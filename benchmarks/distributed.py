@@ -6,23 +6,29 @@ processes; a figure is the median of a step's time over that of the same wrapper
 same of the processor's time, which other programs on the machine disturb less. (torch's hook for bfloat16 is not for
 gloo, so it stands not beside ours.)
 
+With `--rate` the processes are in two network namespaces, joined by a cable of that rate: for root, on Linux.
+
     python benchmarks/distributed.py
-    python benchmarks/distributed.py --width 512 --only "fully_shard, float32, Adam" "fully_shard, lns8f5, Madam"
+    python benchmarks/distributed.py --width 128 512 --only "fully_shard, float32, Adam" "fully_shard, lns8f5, Madam"
+    python benchmarks/distributed.py --rate 1gbit
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import os
 import platform
 import socket
 import stat
 import statistics
 import struct
+import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +114,60 @@ RUNS: dict[str, tuple[Callable[[int], tuple[torch.nn.Module, torch.optim.Optimiz
 """How each is made, and what it is compared with."""
 
 
-def measure(rank: int, folder: str, rounds: int, width: int, only: list[str]) -> None:
+@contextlib.contextmanager
+def cable(rate: str | None) -> Iterator[list[str]]:
+    """Two network namespaces, joined by a cable of a rate as `tc` takes it; none without."""
+    if rate is None:
+        yield []
+        return
+
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True)
+
+    names = [f"lns{os.getpid()}{letter}" for letter in "ab"]  # of the namespaces, and of the devices in them
+    try:
+        for name in names:
+            run("ip", "netns", "add", name)
+        run("ip", "link", "add", names[0], "type", "veth", "peer", "name", names[1])
+        for number, name in enumerate(names, 1):
+            run("ip", "link", "set", name, "netns", name)
+            run("ip", "-n", name, "address", "add", f"10.213.78.{number}/24", "dev", name)
+            run("ip", "-n", name, "link", "set", name, "up")
+            limits = ["rate", rate, "burst", "256kb", "latency", "50ms"]
+            run("ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", name, "root", "tbf", *limits)
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def enter(namespace: str) -> None:
+    """Let this process be in a network namespace."""
+    with open(f"/run/netns/{namespace}") as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), 0):
+            raise OSError(ctypes.get_errno(), f"namespace {namespace} cannot be entered")
+
+
+def measure(rank: int, folder: str, rounds: int, widths: list[int], only: list[str], namespaces: list[str]) -> None:
     """What one process does; the first prints."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    if namespaces:
+        enter(namespaces[rank])
+        os.environ["GLOO_SOCKET_IFNAME"] = namespaces[rank]
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / "store"), PROCESSES)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
+    if rank == 0:
+        print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
+    for width in widths:
+        compare(rank, rounds, width, only)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def compare(rank: int, rounds: int, width: int, only: list[str]) -> None:
+    """The table of one width."""
     tokens = torch.randint(VOCABULARY, (BATCH, LENGTH + 1), generator=torch.Generator().manual_seed(rank))
     models = {name: make(width) for name, (make, _) in RUNS.items() if name in only}
     count = sum(p.numel() for p in next(iter(models.values()))[0].parameters())
@@ -135,28 +188,27 @@ def measure(rank: int, folder: str, rounds: int, width: int, only: list[str]) ->
                 cpu[name].append(time.process_time() - busy)
             traffic[name] = (received() - before) / count
     if rank == 0:
-        print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {count:,} parameters")
+        print(f"\nwidth {width}, {count:,} parameters")
         print("| two processes | bytes received a parameter and step | time | processor's time |")
         print("| --- | ---: | ---: | ---: |")
         for name in models:
             base = RUNS[name][1]
             ratios = [statistics.median(a / b for a, b in zip(t[name], t[base], strict=True)) for t in (times, cpu)]
-            print(f"| {name} | {traffic[name]:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
-    dist.barrier()
-    dist.destroy_process_group()
+            print(f"| {name} | {traffic[name]:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=40, help="steps of each model")
-    parser.add_argument("--width", type=int, default=WIDTH, help="of the transformer")
+    parser.add_argument("--width", type=int, nargs="+", default=[WIDTH], help="of the transformer, one after another")
+    parser.add_argument("--rate", help="of a cable between the processes, such as 1gbit")
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS), help="with what they are over")
     given = parser.parse_args()
     lacking = {RUNS[name][1] for name in given.only} - set(given.only)
     if lacking:
         parser.error(f"--only lacks {min(lacking)!r}, over which the figures are")
-    with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(measure, (folder, given.rounds, given.width, given.only), PROCESSES)
+    with tempfile.TemporaryDirectory() as folder, cable(given.rate) as namespaces:
+        torch.multiprocessing.spawn(measure, (folder, given.rounds, given.width, given.only, namespaces), PROCESSES)
 
 
 if __name__ == "__main__":
