@@ -180,16 +180,17 @@ def _before_gathering(
         _compare_shards(mesh.get_group())
     span = shard._span
     scale = Scale(span.low, span.high, span.whole, *(shard._groups if span.whole is not None else ()))
-    return (as_sent(_padded(shard.codes.detach(), outer_size, mesh.size())),), Gathered(scale, outer_size)
+    if span.rows is None:  # a mesh counts its processes anew each time
+        span.rows = -(-outer_size[0] // mesh.size())
+    return (as_sent(_padded(shard.codes.detach(), outer_size, span.rows)),), Gathered(scale, outer_size)
 
 
 _SIGNATURE = inspect.signature(functools.partial(_before_gathering, None))
 
 
-def _padded(codes: torch.Tensor, whole: torch.Size, processes: int) -> torch.Tensor:
+def _padded(codes: torch.Tensor, whole: torch.Size, rows: int) -> torch.Tensor:
     """As many rows as every process sends: those that the memory has behind the codes."""
-    rows = -(-whole[0] // processes)
-    if codes.shape[1:] != whole[1:] or len(codes) == rows:  # sharded by another dimension, which divides
+    if codes.shape[0] == rows or codes.shape[1:] != whole[1:]:  # sharded by another dimension, which divides
         return codes.contiguous()
     shape = torch.Size([rows, *whole[1:]])
     if codes.untyped_storage().nbytes() - codes.storage_offset() * codes.itemsize >= shape.numel() * codes.itemsize:

@@ -175,6 +175,7 @@ class Span:
         is_shard: whether other processes hold the rest of the weight, which has the same scale.
         is_gathered: whether fully_shard has put it together of shards, and will add its gradients.
         whole: the log_offsets of all channels, where these codes are a shard and have some of them.
+        rows: of a shard, how many each process sends, once they were gathered.
         tables: by float type, what decodes the codes at the scale that it names: kept from one use to the next.
     """
 
@@ -182,6 +183,7 @@ class Span:
         self.numbers = [low, high, 0, room]
         self.warned = self.weight_only = self.is_shard = self.is_gathered = False
         self.whole: torch.Tensor | None = None
+        self.rows: int | None = None
         self.tables: dict[torch.dtype, Any] = {}
         self.fit = RMS
 

@@ -3,6 +3,8 @@
 In a group of torch's fake backend, whose collectives do nothing: the other process is one that says what this one says.
 """
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -111,3 +113,13 @@ def test_any_backend_can_send_what_is_sent(way, group, tmp_path):
     for name, seen in collectives.seen.items():
         assert {dtype for dtype, _ in seen} <= SENT, name
         assert {device for _, device in seen} == {"cpu"}
+
+
+def test_first_forwards_are_seen_whichever_is_imported_first():
+    """torch's sharding takes seconds to import, so it is not there where lnsnum is imported alone."""
+    imported = ["import lnsnum.torch_bridge", "from torch.distributed.fsdp import fully_shard"]
+    watched = "from torch.distributed.fsdp._fully_shard._fsdp_state import FSDPState; FSDPState._lazy_init.__wrapped__"
+    others = "from torch.distributed._composable.replicate import _ReplicateState"
+    program = "\n".join([*imported, watched, others])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
