@@ -21,7 +21,7 @@ from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
 from lnsnum.kernels.addresses import array_at
 from lnsnum.kernels.byte_decoding import FEW, Window, decode_by_way, decode_in_registers, way_of, window_of
 from lnsnum.kernels.byte_scales import decode_run
-from lnsnum.kernels.codes import FLOAT_TYPES
+from lnsnum.kernels.codes import FLOAT_TYPES, check_modes
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.kernels.look_ups import PARALLEL, look_up
@@ -292,6 +292,7 @@ def encode(
     The stochastic modes need random bits as int32, or on the CPU a seed, from which they are drawn on the way.
     """
     modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
+    check_modes(**modes)  # here, for all that may run: a kernel takes any other word for one of them
     if scale.group_size and not (scale.rest and is_on_cpu(x)):
         apart = None if random_bits is None else scale.apart(random_bits.expand(x.shape))
         return scale.together(encode(scale.apart(x), fmt, scale.of_channels, random_bits=apart, seed=seed, **modes))

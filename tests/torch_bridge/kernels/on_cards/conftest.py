@@ -7,6 +7,7 @@ The interpreter must be asked for before triton is imported, so these tests are 
 import os
 
 import pytest
+from pretended_card import pretend
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -26,13 +27,6 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
 
 
-def _is_plain(tensor):
-    """What `backends.is_on_card` asks of a tensor, but for the card."""
-    import torch
-
-    return type(tensor) is torch.Tensor and not torch.compiler.is_compiling()
-
-
 @pytest.fixture
 def device():
     return "cpu" if INTERPRETED else "cuda"
@@ -41,12 +35,6 @@ def device():
 @pytest.fixture
 def card(device, monkeypatch):
     """A device on which all that Triton's kernels can do goes to them; in the interpreter, the CPU in that guise."""
-    from lnsnum.torch_bridge.kernels import backends
-    from lnsnum.torch_bridge.kernels import codes as bridge_codes
-
     if INTERPRETED:
-        monkeypatch.setattr(bridge_codes, "is_on_cpu", lambda tensor: False)
-        monkeypatch.setattr(backends, "is_on_card", _is_plain)
-        monkeypatch.setattr(backends, "graph_has_card", lambda device: True)
-        monkeypatch.setattr(backends, "missing_on", lambda device: None)
+        pretend(monkeypatch)
     return device
