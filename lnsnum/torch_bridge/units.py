@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.scales import Scales
@@ -105,16 +106,27 @@ def refresh_units(p: LNSWeight, state: State) -> None:
 def move_units(fmt: LNSFormat, state: State, offsets: torch.Tensor) -> None:
     """The units at other log_offsets than those that they were at."""
     now = offsets.reshape(-1).to("cpu", torch.int64).numpy()
-    r_at, unit = state["at"].reshape(-1)[:1].long(), float(state["units"].reshape(-1)[0])
+    r_at, unit, there = state["at"].reshape(-1)[:1].long(), float(state["units"].reshape(-1)[0]), state["at"].device
     units = np.minimum(unit * ceiling.powers(int(r_at[0]) - now, fmt), 1e30)
-    state["units"] = torch.from_numpy(units).reshape(offsets.shape)
-    state["at"] = offsets.detach().to("cpu", torch.int32).clone()
+    state["units"] = torch.from_numpy(units).reshape(offsets.shape).to(there)
+    state["at"] = offsets.detach().to(there, torch.int32, copy=True)
 
 
 def units_hold(p: LNSWeight, state: State) -> bool:
     """Whether the units are those at the log_offsets of now."""
     at, offsets = state["at"], _offsets(p)
-    return at.shape == offsets.shape and torch.equal(at, offsets.to(at.device, at.dtype))
+    mark = p.scale_mark() if offsets.device != at.device else None
+    if mark is not None and _HELD.get(at, (None, None))[1] == mark:
+        return True
+    holds = at.shape == offsets.shape and torch.equal(at, offsets.to(at.device, at.dtype))
+    if holds and mark is not None:
+        _HELD[at] = p.scale.offsets, mark
+    return holds
+
+
+_HELD = WeakTensorKeyDictionary()
+"""Of `at` of weights on graphics cards: the log_offsets that they were those of, and the mark of these then. To compare
+them anew, each step would wait for the card. (The log_offsets are kept for their id, which is in the mark.)"""
 
 
 def _refresh_in_graph(p: LNSWeight, state: State, offsets: torch.Tensor) -> None:

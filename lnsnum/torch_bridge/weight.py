@@ -167,7 +167,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
             raise RuntimeError("this view was taken before the weight's log_offset became a tensor: take it anew")
         if self._taken_at is not None and self._taken_at != changes:
             raise RuntimeError("this view merged channels, and their log_offsets have been changed since: take it anew")
-        if self._offsets is not None and is_real(self._offsets) and self._offsets.is_shared():
+        if self._offsets is not None and is_real(self._offsets) and _others_have(self._offsets):
             low, high = (int(extreme) for extreme in self._offsets.aminmax())  # another process may have changed them
         size, axis = self._groups
         return Scale(low, high, self._offsets, size, axis, self.codes.shape[axis] % size if size else 0)
@@ -503,7 +503,7 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         offsets, numbers = self._offsets, self._span.numbers
         if offsets is None:
             return (*numbers, None, None)
-        if numbers[3] or self._taken_at is not None or offsets.is_shared():
+        if numbers[3] or self._taken_at is not None or _others_have(offsets):
             return None
         return (*numbers, id(offsets), offsets._version)
 
@@ -666,6 +666,12 @@ def _checked_groups(groups: Any, ndim: int) -> tuple[int, int]:
     return check_group_size(groups[0]), groups[1]
 
 
+def _others_have(offsets: torch.Tensor) -> bool:
+    """Whether another process may change them. (Torch says so of all memory of graphics cards; and to look there would
+    be to wait for the card at each use of a weight.)"""
+    return offsets.is_cpu and offsets.is_shared()
+
+
 def _rebuild(
     codes: torch.Tensor,
     fmt: LNSFormat,
@@ -683,7 +689,7 @@ def _rebuild(
     span = Span.on(numbers)
     if offsets is None and span.low != span.high and not span.room:  # with room it is a view that its scale refuses
         raise ValueError(f"a weight without a tensor of log_offsets has one, not {span.low} to {span.high}")
-    if offsets is not None and is_real(offsets) and not offsets.is_shared():  # another process may have changed those
+    if offsets is not None and is_real(offsets) and not _others_have(offsets):  # another process may have changed those
         own = check_offset(offsets, codes.shape, *_checked_groups(groups, codes.ndim))
         if own.low < span.low or own.high > span.high:
             raise ValueError(
