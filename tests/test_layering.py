@@ -49,7 +49,8 @@ plots                  numbers formats operations training .
 torch_bridge.kernels   threads scale codes_twin backends triton_launch codes_triton products_triton codes
 torch_bridge.kernels   least_error nearest_value fits fitting
 torch_bridge.kernels   random_words moments grid hypentropy paper update ceiling update_list
-torch_bridge.kernels   random_words_triton moments_triton hypentropy_triton paper_triton update_triton update_operator
+torch_bridge.kernels   random_words_triton moments_triton hypentropy_triton paper_triton update_triton
+torch_bridge.kernels   step_row_triton update_operator
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin
 torch_bridge.distributed exchange first_broadcast sent_states gathering
 torch_bridge           tables surroundings carrying float_doors writing products weight_ops weight weight_only units
@@ -222,7 +223,7 @@ def test_triton_is_imported_by_its_kernels_alone():
     assert {module for module in ORDER if "triton" in of_others(module)} == {
         f"lnsnum.torch_bridge.kernels.{name}"
         for name in ("triton_launch", "codes_triton", "products_triton", "random_words_triton", "moments_triton",
-                     "hypentropy_triton", "paper_triton", "update_triton")
+                     "hypentropy_triton", "paper_triton", "update_triton", "step_row_triton")
     }  # fmt: skip
 
 

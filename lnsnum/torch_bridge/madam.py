@@ -45,6 +45,7 @@ from lnsnum.torch_bridge.step import (
     SecondMoment,
     ceiling_follows,
     code_state,
+    ready_for_card,
     set_momentum,
     step_codes,
     step_on_card,
@@ -415,6 +416,12 @@ class Madam(Optimizer):
 
     def _check_options(self, g: int, group: dict[str, Any]) -> None:
         """Check what is not as it was when it was checked last; a schedule that lowers lr costs nothing then."""
+        # replayed, it would take the same step again and again, by the random words of one
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "a CUDA graph cannot record a step that reads its numbers on the host: call "
+                "make_state(for_graph=True), compile step, and record that"
+            )
         others, lr = tuple(group[name] for name in _OTHER_OPTIONS), group["lr"]
         checked = self._checked.get(g)
         if checked is None or checked[0] != others or not (type(lr) is float and 0.0 <= lr <= checked[1]):
@@ -442,8 +449,9 @@ class Madam(Optimizer):
 
         Args:
             for_graph: the step is to be compiled. Where ceilings follow, the log_offset of each LNS weight becomes a
-                tensor, which a graph can raise, with room for 16 growths. To be called before the first compiled step,
-                and after the state was loaded.
+                tensor, which a graph can raise, with room for 16 growths, and the numbers of the state lie on the
+                graphics card of their weight: with an lr that is a tensor there too, no compiled step asks the host. To
+                be called before the first compiled step, and after the state was loaded.
         """
         if self._is_cut:
             if for_graph:
@@ -460,6 +468,8 @@ class Madam(Optimizer):
                         p.scale_for_graph_()
                     p.keep_shape_in_graphs_()
                     refresh_units(p, self.state[p])
+                if for_graph and p.requires_grad:
+                    ready_for_card(p, self.state[p], group)
                 stream += 1
 
     def attach(self, model: nn.Module) -> list[RemovableHandle]:
@@ -585,8 +595,10 @@ class Madam(Optimizer):
         super().load_state_dict({**state_dict, "state": {}})
         self._agrees = False
         for p, state in states.items():  # the base class would cast them to the parameter's dtype
+            # numbers that a graph had on a card go back: make_state(for_graph=True) brings them there
+            is_codes = isinstance(p, LNSWeight)
             self.state[p] = {
-                key: value.clone().to(p.device if value.shape == p.shape else value.device)
+                key: value.clone().to(p.device if value.shape == p.shape else "cpu" if is_codes else value.device)
                 if isinstance(value, torch.Tensor)
                 else deepcopy(value)
                 for key, value in state.items()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lnsnum import __version__
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.scales import Walk
 from lnsnum.torch_bridge.kernels import backends, ceiling, ceiling_twin, update_twin
@@ -29,6 +30,7 @@ from lnsnum.torch_bridge.kernels.moments import (
 )
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers, StepScalars, apply_step, kappa_of, step_scalars
+from lnsnum.torch_bridge.kernels.update_operator import madam_step_on_card
 from lnsnum.torch_bridge.units import refresh_units, scales_of, tallies_of, unit_state
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -90,7 +92,7 @@ def ceiling_follows(group: dict[str, Any]) -> bool:
 
 def units_of(p: LNSWeight, state: State, group: dict[str, Any]) -> tuple[NDArray[np.float32], Walk]:
     """crossover * r in units of the floor of each scale, as the kernel takes it, and how elements find theirs."""
-    each: NDArray[np.float64] = group["crossover"] * bridge.as_numpy(state["units"].reshape(-1))
+    each: NDArray[np.float64] = group["crossover"] * bridge.as_numpy(state["units"].reshape(-1).to("cpu"))
     units = each.astype(np.float32)
     if not p.numel():
         return units, Walk()
@@ -398,17 +400,13 @@ def _launch_on_card(
         floats = gradient.detach().resolve_neg().contiguous()
         floats = floats if floats.dtype in update_triton.GRADIENTS else floats.to(torch.float32)
         scalars = _scalars_of(p, arrays, state, group, choices, partial(update_twin.first_exponent, floats))
-        units, walk = units_of(p, state, group)
-        if walk.group > 1:  # these kernels know runs alone: a unit for each element, as long as they work
-            units, walk = units[scales_of(p)._replace(values=np.arange(units.size)).each(0, p.numel())], Walk()
         weights.append(
             update_triton.Stepped(
                 arrays[0],
                 floats,
                 arrays[1],
                 arrays[2] if momentum else None,
-                torch.from_numpy(units).to(arrays[0].device),
-                walk.run,
+                *units_of(p, state, group),
                 scalars,
                 Draw(group["seed"], state["stream"], int(state["step"])),
                 rows=None if rows is None else rows.contiguous(),
@@ -436,7 +434,7 @@ def _step_in_torch(
     part: Part = WHOLE,
 ) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
     """The same in torch's operations, out of place."""
-    scale = p.scale
+    scale, there = p.scale, state["counts"].device
     codes, moment, *momentum = (scale.apart(array) for array in arrays)
     floats = scale.apart(gradient.detach().to(torch.float32))
     coded = moment.dtype == torch.uint8
@@ -445,23 +443,60 @@ def _step_in_torch(
         first = first if coded else first.clamp(max=MOST_UNCODED)
         state["exponent"].copy_(torch.where(state["exponent"] == NO_EXPONENT, first, state["exponent"]))
     exponent = torch.where(state["exponent"] == NO_EXPONENT, 0, state["exponent"])
-    numbers = numbers_of(state, group, exponent, number=lambda x: x)
-    stepped = update_twin.apply_step(
-        codes,
-        floats,
-        moment,
-        momentum[0] if momentum else None,
-        p.fmt,
-        update_twin.step_scalars(p.fmt, choices.rule, numbers, coded=coded),
-        choices,
-        scale.over_codes(scale.merged((group["crossover"] * state["units"]).to(torch.float32))),
-        Draw(group["seed"], state["stream"], state["step"]),
-        rows=rows,
-        part=part,
-    )
-    new = [stepped.codes, stepped.second_moment]
-    new += [stepped.momentum_codes] if stepped.momentum_codes is not None else []
+    units = scale.over_codes(scale.merged((group["crossover"] * state["units"]).to(torch.float32)))
+    own = codes, floats, moment, momentum[0] if momentum else None
+    if torch.compiler.is_compiling() and rows is None and backends.graph_has_card(str(codes.device)):
+        new, counts, greatest = _step_by_operator(own, units, exponent, p.fmt, state, group, choices, part)
+    else:
+        numbers = numbers_of(state, group, exponent, number=lambda x: x)
+        scalars = update_twin.step_scalars(p.fmt, choices.rule, numbers, coded=coded)
+        draw = Draw(group["seed"], state["stream"], state["step"])
+        stepped = update_twin.apply_step(*own, p.fmt, scalars, choices, units, draw, rows=rows, part=part)
+        new, counts, greatest = [stepped.codes, stepped.second_moment], stepped.counts, stepped.greatest
+        new += [stepped.momentum_codes] if stepped.momentum_codes is not None else []
     new = [scale.together(array) for array in new]
-    *steps, not_finite = stepped.counts.to("cpu").unbind()
-    size, none = torch.full((), codes.numel(), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
-    return new, torch.stack([size, *steps, none, not_finite]), stepped.greatest
+    *steps, not_finite = counts.to(there).unbind()
+    # made there by a number: what is copied there, a CUDA graph would not record
+    size, none = (torch.full((), number, dtype=torch.int64, device=there) for number in (codes.numel(), 0))
+    return new, torch.stack([size, *steps, none, not_finite]), greatest
+
+
+def _step_by_operator(
+    arrays: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None],
+    units: torch.Tensor,
+    exponent: torch.Tensor,
+    fmt: LNSFormat,
+    state: State,
+    group: dict[str, Any],
+    choices: Choices,
+    part: Part,
+) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+    """The operator that launches Triton's kernel: codes and moments, counts, the bits of the greatest gradient."""
+    there, lr = arrays[0].device, group["lr"]
+    lr = lr if isinstance(lr, torch.Tensor) else torch.full((), lr, dtype=torch.float64, device=there)
+    changing = [lr, state["r"], exponent, *(state[name] for name in ("beta_product", "momentum_product", "step"))]
+    codes, moment, counts, greatest, *momentum = madam_step_on_card(
+        *arrays, units.to(there), [number.to(there) for number in changing],
+        _options_of(group),
+        fmt.bits, fmt.fraction_bits, fmt.base, *choices, group["seed"], state["stream"], 0, list(part), __version__,
+    )  # fmt: skip
+    return [codes, moment, *momentum], counts, greatest
+
+
+def ready_for_card(p: torch.Tensor, state: State, group: dict[str, Any]) -> None:
+    """Let what a graph reads and writes of a state lie where its weight is, if Triton's kernels run there; and what
+    they read of a format, which is kept, and so not to be made within the memory of a CUDA graph."""
+    if not backends.graph_has_card(str(p.device)):
+        return
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor) and value.device != p.device:
+            state[name] = value.to(p.device)
+    if isinstance(p, LNSWeight) and backends.is_on_card(p.codes):
+        from lnsnum.torch_bridge.kernels import step_row_triton  # here, as triton is there for cards alone
+
+        step_row_triton.keep_constants(p.codes, p.fmt, group["rule"], _options_of(group))
+
+
+def _options_of(group: dict[str, Any]) -> list[float]:
+    """What the operator is given of a group as numbers."""
+    return [float(group[name]) for name in ("cap", "g_bound", "beta", "momentum", "weight_decay")]

@@ -35,7 +35,7 @@ class Followed(NamedTuple):
     offsets: torch.Tensor
     units: torch.Tensor
     grown: torch.Tensor
-    """How many grew: 0-dim, int64, on the CPU."""
+    """How many grew: 0-dim, int64, where the units are."""
 
 
 def decide(
@@ -101,7 +101,7 @@ def raised(offsets: torch.Tensor, units: torch.Tensor, fmt: LNSFormat, grows: to
     """log_offsets, and units in terms of their floors, of scales of which some grow."""
     # a tensor as divisor: a number may become a product with its inverse
     factors = torch.where(grows.to(units.device), ceiling.factor(fmt), torch.ones_like(units))
-    return [offsets + grows.to(offsets.dtype) * grid.doubling(fmt), units / factors]
+    return [offsets + grows.to(offsets.device, offsets.dtype) * grid.doubling(fmt), units / factors]
 
 
 def follow(
@@ -118,7 +118,7 @@ def follow(
     Args:
         codes: as the step left them.
         scale: theirs, with a tensor on their device, and the greatest log_offset for which the graph can decode.
-        units: float64, one for each log_offset, on the CPU; of groups as `Scale.unmerged`.
+        units: float64, one for each log_offset, on any device; of groups as `Scale.unmerged`.
         fmt: the format.
         draw: its step is a tensor.
         keep: no code becomes zero.
@@ -146,7 +146,7 @@ def _follow(
     grows = grows & due & (offsets <= high - grid.doubling(fmt))
     each = scale.over_codes(scale.merged(grows))
     moved = scale.together(grow(scale.apart(codes), fmt, each, Draw(seed, stream, step), keep=keep))
-    return [moved, *raised(offsets, units, fmt, grows), grows.sum().to("cpu")]
+    return [moved, *raised(offsets, units, fmt, grows), grows.sum().to(units.device)]
 
 
 def _in_groups(codes: torch.Tensor, scale: Scale, fmt: LNSFormat, shape: torch.Size) -> Any:

@@ -28,7 +28,7 @@ from lnsnum.kernels import codes as core
 from lnsnum.torch_bridge.kernels import codes_twin
 from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, FLOAT_NAMES, PATTERN_DTYPES, tensors_of
 from lnsnum.torch_bridge.kernels.scale import Scale, blocks_within
-from lnsnum.torch_bridge.kernels.triton_launch import NARROW, OPTIONS, as_float32, block_of, programs, readable
+from lnsnum.torch_bridge.kernels.triton_launch import NARROW, as_float32, block_of, launch, programs, readable
 
 _INFINITY, _SIZE = tl.constexpr(0x7F800000), tl.constexpr(0x7FFFFFFF)
 _BY_THRESHOLDS, _BY_LOG, _BY_VALUE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
@@ -176,10 +176,11 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
         runs = (runs - fmt.bias).contiguous()
     size, block = codes.numel(), block_of(codes.numel())
     if size:
-        decode_kernel[programs(size, block)](
+        launch(
+            decode_kernel, programs(size, block), codes.device,
             words, bits, octave, runs, scale.low - fmt.bias, size, inner, runs.numel(),
             TOP=fmt.max_magnitude, FRACTION_BITS=fmt.fraction_bits, **constants(dtype),
-            CHANNELS=scale.offsets is not None, WIDE=size >= NARROW, BLOCK=block, **OPTIONS,
+            CHANNELS=scale.offsets is not None, WIDE=size >= NARROW, BLOCK=block,
         )  # fmt: skip
     return floats
 
@@ -239,14 +240,15 @@ def encode(
     doubts = torch.zeros(1, dtype=torch.int32, device=x.device)
     inner, per_channel, single = _edges_of(x, fmt, scale)
     how = {"stochastic_log": _BY_LOG, "stochastic_value": _BY_VALUE}.get(rounding, _BY_THRESHOLDS)
-    encode_kernel[programs(size, block)](
+    launch(
+        encode_kernel, programs(size, block), x.device,
         readable(floats), out, random, steps, steps_below, doubles, doubts, *per_channel, *single, size, inner,
         per_channel[0].numel(),
         BITS=x.dtype == torch.bfloat16, TOP=fmt.max_magnitude, FRACTION_BITS=fmt.fraction_bits,
         FINE=22 - fmt.fraction_bits, HOW=how.value,
         DIRECTED=sides[0] != sides[1], BELOW=_BELOW.get(rounding, _FROM_HALF).value,
         BEYOND=fmt.max_magnitude if overflow == "saturate" else -1, SATURATES=underflow == "saturate",
-        CHANNELS=scale.offsets is not None, WIDE=size >= NARROW, BLOCK=block, **OPTIONS,
+        CHANNELS=scale.offsets is not None, WIDE=size >= NARROW, BLOCK=block,
     )  # fmt: skip
     return None if stochastic and int(doubts) else out
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import _disable_current_modes
 
 from lnsnum import __version__, decoding, encoding, exact
 from lnsnum.format import LNSFormat, Overflow, Rounding, Underflow
@@ -279,18 +280,20 @@ def is_real(x: torch.Tensor) -> bool:
 def tensors_of(
     like: torch.Tensor, make: Callable[..., tuple[NDArray[Any], ...]], *key: Any
 ) -> tuple[torch.Tensor, ...]:
-    """The arrays make(*key) as tensors on the device of `like`: constants of a traced graph; on another device than the
-    CPU, else, copied once and kept.
+    """The arrays make(*key) as tensors on the device of `like`, constants of a traced graph; on another device than the
+    CPU copied once and kept.
     """
-    if like.device.type != "cpu" and is_real(like):
-        return _kept(like.device, make, *key)
-    return tuple(torch.from_numpy(array).to(like.device) for array in make(*key))
+    if like.device.type == "cpu":
+        return tuple(torch.from_numpy(array) for array in make(*key))
+    kept = _kept(like.device, make, *key)
+    # what is on the CPU in a graph would be copied in each run, and no CUDA graph be recorded
+    return kept if is_real(like) else tuple(torch.ops.aten.lift_fresh.default(tensor) for tensor in kept)
 
 
 @lru_cache(maxsize=64)
 def _kept(device: torch.device, make: Callable[..., tuple[NDArray[Any], ...]], *key: Any) -> tuple[torch.Tensor, ...]:
-    # a tensor made in inference mode stays one of it, and autograd refuses to save it later
-    with torch.inference_mode(False):
+    # a tensor made in inference mode stays one of it, and autograd refuses to save it later; modes that trace are off
+    with torch.inference_mode(False), _disable_current_modes():
         return tuple(torch.from_numpy(array).to(device) for array in make(*key))
 
 

@@ -24,7 +24,7 @@ from lnsnum.operations.weight_only import as_float32 as as_float32_patterns
 from lnsnum.torch_bridge.kernels.codes_triton import are_normal, constants, float_octave, floats_of
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, tensors_of
 from lnsnum.torch_bridge.kernels.scale import Scale, blocks_within
-from lnsnum.torch_bridge.kernels.triton_launch import NARROW, OPTIONS, as_float32, block_of, readable
+from lnsnum.torch_bridge.kernels.triton_launch import NARROW, as_float32, block_of, launch, readable
 
 MOST_VECTORS = 16
 """So many rows of x at most: each has its own sums in registers."""
@@ -93,7 +93,9 @@ def columns_kernel(
     CHANNELS: tl.constexpr, WIDE: tl.constexpr, VECTORS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The sum of a block of W (length, outer), of some columns: one of (blocks, vectors, outer)."""
-    column, block = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.program_id(1)
+    # of one dimension, as a grid has at most 65,535 programs in the others
+    across = (outer + (COLUMNS - 1)) // COLUMNS
+    column, block = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS), tl.program_id(0) // across
     v = tl.arange(0, VECTORS)
     sums = tl.zeros([VECTORS, COLUMNS], tl.float32)
     first = block * _IN_TURN
@@ -125,13 +127,15 @@ def multiply(
     x: torch.Tensor, codes: torch.Tensor, fmt: LNSFormat, scale: Scale, appearance: torch.dtype, *, transposed: bool
 ) -> torch.Tensor | None:
     """x W^T of x (..., K) and codes (N, K), or of (K, N) where transposed x W, as float32 (..., N); all contiguous. W's
-    numbers are rounded to `appearance`. None where not all of them are normal numbers of it, of a format of base 2.
+    numbers are rounded to `appearance`. None where not all of them are normal numbers of it, of a format of base 2, and
+    where x or the product has 2^31 numbers.
     """
     if not are_normal(fmt, scale, appearance):
         return None
     outer, length = codes.shape[::-1] if transposed else codes.shape
     vectors = x.numel() // max(length, 1)
-    if length == 0 or vectors > MOST_VECTORS:
+    # places in x and in the product are of 32 bits
+    if length == 0 or vectors > MOST_VECTORS or vectors * max(length, outer) >= NARROW:
         return None
     out = torch.empty((*x.shape[:-1], outer), dtype=torch.float32, device=x.device)
     if out.numel() == 0:
@@ -148,17 +152,18 @@ def multiply(
     kind = {
         "BITS": x.dtype == torch.bfloat16, "TOP": fmt.max_magnitude, "FRACTION_BITS": fmt.fraction_bits,
         "SIGN": of_float32["SIGN"], "NAN": of_float32["NAN"], "CHANNELS": scale.offsets is not None,
-        "WIDE": codes.numel() >= NARROW, "VECTORS": triton.next_power_of_2(vectors), **OPTIONS,
+        "WIDE": codes.numel() >= NARROW, "VECTORS": triton.next_power_of_2(vectors),
     }  # fmt: skip
     if not transposed:
         rows = min(block_of(outer, _ROWS), 64)
-        rows_kernel[(-(-outer // rows),)](codes, readable(x), out, *arguments, ROWS=rows, **kind)
+        launch(rows_kernel, (-(-outer // rows),), x.device, codes, readable(x), out, *arguments, ROWS=rows, **kind)
         return out
     columns, blocks = block_of(outer, _COLUMNS), -(-length // BLOCK)
     sums = torch.empty((blocks, vectors, outer), dtype=torch.float32, device=x.device)
-    columns_kernel[(-(-outer // columns), blocks)](codes, readable(x), sums, *arguments, COLUMNS=columns, **kind)
+    grid = (-(-outer // columns) * blocks,)
+    launch(columns_kernel, grid, x.device, codes, readable(x), sums, *arguments, COLUMNS=columns, **kind)
     size, columns = out.numel(), block_of(out.numel(), _COLUMNS)
-    add_kernel[(-(-size // columns),)](sums, out, size, blocks, COLUMNS=columns, **OPTIONS)
+    launch(add_kernel, (-(-size // columns),), x.device, sums, out, size, blocks, COLUMNS=columns)
     return out
 
 

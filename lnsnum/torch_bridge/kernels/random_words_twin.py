@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lnsnum.torch_bridge.kernels import random_words
+from lnsnum.torch_bridge.kernels import backends, random_words
 from lnsnum.torch_bridge.kernels.codes_twin import is_real
 from lnsnum.torch_bridge.kernels.random_words import (
     FIRST_FACTOR,
@@ -43,14 +43,22 @@ def draw_keys(draw: Draw) -> tuple[Word, ...]:
     """
     step = draw.step
     if isinstance(step, torch.Tensor) and not is_real(step):
-        return torch.ops.lnsnum.draw_keys(step.to("cpu"), draw.seed, draw.stream).unbind()  # type: ignore[no-any-return]
+        return torch.ops.lnsnum.draw_keys(step, draw.seed, draw.stream).unbind()  # type: ignore[no-any-return]
     # the kernel's int32 keys as words from 0 on
     return tuple(int(key) & _LOW for key in random_words.draw_keys(draw.seed, draw.stream, int(step)))
 
 
 def _keys(step: torch.Tensor, seed: int, stream: int) -> torch.Tensor:
     """An operator of its own, the kernel: each round of Philox would be 16 operations of every parameter's graph."""
-    return torch.tensor(draw_keys(Draw(seed, stream, int(step))), dtype=torch.int64)
+    return torch.tensor(draw_keys(Draw(seed, stream, int(step))), dtype=torch.int64).to(step.device)
+
+
+def _keys_on_card(step: torch.Tensor, seed: int, stream: int) -> torch.Tensor:
+    if backends.missing_on(step.device) is not None:
+        return _keys(step, seed, stream)
+    from lnsnum.torch_bridge.kernels import random_words_triton  # here, as triton is there for cards alone
+
+    return random_words_triton.draw_keys(step, seed, stream)
 
 
 def _keys_shape(step: torch.Tensor, seed: int, stream: int) -> torch.Tensor:
@@ -59,7 +67,8 @@ def _keys_shape(step: torch.Tensor, seed: int, stream: int) -> torch.Tensor:
 
 _OPERATORS = torch.library.Library("lnsnum", "FRAGMENT")
 _OPERATORS.define("draw_keys(Tensor step, int seed, int stream) -> Tensor")
-_OPERATORS.impl("draw_keys", _keys, "CPU")
+_OPERATORS.impl("draw_keys", _keys, "CompositeExplicitAutograd")
+_OPERATORS.impl("draw_keys", _keys_on_card, "CUDA")
 _OPERATORS.impl("draw_keys", _keys_shape, "Meta")
 
 

@@ -1,6 +1,7 @@
 """How the Triton kernels are launched: the options that keep their bits, and how many elements a program takes.
 
     enable_fp_fusion=False      products and sums are rounded one by one, as on the CPU
+    the tensors' own card       Triton launches on the current card and its stream, whatever the tensors are on
 
 Triton's interpreter (TRITON_INTERPRET=1, set before triton is imported) runs the same kernels in NumPy on the CPU. It
 pays for operations, not for elements, so programs are large there.
@@ -8,6 +9,7 @@ pays for operations, not for elements, so programs are large there.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +29,13 @@ ALIGNMENT = 16
 
 NARROW = 1 << 31
 """Indices below are 32 bits wide."""
+
+
+def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments: Any, **constants: Any) -> None:
+    """Launch a kernel on the card that its tensors are on. On another, and another's stream, it would read and write
+    across cards where they reach each other, in no order with what torch does to these tensors, and else fail."""
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[grid](*arguments, **constants, **OPTIONS)
 
 
 def block_of(size: int, on_card: int = BLOCK) -> int:

@@ -2,10 +2,12 @@
 
     task      a weight and a stretch of its elements                        one program each
     table     a row for each weight: where its memory is, and its numbers   int64; floats as their bits
+    units     those of all weights, behind the table                        float32
 
-Gradient, codes and moments are read once and written once. What is counted is added up as integers, so no order of the
-programs changes it. Weights of one launch have one kind: where addresses and sizes are multiples of 16 all is read in
-vectors, and where no index is beyond 31 bits, quotients of it are of 32.
+Table and units go to the card in one copy, and what was counted comes back in another. Gradient, codes and moments are
+read once and written once. What is counted is added up as integers, so no order of the programs changes it. Weights of
+one launch have one kind: where addresses and sizes are multiples of 16 all is read in vectors, and where no index is
+beyond 31 bits, quotients of it are of 32.
 """
 
 from __future__ import annotations
@@ -21,31 +23,45 @@ import triton.language as tl
 from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat
+from lnsnum.kernels.scales import Walk
 from lnsnum.torch_bridge.kernels import grid, hypentropy, hypentropy_triton, paper_triton
 from lnsnum.torch_bridge.kernels.codes_twin import tensors_of
 from lnsnum.torch_bridge.kernels.moments_triton import load_moment, load_momentum, moment_code, momentum_code
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part, draw_keys
 from lnsnum.torch_bridge.kernels.random_words_triton import words_of
-from lnsnum.torch_bridge.kernels.triton_launch import ALIGNMENT, NARROW, OPTIONS, as_float32, block_of, is_aligned
+from lnsnum.torch_bridge.kernels.triton_launch import ALIGNMENT, NARROW, as_float32, block_of, is_aligned, launch
 from lnsnum.torch_bridge.kernels.update import Choices, StepScalars, modes_of
 
-_TURNS = 16
+TASK = 16
 """Blocks that a program steps one after the other, fewer than 32: what it counts, it adds to the weight's counts
 once."""
 
-_BLOCK = 1024
+BLOCK = 1024
 """Eight elements a thread: with more of them the registers do not suffice."""
 
-_COUNTS = 8
+COUNTS = 8
 """A weight's counts: moved, at the ceiling, at the floor, zero, changed in sign, gradients not finite; the bits of the
 greatest finite |gradient|; and one for alignment."""
 
-_COLUMNS = tl.constexpr(28)
-_SCALARS = tl.constexpr(16)
+COLUMNS = tl.constexpr(32)
+SCALARS = tl.constexpr(20)
+"""Where a row of the table has `StepScalars`."""
 _LEAST_NORMAL = tl.constexpr(2.0**-126)
 _GREATEST_GRADIENT = tl.constexpr(2.0**60)
 _SIZE, _INFINITY = tl.constexpr(0x7FFFFFFF), tl.constexpr(0x7F800000)
 _OF_WHOLE, _OF_PART, _OF_ROWS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+
+
+Arrays = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
+"""Codes, gradient, second moment and momentum of a weight."""
+
+
+class Row(NamedTuple):
+    """One weight's row of the table, its tasks, and where its steps are counted, on its card."""
+
+    tasks: torch.Tensor
+    table: torch.Tensor
+    counts: torch.Tensor
 
 
 class Stepped(NamedTuple):
@@ -56,9 +72,9 @@ class Stepped(NamedTuple):
     """float32, bfloat16 or float16: read as float32, exactly."""
     second_moment: torch.Tensor
     momentum: torch.Tensor | None
-    units: torch.Tensor
-    """float32: element i has units[i // inner % len(units)]."""
-    inner: int
+    units: NDArray[np.float32]
+    """Element i has units[i // walk.run % units.size], or as a `walk` of groups says."""
+    walk: Walk
     scalars: StepScalars
     draw: Draw
     start: int = 0
@@ -74,6 +90,7 @@ class _Kind(NamedTuple):
     momentum: bool
     place: int
     channels: bool
+    groups: bool
     aligned: bool
     wide: bool
 
@@ -81,7 +98,7 @@ class _Kind(NamedTuple):
 @triton.jit
 def _number(row, k: tl.constexpr):
     """The k-th of `StepScalars`."""
-    return tl.load(row + _SCALARS + k).to(tl.int32).to(tl.float32, bitcast=True)
+    return tl.load(row + SCALARS + k).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -94,14 +111,14 @@ def _clamp(x, bound):
 def step_kernel(
     tasks, table, by, inverses, up, terms,
     CODE: tl.constexpr, GRADIENT: tl.constexpr, BITS: tl.constexpr, MOMENT: tl.constexpr, CODED: tl.constexpr,
-    MOMENTUM: tl.constexpr, PLACE: tl.constexpr, CHANNELS: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
-    MODE: tl.constexpr, ZERO: tl.constexpr, MORE: tl.constexpr, FRACTION_BITS: tl.constexpr, SPLIT: tl.constexpr,
-    TOP: tl.constexpr, DRAWS: tl.constexpr, BLOCK: tl.constexpr,
+    MOMENTUM: tl.constexpr, PLACE: tl.constexpr, CHANNELS: tl.constexpr, GROUPS: tl.constexpr, ALIGNED: tl.constexpr,
+    WIDE: tl.constexpr, MODE: tl.constexpr, ZERO: tl.constexpr, MORE: tl.constexpr,
+    FRACTION_BITS: tl.constexpr, SPLIT: tl.constexpr, TOP: tl.constexpr, DRAWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One task. `MODE` is the paper's rounding, -1 of the other rule, whose `ZERO` is whether zeros are kept; of the
     paper's it is whether they leave. `SPLIT` says that `inverses` are of one octave, else they are of all codes."""
     task = tl.program_id(0).to(tl.int64) * 3
-    row = table + tl.load(tasks + task) * _COLUMNS
+    row = table + tl.load(tasks + task) * COLUMNS
     first, last = tl.load(tasks + task + 1), tl.load(tasks + task + 2)
     codes = tl.load(row).to(tl.pointer_type(CODE))
     gradients = tl.load(row + 1).to(tl.pointer_type(GRADIENT))
@@ -112,6 +129,7 @@ def step_kernel(
     scales, inner, start, place = tl.load(row + 7), tl.load(row + 8), tl.load(row + 9), tl.load(row + 10)
     length, stride = tl.load(row + 11), tl.load(row + 12)
     key0, key1 = tl.load(row + 13).to(tl.uint32), tl.load(row + 14).to(tl.uint32)
+    group, line, across = tl.load(row + 15), tl.load(row + 16), tl.load(row + 17)
     if ALIGNED:
         codes, gradients = tl.multiple_of(codes, 16), tl.multiple_of(gradients, 16)
         moments, momenta = tl.multiple_of(moments, 16), tl.multiple_of(momenta, 16)
@@ -123,6 +141,7 @@ def step_kernel(
     if not WIDE:
         scales, inner, start, place = scales.to(tl.int32), inner.to(tl.int32), start.to(tl.int32), place.to(tl.int32)
         length, stride = length.to(tl.int32), stride.to(tl.int32)
+        group, line, across = group.to(tl.int32), line.to(tl.int32), across.to(tl.int32)
     lane = tl.arange(0, BLOCK)
     tally, greatest = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32)
     for turn in range((last - first + (BLOCK - 1)).to(tl.int32) // BLOCK):
@@ -169,7 +188,11 @@ def step_kernel(
         if MODE < 0:
             unit = tl.load(units)
             if CHANNELS:
-                unit = tl.load(units + j // inner % scales, mask=mask, other=0.0)
+                own = j // inner
+                if GROUPS:  # as `lnsnum.kernels.scales.Walk` has them
+                    k = own // across % line
+                    own = (own // across // line * ((line + group - 1) // group) + k // group) * across + own % across
+                unit = tl.load(units + own % scales, mask=mask, other=0.0)
             if SPLIT:
                 # 1 / X of an octave, and what is above it taken off the exponent's field
                 pattern = tl.load(inverses + ((m - 1) & ((1 << FRACTION_BITS) - 1)))
@@ -228,61 +251,87 @@ def step_list(weights: Sequence[Stepped], fmt: LNSFormat, choices: Choices) -> t
     if choices.rule == "hypentropy":
         hypentropy.check_format(fmt)
     device = weights[0].codes.device
-    counts = torch.zeros((len(weights), _COUNTS), dtype=torch.int64, device=device)
+    counts = torch.zeros((len(weights), COUNTS), dtype=torch.int64, device=device)
     kinds: dict[_Kind, list[int]] = {}
     for k, weight in enumerate(weights):
         if weight.codes.numel():
             kinds.setdefault(_kind_of(weight), []).append(k)
-    table = np.zeros((len(weights), _COLUMNS.value), np.int64)
-    for k, weight in enumerate(weights):
-        table[k] = _row(weight, counts[k].data_ptr())
-    rows = _sent(table, device)
+    table = _table(weights, counts, device)
     for kind, members in kinds.items():
         sizes = tuple((k, weights[k].codes.numel()) for k in members)
-        block = block_of(max(size for _, size in sizes), _BLOCK)
-        _launch(kind, _tasks_on(device, sizes, block), rows, fmt, choices, block)
+        block = block_of(max(size for _, size in sizes), BLOCK)
+        _launch(kind, _tasks_on(device, sizes, block), table, fmt, choices, block)
     return counts[:, :7]
 
 
+def _table(weights: Sequence[Stepped], counts: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A row for each weight, and behind the rows the units of all, on their device."""
+    ends = np.cumsum([weight.units.size for weight in weights])
+    rows = len(weights) * COLUMNS.value
+    host = torch.empty(rows + (int(ends[-1]) + 1) // 2, dtype=torch.int64, pin_memory=device.type == "cuda")
+    there = torch.empty_like(host, device=device)
+    words, units = host.numpy(), host.view(torch.float32).numpy()[2 * rows :]
+    for k, (weight, end) in enumerate(zip(weights, ends.tolist(), strict=True)):
+        own = end - weight.units.size
+        units[own:end] = weight.units
+        places = there.data_ptr() + 8 * rows + 4 * own, counts.data_ptr() + 8 * COUNTS * k
+        words[k * COLUMNS.value : (k + 1) * COLUMNS.value] = _row(weight, *places)
+    # from pinned memory, which torch keeps until the copy has read it, nobody waits
+    return there.copy_(host, non_blocking=True)
+
+
 def _kind_of(weight: Stepped) -> _Kind:
-    arrays = weight.codes, weight.gradient, weight.second_moment, weight.momentum
     place = _OF_ROWS if weight.rows is not None else _OF_WHOLE if weight.part.length == weight.part.stride else _OF_PART
+    # of rows nobody knows here how many the parameter has
+    is_wide = place is _OF_ROWS or _end(weight.part, weight.start, weight.codes.numel()) >= NARROW
+    arrays = weight.codes, weight.gradient, weight.second_moment, weight.momentum
+    return _kind(arrays, place.value, weight.units.size, weight.walk, is_wide)
+
+
+def _kind(arrays: Arrays, place: int, units: int, walk: Walk, is_wide: bool) -> _Kind:
+    codes, gradient, moment, momentum = arrays
     return _Kind(
-        weight.gradient.dtype,
-        weight.second_moment.dtype,
-        weight.momentum is not None,
-        place.value,
-        weight.units.numel() > 1,
-        weight.codes.numel() % ALIGNMENT == 0 and is_aligned(*arrays),
-        # of rows nobody knows here how many the parameter has
-        place is _OF_ROWS or _end(weight) >= NARROW,
-    )
+        gradient.dtype, moment.dtype, momentum is not None, place, units > 1, walk.group > 1,
+        codes.numel() % ALIGNMENT == 0 and is_aligned(*arrays), is_wide,
+    )  # fmt: skip
 
 
-def _end(weight: Stepped) -> int:
-    """An index beyond those of a weight's elements."""
-    first, length, stride = weight.part
-    end = weight.start + weight.codes.numel()
-    return first + (end if length == stride else -(-end // length) * stride)
+def step_by_row(
+    arrays: Arrays, row: Row, units: int, walk: Walk, start: int, part: Part, fmt: LNSFormat, choices: Choices
+) -> None:
+    """Step one weight, in place, by a row that was made on its card."""
+    place = _OF_WHOLE if part.length == part.stride else _OF_PART
+    kind = _kind(arrays, place.value, units, walk, _end(part, start, arrays[0].numel()) >= NARROW)
+    _launch(kind, row.tasks, row.table, fmt, choices, block_of(arrays[0].numel(), BLOCK))
 
 
-def _row(weight: Stepped, counts: int) -> list[int]:
-    """A weight's row of the table."""
+def _end(part: Part, start: int, size: int) -> int:
+    """An index beyond those of so many elements from `start` on."""
+    end = start + size
+    return part.first + (end if part.length == part.stride else -(-end // part.length) * part.stride)
+
+
+def _row(weight: Stepped, units: int, counts: int) -> list[int]:
+    """A weight's row of the table, with the addresses of its units and of its counts."""
     first, length, stride = weight.part
     if weight.rows is not None:
         length = weight.codes.numel() // max(weight.rows.numel(), 1)
-    draw = weight.draw
+    draw, (run, group, line, across) = weight.draw, weight.walk
     keys = [int(key) & 0xFFFFFFFF for key in draw_keys(draw.seed, draw.stream, int(draw.step))[:2]]
-    tensors = weight.codes, weight.gradient, weight.second_moment, weight.momentum, weight.units, weight.rows
-    addresses = [0 if t is None else t.data_ptr() for t in tensors]
+    own = weight.codes, weight.gradient, weight.second_moment, weight.momentum
+    addresses = [*map(_address, own), units, _address(weight.rows), counts]
     scalars = np.array([float(x) for x in weight.scalars], np.float32).view(np.int32).tolist()
-    numbers = [weight.units.numel(), weight.inner, weight.start, first, length, stride, *keys, 0, *scalars]
-    return [*addresses, counts, *numbers]
+    numbers = [weight.units.size, run, weight.start, first, length, stride, *keys, group, line, across, 0, 0]
+    return [*addresses, *numbers, *scalars]
+
+
+def _address(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _tasks(sizes: tuple[tuple[int, int], ...], block: int) -> NDArray[np.int64]:
     """(weight, first element, one behind the last) of each program."""
-    length = _TURNS * block
+    length = TASK * block
     stretches = [(k, first, min(first + length, size)) for k, size in sizes for first in range(0, size, length)]
     return np.array(stretches, np.int64)
 
@@ -290,34 +339,29 @@ def _tasks(sizes: tuple[tuple[int, int], ...], block: int) -> NDArray[np.int64]:
 @lru_cache(maxsize=64)
 def _tasks_on(device: torch.device, sizes: tuple[tuple[int, int], ...], block: int) -> torch.Tensor:
     """The same on the device, where the next step finds it."""
-    return _sent(_tasks(sizes, block), device)
-
-
-def _sent(array: NDArray[Any], device: torch.device) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    # from pinned memory the copy waits for nothing
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    # it waits for the copy, once: the next step may be on another stream
+    return torch.from_numpy(_tasks(sizes, block)).to(device)
 
 
 def _launch(
     kind: _Kind, tasks: torch.Tensor, table: torch.Tensor, fmt: LNSFormat, choices: Choices, block: int
 ) -> None:
-    by, up, inverses = tensors_of(table, _constants, fmt)
+    by, up, inverses = tensors_of(table, format_constants, fmt)
     mode, zero = modes_of(choices)
     coded = kind.moment == torch.uint8
-    step_kernel[(len(tasks),)](
-        tasks, table, by, inverses, up, up.numel(),
+    launch(
+        step_kernel, (len(tasks),), table.device, tasks, table, by, inverses, up, up.numel(),
         CODE=tl.uint8 if fmt.bits <= 8 else tl.int16, GRADIENT=TRITON_TYPES[kind.gradient],
         BITS=kind.gradient == torch.bfloat16, MOMENT=TRITON_TYPES[kind.moment], CODED=coded, MOMENTUM=kind.momentum,
-        PLACE=kind.place, CHANNELS=kind.channels, ALIGNED=kind.aligned, WIDE=kind.wide,
+        PLACE=kind.place, CHANNELS=kind.channels, GROUPS=kind.groups, ALIGNED=kind.aligned, WIDE=kind.wide,
         MODE=-1 if mode is None else mode, ZERO=bool(zero), MORE=grid.bend_coefficients(fmt)[1] is not None,
         FRACTION_BITS=fmt.fraction_bits, SPLIT=inverse_octave(fmt) is not None, TOP=fmt.max_magnitude,
         DRAWS=coded or kind.momentum or not (choices.rule == "paper" and choices.rounding == "nearest"),
-        BLOCK=block, **OPTIONS,
+        BLOCK=block,
     )  # fmt: skip
 
 
-def _constants(fmt: LNSFormat) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
+def format_constants(fmt: LNSFormat) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
     """What the kernel reads of a format: the constants of the hypentropy rule, the paper's polynomial, and 1 / X."""
     few, more = grid.bend_coefficients(fmt)
     numbers = [grid.octave(fmt), *grid.log_coefficients(fmt), *few, *(more or ())]

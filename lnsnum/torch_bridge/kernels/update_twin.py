@@ -21,7 +21,7 @@ import torch
 
 from lnsnum import __version__
 from lnsnum.format import LNSFormat
-from lnsnum.torch_bridge.kernels import backends, hypentropy, hypentropy_twin, paper_twin, update
+from lnsnum.torch_bridge.kernels import hypentropy, hypentropy_twin, paper_twin, update
 from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, as_codes, is_real, power_of_two
 from lnsnum.torch_bridge.kernels.hypentropy_twin import root
 from lnsnum.torch_bridge.kernels.moments_twin import (
@@ -36,7 +36,6 @@ from lnsnum.torch_bridge.kernels.moments_twin import (
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.random_words_twin import draw_keys, indices, words_of
 from lnsnum.torch_bridge.kernels.update import Choices, Rule, StepNumbers, StepRounding, StepScalars, Zero
-from lnsnum.torch_bridge.kernels.update_operator import madam_step_on_card
 
 __all__ = ["Step", "apply_step", "first_exponent", "madam_step", "raise_exponent", "step_scalars"]
 
@@ -240,13 +239,9 @@ def _run(
         # the operator takes tensors in these places, and nothing else: numbers are made into them
         tensors = [s if isinstance(s, torch.Tensor) else torch.tensor(s, dtype=torch.float32) for s in scalars]
         step = draw.step if isinstance(draw.step, torch.Tensor) else torch.tensor(draw.step, dtype=torch.int64)
-        rest: Any = step, tensors, __version__
-        if rows is None and backends.graph_has_card(str(codes.device)):
-            out = madam_step_on_card(*arrays[:4], units, *numbers, *rest)
-        else:
-            out = torch.ops.lnsnum.madam_step(*arrays, *numbers, *rest)
+        out = torch.ops.lnsnum.madam_step(*arrays, *numbers, step, tensors, __version__)
     else:
-        rest = draw.step, list(scalars), __version__
+        rest: Any = draw.step, list(scalars), __version__
         out = _step(*arrays, *numbers, *rest)
     return Step(out[0], out[1], None if momentum_codes is None else out[4], out[2], out[3])
 

@@ -180,19 +180,26 @@ def test_channels_last_and_views(card, on_cpu, no_twin):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
-@pytest.mark.parametrize("options", [{"momentum": 0.9, "ceiling": "fixed"}, {"rule": "paper"}], ids=str)
-def test_a_compiled_step_launches_the_kernel(card, on_cpu, monkeypatch, options):
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ({"momentum": 0.9, "weight_decay": 0.1}, {"group_size": 16}),
+        ({"rule": "paper", "second_moment": "float32"}, {"per_channel": True}),
+    ],
+    ids=["ceilings that follow, groups that leave a rest", "the paper's rule"],
+)
+def test_a_compiled_step_launches_the_kernel(card, on_cpu, monkeypatch, options, how):
     """As one operator of a graph without breaks; its bits are those of the CPU's kernel."""
     torch.manual_seed(0)
-    model = nn.Linear(16, 5)
-    convert_model(model, "lns8f5", per_channel=True)
+    model = nn.Linear(40, 5)
+    convert_model(model, "lns8f5", **how)
     there = copy.deepcopy(model).to(card)
     gradients = [[torch.randn(p.shape) for p in model.parameters()] for _ in range(2)]
     calls = []
-    run = update_triton.step_list
-    monkeypatch.setattr(update_triton, "step_list", lambda *args: calls.append(0) or run(*args))
+    run = update_triton.step_by_row
+    monkeypatch.setattr(update_triton, "step_by_row", lambda *args: calls.append(0) or run(*args))
     torch.compiler.reset()
-    first = Madam(there.parameters(), lr=torch.tensor(0.05), **options)
+    first = Madam(there.parameters(), lr=torch.tensor(0.05, device=card), **options)
     first.make_state(for_graph=True)
     compiled = torch.compile(first.step, fullgraph=True, dynamic=False, backend="aot_eager")
     for each in gradients:
@@ -204,9 +211,12 @@ def test_a_compiled_step_launches_the_kernel(card, on_cpu, monkeypatch, options)
     on_cpu()
     second = Madam(model.parameters(), lr=torch.tensor(0.05), **options)
     stepped(model, second, gradients)
+    assert first.step_report() == second.step_report()
     for p, q in zip(there.parameters(), model.parameters(), strict=True):
         assert torch.equal(p.codes.cpu(), q.codes)
-        assert torch.equal(first.state[p]["second_moment"].cpu(), second.state[q]["second_moment"])
+        for name in ("second_moment", "exponent", "beta_product", "step"):
+            assert first.state[p][name].device == p.codes.device
+            assert torch.equal(first.state[p][name].cpu(), second.state[q][name]), name
 
 
 def test_errors_are_those_of_the_cpu(card, on_cpu):

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from lnsnum import LNSFormat, lns4f1, lns8f5, lns12f6
 from lnsnum.kernels.scales import Walk
-from lnsnum.torch_bridge.kernels import update, update_triton
+from lnsnum.torch_bridge.kernels import random_words, random_words_triton, step_row_triton, update, update_triton
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
+from lnsnum.torch_bridge.kernels.triton_launch import block_of
 from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers
 from lnsnum.torch_bridge.kernels.update_triton import Stepped
 
@@ -65,18 +66,19 @@ def tensor(array, device):
 def check(members, fmt, choices, device):
     """All members in one call of Triton's, each by itself on the CPU.
 
-    A member is (arrays, scalars, draw, options), and options are units, inner, start, rows, part, and the gradient's
-    dtype.
+    A member is (arrays, scalars, draw, options), and options are units, inner (or a whole walk), start, rows, part, and
+    the gradient's dtype.
     """
     stepped, expected = [], []
     for arrays, scalars, draw, options in members:
         options = dict(options)
         units, inner = options.pop("units", UNITS[3:4]), options.pop("inner", 1)
+        walk = inner if isinstance(inner, Walk) else Walk(inner)
         dtype, rows = options.pop("dtype", torch.float32), options.pop("rows", None)
         gradient = torch.from_numpy(arrays[1]).to(dtype)
         own = [None if array is None else array.copy() for array in arrays]
         own[1] = gradient.to(torch.float32).numpy()
-        by = scalars, choices, units, Walk(inner), draw
+        by = scalars, choices, units, walk, draw
         expected.append((own, update.apply_step(*own, fmt, *by, rows=rows, **options)))
         codes, _, moment, momentum = (tensor(array, device) for array in arrays)
         there = None if rows is None else torch.from_numpy(rows).to(device)
@@ -86,8 +88,8 @@ def check(members, fmt, choices, device):
                 gradient.to(device),
                 moment,
                 momentum,
-                torch.from_numpy(units).to(device),
-                inner,
+                units,
+                walk,
                 scalars,
                 draw,
                 rows=there,
@@ -155,6 +157,9 @@ def test_a_list_of_all_kinds(device):
         (333, {"dtype": torch.float16, "units": UNITS}), (160, {"start": 2**32 - 80}), (90, {"start": 7}),
         (60, {"part": Part(11, 6, 20), "units": UNITS, "inner": 4}), (48, {"part": Part(2**33, 8, 2**31), "start": 3}),
         (96, {"part": Part(37, 1, 1), "units": UNITS}),
+        (120, {"units": np.resize(UNITS, 12), "inner": Walk(1, 4, 10, 1)}),
+        (2 * 10 * 3 * 2, {"units": np.resize(UNITS, 18), "inner": Walk(2, 4, 10, 3)}),
+        (40, {"rows": np.array([3, 0]), "units": np.resize(UNITS, 28), "inner": Walk(1, 3, 20, 1)}),
         (30, {"rows": np.array([5, 0, 2**40]), "units": UNITS, "inner": 10}), (32, {"rows": np.array([9, 3])}),
     ]  # fmt: skip
     members = []
@@ -171,11 +176,13 @@ def test_a_shard_steps_as_the_whole(part, device):
     scalars = scalars_of(fmt, choices, **SETTINGS["bytes"])
     gradient = np.random.default_rng(0).standard_normal(n).astype(F32)
     arrays = weight_of(fmt, n, gradient=gradient)
-    unit = torch.ones(1, device=device)
+    unit = np.ones(1, F32)
     tensors = [tensor(array, device) for array in arrays]
-    whole = Stepped(*(None if t is None else t.clone() for t in tensors), unit, 1, scalars, Draw(0, 0, 1))
+    whole = Stepped(*(None if t is None else t.clone() for t in tensors), unit, Walk(), scalars, Draw(0, 0, 1))
     halves = [
-        Stepped(*(None if t is None else t[own].clone() for t in tensors), unit, 1, scalars, Draw(0, 0, 1), own.start)
+        Stepped(
+            *(None if t is None else t[own].clone() for t in tensors), unit, Walk(), scalars, Draw(0, 0, 1), own.start
+        )
         for own in (slice(0, 36), slice(36, n))
     ]  # fmt: skip
     if part is not WHOLE:
@@ -184,7 +191,7 @@ def test_a_shard_steps_as_the_whole(part, device):
             Stepped(
                 *(None if t is None else t[torch.from_numpy(index)].clone() for t in tensors),
                 unit,
-                1,
+                Walk(),
                 scalars,
                 Draw(0, 0, 1),
                 part=part,
@@ -211,3 +218,48 @@ def test_sizes_and_addresses(sizes, skip, rule):
         arrays = [a if a is None else a[skip:] for a in weight_of(fmt, n + skip, k, gradient=gradient)]
         members.append((arrays, scalars, Draw(0, k, 1), {}))
     check(members, fmt, choices, device)
+
+
+# ------------------------------------------------------------------------------------------- rows that graphs have made
+
+
+WORD = (1 << 32) - 1
+
+
+@pytest.mark.parametrize(("seed", "stream", "step"), [(0, 0, 1), (5, 3, 1 << 31), ((1 << 63) - 1, WORD, WORD)])
+def test_keys_of_a_step_on_the_card(seed, stream, step, device):
+    found = random_words_triton.draw_keys(torch.tensor(step, device=device), seed, stream)
+    assert found.tolist() == [int(key) & WORD for key in random_words.draw_keys(seed, stream, step)]
+
+
+NUMBERS = [
+    {"lr": 0.05, "r": 0.03, "exponent": 0}, {"lr": 1e-7, "r": 7.0, "exponent": -60},
+    {"lr": 3.0, "r": 0.0, "exponent": 49}, {"lr": 1e300, "r": 1e-300, "exponent": 5},
+    {"lr": math.nan, "r": 0.2, "exponent": -3},
+    {"lr": -1.0, "r": 0.2, "exponent": 3}, {"lr": math.inf, "r": 1.0, "exponent": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", ["hypentropy", "paper"])
+@pytest.mark.parametrize("moment", ["byte", "float32"])
+def test_a_row_made_on_the_card_is_that_of_the_host(rule, moment, device):
+    """Numbers, keys, scalars and tasks; an lr that is no rate is 0 there."""
+    options = step_row_triton.Options(0.2, 1e30, 0.999, 0.9, 0.1)
+    codes, gradient, second, momentum = (tensor(a, device) for a in weight_of(lns8f5, 100, moment=moment, momentum=0.9))
+    arrays, part, walk = (codes, gradient, second, momentum), Part(7, 4, 9), Walk(2, 3, 10, 1)
+    for step, own in enumerate(NUMBERS, 1):
+        products = 0.999**step, 0.9**step
+        doubles = (own["lr"], own["r"]), products
+        lr, r, beta, decay = (torch.tensor(x, dtype=torch.float64, device=device) for pair in doubles for x in pair)
+        exponent = torch.tensor(own["exponent"], dtype=torch.int32, device=device)
+        changing = step_row_triton.Changing(lr, r, exponent, beta, decay, torch.tensor(step, device=device))
+        units = torch.ones(5, device=device)
+        row = step_row_triton.make_row(arrays, units, walk, changing, options, lns8f5, rule, 11, 4, 2, part)
+        rate = own["lr"] if 0.0 <= own["lr"] < math.inf else 0.0
+        numbers = StepNumbers(rate, update.kappa_of(0.2, own["r"]), own["exponent"], *products, *options[1:])
+        scalars = update.step_scalars(lns8f5, rule, numbers, coded=moment == "byte")
+        stepped = Stepped(*arrays, np.ones(5, F32), walk, scalars, Draw(11, 4, step), 2, None, part)
+        expected = update_triton._row(stepped, units.data_ptr(), row.counts.data_ptr())
+        assert row.table.tolist() == expected
+        size = update_triton.TASK * block_of(100, update_triton.BLOCK)
+        assert row.tasks.tolist() == update_triton._tasks(((0, 100),), size // update_triton.TASK).tolist()
