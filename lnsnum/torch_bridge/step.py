@@ -169,10 +169,7 @@ def _end(
     _write_codes(p, stepped[0], work.rows, offsets)
     for moment, new in zip(work.moments, stepped[1:], strict=True):
         write(moment, new, work.rows)
-    if bridge.is_on_cpu(p.codes):
-        raise_exponent(work.moments, state, int(greatest))
-    else:
-        update_twin.raise_exponent(work.moments, state["exponent"], greatest)
+    raise_exponent(work.moments, state, greatest)
     if follows and not torch.compiler.is_compiling():
         grown, blocked = follow_ceiling(p, state, group, choices)
     counts[GROWN] = grown
@@ -187,20 +184,43 @@ def _run_for(codes: torch.Tensor) -> Callable[..., tuple[list[torch.Tensor], tor
     return _step_on_card if backends.is_on_card(codes) else _step_in_torch
 
 
-def step_shard(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any], part: Part) -> int:
-    """The step of a shard, whose place in the whole is `part`, in place: what does not depend on other shards.
+def step_shards(members: list[tuple[LNSWeight, torch.Tensor, State, Part]], group: dict[str, Any]) -> list[int]:
+    """The step of shards (with gradient and state each, and their places in their wholes), in place: what does not
+    depend on other shards. Those on a graphics card are one launch.
 
-    `state` has the shard's moments and the units of its scales, and an exponent for all. Returns the bits of the
-    greatest finite |gradient|; counts are those of this shard.
+    A state has the shard's moments and the units of its scales, and an exponent for all. Returns the bits of the
+    greatest finite |gradient| of each; counts are those of the shard.
     """
-    if not p.numel():
-        state["counts"].zero_()
-        return 0
-    moments = [state["second_moment"]] + ([state["momentum"]] if group["momentum"] > 0 else [])
-    stepped, counts, greatest = _run_for(p.codes)(
-        p, [p.codes, *moments], gradient, None, state, group, choices_of(group), part
-    )
-    for own, new in zip([p.codes, *moments], stepped, strict=True):
+    choices, greatest = choices_of(group), [0] * len(members)
+    on_cards: dict[torch.device, list[int]] = {}
+    for k, (p, gradient, state, part) in enumerate(members):
+        if not p.numel():
+            state["counts"].zero_()
+        elif backends.is_on_card(p.codes):
+            on_cards.setdefault(p.codes.device, []).append(k)
+        else:
+            arrays = _arrays_of(p, state, group)
+            stepped = _run_for(p.codes)(p, arrays, gradient, None, state, group, choices, part)
+            greatest[k] = _end_shard(p, arrays, state, *stepped)
+    for places in on_cards.values():
+        launched: Any = [
+            (p, _arrays_of(p, state, group), gradient, None, state, part)
+            for p, gradient, state, part in (members[k] for k in places)
+        ]
+        for k, work, stepped in zip(places, launched, _launch_on_card(launched, group, choices), strict=True):
+            greatest[k] = _end_shard(work[0], work[1], work[4], *stepped)
+    return greatest
+
+
+def _arrays_of(p: LNSWeight, state: State, group: dict[str, Any]) -> list[torch.Tensor]:
+    return [p.codes, state["second_moment"]] + ([state["momentum"]] if group["momentum"] > 0 else [])
+
+
+def _end_shard(
+    p: LNSWeight, arrays: list[torch.Tensor], state: State, stepped: list[torch.Tensor], counts: torch.Tensor,
+    greatest: Any,
+) -> int:  # fmt: skip
+    for own, new in zip(arrays, stepped, strict=True):
         write(own, new, None)
     torch.autograd.graph.increment_version(p)
     state["counts"].copy_(counts)
@@ -317,10 +337,13 @@ def _step_here(
     return arrays, torch.tensor([codes.size, *steps, 0, not_finite]), greatest
 
 
-def raise_exponent(moments: list[torch.Tensor], state: State, greatest: int) -> None:
+def raise_exponent(moments: list[torch.Tensor], state: State, greatest: Any) -> None:
     """Where gradients outgrow the exponent, it is raised, and the codes go down by as many octaves."""
+    if not all(map(bridge.is_on_cpu, moments)):
+        update_twin.raise_exponent(moments, state["exponent"], torch.as_tensor(greatest, dtype=torch.int32))
+        return
     exponent = int(state["exponent"])
-    octaves = 0 if exponent == NO_EXPONENT else octaves_to_raise(greatest, exponent)
+    octaves = 0 if exponent == NO_EXPONENT else octaves_to_raise(int(greatest), exponent)
     if octaves == 0:
         return
     state["exponent"].fill_(exponent + octaves)

@@ -35,7 +35,7 @@ from lnsnum.torch_bridge.step import (
     ceiling_follows,
     choices_of,
     raise_exponent,
-    step_shard,
+    step_shards,
 )
 from lnsnum.torch_bridge.units import different_offsets, histogram_by, histograms_of, move_units, tallies_of, units_by
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -193,12 +193,13 @@ def _move(shards: list[Shard], launches: Launches | None) -> list[int]:
                 greatest[own[place]] = bits
         rest = [k for place, k in enumerate(own) if place not in set(launched)]
         _refresh_units([shards[k] for k in rest])
+        stepped: list[Any] = []
         for k in rest:
             weight, gradient, state, group, *_ = shards[k]
-            assert gradient is not None
             advance_clock(weight, torch.uint8, state, group)
-            own_state = {**state, "units": state["units"][shards[k].scales]}
-            greatest[k] = step_shard(weight, gradient, own_state, group, shards[k].part)
+            stepped.append((weight, gradient, {**state, "units": state["units"][shards[k].scales]}, shards[k].part))
+        for k, bits in zip(rest, step_shards(stepped, members[0].group), strict=True):
+            greatest[k] = bits
     return greatest
 
 

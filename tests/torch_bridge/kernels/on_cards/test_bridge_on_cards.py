@@ -5,7 +5,10 @@ import os
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from lnsnum import lns8f5
 from lnsnum.torch_bridge import LNSWeight, Madam, convert_model, use_weight_only, weight_only_linear
@@ -119,6 +122,42 @@ def test_sparse_rows_and_backward_hooks(card, on_cpu):
             own(torch.tensor(rows, device=own.weight.device)).square().sum().backward()
             optimizers[own].step()
     same_states(optimizers[there], optimizers[model], there, model)
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch was built without torch.distributed")
+def test_fully_shard_steps_all_shards_in_one_launch(card, on_cpu, monkeypatch):
+    """Gathered as bytes, decoded, stepped, and their exponents raised as one process does it without fully_shard."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 12), nn.Linear(12, 3))
+    convert_model(model, "lns8f5", per_channel=True)
+    there, x = copy.deepcopy(model).to(card), torch.randn(8, 16)
+    calls = []
+    run = update_triton.step_list
+    monkeypatch.setattr(update_triton, "step_list", lambda ws, *rest: calls.append(len(ws)) or run(ws, *rest))
+    gradients = [[torch.randn(p.shape) * 1024.0**step for p in model.parameters()] for step in range(4)]
+    backend, kind = ("gloo", "cpu") if INTERPRETED else ("nccl", "cuda")
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        fully_shard(there, mesh=init_device_mesh(kind, (1,)))
+        first, second = Madam(there.parameters(), momentum=0.9), Madam(model.parameters(), momentum=0.9)
+        for each in gradients:
+            for own, optimizer in ((there, first), (model, second)):
+                if own is model:
+                    on_cpu()
+                elif INTERPRETED:
+                    monkeypatch.setattr(bridge_codes, "is_on_cpu", lambda tensor: False)
+                own(x.to(card if own is there else "cpu")).sum().backward()
+                # those of a card are summed in an order of its own
+                for p, gradient in zip(own.parameters(), each, strict=True):
+                    (p.grad.to_local() if own is there else p.grad).copy_(gradient)
+                optimizer.step()
+                optimizer.zero_grad()
+            for p, q in zip(there.parameters(), model.parameters(), strict=True):
+                assert torch.equal(p.to_local().codes.cpu(), q.codes)
+                assert int(first.state[p]["exponent"]) == int(second.state[q]["exponent"])
+    finally:
+        dist.destroy_process_group()
+    assert calls == [4] * 4
 
 
 def test_a_run_goes_on_on_another_device(card, on_cpu, monkeypatch):

@@ -16,10 +16,10 @@ pytestmark = [
 ]
 
 
-def twice(**how):
+def twice(width=40, **how):
     """A model on the card, and the same on the CPU."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(64, 40), nn.Linear(40, 24, bias=False))
+    model = nn.Sequential(nn.Linear(64, width), nn.Linear(width, 24, bias=False))
     convert_model(model, "lns8f5", **how)
     return copy.deepcopy(model).to("cuda"), model
 
@@ -51,7 +51,7 @@ def recorded(run):
 
 def test_a_recorded_step_goes_on_stepping():
     """Replayed: another number of the step, other random words, other corrections for bias, each time."""
-    there, here = twice(per_channel=True)
+    there, here = twice(width=40_000, per_channel=True)  # of more tasks than one program of the row's writes
     gradients = [[torch.randn(p.shape) for p in here.parameters()] for _ in range(4)]
     lr = torch.tensor(0.05, dtype=torch.float64, device="cuda")
     first, second = (

@@ -118,7 +118,7 @@ def test_every_code_with_every_gradient(policy, settings, device):
 
 
 @pytest.mark.parametrize(
-    "fmt", [LNSFormat(3, 0), lns4f1, lns12f6, LNSFormat(9, 3, base=1.5), LNSFormat(10, 1)], ids=str
+    "fmt", [LNSFormat(3, 0), lns4f1, lns12f6, LNSFormat(9, 3, base=1.5), LNSFormat(10, 1), LNSFormat(16, 10)], ids=str
 )
 @pytest.mark.parametrize("policy", [POLICIES[0], POLICIES[1], POLICIES[4]], ids=str)
 def test_other_formats(fmt, policy, device):
@@ -126,7 +126,7 @@ def test_other_formats(fmt, policy, device):
     settings = SETTINGS["bytes, momentum"]
     if fmt.octaves >= 64 and choices.rule == "hypentropy":
         pytest.skip("spans more than the rule takes")
-    # 3 gradients for each code of 12 bits, all of them for few codes
+    # 3 gradients for each code of 12 bits and more, all of them for few codes
     codes = np.repeat(np.arange(1 << fmt.bits).astype(fmt.dtype), GRADIENTS.size if fmt.bits < 6 else 3)
     arrays = weight_of(fmt, codes.size, codes=codes, momentum=0.9)
     options = {"units": UNITS, "inner": 7}
