@@ -61,6 +61,9 @@ def test() -> None:
     Raises:
         SystemExit: where a bit is wrong. (Those of CUDA graphs and of waiting are told, and do not end it.)
     """
+    lacking = [name for name in ("pytest", "hypothesis") if find_spec(name) is None]
+    if lacking:
+        raise SystemExit(f"the tests want {' and '.join(lacking)}: pip install {' '.join(lacking)}, or give --no-tests")
     folder = ROOT / "tests" / "torch_bridge" / "kernels" / "on_cards"
     # most of the time is Triton's compiling, which has a process for each kernel's variants
     many = ["-n", str(min(8, os.cpu_count() or 1))] if find_spec("xdist") else []
