@@ -33,7 +33,6 @@ from lnsnum.torch_bridge.kernels.scale import (
     ZERO_STD,
     Fit,
     LogOffset,
-    Scale,
     check_offset,
     each_of,
     fit_to_rms,
@@ -480,7 +479,7 @@ def _convert(
     codes = [torch.empty(rows.shape, dtype=bridge.code_dtype(fmt), device=parameter.device) for rows in w.matrices]
     adaptive = None
     if way.rounding == "adaptive" and way.moments is not None:
-        scale = _on(check_offset(log_offset, parameter.shape, layout.group_size or 0), parameter.device)
+        scale = check_offset(log_offset, parameter.shape, layout.group_size or 0).on(parameter.device)
         adaptive = adapted(_wide(parameter), fmt, scale, way.moments, way.dampening)
     if adaptive is not None:
         codes = [rows.contiguous() for rows in _in_rows(adaptive, layout)]
@@ -488,7 +487,7 @@ def _convert(
     for matrix, begin, block in w.blocks():
         own_offsets = offsets[done : done + len(block)]
         scale = check_offset(torch.tensor(own_offsets)[:, None] if each else offsets[0], block.shape)
-        scale, part = _on(scale, block.device), codes[matrix][begin : begin + len(block)]
+        scale, part = scale.on(block.device), codes[matrix][begin : begin + len(block)]
         done += len(block)
         if way.rounding == "nearest":
             part.copy_(bridge.encode(block, fmt, scale, underflow="saturate"))
@@ -546,10 +545,6 @@ def _fitting(name: str, w: _Redrawn, fmt: LNSFormat, layout: _Layout, way: _Way)
 
 def _wide(w: torch.Tensor) -> torch.Tensor:
     return w.detach().to(torch.float64).contiguous()
-
-
-def _on(scale: Scale, device: torch.device) -> Scale:
-    return scale if scale.offsets is None else scale._replace(offsets=scale.offsets.to(device))
 
 
 _BLOCK = 1 << 16

@@ -42,9 +42,8 @@ def write_anew(weight: Weight, floats: torch.Tensor, *, underflow: Underflow = "
         write_over(weight, floats)
         return
     own = weight.scale
-    scale = check_offset(choose_scale(floats, weight.fmt, weight.fit, own=own), weight.shape, *own.groups)
-    if scale.offsets is not None:
-        scale = scale._replace(offsets=scale.offsets.to(weight.device))
+    chosen = choose_scale(floats, weight.fmt, weight.fit, own=own)
+    scale = check_offset(chosen, weight.shape, *own.groups).on(weight.device)
     if _are_equal(scale, own):
         _encode_into(weight, floats, weight.codes, weight.to_float(), underflow)
         return

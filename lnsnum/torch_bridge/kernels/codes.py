@@ -99,7 +99,7 @@ def decode(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, dtype: torch.dtype
     """The floats that codes stand for, each rounded once to `dtype`, with the strides of the codes where they are
     dense.
     """
-    here = is_on_cpu(codes)
+    scale, here = scale.on(codes.device), is_on_cpu(codes)
     if (
         here
         and scale.offsets is not None
@@ -293,6 +293,7 @@ def encode(
     """
     modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
     check_modes(**modes)  # here, for all that may run: a kernel takes any other word for one of them
+    scale = scale.on(x.device)
     if scale.group_size and not (scale.rest and is_on_cpu(x)):
         apart = None if random_bits is None else scale.apart(random_bits.expand(x.shape))
         return scale.together(encode(scale.apart(x), fmt, scale.of_channels, random_bits=apart, seed=seed, **modes))

@@ -83,6 +83,12 @@ class Scale(NamedTuple):
         """Their size and dimension."""
         return self.group_size, self.axis
 
+    def on(self, device: torch.device) -> Scale:
+        """The same with its offsets on a device."""
+        if self.offsets is None or self.offsets.device == device:
+            return self
+        return self._replace(offsets=self.offsets.to(device))
+
     @property
     def of_channels(self) -> Scale:
         """The scale of what `apart` gives."""

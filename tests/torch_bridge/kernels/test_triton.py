@@ -24,10 +24,10 @@ from torch.utils._pytree import tree_leaves
 
 from lnsnum import lns8f5, lns12f6
 from lnsnum.kernels.scales import Walk
-from lnsnum.torch_bridge import Madam, convert_model
-from lnsnum.torch_bridge.kernels import backends
+from lnsnum.torch_bridge import LNSWeight, Madam, convert_model
+from lnsnum.torch_bridge.kernels import backends, codes
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
-from lnsnum.torch_bridge.kernels.scale import Scale
+from lnsnum.torch_bridge.kernels.scale import Scale, check_offset
 from lnsnum.torch_bridge.kernels.update import Choices, StepScalars
 from lnsnum.torch_bridge.step import ready_for_card
 from lnsnum.torch_bridge.weight import _others_have
@@ -381,6 +381,17 @@ def test_offsets_on_cards_are_not_looked_at_for_other_processes(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "is_shared", lambda tensor: True)
     assert _others_have(torch.zeros(3))
     assert not _others_have(torch.zeros(3, device="meta"))
+
+
+@pytest.mark.parametrize("size", [None, 16])
+def test_offsets_come_to_the_device_of_the_numbers(size):
+    """Given from the host, as to `LNSWeight.from_float` of a tensor on a card."""
+    x, offsets = torch.zeros(2, 40, device="meta"), torch.zeros(2, 3 if size else 1, dtype=torch.int32)
+    weight = LNSWeight.from_float(x, "lns8f5", log_offset=offsets, group_size=size)
+    assert weight.codes.is_meta
+    scale = check_offset(offsets, x.shape, size or 0)
+    assert codes.encode(x, lns8f5, scale).is_meta
+    assert codes.decode(codes.encode(x, lns8f5, scale), lns8f5, scale, torch.float32).is_meta
 
 
 # ----------------------------------------------------------------------------------------------- where there is none
