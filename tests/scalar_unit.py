@@ -122,6 +122,41 @@ class ScalarUnit:
         values = [float(x) for x in scalar.decoded(a).reshape(-1)]
         return self._each(at, math.ceil(max(values, default=0.0) * 1.5 + 1) * self.octave, a)
 
+    def expm1(self, a):
+        values = [float(x) for x in scalar.decoded(a).reshape(-1)]
+        return self._real(lambda x: scalar.MP.expm1(x), a, math.ceil(max(values, default=0.0) * 1.5 + 1) * self.octave)
+
+    def log1p(self, a):
+        return self._real(lambda x: scalar.MP.log1p(x), a, 8 * self.octave)
+
+    def normal(self, a):
+        """The normal distribution."""
+        return self._real(lambda x: scalar.MP.ncdf(x), a, self.octave)
+
+    def _real(self, function, a, top):
+        """The nearest code of a function of mpmath's."""
+
+        def at(x, out):
+            m, sign = x & self.fmt.max_magnitude, -1 if x > self.fmt.max_magnitude else 1
+            e = scalar.MP.mpf(m - self.fmt.bias + a.log_offset) / self.octave
+            y = function(sign * scalar.MP.mpf(2) ** e if m else scalar.MP.mpf(0))
+            if y == 0:
+                return 0
+            return self._place(int(scalar.MP.nint(scalar.MP.log(abs(y), 2) * self.octave)), y < 0, out)
+
+        return self._each(at, top, a)
+
+    def absolute(self, a):
+        return a._replace(
+            codes=np.array([c & self.fmt.max_magnitude for c in a.codes.reshape(-1)], dtype=object).reshape(
+                a.codes.shape
+            )
+        )
+
+    def select(self, where, a, b):
+        """One or the other, at the least scale that takes what is chosen."""
+        return self.encode(np.where(where, scalar.decoded(a), scalar.decoded(b)))
+
     def total(self, a, axis, keepdims=False):
         """Along one axis, or several as one, in C order."""
         axes = (axis,) if isinstance(axis, int) else axis

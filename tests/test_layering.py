@@ -58,7 +58,8 @@ torch_bridge           step launch float_step
 torch_bridge.distributed replicas gradient_codes shard_step dtensors conversions scales
 torch_bridge.datapath  settings presets swift quantized matrices fixed_point bit_true report graph kept float_operations
 torch_bridge.datapath  functions modules workshop windows products convolutions embeddings
-torch_bridge.datapath  unit operands pointwise totals softmax normalization losses elementwise context texts setting .
+torch_bridge.datapath  unit operands activations pointwise totals softmax normalization losses pooling layout
+torch_bridge.datapath  elementwise context texts setting .
 torch_bridge.distributed parallel_files
 torch_bridge           showing placing reports second_moments calibrated model madam event_log monitor resuming
 torch_bridge           checkpoint graphs

@@ -40,8 +40,7 @@ class Sums(NamedTuple):
 
     def floats(self, dtype: torch.dtype) -> torch.Tensor:
         """What they stand for: a float32 tells the codes of an accumulator apart, so that nothing is lost."""
-        array = swift.decode(self.codes, self.fmt, self.log_offset, FLOAT_NAMES[dtype])
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return swift.tensor_of(swift.decode(self.codes, self.fmt, self.log_offset, FLOAT_NAMES[dtype]))
 
 
 def matmul(a: Matrices, b: Matrices, accumulator: BitTrue, last: Matrices | None = None) -> Sums | FixedSums:

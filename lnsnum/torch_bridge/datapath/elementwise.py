@@ -2,9 +2,9 @@
 
     read the operands (`operands`)  ->  a composition of the unit's operations (`unit`)  ->  floats that tell the codes
 
-`pointwise`, `totals`, `softmax`, `normalization` and `losses` have the compositions. In the backward pass an operation
-belongs to the layer whose node runs, or ran last where autograd adds two errors. What arrives at a weight is rounded by
-Q_G. What is not in the table stays in float, and the report lists it.
+`pointwise`, `activations`, `totals`, `softmax`, `normalization`, `losses` and `pooling` have the compositions. In the
+backward pass an operation belongs to the layer whose node runs, or ran last where autograd adds two errors. What
+arrives at a weight is rounded by Q_G. What is not in the table stays in float, and the report lists it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from lnsnum.torch_bridge.datapath import pointwise
 from lnsnum.torch_bridge.datapath.graph import Record, in_backward, is_weight, record_of, running_node
+from lnsnum.torch_bridge.datapath.layout import as_torch_would
 from lnsnum.torch_bridge.datapath.losses import LOSSES
 from lnsnum.torch_bridge.datapath.normalization import NORMALIZATION
 from lnsnum.torch_bridge.datapath.operands import Bench
-from lnsnum.torch_bridge.datapath.pointwise import POINTWISE, Pointwise
+from lnsnum.torch_bridge.datapath.pointwise import OTHERS, POINTWISE, Pointwise
+from lnsnum.torch_bridge.datapath.pooling import POOLING
 from lnsnum.torch_bridge.datapath.settings import Accumulator
 from lnsnum.torch_bridge.datapath.softmax import SOFTMAX
 from lnsnum.torch_bridge.datapath.totals import TOTALS
 from lnsnum.torch_bridge.datapath.workshop import Workshop
 
-WHOLE: dict[Any, Callable[..., Any]] = {**TOTALS, **SOFTMAX, **NORMALIZATION, **LOSSES}
+WHOLE: dict[Any, Callable[..., Any]] = {**TOTALS, **SOFTMAX, **NORMALIZATION, **LOSSES, **POOLING, **OTHERS}
 """Operations on whole tensors."""
 
 
@@ -72,6 +74,8 @@ def made(shop: Workshop, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
                 "leave out the _"
             )
         out = args[0].copy_(out)
+    else:
+        out = as_torch_would(out, func, args, kwargs)
     if again and torch.is_grad_enabled():
         _keep(shop, out[0] if isinstance(out, tuple) else out, at, args, how)
     return out

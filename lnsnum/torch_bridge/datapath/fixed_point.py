@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lnsnum import exact
 from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.threads import in_chunks
+from lnsnum.torch_bridge.datapath import swift
 from lnsnum.torch_bridge.datapath.matrices import Matrices
 from lnsnum.torch_bridge.datapath.settings import FixedPoint
 
@@ -38,7 +39,7 @@ class FixedSums(NamedTuple):
     def floats(self, dtype: torch.dtype) -> torch.Tensor:
         """What they stand for, by way of float64."""
         values = np.where(self.nan, np.nan, self.codes * self.unit)
-        return torch.from_numpy(np.ascontiguousarray(values)).to(dtype)
+        return swift.tensor_of(values).to(dtype)
 
     def at(self, index: Any) -> FixedSums:
         """Those at an index."""

@@ -25,17 +25,24 @@ _MOVES = frozenset(
         "pixel_shuffle", "pixel_unshuffle", "im2col", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite",
         "argmax", "argmin", "sort", "topk", "max", "min", "amax", "amin", "maximum", "minimum", "aminmax", "clamp",
         "clamp_", "clamp_min", "clamp_min_", "clamp_max", "relu", "relu_", "hardtanh", "hardtanh_", "threshold",
-        "threshold_backward", "hardtanh_backward", "abs", "abs_", "neg", "neg_", "sign", "sgn",
-        "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d", "select_backward",
-        "slice_backward", "select_scatter", "slice_scatter", "value_selecting_reduction_backward",
-        "diagonal_backward", "embedding", "bernoulli", "bernoulli_", "rand", "rand_like", "randn", "randn_like",
-        "randint", "randint_like", "normal_", "uniform_", "random_", "multinomial", "_local_scalar_dense", "item",
-        "equal", "nonzero", "_pin_memory", "is_pinned", "set_", "resize_", "_unsafe_view", "view_as_complex",
-        "view_as_real", "bitwise_and", "bitwise_or", "bitwise_not", "logical_and", "logical_or", "logical_not", "any",
-        "all", "unique", "_unique2", "searchsorted", "bucketize", "_assert_async", "isclose", "allclose",
+        "threshold_backward", "hardtanh_backward", "abs", "abs_", "neg", "neg_", "sign", "sgn", "max_pool1d",
+        "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d",
+        "adaptive_max_pool3d", "max_unpool2d", "max_unpool3d", "upsample_nearest1d", "upsample_nearest2d",
+        "upsample_nearest3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d",
+        "channel_shuffle", "native_channel_shuffle", "select_backward", "slice_backward", "select_scatter",
+        "slice_scatter", "value_selecting_reduction_backward", "diagonal_backward", "embedding", "bernoulli",
+        "bernoulli_", "rand", "rand_like", "randn", "randn_like", "randint", "randint_like", "normal_", "uniform_",
+        "random_", "multinomial", "_local_scalar_dense", "item", "equal", "nonzero", "_pin_memory", "is_pinned", "set_",
+        "resize_", "_unsafe_view", "view_as_complex", "view_as_real", "bitwise_and", "bitwise_or", "bitwise_not",
+        "logical_and", "logical_or", "logical_not", "any", "all", "unique", "_unique2", "searchsorted", "bucketize",
+        "_assert_async", "isclose", "allclose",
     ]
 )  # fmt: skip
 """By the name of the operation, without its overload; but see `_adds`."""
+
+
+_OF_COMPLEX = frozenset(["abs", "abs_", "sign", "sgn", "sgn_"])
+"""Which compute where numbers are complex."""
 
 
 @lru_cache(maxsize=2048)
@@ -154,6 +161,6 @@ def _may_compute(func: Any) -> bool:
 def computes(func: Any, arguments: Any, keywords: Any, out: Any) -> bool:
     """Whether an operation computed with floating-point numbers."""
     if not (_may_compute(func) or _adds(func, arguments, keywords)):
-        return False
+        return _name_of(func) in _OF_COMPLEX and arguments[0].is_complex()
     tensors = [x for x in tree_leaves((arguments, out)) if isinstance(x, torch.Tensor)]
     return any(x.is_floating_point() or x.is_complex() for x in tensors)

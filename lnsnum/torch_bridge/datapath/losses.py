@@ -3,7 +3,8 @@
     nll     l_i = -w_(t_i) x[i, t_i],      sum l / sum w,      dx[i, t_i] = -w_(t_i) dy / sum w
     mse     l = (x - y)^2,                 sum l / n,          dx = 2 (x - y) dy / n
 
-What is ignored has no term. The number of terms is counted in integers, and rounded to the grid where it divides.
+What is ignored is a zero among the terms. The number of terms is counted in integers, and rounded to the grid where it
+divides.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lnsnum.torch_bridge.datapath.operands import Bench
+from lnsnum.torch_bridge.datapath.operands import Bench, check_shapes
 from lnsnum.torch_bridge.datapath.unit import Word
 
 aten = torch.ops.aten
@@ -113,23 +114,27 @@ def _nll_backward(
 
 
 def _mse(bench: Bench, x: torch.Tensor, y: torch.Tensor, reduction: int = _MEAN) -> Any:
-    bench.shop.check(x, y, name=bench.at.name)
+    dtype = torch.result_type(x, y)
+    if not dtype.is_floating_point:
+        return NotImplemented
+    bench.shop.check(*(one for one in (x, y) if one.is_floating_point()), name=bench.at.name)
+    check_shapes(bench.at.name, [x, y])
     u = bench.unit
     d = u.subtract(bench.read(x), bench.read(y))
     terms, axes = u.multiply(d, d), tuple(range(d.codes.ndim))
     if reduction != _NONE:
         terms = u.mean(terms, axes) if reduction == _MEAN else u.total(terms, axes)
-    return bench.write(terms, x.dtype)
+    return bench.write(terms, dtype)
 
 
 def _mse_backward(bench: Bench, grad: torch.Tensor, x: torch.Tensor, y: torch.Tensor, reduction: int) -> Any:
-    bench.shop.check(grad, x, y, name=bench.at.name)
+    bench.shop.check(grad, *(one for one in (x, y) if one.is_floating_point()), name=bench.at.name)
     u = bench.unit
     d = u.subtract(bench.read(x), bench.read(y))
     out = u.multiply(u.scaled(d, 2.0), bench.read(grad))
     if reduction == _MEAN:
         out = u.divide(out, u.constant(d.codes.size))
-    return bench.write(out, x.dtype)
+    return bench.write(out, torch.result_type(x, y))
 
 
 LOSSES: dict[Any, Callable[..., Any]] = {

@@ -1,11 +1,11 @@
-"""Layer and batch normalization, forward and backward.
+"""Layer, batch and group normalization, forward and backward.
 
     mean = sum x / n,   d = x - mean,   var = sum d^2 / n,   r = (var + eps)^(-1/2),   h = d r,   y = h w + b
     g = dy w,   dx = r (g - sum g / n - h sum(g h) / n),   dw = sum(dy h),   db = sum dy
 
-n, eps and what else is a constant are rounded to the grid. Of a layer the statistics are those of a row, of a batch
-those of a channel, over images and then places; a batch's running ones move by the same arithmetic, and where they
-serve, in evaluation, dx = r g.
+n, eps and what else is a constant are rounded to the grid. Of a layer the statistics are those of a row, of a group
+those of an image's channels in it, of a batch those of a channel, over images and then places; a batch's running ones
+move by the same arithmetic, and where they serve, in evaluation, dx = r g.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ def statistics(u: Unit, x: Word, axes: tuple[int, ...], eps: float) -> Statistic
 
 
 def inverse_root(u: Unit, var: Word, eps: float) -> Word:
-    """(var + eps)^(-1/2)."""
-    return u.power(u.add(var, u.constant(eps)), _TO_MINUS_HALF)
+    """(var + eps)^(-1/2); where eps underflows beside other variances, that of the smallest number."""
+    total = u.add(var, u.constant(eps))
+    return u.power(u.at_least_smallest(total) if eps > 0.0 else total, _TO_MINUS_HALF)
 
 
 def normalized(u: Unit, x: Word, mean: Word, r: Word, weight: Word | None, bias: Word | None) -> Word:
     """H w + b."""
-    out = u.multiply(u.subtract(x, mean), r)
+    return _affine(u, u.multiply(u.subtract(x, mean), r), weight, bias)
+
+
+def _affine(u: Unit, out: Word, weight: Word | None, bias: Word | None) -> Word:
     out = out if weight is None else u.multiply(out, weight)
     return out if bias is None else u.add(out, bias)
 
@@ -193,10 +197,50 @@ def _batch_backward(
     return tuple(out)
 
 
+# ---------------------------------------------------------------------------------------------------------------- group
+
+
+def _group(
+    bench: Bench, x: torch.Tensor, w: torch.Tensor | None, b: torch.Tensor | None, n: int, channels: int, places: int,
+    groups: int, eps: float,
+) -> Any:  # fmt: skip
+    _check(bench, x, w, b)
+    u = bench.unit
+    rows = bench.read(x).reshape(n * groups, channels // groups * places)
+    found = statistics(u, rows, (1,), eps)
+    h = u.multiply(u.subtract(rows, found.mean), found.r).reshape(n, channels, places)
+    out = _affine(u, h, *(_read(bench, one, (1, channels, 1)) for one in (w, b)))
+    kept = (bench.write(one, x.dtype).reshape(n, groups) for one in (found.mean, found.r))
+    return (bench.write(out, x.dtype).reshape(x.shape), *kept)
+
+
+def _group_backward(
+    bench: Bench, grad: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, r: torch.Tensor, w: torch.Tensor | None,
+    n: int, channels: int, places: int, groups: int, mask: Any,
+) -> Any:  # fmt: skip
+    _check(bench, grad, x, w)
+    u, whole = bench.unit, (n, channels, places)
+    rows = (n * groups, channels // groups * places)
+    dy, root = bench.read(grad).reshape(*whole), bench.read(r).reshape(-1, 1)
+    h = u.multiply(u.subtract(bench.read(x).reshape(*rows), bench.read(mean).reshape(-1, 1)), root)
+    weight = _read(bench, w, (1, channels, 1))
+    out: list[torch.Tensor | None] = [None, None, None]
+    if mask[0]:
+        g = dy if weight is None else u.multiply(dy, weight)
+        out[0] = bench.write(input_gradient(u, g.reshape(*rows), h, root, (1,)), x.dtype).reshape(x.shape)
+    if mask[1]:
+        out[1] = bench.write(u.total(u.multiply(dy, h.reshape(*whole)), (0, 2)), x.dtype)
+    if mask[2]:
+        out[2] = bench.write(u.total(dy, (0, 2)), x.dtype)
+    return tuple(out)
+
+
 NORMALIZATION: dict[Any, Callable[..., Any]] = {
     aten.native_layer_norm.default: _layer,
     aten.native_layer_norm_backward.default: _layer_backward,
     aten.native_batch_norm.default: _batch,
     aten.native_batch_norm_backward.default: _batch_backward,
+    aten.native_group_norm.default: _group,
+    aten.native_group_norm_backward.default: _group_backward,
 }
 """By operation."""

@@ -9,6 +9,7 @@ no say in the scale, and is NaN but where an operation says what it does with it
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ class Bench:
             )
         x = x.detach()
         if not x.is_floating_point():
-            x = x.to(torch.float32)
+            # an integer may be wider than a float32, and is rounded once
+            x = x.to(torch.float32 if x.dtype == torch.bool else torch.float64)
         array = bridge.as_numpy(x.contiguous())
         largest, mask = _span(array)
         return self.unit.encode(array, largest), mask
@@ -80,9 +82,7 @@ class Bench:
 
     def write(self, word: Word, dtype: torch.dtype) -> torch.Tensor:
         """The floats of a result."""
-        array = self.unit.decode(word, FLOAT_NAMES[dtype])
-        # torch shares the memory of arrays with dimensions alone
-        return torch.from_numpy(array) if array.ndim else torch.from_numpy(array.reshape(1)).reshape(())
+        return swift.tensor_of(self.unit.decode(word, FLOAT_NAMES[dtype]))
 
 
 def _span(x: NDArray[Any]) -> tuple[float, Mask | None]:
@@ -99,6 +99,15 @@ def _span(x: NDArray[Any]) -> tuple[float, Mask | None]:
     # NaN is neither
     mask, finite = np.asarray(size >= INFINITE), size[size < INFINITE]
     return float(finite.max(initial=0.0)), mask if mask.any() else None
+
+
+def check_shapes(name: str, tensors: list[torch.Tensor]) -> None:
+    """Refuse shapes that do not broadcast."""
+    shapes = [tuple(x.shape) for x in tensors]
+    if len(set(shapes)) > 1:
+        for lengths in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1):
+            if len({*lengths, 1}) > 2:
+                raise RuntimeError(f"{name} of shapes {' and '.join(map(str, shapes))}, which do not broadcast")
 
 
 def plain(x: Any) -> Any:

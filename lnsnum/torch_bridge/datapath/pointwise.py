@@ -11,15 +11,14 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from functools import reduce
-from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import torch
 
 from lnsnum.arithmetic import MAX_DENOMINATOR, MAX_NUMERATOR
-from lnsnum.torch_bridge.datapath.operands import Bench, plain
+from lnsnum.torch_bridge.datapath import activations
+from lnsnum.torch_bridge.datapath.operands import Bench, check_shapes, plain
 from lnsnum.torch_bridge.datapath.unit import Unit, Word
-from lnsnum.torch_bridge.kernels import codes as bridge
 
 aten = torch.ops.aten
 
@@ -64,45 +63,6 @@ def _product_added(u: Unit, a: Word, b: Word, c: Word, *, value: float = 1) -> W
     return u.add(a, u.scaled(u.multiply(b, c), value))
 
 
-def _sigmoid(u: Unit, a: Word) -> Word:
-    return u.divide(u.constant(1.0), u.add(u.constant(1.0), u.exp(u.negate(a))))
-
-
-def _sigmoid_backward(u: Unit, grad: Word, y: Word) -> Word:
-    return u.multiply(grad, u.multiply(y, u.subtract(u.constant(1.0), y)))
-
-
-def _tanh(u: Unit, a: Word) -> Word:
-    """(1 - e^-2a) / (1 + e^-2a) of |a|, whose terms are within 2; the sign comes last."""
-    negative = (a.codes & u.fmt.sign_bit) != 0
-    size = u.select(negative, u.negate(a), a)
-    small = u.exp(u.scaled(size, -2.0))
-    out = u.divide(u.subtract(u.constant(1.0), small), u.add(u.constant(1.0), small))
-    return u.select(negative, u.negate(out), out)
-
-
-def _tanh_backward(u: Unit, grad: Word, y: Word) -> Word:
-    return u.multiply(grad, u.subtract(u.constant(1.0), u.multiply(y, y)))
-
-
-def _silu(u: Unit, a: Word) -> Word:
-    return u.multiply(a, _sigmoid(u, a))
-
-
-def _silu_backward(u: Unit, grad: Word, a: Word) -> Word:
-    s, one = _sigmoid(u, a), u.constant(1.0)
-    return u.multiply(grad, u.multiply(s, u.add(one, u.multiply(a, u.subtract(one, s)))))
-
-
-def _leaky(u: Unit, a: Word, slope: float = 0.01) -> Word:
-    return u.select((a.codes & u.fmt.sign_bit) != 0, u.scaled(a, slope), a)
-
-
-def _leaky_backward(u: Unit, grad: Word, a: Word, slope: float, is_result: bool) -> Word:
-    positive = ((a.codes & u.fmt.sign_bit) == 0) & (a.codes != 0)
-    return u.select(positive, grad, u.scaled(grad, slope))
-
-
 POINTWISE: dict[Any, Pointwise] = {
     aten.add.Tensor: Pointwise(2, _add),
     aten.add.Scalar: Pointwise(2, lambda u, a, b, alpha=1: _add(u, a, b, alpha=alpha)),
@@ -122,14 +82,20 @@ POINTWISE: dict[Any, Pointwise] = {
     aten.pow.Tensor_Scalar: Pointwise(1, _power),
     aten.exp.default: Pointwise(1, Unit.exp),
     aten.log.default: Pointwise(1, Unit.log),
-    aten.sigmoid.default: Pointwise(1, _sigmoid),
-    aten.sigmoid_backward.default: Pointwise(2, _sigmoid_backward),
-    aten.tanh.default: Pointwise(1, _tanh),
-    aten.tanh_backward.default: Pointwise(2, _tanh_backward),
-    aten.silu.default: Pointwise(1, _silu),
-    aten.silu_backward.default: Pointwise(2, _silu_backward),
-    aten.leaky_relu.default: Pointwise(1, _leaky),
-    aten.leaky_relu_backward.default: Pointwise(2, _leaky_backward),
+    aten.sigmoid.default: Pointwise(1, activations.sigmoid),
+    aten.sigmoid_backward.default: Pointwise(2, activations.sigmoid_backward),
+    aten.tanh.default: Pointwise(1, activations.tanh),
+    aten.tanh_backward.default: Pointwise(2, activations.tanh_backward),
+    aten.silu.default: Pointwise(1, activations.silu),
+    aten.silu_backward.default: Pointwise(2, activations.silu_backward),
+    aten.gelu.default: Pointwise(1, activations.gelu),
+    aten.gelu_backward.default: Pointwise(2, activations.gelu_backward),
+    aten.elu.default: Pointwise(1, activations.elu),
+    aten.softplus.default: Pointwise(1, activations.softplus),
+    aten.softplus_backward.default: Pointwise(2, activations.softplus_backward),
+    aten._prelu_kernel.default: Pointwise(2, activations.prelu),
+    aten.leaky_relu.default: Pointwise(1, activations.leaky),
+    aten.leaky_relu_backward.default: Pointwise(2, activations.leaky_backward),
 }
 """By operation; those that write in place are added by `elementwise`."""
 
@@ -144,7 +110,7 @@ def compute(how: Pointwise, bench: Bench, func: Any, args: tuple[Any, ...], kwar
     if dtype is None:
         return NotImplemented
     bench.shop.check(*(x for x in tensors if x.is_floating_point()), name=bench.at.name)
-    _check_shapes(bench.at.name, tensors)
+    check_shapes(bench.at.name, tensors)
     read = [bench.read_masked(x) for x in operands]
     word = how.rule(bench.unit, *(one for one, _ in read), *rest, **kwargs)
     if word is NotImplemented:
@@ -154,30 +120,41 @@ def compute(how: Pointwise, bench: Bench, func: Any, args: tuple[Any, ...], kwar
     if infinite:
         where = reduce(torch.logical_or, infinite)
         out = torch.where(where, func(*(plain(x) for x in operands), *rest, **kwargs), out)
-    return _as_torch_would(out, tensors)
-
-
-def _check_shapes(name: str, tensors: list[torch.Tensor]) -> None:
-    shapes = [tuple(x.shape) for x in tensors]
-    if len(set(shapes)) > 1:
-        for lengths in zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1):
-            if len({*lengths, 1}) > 2:
-                raise RuntimeError(f"{name} of shapes {' and '.join(map(str, shapes))}, which do not broadcast")
+    return out
 
 
 def _result_type(operands: tuple[Any, ...]) -> torch.dtype | None:
     """That of torch's result; None where it is no float."""
+    # a number of Python's, and a tensor without dimensions, decides only among its own
     dtype = operands[0].dtype if isinstance(operands[0], torch.Tensor) else torch.bool
     if len(operands) > 1:
         dtype = torch.result_type(operands[0], operands[1])
+    for more in operands[2:]:
+        dtype = torch.promote_types(dtype, more.dtype) if more.ndim else dtype
     return dtype if dtype.is_floating_point else None
 
 
-def _as_torch_would(out: torch.Tensor, tensors: list[torch.Tensor]) -> torch.Tensor:
-    """With the strides of the first operand of the whole shape, as torch gives its results."""
-    for x in tensors:
-        if x.shape == out.shape:
-            if x.is_contiguous() or not bridge.is_dense(x):
-                return out
-            return torch.empty_like(x.detach(), dtype=out.dtype).copy_(out)
-    return out
+def _elu_backward(
+    bench: Bench, grad: torch.Tensor, alpha: float, scale: float, input_scale: float, is_result: bool, x: torch.Tensor
+) -> Any:
+    def own(grad: torch.Tensor, x: torch.Tensor, *rest: Any) -> Any:
+        return aten.elu_backward(grad, *rest, x)
+
+    return compute(
+        Pointwise(2, activations.elu_backward), bench, own, (grad, x, alpha, scale, input_scale, is_result), {}
+    )
+
+
+def _prelu_backward(bench: Bench, grad: torch.Tensor, x: torch.Tensor, slope: torch.Tensor) -> Any:
+    """What belongs to the slopes has the shape of the numbers: autograd adds it up."""
+    whole = aten._prelu_kernel_backward
+    dx = compute(Pointwise(3, activations.prelu_backward), bench, lambda *three: whole(*three)[0], (grad, x, slope), {})
+    own = Pointwise(2, activations.prelu_slope_backward)
+    return dx, compute(own, bench, lambda *two: whole(*two, slope)[1], (grad, x), {})
+
+
+OTHERS: dict[Any, Callable[..., Any]] = {
+    aten.elu_backward.default: _elu_backward,
+    aten._prelu_kernel_backward.default: _prelu_backward,
+}
+"""Those whose operands do not come first, or that give two results."""

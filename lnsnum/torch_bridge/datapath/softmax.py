@@ -36,11 +36,15 @@ def log_softmax(u: Unit, x: Word, axis: int, masked: Mask | None = None) -> Word
 
 
 def _exponentials(u: Unit, x: Word, axis: int, masked: Mask | None) -> tuple[Word, Word]:
-    if masked is not None:
+    if masked is None:
+        top = u.greatest(x, axis)
+    else:
         # the least code: it is the greatest of a row only where all of that are masked
         least: Codes = np.where(masked, u.fmt.sign_bit | u.fmt.max_magnitude, x.codes).astype(u.fmt.dtype)
-        x = x._replace(codes=least)
-    d = u.subtract(x, u.greatest(x, axis))
+        top = u.greatest(x._replace(codes=least), axis)
+        # their difference is 0, so that they have no say in its scale
+        x = x._replace(codes=np.where(masked, top.codes, x.codes))
+    d = u.subtract(x, top)
     e = u.exp(d)
     return d, e if masked is None else u.zeroed(masked, e)
 

@@ -137,3 +137,11 @@ def decode(codes: Codes, fmt: LNSFormat, log_offset: int, dtype: Any = "float32"
         if run is not None:
             return run(codes)
     return np.asarray(lnsnum.decode(codes, fmt, dtype, log_offset=log_offset))
+
+
+def tensor_of(array: NDArray[Any]) -> torch.Tensor:
+    """A tensor on an array's memory, with torch's strides: without elements NumPy's are zeros."""
+    if not array.size:
+        return torch.from_numpy(array).new_empty(array.shape)
+    # torch shares the memory of arrays with dimensions alone
+    return torch.from_numpy(np.ascontiguousarray(array) if array.ndim else array.reshape(1)).reshape(array.shape)

@@ -3,6 +3,7 @@
     a b, a / b, a^(p/q)     logarithms add, subtract and scale             `lnsnum.arithmetic`
     a + b, a - b            by the accumulator's Gaussian logarithm
     e^a, ln a               the nearest code but for 2^-16 of a step, as of a table in hardware
+    e^a - 1, ln(1 + a), Phi  the nearest code
     sums                    in the accumulator's order                     `bit_true.sum_rows`
 
 Numbers are codes and one log_offset. That of a result is the accumulator's, where it is fixed; else the least at which
@@ -28,6 +29,8 @@ from lnsnum.operations.prepared import LARGEST, prepared
 from lnsnum.torch_bridge.datapath import bit_true, swift
 from lnsnum.torch_bridge.datapath.matrices import Matrices
 from lnsnum.torch_bridge.datapath.settings import Accumulator
+
+_ERFC = np.frompyfunc(math.erfc, 1, 1)
 
 
 class Word(NamedTuple):
@@ -104,7 +107,8 @@ class Unit:
         shape = a.codes.shape
         if shape != b.codes.shape:
             shape = np.broadcast_shapes(shape, b.codes.shape)
-        x, y = (np.ascontiguousarray(np.broadcast_to(one.codes, shape)).reshape(-1) for one in (a, b))
+            a, b = a.broadcast(shape), b.broadcast(shape)
+        x, y = (np.ascontiguousarray(one.codes).reshape(-1) for one in (a, b))
         if not 0 < x.size < LARGEST:
             return None
         run = prepared(name, self.fmt, a.log_offset, b.log_offset)
@@ -141,6 +145,15 @@ class Unit:
         """-a."""
         return a._replace(codes=arithmetic.negative(a.codes, self.fmt))
 
+    def absolute(self, a: Word) -> Word:
+        """|a|."""
+        m = a.codes & self.fmt.max_magnitude
+        return a._replace(codes=np.where(m == 0, a.codes, m).astype(self.fmt.dtype))
+
+    def at_least_smallest(self, a: Word) -> Word:
+        """A, and the smallest number where a is zero."""
+        return a._replace(codes=np.where(a.codes == 0, 1, a.codes).astype(self.fmt.dtype))
+
     def power(self, a: Word, exponent: Fraction) -> Word:
         """a^exponent, rounded once."""
         return Word(*arithmetic.power(a.codes, exponent, self.fmt, log_offset=a.log_offset, **self._scale))
@@ -152,6 +165,20 @@ class Unit:
     def log(self, a: Word) -> Word:
         """Ln a; NaN where a is not positive."""
         return Word(*arithmetic.log(a.codes, self.fmt, log_offset=a.log_offset, **self._scale))
+
+    def expm1(self, a: Word) -> Word:
+        """e^a - 1, the nearest code."""
+        return Word(*arithmetic.expm1(a.codes, self.fmt, log_offset=a.log_offset, **self._scale))
+
+    def log1p(self, a: Word) -> Word:
+        """Ln(1 + a), the nearest code; NaN where a is -1 or less."""
+        return Word(*arithmetic.log1p(a.codes, self.fmt, log_offset=a.log_offset, **self._scale))
+
+    def normal(self, a: Word) -> Word:
+        """The normal distribution's share below a: (1 + erf(a / sqrt 2)) / 2, the nearest code of a double."""
+        x = np.asarray(self.decode(a, "float64"))
+        # of the other tail, which loses nothing below zero
+        return self.encode(0.5 * np.asarray(_ERFC(x * -math.sqrt(0.5)), np.float64))
 
     # ------------------------------------------------------------------------------------------------------ along axes
 
@@ -177,8 +204,16 @@ class Unit:
         return a._replace(codes=np.take_along_axis(a.codes, first, axis))
 
     def select(self, where: NDArray[np.bool_], a: Word, b: Word) -> Word:
-        """A where the mask says so, else b, at the greater of the two scales."""
-        log_offset = max(a.log_offset, b.log_offset)
+        """A where the mask says so, else b."""
+        log_offset = self.accumulator.log_offset
+        if isinstance(log_offset, str):
+            # the least at which nothing that is chosen saturates
+            tops = [
+                one.log_offset + int(greatest)
+                for one, chosen in ((a, where), (b, ~where))
+                if (greatest := np.where(chosen, one.codes & self.fmt.max_magnitude, 0).max(initial=0))
+            ]
+            log_offset = max(tops) - self.fmt.max_magnitude if tops else 0
         x, y = (self._at(one, log_offset) for one in (a, b))
         return Word(np.where(where, x.codes, y.codes).astype(self.fmt.dtype), log_offset)
 
