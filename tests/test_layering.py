@@ -45,7 +45,7 @@ testing                kinds law_tests
 testing                junit
 testing                ranks code_strategies float_strategies tie_strategies matrix_strategies
 -                      strategies
-plots                  numbers formats operations training .
+plots                  posits numbers formats operations training .
 torch_bridge.kernels   threads scale codes_twin backends triton_launch codes_triton products_triton codes
 torch_bridge.kernels   least_error nearest_value fits fitting
 torch_bridge.kernels   random_words moments grid hypentropy paper update ceiling update_list

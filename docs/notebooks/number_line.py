@@ -2,7 +2,7 @@
 # # A number line
 #
 # Which numbers 8 bits can name, and how far off a real number may be: logarithmic numbers (lns8f3, lns8f5) beside the
-# small floats of ml_dtypes (E4M3, E5M2) and integers with a scale (int8).
+# small floats of ml_dtypes (E4M3, E5M2), posits (posit8) and integers with a scale (int8).
 
 # %%
 import matplotlib.pyplot as plt
@@ -10,10 +10,11 @@ import ml_dtypes
 import numpy as np
 
 from lnsnum import decode, encode, lns8f3, lns8f5
+from lnsnum.plots.numbers import numbers_of
 
 # %% [markdown]
-# A format is the list of its numbers. Those of floats come from all 256 bit patterns; int8 is scaled so that its
-# greatest is 1.
+# A format is the list of its numbers. Those of floats come from all 256 bit patterns, those of posits from the list of
+# lnsnum.plots; int8 is scaled so that its greatest is 1.
 
 # %%
 every = np.arange(256, dtype=np.uint8)
@@ -30,6 +31,7 @@ formats = {
     "lns8f5": positive(decode(every, lns8f5)),
     "E4M3": positive(every.view(ml_dtypes.float8_e4m3fn)),
     "E5M2": positive(every.view(ml_dtypes.float8_e5m2)),
+    "posit8": numbers_of("posit8").positive(),
     "int8 / 127": positive(every.view(np.int8) / 127),
 }
 for name, values in formats.items():
@@ -39,10 +41,10 @@ for name, values in formats.items():
 # ## The numbers themselves
 #
 # On a logarithmic axis, each format shifted so that its middle number is 1: a tensor's scale does that. Logarithmic
-# numbers are evenly spaced. Floats are in runs of eight or four. Integers gather at the top.
+# numbers are evenly spaced. Floats are in runs of eight or four. Posits gather in the middle, integers at the top.
 
 # %%
-figure, axis = plt.subplots(figsize=(8, 2.6), layout="constrained")
+figure, axis = plt.subplots(figsize=(8, 3), layout="constrained")
 for row, values in enumerate(formats.values()):
     axis.plot(values / np.sqrt(values[0] * values[-1]), np.full(len(values), -row), "|", markersize=14)
 axis.set_xscale("log", base=2)
@@ -55,7 +57,8 @@ plt.show()
 #
 # How far the nearest number of the format is, relative to the number itself. That of a logarithmic format is the same
 # from end to end: half a step, 4.4 % of lns8f3 and 1.1 % of lns8f5. That of a float falls and jumps within each octave,
-# and rises where its subnormals begin; that of an integer is one over the number.
+# and rises where its subnormals begin; that of a posit is a float's in the middle, and doubles with each bit that its
+# exponent takes towards the ends; that of an integer is one over the number.
 
 # %%
 x = np.geomspace(2.0**-10, 2.0**10, 2001)
@@ -69,7 +72,7 @@ def relative_error(values):
     return np.where((x >= scaled[0]) & (x <= scaled[-1]), abs(nearest / x - 1), np.nan)
 
 
-figure, axes = plt.subplots(len(formats), figsize=(8, 6), layout="constrained", sharex=True, sharey=True)
+figure, axes = plt.subplots(len(formats), figsize=(8, 7), layout="constrained", sharex=True, sharey=True)
 for axis, (name, values) in zip(axes, formats.items(), strict=True):
     axis.fill_between(x, 100 * relative_error(values), linewidth=0)
     axis.set_ylabel(f"{name}, %")
@@ -89,10 +92,10 @@ rng = np.random.default_rng(0)
 
 
 def best_sqnr(values, samples):
-    """Over scales an eighth of an octave apart."""
+    """Over scales an eighth of an octave apart; of posits the best leave the upper half of the range unused."""
     grid = np.concatenate([-values[::-1], [0], values])
     best = -np.inf
-    for scale in 2.0 ** np.arange(-8, 8, 0.125) * abs(samples).max() / values[-1]:
+    for scale in 2.0 ** np.arange(-8, 24, 0.125) * abs(samples).max() / values[-1]:
         edges = (grid[1:] + grid[:-1]) / 2
         rounded = grid[np.searchsorted(edges, samples / scale)] * scale
         best = max(best, 10 * np.log10((samples**2).sum() / ((samples - rounded) ** 2).sum()))

@@ -23,8 +23,8 @@ def describe(
     against: Annotated[
         list[str] | None,
         typer.Option(
-            help="Another to stand beside them: LNS, float32, float16, bfloat16, or a float8 such as float8_e4m3fn. "
-            "Can be repeated."
+            help="Another to stand beside them: LNS, float32, float16, bfloat16, a float8 such as float8_e4m3fn, "
+            "posit8, posit16. Can be repeated."
         ),
     ] = None,
     plot: Annotated[
@@ -76,6 +76,7 @@ def _figures(found: list[Description]) -> Table:
         "of which": [one.layout.replace(", ", "\n") for one in found],
         "smallest": [f"{one.smallest:.4g}" for one in found],
         "smallest of full precision": [f"{one.smallest_normal:.4g}" for one in found],
+        "greatest of full precision": [f"{one.greatest_normal:.4g}" for one in found],
         "greatest": [f"{one.greatest:.4g}" for one in found],
         "octaves": [f"{one.octaves:.4g}" for one in found],
         "octaves of full precision": [f"{one.octaves_normal:.4g}" for one in found],
@@ -85,6 +86,8 @@ def _figures(found: list[Description]) -> Table:
         "mean error of rounding": [_percent(one.mean_error) for one in found],
         "near one": ["\n".join(f"{x:.5g}" for x in one.near_one) for one in found],
     }
+    if all(one.greatest_normal == one.greatest for one in found):
+        del rows["greatest of full precision"]  # of posits alone it is another
     for name, cells in rows.items():
         table.add_row(name, *cells)
     return table

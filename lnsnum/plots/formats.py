@@ -20,7 +20,8 @@ def number_line(ax: Axes, *formats: str | LNSFormat, low: float = 0.0, high: flo
 
     Args:
         ax: axes of matplotlib.
-        formats: LNS formats or their names, and names of floats, as "float8_e4m3fn"; of up to 16 bits.
+        formats: LNS formats or their names, and names of floats and posits, as "float8_e4m3fn" and "posit8"; of up to
+            16 bits.
         low, high: the part of the line; negative numbers are there too.
 
     Returns:
@@ -54,7 +55,8 @@ def relative_error(
 ) -> Axes:
     """What rounding costs over the range: |rounded x - x| / x, a line for each format, both axes logarithmic.
 
-    It is 1 below the range, where numbers become zero; LNS formats saturate above it, floats are not drawn there.
+    It is 1 below the range, where numbers become zero; LNS formats and posits saturate above it, floats are not drawn
+    there. (Posits saturate below, too.)
 
     Args:
         ax: axes of matplotlib.

@@ -2,6 +2,7 @@
 
 lns8f5              equally far apart on the logarithmic axis, rounded there
 float8_e4m3fn, ...  equally far apart within an octave, rounded on the value axis
+posit8, posit16     the same, with fewer numbers an octave towards both ends
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lnsnum.encoding import encode
 from lnsnum.format import MOST_LISTED, LNSFormat
 from lnsnum.kernels.codes import FLOAT_TYPES
 from lnsnum.kernels.float8 import FLOAT8_TYPES, values_of
+from lnsnum.plots.posits import POSITS, positive_posits, round_to_posits
 
 Floats = NDArray[np.float64]
 
@@ -33,8 +35,8 @@ class Numbers:
         name: that of the format.
         fmt: the LNS format; None of floats.
         bits: width of a number.
-        mantissa_bits: of floats, those after the point of a number from 1 to 2.
-        smallest, smallest_normal, greatest: magnitudes.
+        mantissa_bits: of floats and posits, those after the point of a number from 1 to 2.
+        smallest, smallest_normal, greatest_normal, greatest: magnitudes; normal ones have full precision.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Numbers:
     mantissa_bits: int
     smallest: float
     smallest_normal: float
+    greatest_normal: float
     greatest: float
 
     def positive(self) -> Floats:
@@ -58,11 +61,13 @@ class Numbers:
         if self.fmt is not None:
             values = self.fmt.values()[1 : self.fmt.sign_bit]
             return np.unique(values[(values > 0.0) & np.isfinite(values)])
-        return _positive_floats(self.name)
+        return positive_posits(self.bits) if self.name in POSITS else _positive_floats(self.name)
 
     def round(self, x: ArrayLike) -> Floats:
         """Positive numbers rounded to the format; beyond its range the greatest, or inf where there is one."""
         numbers = np.asarray(x, np.float64)
+        if self.name in POSITS:
+            return round_to_posits(numbers, self.bits)
         if self.fmt is not None:
             return np.asarray(decode(encode(numbers, self.fmt), self.fmt))
         if self.name == "float32":
@@ -103,12 +108,20 @@ def numbers_of(name: str | LNSFormat) -> Numbers:
     if isinstance(name, LNSFormat) or name.startswith("lns"):
         fmt = LNSFormat.of(name)
         smallest = fmt.min_value
-        return Numbers(fmt.name, fmt, fmt.bits, fmt.fraction_bits, smallest, smallest, fmt.max_value)
+        return Numbers(fmt.name, fmt, fmt.bits, fmt.fraction_bits, smallest, smallest, fmt.max_value, fmt.max_value)
+    if name in POSITS:
+        bits = POSITS[name]
+        values, mantissa = positive_posits(bits), bits - 5
+        # from 1/16 to 16 the sign, the shortest run and the exponent take five bits
+        full = 16.0 - 2.0 ** (3 - mantissa)
+        return Numbers(name, None, bits, mantissa, float(values[0]), 0.0625, full, float(values[-1]))
     if name not in FLOATS:
-        raise ValueError(f"{name!r} is no format: write lns8f5 for an LNS format, or one of {', '.join(FLOATS)}")
+        known = ", ".join([*FLOATS, *POSITS])
+        raise ValueError(f"{name!r} is no format: write lns8f5 for an LNS format, or one of {known}")
     if name == "float32":
         info = np.finfo(np.float32)
-        return Numbers(name, None, 32, 23, float(info.smallest_subnormal), float(info.tiny), float(info.max))
+        smallest, greatest = float(info.smallest_subnormal), float(info.max)
+        return Numbers(name, None, 32, 23, smallest, float(info.tiny), greatest, greatest)
     values = _positive_floats(name)
     if name in FLOAT8_TYPES:
         match = re.search(r"m(\d)", name)
@@ -117,4 +130,5 @@ def numbers_of(name: str | LNSFormat) -> Numbers:
     else:
         mantissa, bits = FLOAT_TYPES[name].mantissa_bits, 16
     # patterns below the first exponent but 0 are the subnormal numbers
-    return Numbers(name, None, bits, mantissa, float(values[0]), float(values[(1 << mantissa) - 1]), float(values[-1]))
+    smallest, normal, greatest = (float(values[i]) for i in (0, (1 << mantissa) - 1, -1))
+    return Numbers(name, None, bits, mantissa, smallest, normal, greatest, greatest)

@@ -16,6 +16,7 @@ from lnsnum.files.atomic import replacing
 from lnsnum.format import MOST_LISTED, LNSFormat
 from lnsnum.plots.formats import number_line, relative_error
 from lnsnum.plots.numbers import Numbers, numbers_of
+from lnsnum.plots.posits import POSITS
 from lnsnum.toolbox.export_targets.hardware_tables import encode_table, sum_tables, why_no_sums
 
 __all__ = ["Description", "Memories", "describe", "plot_formats"]
@@ -51,9 +52,9 @@ class Description:
     Args:
         name, bits: of the format.
         layout: what its bits are, in words.
-        smallest, smallest_normal, greatest: positive numbers.
+        smallest, smallest_normal, greatest_normal, greatest: positive numbers; normal ones have full precision.
         octaves: log2 of the greatest over the smallest.
-        octaves_normal: the same of normal numbers, those of full precision.
+        octaves_normal: the same of normal numbers.
         numbers: how many are positive and finite.
         step: the least and the greatest relative step of normal numbers.
         greatest_error, mean_error: relative, of rounding to nearest; the mean over an octave of numbers equally far
@@ -67,6 +68,7 @@ class Description:
     layout: str
     smallest: float
     smallest_normal: float
+    greatest_normal: float
     greatest: float
     octaves: float
     octaves_normal: float
@@ -79,7 +81,7 @@ class Description:
 
 
 def describe(name: str | LNSFormat) -> Description:
-    """The figures of an LNS format, or of float32, float16, bfloat16 or a float8 of ml_dtypes.
+    """The figures of an LNS format, or of float32, float16, bfloat16, a float8 of ml_dtypes, posit8 or posit16.
 
     Raises:
         ValueError: for what is no name of one.
@@ -93,18 +95,22 @@ def describe(name: str | LNSFormat) -> Description:
         return _of_lns(numbers, numbers.fmt)
     m = numbers.mantissa_bits
     exponents = numbers.bits - 1 - m
+    layout = f"1 sign, {exponents} exponent, {m} mantissa bits"
+    if numbers.name in POSITS:
+        layout = f"1 sign, 2 or more regime, 2 exponent, up to {m} fraction bits"
     ulp = 2.0**-m
     count = numbers.positive().size if numbers.bits <= MOST_LISTED else int(np.float32(np.inf).view(np.uint32)) - 1
     # what rounds worst lies half-way from 1 to the next number
     return Description(
         name=numbers.name,
         bits=numbers.bits,
-        layout=f"1 sign, {exponents} exponent, {m} mantissa bits",
+        layout=layout,
         smallest=numbers.smallest,
         smallest_normal=numbers.smallest_normal,
+        greatest_normal=numbers.greatest_normal,
         greatest=numbers.greatest,
         octaves=math.log2(numbers.greatest) - math.log2(numbers.smallest),
-        octaves_normal=math.log2(numbers.greatest) - math.log2(numbers.smallest_normal),
+        octaves_normal=math.log2(numbers.greatest_normal) - math.log2(numbers.smallest_normal),
         numbers=count,
         step=(ulp / (2.0 - ulp), ulp),
         greatest_error=ulp / 2.0 / (1.0 + ulp / 2.0),
@@ -128,6 +134,7 @@ def _of_lns(numbers: Numbers, fmt: LNSFormat) -> Description:
         layout=f"1 sign, {whole} whole, {fmt.fraction_bits} fraction bits{base}",
         smallest=info.smallest_normal,
         smallest_normal=info.smallest_normal,
+        greatest_normal=info.max,
         greatest=info.max,
         octaves=info.octaves,
         octaves_normal=info.octaves,

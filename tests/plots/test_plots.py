@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from fractions import Fraction
 
 import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from posit_oracle import nearest_of, value_of
 
 from lnsnum import LNSFormat, LNSTensor, arithmetic, encode, lns4f1, lns6f2, lns8f3, lns16f10
 from lnsnum.files.run_log import read_log
@@ -51,6 +53,23 @@ def test_the_numbers_of_floats_and_how_they_round(name):
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(numbers.round(x), x.astype(kind).astype(np.float64))
     assert numbers.round([values[-1] * 2.0]).tolist() == [np.inf]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_numbers_of_posits(bits):
+    numbers = numbers_of(f"posit{bits}")
+    values = [float(value_of(pattern, bits)) for pattern in range(1, 2 ** (bits - 1))]
+    assert numbers.positive().tolist() == values
+    assert (numbers.smallest, numbers.greatest, numbers.bits) == (values[0], values[-1], bits)
+
+
+def test_how_posits_round():
+    """Each number, what lies half-way, what changes the pattern and its neighbours, and beyond both ends."""
+    changes = np.array([float(value_of(pattern, 9)) for pattern in range(1, 256)])
+    x = np.concatenate([changes, np.nextafter(changes, 0), np.nextafter(changes, np.inf), [1e-30, 0.7, 1e30]])
+    expected = [float(value_of(nearest_of(Fraction(value), 8), 8)) for value in x.tolist()]
+    assert numbers_of("posit8").round(x).tolist() == expected
+    assert numbers_of("posit8").round([0.0]).tolist() == [0.0]
 
 
 def test_a_number_line_has_a_mark_for_each_number(ax):

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from command_line import run_command
+from posit_oracle import value_of
 
 from lnsnum import LNSFormat, lns8f3, lns8f5
 from lnsnum.toolbox.description import describe, plot_formats
@@ -17,6 +18,9 @@ from lnsnum.toolbox.export_targets.memory_image import write_tables
 def positive_numbers(name):
     if name.startswith("lns"):
         values = LNSFormat.parse(name).values()
+    elif name.startswith("posit"):
+        bits = int(name.removeprefix("posit"))
+        values = np.array([float(value_of(pattern, bits)) for pattern in range(1, 2 ** (bits - 1))])
     else:
         kind = np.dtype(getattr(ml_dtypes, name, None) or name)
         with np.errstate(invalid="ignore"):  # some NaN signal
@@ -35,16 +39,19 @@ def positive_numbers(name):
         "float8_e5m2",
         "bfloat16",
         "float16",
+        "posit8",
+        "posit16",
     ],
 )
 def test_figures_are_those_of_all_numbers(name):
     found, values = describe(name), positive_numbers(name)
     assert (found.smallest, found.greatest, found.numbers) == (values[0], values[-1], values.size)
-    normal = values[values >= found.smallest_normal]
+    normal = values[(values >= found.smallest_normal) & (values <= found.greatest_normal)]
+    assert (found.greatest_normal < found.greatest) == name.startswith("posit")
     steps = normal[1:] / normal[:-1] - 1.0
     np.testing.assert_allclose(found.step, [steps.min(), steps.max()], rtol=1e-9)
     np.testing.assert_allclose(found.octaves, math.log2(values[-1]) - math.log2(values[0]))
-    np.testing.assert_allclose(found.octaves_normal, math.log2(values[-1]) - math.log2(found.smallest_normal))
+    np.testing.assert_allclose(found.octaves_normal, math.log2(normal[-1] / normal[0]))
     # what lies half-way rounds worst; the way of LNS is the logarithmic one, and there upwards costs more
     low, high = normal[:-1], normal[1:]
     worst = np.sqrt(high / low) - 1.0 if name.startswith("lns") else (high - low) / (high + low)
@@ -96,6 +103,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         word in out for word in ("lns8f5", "lns8f3", "float8_e4m3fn", "1.09 %", "5.88 %", "226", "plot written")
     ] == [True] * 7
     assert matplotlib.image.imread(path).shape[2] == 4
+    code, out, error = run_command(capsys, monkeypatch, "describe", "lns8f5", "--against", "posit8")
+    assert (code, "greatest of full precision" in out, "2 or more regime" in out) == (0, True, True)
     code, out, error = run_command(capsys, monkeypatch, "describe", "lns8f5", "--against", "bfloat16", "--json")
     found = json.loads(out)["formats"]
     assert list(found) == ["lns8f5", "bfloat16"]
