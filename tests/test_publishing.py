@@ -1,6 +1,9 @@
 """What a release and a contributor need: metadata, workflows (their syntax, and what must be in them), forms."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -68,6 +71,14 @@ def test_all_pythons_and_the_ends_of_torch_are_tested():
     assert {f"=={lowest}.*", f"=={pinned}.*", ""} < torches  # lowest, pinned, newest, and one between
 
 
+def test_workflows_install_the_programs_that_ci_installs():
+    needed = " ".join(re.findall(r"needed\+=\((.*)\)", (ROOT / ".ci" / "run").read_text())).split()
+    (path,) = (path for path in WORKFLOWS if path.stem == "tests")
+    commands = " ".join(step.get("run", "") for step in workflow(path)["jobs"]["tests"]["steps"]).split()
+    assert set(needed) <= set(commands)
+    assert len(needed) > 8
+
+
 def test_only_publishing_may_ask_for_more_and_it_has_no_password():
     for path in WORKFLOWS:
         for name, job in workflow(path)["jobs"].items():
@@ -116,6 +127,69 @@ def test_who_cites_cites_this_version():
     assert citation["license"] == PROJECT["project"]["license"]
     assert all("name" in author or {"family-names", "given-names"} <= author.keys() for author in citation["authors"])
     assert citation["authors"][0]["name"] in (ROOT / "LICENSE").read_text()
+
+
+ADDRESS = "https://forge.invalid/lnsnum"
+
+
+def tree_with_an_address(folder):
+    """What is compared before a release, and all addresses filled in, as docs/releasing.md says."""
+    for name in (
+        "pyproject.toml",
+        "CITATION.cff",
+        "CHANGELOG.md",
+        "mkdocs.yml",
+        "lnsnum/__init__.py",
+        ".ci/publishable",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    urls = "".join(f'{name} = "{ADDRESS}"\n' for name in ("Homepage", "Documentation", "Source", "Changelog", "Issues"))
+    text = (folder / "pyproject.toml").read_text()
+    text = re.sub(r"\n\[project\.urls\]\n(?:.+\n)*", "\n", text).replace(
+        "[project.scripts]", f"[project.urls]\n{urls}\n[project.scripts]"
+    )
+    text = re.sub(r"replacement = '(\\1)?' \}", f"replacement = '{ADDRESS}' }}", text)
+    (folder / "pyproject.toml").write_text(text)
+    for name, keys in (("CITATION.cff", ["repository-code"]), ("mkdocs.yml", ["repo_url", "site_url"])):
+        kept = [line for line in (folder / name).read_text().splitlines() if line.split(":")[0] not in keys]
+        (folder / name).write_text("\n".join([f"{key}: {ADDRESS}" for key in keys] + kept) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "told"),
+    [
+        ("pyproject.toml", "", "", None),
+        ("pyproject.toml", f'Source = "{ADDRESS}"\n', "", "[project.urls] has no Source that begins with https://"),
+        ("pyproject.toml", f"replacement = '{ADDRESS}'", "replacement = ''", "the long description leaves links out"),
+        ("mkdocs.yml", f"site_url: {ADDRESS}\n", "", "no site_url"),
+        ("CITATION.cff", f"repository-code: {ADDRESS}\n", "", "no repository-code"),
+        ("CITATION.cff", "date-released: 2", "date-released: 1", "no 'date-released: 2"),
+        ("CITATION.cff", f"version: {lnsnum.__version__}\n", "version: 0.0.1\n", "version is 0.0.1, and the tag v"),
+        ("CHANGELOG.md", "## [Unreleased]\n", "## [Unreleased]\n\n- More.\n", "YYYY-MM-DD' below an empty"),
+        ("lnsnum/__init__.py", "__version__ = ", "__version__ = '1'  # ", "__version__ is None, and the tag v"),
+    ],
+)  # fmt: skip
+def test_nothing_is_published_that_does_not_agree(name, old, new, told, tmp_path):
+    folder = tree_with_an_address(tmp_path)
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new))
+    ended = subprocess.run(
+        [sys.executable, folder / ".ci" / "publishable", f"v{lnsnum.__version__}"], capture_output=True, text=True
+    )
+    assert ended.returncode == (told is not None), ended.stdout + ended.stderr
+    assert (
+        (f"{name}: " in ended.stdout and told in ended.stdout) if told else ended.stdout.endswith("may be published\n")
+    )
+
+
+def test_the_workflow_of_releases_asks_before_it_publishes():
+    jobs = workflow(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
+    (asking,) = (step for step in jobs["build"]["steps"] if ".ci/publishable" in step.get("run", ""))
+    assert asking["if"] == "github.ref_type == 'tag'"
+    assert jobs["publish"]["needs"] == "build"
 
 
 def test_forms_ask_for_something():
