@@ -45,6 +45,17 @@ def refuse_given(name: str, **arguments: object) -> None:
             raise TypeError(f"numpy.{name} of LNSTensors takes no {argument}=: {_INSTEAD_OF[argument]}")
 
 
+AXES = frozenset({"axis", "axis1", "axis2", "source", "destination"})
+"""Arguments that name axes."""
+
+
+def check_axes(name: str, argument: str, axes: object) -> None:
+    """Raise TypeError for what is neither an integer, several, nor None; how many there are NumPy knows."""
+    for axis in axes if isinstance(axes, (tuple, list)) else (axes,):
+        if axis is not None and axis is not NOT_GIVEN and not hasattr(axis, "__index__"):
+            raise TypeError(f"numpy.{name} takes no {argument}={axes!r}: give an integer, or a tuple of them")
+
+
 _INSTEAD_OF = {
     "dtype": "a tensor has a format, chosen with astype(fmt)",
     "initial": "add, multiply or compare with it afterwards",

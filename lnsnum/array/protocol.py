@@ -32,7 +32,7 @@ from lnsnum.array.elementwise import (
     refuse_tensor,
     store,
 )
-from lnsnum.array.moves import FUNCTIONS, NOT_GIVEN, does, refuse_given
+from lnsnum.array.moves import AXES, FUNCTIONS, NOT_GIVEN, check_axes, does, refuse_given
 from lnsnum.array.storage import S, ScaledCodes, holds_tensor
 from lnsnum.kernels.codes import check_codes
 from lnsnum.kernels.groups import GroupOffsets
@@ -100,6 +100,7 @@ def _extreme(name: str, choose: Callable[..., Any]) -> Callable[..., Any]:
         a: S, axis: Any = None, out: Any = None, keepdims: bool = False, initial: Any = None, where: Any = True
     ) -> S:
         refuse_given(name, initial=initial, where=where)
+        check_axes(name, "axis", axis)
         axes = tuple(range(a.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
         axes = np.lib.array_utils.normalize_axis_tuple(axes, a.ndim)
         kept = [i for i in range(a.ndim) if i not in axes]
@@ -338,6 +339,8 @@ def array_function(function: Callable[..., Any], arguments: Sequence[Any], named
     for argument, value in signature.bind(*arguments, **named).arguments.items():
         if argument not in (*allowed, "out"):
             refuse_tensor(name, argument, value)
+        if argument in AXES:
+            check_axes(name, argument, value)
     return ours(*arguments, **named)
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +29,7 @@ from lnsnum.array.elementwise import (
     refusal,
     refuse_tensor,
 )
-from lnsnum.array.moves import NOT_GIVEN, does, joined, of_numpy_2_1, refuse_given
+from lnsnum.array.moves import NOT_GIVEN, check_axes, does, joined, of_numpy_2_1, refuse_given
 from lnsnum.array.protocol import greatest, least
 from lnsnum.array.storage import S, ScaledCodes, in_groups
 from lnsnum.kernels.codes import check_codes, each_offset
@@ -80,7 +82,8 @@ def through_floats(
     return out
 
 
-def _count(a: ScaledCodes, axis: Any) -> int:
+def _count(name: str, a: ScaledCodes, axis: Any) -> int:
+    check_axes(name, "axis", axis)
     axes = range(a.ndim) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, a.ndim)
     return math.prod(a.shape[i] for i in axes)
 
@@ -102,7 +105,9 @@ def _deviation(name: str, function: Callable[..., Any], power: int) -> Callable[
             if ddof != 0:
                 raise ValueError(f"numpy.{name} takes ddof= or correction=, which are the same: leave out one of them")
             ddof = correction
-        count = _count(a, axis)
+        if not isinstance(ddof, (int, float, np.integer, np.floating)) or not math.isfinite(ddof):
+            raise TypeError(f"numpy.{name} takes no ddof={ddof!r}: give the number to be subtracted from the count")
+        count = _count(name, a, axis)
         if count - ddof <= 0:
             raise ValueError(f"the {name} of {count} elements with ddof={ddof} is not defined")
         keep = bool(_given(keepdims, False))
@@ -129,7 +134,7 @@ def _quantiles(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:  # fmt: skip
         refuse_given(name, weights=weights)
         method = method if interpolation is None else interpolation
-        if _count(a, axis) == 0:
+        if _count(name, a, axis) == 0:
             raise ValueError(f"the {name} of no elements is not defined")
 
         def compute(x: Any) -> Any:
@@ -146,7 +151,7 @@ does(np.percentile)(_quantiles(np.percentile))
 
 @does(np.median)
 def _median(a: S, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: bool = False) -> Any:
-    if _count(a, axis) == 0:
+    if _count("median", a, axis) == 0:
         raise ValueError("the median of no elements is not defined")
     return through_floats("median", lambda x: np.median(x, axis=axis, keepdims=keepdims), [a], terms=2, out=out)
 
@@ -168,13 +173,13 @@ def _ptp(a: S, axis: Any = None, out: Any = None, keepdims: Any = NOT_GIVEN) -> 
 def cumsum(a: S, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     """numpy.cumsum: left to right, in float64."""
     refuse_given("cumsum", dtype=dtype)
-    return through_floats("cumsum", lambda x: np.cumsum(x, axis=axis), [a], terms=_count(a, axis), out=out)
+    return through_floats("cumsum", lambda x: np.cumsum(x, axis=axis), [a], terms=_count("cumsum", a, axis), out=out)
 
 
 @does(np.cumprod)
 def _cumprod(a: S, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     refuse_given("cumprod", dtype=dtype)
-    _count(a, axis)  # which raises what NumPy raises for an axis that there is not
+    _count("cumprod", a, axis)  # which raises what NumPy raises for an axis that there is not
     flat = a.moved(lambda array: array.reshape(-1)) if a.ndim == 0 else a
     return reduce_into(out, reduction.cumprod, [flat], axis=axis)
 
@@ -283,13 +288,21 @@ def _pad(array: S, pad_width: Any, mode: Any = "constant", **named: Any) -> Any:
     padded = array._of(np.pad(array.codes, pad_width), array.fmt, _padded_scale(array, pad_width))
     if mode == "empty" or "constant_values" not in named:
         return padded
-    constants = np.pad(np.full(array.shape, None, object), pad_width, mode, **named)
-    values = {repr(value): value for value in constants.reshape(-1).tolist() if value is not None}
-    shown = np.array([repr(value) for value in constants.reshape(-1).tolist()], object).reshape(constants.shape)
-    for text, value in values.items():
+    # NumPy says where which constant goes: it pads with their indices
+    try:
+        values = np.broadcast_to(np.asarray(named["constant_values"], object), (array.ndim, 2))
+    except ValueError:
+        values = np.empty((0, 2), object)
+    if values.shape[0] != array.ndim or not all(isinstance(value, (Real, Decimal, np.bool_)) for value in values.flat):
+        raise TypeError(
+            f"numpy.pad takes no constant_values={named['constant_values']!r}: give a number, two, or two for each axis"
+        )
+    indices = np.arange(1, values.size + 1).reshape(values.shape)
+    place = np.pad(np.zeros(array.shape, np.int16), pad_width, mode, constant_values=indices)
+    for index, value in zip(indices.flat, values.flat, strict=True):
         if value != 0:
             number = value.item() if isinstance(value, np.generic) else value
-            padded = np.where(shown == text, number, cast(Any, padded))
+            padded = np.where(place == index, number, cast(Any, padded))
     return padded
 
 

@@ -143,6 +143,9 @@ def axes_of(axis: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
     axes = axis if isinstance(axis, tuple) else (axis,)
+    for one in axes:
+        if not hasattr(one, "__index__"):
+            raise TypeError(f"axis={axis!r} is no axis: give an integer, or a tuple of them")
     return tuple(np.lib.array_utils.normalize_axis_index(one, ndim) for one in axes)
 
 

@@ -17,8 +17,8 @@ from hypothesis.extra import numpy as st_np
 
 import lnsnum
 from lnsnum import LNSTensor, arithmetic, convert, decode, encode, lns6f2, lns8f3, lns8f5, lns16f10, reduction
-from lnsnum.array.moves import JOINS, MOVES, SPLITS
-from lnsnum.array.protocol import FUNCTIONS
+from lnsnum.array.moves import AXES, JOINS, MOVES, SPLITS
+from lnsnum.array.protocol import FUNCTIONS, signature_of
 from lnsnum.array.ufuncs import COMPARED, REDUCED, ROUNDED, SUPPORTED, TESTED
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat
 
@@ -1232,3 +1232,33 @@ def test_the_page_lists_what_is_there():
     there = {f.__name__ for f in there}
     assert there - {*aliases.values()} == ours - {*aliases.values()}
     assert {f.__name__ for f in REDUCED} == set(re.findall(r"`np\.(\w+)\.reduce`", page))
+
+
+def with_axes():
+    """Of the table, the functions that take an axis, and the argument that names it."""
+    for function, ours in FUNCTIONS.items():
+        for argument in AXES & set(signature_of(function, ours).parameters):
+            yield pytest.param(function, argument, id=f"{function.__name__}-{argument}")
+
+
+@pytest.mark.parametrize(("function", "argument"), sorted(with_axes(), key=lambda param: param.id))
+@pytest.mark.parametrize("axis", [1.0, "a", (0, 1.5)])
+def test_what_names_no_axis_is_refused(function, argument, axis):
+    x = tensor(ALL[:6].reshape(2, 3))
+    required = [
+        parameter
+        for parameter in signature_of(function, FUNCTIONS[function]).parameters.values()
+        if parameter.default is parameter.empty and parameter.name not in AXES
+    ]
+    arguments = [x] + [0] * (len(required) - 1)
+    others = {name: 0 for name in AXES - {argument} if name in signature_of(function, FUNCTIONS[function]).parameters}
+    if {"source", "destination"} & others.keys() or argument in ("source", "destination"):
+        others |= {"source": 0, "destination": 0}
+    with pytest.raises(TypeError, match=rf"^numpy\.\S+ takes no {argument}={re.escape(repr(axis))}: give an integer"):
+        function(*arguments, **(others | {argument: axis}))
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "var", "std", "cumsum", "max", "min"])
+def test_what_names_no_axis_is_refused_by_methods(name):
+    with pytest.raises(TypeError, match=r"axis=1\.0"):
+        getattr(tensor(ALL[:6].reshape(2, 3)), name)(axis=1.0)

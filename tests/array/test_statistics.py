@@ -43,6 +43,12 @@ def test_results_are_those_of_float64_rounded_once(name):
     )
 
 
+@pytest.mark.parametrize("ddof", [np.nan, np.inf, "1", None])
+def test_what_is_no_ddof_is_refused(ddof):
+    with pytest.raises(TypeError, match=rf"^numpy\.std takes no ddof={ddof!r}: give the number"):
+        np.std(LNSTensor(CODES, lns8f3), ddof=ddof)
+
+
 def test_a_number_of_numbers_has_no_scale():
     x = LNSTensor.from_float([[1024.0, 0.0, 2048.0]], lns8f3, log_offset=80)
     assert np.linalg.norm(x[0], 0).tolist() == 2.0
@@ -106,6 +112,11 @@ def test_padding_rounds_nothing(log_offset):
     np.testing.assert_array_equal(ones.to_float(), np.pad(x.to_float(), 1, constant_values=((1, 2), (-1, 0))))
     with pytest.raises(ValueError, match=r"^0\.3 is no number of lns8f3"):
         np.pad(x, 1, constant_values=0.3)
+    for wrong in ("a", None, (1, 2, 3), [], 2j):
+        with pytest.raises(
+            TypeError, match=r"^numpy\.pad takes no constant_values=.*: give a number, two, or two for each"
+        ):
+            np.pad(x, 1, constant_values=wrong)
     with pytest.raises(TypeError, match=r"^numpy\.pad takes no LNSTensor as constant_values"):
         np.pad(x, 1, constant_values=x[0, 0])
 
