@@ -14,6 +14,22 @@ from lnsnum.plots.numbers import numbers_of
 Axes = Any
 """matplotlib.axes.Axes, which nothing here imports."""
 
+MOST_POINTS = 1_000_000
+"""Of a line, far more than a picture shows."""
+
+MOST_BINS = 1 << 16
+"""Of a histogram: the magnitudes of 17 bits."""
+
+
+def _are_numbers(*values: object) -> bool:
+    return all(isinstance(value, (int, float, np.integer, np.floating)) for value in values)
+
+
+def _check_part(name: str, low: object, high: object, is_part: bool) -> None:
+    if not is_part:
+        positive = "0 < " if name == "axis" else ""
+        raise ValueError(f"low={low!r} and high={high!r} are no part of the {name}: {positive}low < high")
+
 
 def number_line(ax: Axes, *formats: str | LNSFormat, low: float = 0.0, high: float = 2.0) -> Axes:
     """A row of marks for each format: its numbers from `low` to `high`, both included.
@@ -28,7 +44,8 @@ def number_line(ax: Axes, *formats: str | LNSFormat, low: float = 0.0, high: flo
         ax. Each row is a line of markers, the first on top.
 
     Raises:
-        ValueError: for no format, or one of more than 16 bits.
+        TypeError: for formats that are neither one nor its name.
+        ValueError: for no format, or one of more than 16 bits, or numbers that are not low < high.
 
     >>> from matplotlib.figure import Figure
     >>> ax = number_line(Figure().subplots(), "lns4f1", high=1.0)
@@ -37,6 +54,7 @@ def number_line(ax: Axes, *formats: str | LNSFormat, low: float = 0.0, high: flo
     """
     if not formats:
         raise ValueError("no format was given: name one or several, as 'lns8f3'")
+    _check_part("line", low, high, low < high if _are_numbers(low, high) else False)
     names = []
     for row, name in enumerate(formats):
         numbers = numbers_of(name)
@@ -68,7 +86,8 @@ def relative_error(
         ax.
 
     Raises:
-        ValueError: for no format, or numbers that are not 0 < low < high.
+        TypeError: for formats that are neither one nor its name.
+        ValueError: for no format, numbers that are not 0 < low < high, or points that are no integer above 1.
 
     >>> from matplotlib.figure import Figure
     >>> ax = relative_error(Figure().subplots(), "lns8f3", low=1.0, high=2.0)
@@ -80,8 +99,9 @@ def relative_error(
     all_numbers = [numbers_of(name) for name in formats]
     low = max(min(n.smallest for n in all_numbers) / 2.0, 1e-200) if low is None else low
     high = min(max(n.greatest for n in all_numbers) * 2.0, 1e200) if high is None else high
-    if not 0.0 < low < high < np.inf:
-        raise ValueError(f"low={low!r} and high={high!r} are no part of the axis: 0 < low < high")
+    _check_part("axis", low, high, 0.0 < low < high < np.inf if _are_numbers(low, high) else False)
+    if not isinstance(points, (int, np.integer)) or not 2 <= points <= MOST_POINTS:
+        raise ValueError(f"points={points!r} does not draw a line: an integer from 2 to {MOST_POINTS:,}")
     x = np.geomspace(low, high, points)
     least = 1.0
     for numbers in all_numbers:
@@ -100,7 +120,8 @@ def tensor_histogram(ax: Axes, tensor: Any, *, label: str | None = None) -> Axes
     """How many elements of a tensor have each magnitude: positive ones upwards, negative ones downwards.
 
     The axis is log2 of the magnitude; bins are code steps from half a step below the format's smallest to half a step
-    above its greatest, at the scales that occur. Zeros and NaN are counted in the title.
+    above its greatest, at the scales that occur; several steps, where these are more than 65,536. Zeros and NaN are
+    counted in the title.
 
     Args:
         ax: axes of matplotlib.
@@ -129,14 +150,17 @@ def tensor_histogram(ax: Axes, tensor: Any, *, label: str | None = None) -> Axes
     m, negative = codes & fmt.max_magnitude, codes > fmt.sign_bit
     offsets = of_elements(tensor.log_offset, tensor.shape)
     least, greatest = (int(offsets.min()), int(offsets.max())) if offsets.size else (0, 0)
-    first, bins = least - fmt.max_log, greatest - least + fmt.max_magnitude
-    logs = m - fmt.bias + offsets - first
-    edges = (np.arange(bins + 1) + first - 0.5) / fmt.codes_per_octave
+    first, steps = least - fmt.max_log, greatest - least + fmt.max_magnitude
+    # so many steps a bin: those of 32 bits, or of scales far apart, are more than memory holds
+    width = -(-steps // MOST_BINS)
+    bins = -(-steps // width)
+    logs = (m - fmt.bias + offsets - first) // width
+    edges = (np.arange(bins + 1) * width + first - 0.5) / fmt.codes_per_octave
     for sign, where in ((1, (m > 0) & ~negative), (-1, negative)):
         counts = np.bincount(logs[where], minlength=bins).astype(np.float64)
         ax.stairs(sign * counts, edges, fill=True, label=(label or fmt.name) if sign > 0 else None)
     zeros, nans = int(np.count_nonzero(codes == 0)), int(np.count_nonzero(codes == fmt.nan_code))
-    plural = "" if zeros == 1 else "s"
-    ax.set_title(f"{fmt.name}: {tensor.size:,} numbers, {zeros:,} zero{plural}, {nans:,} NaN")
+    said = ", ".join(f"{n:,} {word}{'' if n == 1 else 's'}" for n, word in ((tensor.size, "number"), (zeros, "zero")))
+    ax.set_title(f"{fmt.name}: {said}, {nans:,} NaN")
     ax.set(xlabel="log2 of the magnitude", ylabel="numbers")
     return ax

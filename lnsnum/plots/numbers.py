@@ -100,11 +100,14 @@ def numbers_of(name: str | LNSFormat) -> Numbers:
     """The numbers of a format, by its name.
 
     Raises:
+        TypeError: for what is neither a format nor a name.
         ValueError: for what is no name of one.
 
     >>> numbers_of("float8_e4m3fn").greatest, numbers_of("lns8f3").fmt
     (448.0, LNSFormat(8, 3))
     """
+    if not isinstance(name, (LNSFormat, str)):
+        raise TypeError(f"{name!r} is a {type(name).__name__}: give an LNSFormat, or a name such as 'float8_e4m3fn'")
     if isinstance(name, LNSFormat) or name.startswith("lns"):
         fmt = LNSFormat.of(name)
         smallest = fmt.min_value

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from lnsnum import arithmetic
 from lnsnum.format import LNSFormat
 from lnsnum.gaussian import Exact, GaussianLog, evaluate, last_step
+from lnsnum.kernels.codes import check_codes
 from lnsnum.plots.formats import Axes
 
 MOST_BITS = 10
@@ -66,11 +67,14 @@ def error_map(
     if function is None:
         result = getattr(arithmetic, operation)(a, b, fmt)[0]
     else:
+        if not callable(function):
+            raise TypeError(f"function={function!r} is no function: give one of two arrays of codes")
         result = np.asarray(function(a, b))
         if result.shape != a.shape or result.dtype.kind not in "ui":
             raise ValueError(
                 f"the function gave {result.dtype} of shape {result.shape}, and codes of shape {a.shape} are wanted"
             )
+        check_codes(result, fmt)
     error = _error(operation, result.astype(np.int64), m.astype(np.int64), fmt)
     known = np.abs(error[np.isfinite(error)])
     # what saturates has errors that no color would be left beside
@@ -134,6 +138,8 @@ def gaussian_logarithm(
     if fmt.bits > 16:
         raise ValueError(f"{fmt.name} has more z than a picture shows: formats of up to 16 bits have one")
     gaussian = Exact() if gaussian is None else gaussian
+    if not (hasattr(gaussian, "sb") and hasattr(gaussian, "db")):
+        raise TypeError(f"gaussian={gaussian!r} has no sb and db: give one of lnsnum.gaussian, or your own")
     last = min(last_step(fmt), fmt.max_magnitude - 1) if last is None else last
     log_step = np.log(fmt.base) / (1 << fmt.fraction_bits)
     for name, subtracted in (("sb", False), ("db", True)):

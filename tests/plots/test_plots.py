@@ -127,6 +127,58 @@ def test_a_histogram_counts_each_magnitude(ax, offset):
     assert ax.get_title() == f"lns8f3: 1,000 numbers, {zeros} zeros, {nans} NaN"
 
 
+@pytest.mark.parametrize(
+    ("fmt", "offset"),
+    [("lns32f23", 0), ("lns16f10", 5), ("lns8f3", np.array([[0], [1 << 29]], np.int32)), ("lns8f3", 0)],
+)
+def test_a_histogram_of_any_width_and_scale_fits_memory(ax, fmt, offset):
+    rng = np.random.default_rng(2)
+    fmt = LNSFormat.parse(fmt)
+    x = LNSTensor.from_codes(rng.integers(1, 1 << fmt.bits, (2, 50)).astype(fmt.dtype), fmt, log_offset=offset)
+    tensor_histogram(ax, x)
+    m, negative = x.codes.astype(np.int64) & fmt.max_magnitude, x.codes > fmt.sign_bit
+    logs = (m - fmt.bias + np.asarray(offset, np.int64)) / fmt.codes_per_octave
+    for part, sign in zip(ax.patches, (1, -1), strict=True):
+        values, edges, _ = part.get_data()
+        assert values.size <= 1 << 16
+        own = logs[(m > 0) & (negative == (sign < 0))]
+        np.testing.assert_array_equal(sign * values, np.histogram(own, edges)[0])
+        assert sign * values.sum() == own.size
+
+
+def test_a_histogram_of_one_number_and_of_none(ax):
+    assert tensor_histogram(ax, LNSTensor.from_float(2.0, "lns8f3")).get_title() == "lns8f3: 1 number, 0 zeros, 0 NaN"
+    nothing = LNSTensor.from_float(np.zeros((0, 3)), "lns8f3")
+    assert tensor_histogram(ax, nothing).get_title() == "lns8f3: 0 numbers, 0 zeros, 0 NaN"
+
+
+@pytest.mark.parametrize("name", [None, 8, np.float32, b"lns8f3"])
+def test_what_names_no_format_is_refused(ax, name):
+    for draw in (number_line, relative_error):
+        with pytest.raises(TypeError, match=r" is a \w+: give an LNSFormat, or a name such as 'float8_e4m3fn'$"):
+            draw(ax, name)
+
+
+@pytest.mark.parametrize(
+    ("draw", "told"),
+    [
+        (lambda ax: number_line(ax, "lns8f3", low=2.0, high=1.0), "low=2.0 and high=1.0 are no part of the line: low <"),
+        (lambda ax: number_line(ax, "lns8f3", low=np.nan), "low=nan and high=2.0 are no part of the line"),
+        (lambda ax: number_line(ax, "lns8f3", low="a"), "low='a' and high=2.0 are no part of the line"),
+        (lambda ax: relative_error(ax, "lns8f3", low="a", high=1.0), "low='a' and high=1.0 are no part of the axis: 0"),
+        (lambda ax: relative_error(ax, "lns8f3", points=1), "points=1 does not draw a line: an integer from 2 to"),
+        (lambda ax: relative_error(ax, "lns8f3", points=2.5), "points=2.5 does not draw a line"),
+        (lambda ax: relative_error(ax, "lns8f3", points=10**9), "points=1000000000 does not draw a line"),
+        (lambda ax: error_map(ax, "lns6f2", function=lambda a, b: a + np.int64(60)), r"code 64 .* lns6f2"),
+        (lambda ax: error_map(ax, "lns6f2", function=5), "function=5 is no function"),
+        (lambda ax: gaussian_logarithm(ax, "lns8f3", 5), "gaussian=5 has no sb and db"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_refused(ax, draw, told):
+    with pytest.raises((TypeError, ValueError), match=told):
+        draw(ax)
+
+
 def exact_position(operation, a, b, fmt):
     """E of the exact result of two numbers base^(E / 2^F), by mpmath; None where it is zero or negative."""
     mp = mpmath.MPContext()
