@@ -44,6 +44,7 @@ ELSEWHERE = {
         ".ci/site": TOOL,
         ".ci/wheel 3.12 3.13": "two Pythons more, as .github/workflows/release.yml has; without them: .ci/run",
         ".ci/workflows": "npm",
+        ".ci/publishable *": "tests/test_publishing.py",
         ".ci/run": "CI itself: .github/workflows/tests.yml",
         ".ci/lowest": TOOL,
         "python tests/mutants *": "a seed that a failure names: tests/files/test_mutants.py",
