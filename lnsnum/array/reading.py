@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -171,13 +172,19 @@ class ReadCodes:
 
     def _repr_html_(self) -> str:
         """The tensor's card, for notebooks: its format and scale, and its numbers as NumPy prints them."""
-        info = self._fmt.finfo()
-        rows = [
-            ("format", f"{self._fmt.name}, {info.octaves:.4g} octaves in steps of {100 * info.eps:.3g} %"),
-            ("shape", f"{self.shape}, {self.size:,} numbers in {self.nbytes:,} bytes"),
-            ("log_offset", _scale_in_words(self._log_offset)),
-        ]
-        return card(type(self).__name__, rows, np.array2string(self.to_float(), separator=", ") if self.size else "")
+        return card_of(cast(Any, self), type(self).__name__)
+
+
+def card_of(tensor: Any, title: str, more: Sequence[tuple[str, str]] = ()) -> str:
+    """The card of a tensor, or of what holds one, under a title of its own and with more rows."""
+    info = tensor.fmt.finfo()
+    rows = [
+        ("format", f"{tensor.fmt.name}, {info.octaves:.4g} octaves in steps of {100 * info.eps:.3g} %"),
+        ("shape", f"{tensor.shape}, {tensor.size:,} numbers in {tensor.nbytes:,} bytes"),
+        ("log_offset", _scale_in_words(tensor.log_offset)),
+        *more,
+    ]
+    return card(title, rows, np.array2string(tensor.to_float(), separator=", ") if tensor.size else "")
 
 
 def _scale_in_words(log_offset: LogOffset) -> str:

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from torch.utils.hooks import warn_if_has_hooks
 
 import lnsnum
+from lnsnum.array.cards import card
+from lnsnum.array.reading import card_of
 from lnsnum.encoding import fit_log_offset
 from lnsnum.format import MAX_LOG_OFFSET, LNSFormat, Rounding, Underflow
 from lnsnum.kernels.codes import LogOffset as CoreOffset
@@ -590,6 +592,13 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
         place = "" if self.device.type == "cpu" else f".to({str(self.device)!r})"
         gradient = ".requires_grad_()" if self.requires_grad and self.is_leaf else ""
         return f"LNSWeight.from_lns({tensor}{dtype}){place}{gradient}"
+
+    def _repr_html_(self) -> str:
+        """The weight's card, for notebooks: that of its LNSTensor, and the type and device that torch sees."""
+        seen = [("seen by torch as", f"{self.dtype}, {self.device}")]
+        if not is_real(self.codes) or self.codes.is_meta:
+            return card(type(self).__name__, [("format", self.fmt.name), ("shape", str(tuple(self.shape))), *seen])
+        return card_of(self.to_lns(), type(self).__name__, seen)
 
     def __tensor_flatten__(self) -> tuple[list[str], _Context]:
         check_not_taken_apart()

@@ -1129,6 +1129,16 @@ def test_zeros_like_is_zeros_of_the_type_asked():
     assert same_bits(weight.new_full((2,), 0.1), torch.full((2,), 0.1))
 
 
+def test_a_weight_has_a_card():
+    """That of its tensor, and what torch sees; without values, what is known."""
+    weight = LNSWeight.from_float(torch.tensor([[1.0, -2.0]]), "lns8f3")
+    row = '<tr><th scope="row">seen by torch as</th><td>torch.{}, {}</td></tr>'
+    for seen, told in ((weight, "float32"), (nn.Parameter(weight), "float32"), (weight.to(torch.bfloat16), "bfloat16")):
+        expected = seen.to_lns()._repr_html_().replace("<caption>LNSTensor", f"<caption>{type(seen).__name__}")
+        assert seen._repr_html_() == expected.replace("</table>", row.format(told, "cpu") + "</table>")
+    assert row.format("float32", "meta") in weight.to("meta")._repr_html_()
+
+
 def test_repr():
     weight = LNSWeight.from_float(torch.tensor([1.0, -0.5, 0.0]), lns8f5, log_offset=16)
     text = "LNSWeight.from_lns(LNSTensor.from_float([ 1. , -0.5,  0. ], 'lns8f5', log_offset=16)"
