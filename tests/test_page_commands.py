@@ -63,7 +63,7 @@ ELSEWHERE = {
     },
     "array_api.md": {
         "export *": "for the next",
-        "pytest array_api_tests *": "a checkout of the suite, and half an hour",
+        "pytest array_api_tests *": "a checkout of the suite, and minutes",
     },
     "deploy.md": {
         "pip install *": "a network",
