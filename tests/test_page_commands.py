@@ -60,6 +60,7 @@ ELSEWHERE = {
         "find . -name *": "removes files of the checkout",
         "python benchmarks/*": HOURS,
         "python -m benchmarks.*": HOURS,
+        "TRITON_INTERPRET=1 python -m benchmarks.gpu --dry-run": "minutes of Triton's interpreter",
     },
     "array_api.md": {
         "export *": "for the next",
@@ -73,6 +74,7 @@ ELSEWHERE = {
         "* --nnodes *": "two machines",
         "torchrun *": "processes that wait for one another: tests/torch_bridge/distributed",
     },
+    "gpu.md": {"*": "a card: tests/torch_bridge/kernels/on_cards"},
     "huggingface.md": {"lnsnum convert MODEL_FOLDER *": "tests/huggingface/test_folders.py"},
     "performance.md": {"pip install *": "a network", "python -m benchmarks.performance *": HOURS},
     "results.md": {
