@@ -35,6 +35,7 @@ from lnsnum.weight_file import (
     WeightFileError,
     iterate_weights,
     load_metadata,
+    load_optimizer,
     load_weights,
     replacing,
     save_tensors,
@@ -1170,6 +1171,23 @@ def test_json_of_very_many_parts_is_refused_before_it_is_parsed(file, monkeypatc
     path = file(container({f"{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(20)}))
     with pytest.raises(WeightFileError, match="its header has more than 50 lists and objects"):
         load_weights(path)
+
+
+@pytest.mark.parametrize("place", ["fit", "state"])
+def test_a_number_that_no_json_can_write_again_is_refused(file, place):
+    """1e999 would be read as infinity, and a scale's rule or an optimizer's state could not be saved once more."""
+    entry = entry_for_w() | {"layout": 3, "optimizer": {"state": {"lr": 1.5}, "tensors": {}}}
+    entry["tensors"]["w"] |= {"fit": {"rule": "rms", "p_scale": 2.5}, "crc32": crc32(b"\1\2\3", "U8", 3)}
+    text = json.dumps(entry)
+    for number, is_read in (("1e308", True), ("1e309", False), ("-1e999", False)):
+        damaged = text.replace("2.5" if place == "fit" else "1.5", number)
+        metadata = {"lnsnum": damaged, "lnsnum_crc32": f"{zlib.crc32(damaged.encode()):08x}"}
+        stored = {"w.lnsnum_codes": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]}}
+        path = file(container({"__metadata__": metadata, **stored}, b"\1\2\3"))
+        if is_read:
+            assert load_optimizer(path).state == {"lr": 1e308 if place == "state" else 1.5}
+        else:
+            assert refusal(path).endswith("'lnsnum' is not JSON: it has a number beyond doubles")
 
 
 @pytest.mark.parametrize("place", ["layout", "log_offset"])

@@ -1232,8 +1232,10 @@ typedef struct {
     lnsnum_error *error;
 } lnsnum__reader;
 
+#define LNSNUM__METADATA "__metadata__" /* the member of the header that is no tensor */
+
 static uint32_t lnsnum__metadata_object(const lnsnum__json *header) {
-    return lnsnum__member(header, 0, "__metadata__");
+    return lnsnum__member(header, 0, LNSNUM__METADATA);
 }
 
 static int lnsnum__is_object_of_strings(const lnsnum__json *json, uint32_t object) {
@@ -1304,7 +1306,7 @@ static int lnsnum__read_tensors(lnsnum__reader *reader) {
     uint32_t at, i;
     uint64_t end = 0;
     for (at = 1; at < header->tokens[0].next; at = header->tokens[at + 1].next)
-        file->count += !lnsnum__is_text(header, at, "__metadata__");
+        file->count += !lnsnum__is_text(header, at, LNSNUM__METADATA);
     file->tensors = (lnsnum_tensor *)(file->owned[1] = lnsnum__allocate(file->count, sizeof *file->tensors));
     file->by_name = (uint32_t *)(file->owned[2] = lnsnum__allocate(file->count, sizeof *file->by_name));
     if (!file->tensors || !file->by_name) return lnsnum__no_memory(reader->error);
@@ -1312,7 +1314,7 @@ static int lnsnum__read_tensors(lnsnum__reader *reader) {
     for (at = 1, i = 0; at < header->tokens[0].next; at = header->tokens[at + 1].next) {
         lnsnum_tensor *tensor = &file->tensors[i];
         int status;
-        if (lnsnum__is_text(header, at, "__metadata__")) continue;
+        if (lnsnum__is_text(header, at, LNSNUM__METADATA)) continue;
         tensor->name = header->text + header->tokens[at].start;
         tensor->name_length = header->tokens[at].length;
         status = lnsnum__read_tensor(reader, at + 1, tensor);
@@ -1355,6 +1357,13 @@ static lnsnum_tensor *lnsnum__find_joined(const lnsnum_file *file, const char *n
         else low = middle + 1;
     }
     return NULL;
+}
+
+/* The one name that no entry has: in the header it is that of what is no tensor. */
+static int lnsnum__check_name(lnsnum__reader *reader, uint32_t name) {
+    if (lnsnum__is_text(&reader->description, name, LNSNUM__METADATA))
+        return lnsnum__refuse(reader->error, "the description has an entry for __metadata__, which names no tensor");
+    return LNSNUM_OK;
 }
 
 /* Marks a stored tensor as what an entry tells of; a second entry of the same is refused. */
@@ -1517,6 +1526,8 @@ static int lnsnum__read_optimizer(lnsnum__reader *reader) {
     for (at = tensors + 1; at < json->tokens[tensors].next && !status; at = json->tokens[at + 1].next) {
         const lnsnum_tensor *stored = lnsnum__find_joined(reader->file, json->text + json->tokens[at].start,
                                                           json->tokens[at].length, LNSNUM__OPTIMIZER);
+        status = lnsnum__check_name(reader, at);
+        if (status) return status;
         if (!stored)
             return lnsnum__refuse(reader->error, "the description has an entry of a tensor that is not in the file");
         status = lnsnum__claim(reader, stored);
@@ -1604,6 +1615,8 @@ static int lnsnum__read_description(lnsnum__reader *reader) {
     for (at = tensors + 1; at < json->tokens[tensors].next; at = json->tokens[at + 1].next, entries++) {
         const char *name = json->text + json->tokens[at].start, *suffix = "";
         lnsnum_tensor *found;
+        status = lnsnum__check_name(reader, at);
+        if (status) return status;
         if (version > 2 && json->tokens[at + 1].type == lnsnum__object && lnsnum__member(json, at + 1, "format"))
             suffix = LNSNUM__CODES;
         found = lnsnum__find_joined(file, name, json->tokens[at].length, suffix);

@@ -22,6 +22,7 @@ from lnsnum.files.atomic import StrPath
 from lnsnum.files.layout import (
     CHECKSUM_KEY,
     CODES,
+    CONTAINERS_METADATA,
     DTYPES,
     LAYOUT_VERSION,
     METADATA_KEY,
@@ -29,6 +30,7 @@ from lnsnum.files.layout import (
     OPTIMIZER,
     Description,
     WeightFileError,
+    can_name,
     hexadecimal,
     is_unicode,
     refuse,
@@ -91,7 +93,7 @@ class Header:
         if not encoded.startswith(b"{"):
             refuse(path, "its header does not begin with a brace")
         self._tensors = read_json(path, "its header", _decoded(path, encoded))
-        metadata = self._tensors.pop("__metadata__", None) or {}
+        metadata = self._tensors.pop(CONTAINERS_METADATA, None) or {}
         self._content = self._description(metadata)
         texts = self._content.get("metadata", {})
         if not isinstance(texts, dict) or not all(isinstance(value, str) for value in texts.values()):
@@ -151,7 +153,10 @@ class Header:
         return state, tensors
 
     def _check_names(self) -> None:
-        """Refuse entries without a tensor, tensors without an entry, and a tensor that two entries claim."""
+        """Refuse an entry of no name or without a tensor, a tensor without an entry, and one that two entries claim."""
+        for name in (*self._entries, *self._moments):
+            if not can_name(name):
+                refuse(self.path, f"it has an entry for {name!r}, which cannot name a tensor")
         claimed: dict[str, str] = {}
         wanted = [(f"{name!r}", stored) for name in sorted(self._entries) for stored in self._parts_of(name)]
         wanted += [(f"{name!r} of the optimizer", name + OPTIMIZER) for name in sorted(self._moments)]
@@ -249,7 +254,7 @@ class Header:
 
     def _describe(self, entry: dict[str, Any], dtype: str, shape: tuple[int, ...]) -> Description:
         if "format" not in entry:
-            for name in ("log_offset", "packed_shape"):
+            for name in ("log_offset", *(["packed_shape"] if self.layout > 1 else ())):
                 if name in entry:
                     raise ValueError(f"its entry has a {name}, but no format")
             return Description(shape, DTYPES[dtype])
@@ -317,8 +322,8 @@ def _integers(what: str, value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
-class _DuplicateError(ValueError):
-    pass
+class _ToldError(ValueError):
+    """What is wrong with a JSON text, in words for whoever has the file."""
 
 
 def read_json(path: StrPath, what: str, text: str) -> dict[str, Any]:
@@ -328,8 +333,8 @@ def read_json(path: StrPath, what: str, text: str) -> dict[str, Any]:
     try:
         value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
-        twice = f": {error}" if isinstance(error, _DuplicateError) else ""
-        refuse(path, f"{what} is not JSON{twice}")
+        why = f": {error}" if isinstance(error, _ToldError) else ""
+        refuse(path, f"{what} is not JSON{why}")
     if not isinstance(value, dict):
         refuse(path, f"{what} is no JSON object")
     if "\\ud" in text.lower() and not is_unicode(json.dumps(value, ensure_ascii=False)):
@@ -341,11 +346,18 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is none of JSON's numbers")
 
 
+def _double(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):  # which JSON cannot write again
+        raise _ToldError("it has a number beyond doubles")
+    return number
+
+
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise _DuplicateError("a name occurs twice in one object")
+        raise _ToldError("a name occurs twice in one object")
     return fields
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates, parse_float=_double, parse_constant=_no_constant)

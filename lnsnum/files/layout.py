@@ -38,6 +38,9 @@ CODES, OFFSETS, OPTIMIZER = ".lnsnum_codes", ".lnsnum_offsets", ".lnsnum_optimiz
 """What the container adds to the name of an LNS tensor, for its codes and an array of log_offsets, and to that of a
 tensor of the optimizer."""
 
+CONTAINERS_METADATA = "__metadata__"
+"""The member of a header that is no tensor. No tensor has this name, whatever it would be stored under."""
+
 METADATA_KEY = "lnsnum"
 """The entry of a file's metadata that holds its description."""
 
@@ -93,6 +96,11 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def can_name(name: object) -> bool:
+    """Whether a tensor can have this name, one of the weights or of an optimizer."""
+    return isinstance(name, str) and name != CONTAINERS_METADATA and is_unicode(name)
 
 
 @dataclass(frozen=True)
@@ -269,7 +277,7 @@ class Content:
             about["optimizer"] = {"state": self.state, "tensors": moments}
         text = json.dumps(about, sort_keys=True, allow_nan=False)
         metadata = {METADATA_KEY: text, CHECKSUM_KEY: hexadecimal(zlib.crc32(text.encode()))}
-        header: dict[str, Any] = {"__metadata__": metadata}
+        header: dict[str, Any] = {CONTAINERS_METADATA: metadata}
         end = 0
         for stored in self.in_order:
             begin, end = end, end + self.parts[stored].nbytes_of_elements

@@ -23,6 +23,7 @@ from lnsnum.files.atomic import StrPath, naming, shown
 from lnsnum.files.headers import Header, Stored
 from lnsnum.files.layout import (
     CODES,
+    CONTAINERS_METADATA,
     DTYPES,
     OFFSETS,
     OPTIMIZER,
@@ -30,6 +31,7 @@ from lnsnum.files.layout import (
     Content,
     Description,
     WeightFileError,
+    can_name,
     hexadecimal,
     in_one_line,
     is_unicode,
@@ -67,8 +69,8 @@ def in_blocks(flat: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def check_name(name: object) -> None:
     """Raise ValueError where this cannot name a tensor of a file."""
-    if not isinstance(name, str) or name == "__metadata__" or not is_unicode(name):
-        raise ValueError(f"{name!r} cannot name a tensor: any string but '__metadata__' can, in Unicode")
+    if not can_name(name):
+        raise ValueError(f"{name!r} cannot name a tensor: any string but {CONTAINERS_METADATA!r} can, in Unicode")
 
 
 def describe_tensor(name: str, tensor: object, *, packed: bool = False) -> Description:
@@ -393,7 +395,7 @@ def _why_not_covered(file: io.FileIO) -> str | None:
     length = int.from_bytes(file.read(8), "little")
     try:
         header = json.loads(file.read(min(length, size)).decode())  # of bytes, json would guess the encoding
-        data = max(told["data_offsets"][1] for name, told in header.items() if name != "__metadata__")
+        data = max(told["data_offsets"][1] for name, told in header.items() if name != CONTAINERS_METADATA)
         there = size - 8 - length
         if type(data) is not int or data == there:
             return None

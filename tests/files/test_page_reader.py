@@ -4,36 +4,17 @@ import ast
 import math
 import random
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
 from handmade_files import GALLERY, READ, dtype_of, lns, make, one
+from readers import page
 from weight_file_fixtures import FIXTURES, path_of
 
 from lnsnum import LNSFormat, LNSTensor, decode, reference
 from lnsnum.weight_file import save_weights
 
-SPECIFICATION = Path(__file__).parents[2] / "docs" / "weight_file.md"
 MOST_LINES = 160
-
-
-def page():
-    _, found, text = SPECIFICATION.read_text(encoding="utf-8").partition("## A reader on one page\n")
-    assert found
-    return text.split("```python\n")[1].split("```")[0]
-
-
-@pytest.fixture(scope="session")
-def read_page(tmp_path_factory):
-    namespace, path = {}, tmp_path_factory.mktemp("page") / "file"
-    exec(compile(page(), "the reader on one page", "exec"), namespace)
-
-    def read(data):
-        path.write_bytes(data)
-        return namespace["read"](path)
-
-    return read
 
 
 def test_it_is_one_page_that_imports_three_modules_of_python():
