@@ -3,7 +3,8 @@
     fc.weight   ->   fc.weight.lnsnum_codes      uint8 or uint16, of the weight's shape
                      fc.weight.lnsnum_offsets    int32: the log_offset, or those of its channels or groups
                      fc.weight.lnsnum_format     uint8: the name of the format, in ASCII; behind it "/32" where
-                                                 the last of groups of 32 has a rest, which shapes do not tell
+                                                 the last of groups of 32 has a rest, which shapes do not tell; behind
+                                                 that " mse 3.0", the rule of the scale where it is not the default
 
 A loader that knows nothing of LNS misses `fc.weight` and meets three tensors that it did not expect: it cannot take
 codes for numbers. The format is with every weight, because what resumes a training sees tensors alone, and codes of one
@@ -21,6 +22,7 @@ from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import check_format
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import check_width
+from lnsnum.torch_bridge.kernels.scale import RMS, Fit
 from lnsnum.torch_bridge.surroundings import is_spread
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -44,6 +46,7 @@ def take_apart(name: str, weight: LNSWeight) -> dict[str, torch.Tensor]:
     codes = weight.codes.detach()
     offset = weight.log_offset
     text = weight.fmt.name + (f"/{groups[0]}" if weight.scale.rest else "")
+    text += "" if weight.fit == RMS else f" {weight.fit.rule} {weight.fit.p_scale}"
     return {
         name + CODES: codes if codes.dtype == torch.uint8 else codes.view(torch.uint16),
         name + OFFSETS: offset if isinstance(offset, torch.Tensor) else torch.tensor(offset, dtype=torch.int32),
@@ -63,8 +66,9 @@ def put_together(name: str, parts: Mapping[str, torch.Tensor], dtype: torch.dtyp
             f"the checkpoint lacks {', '.join(name + part for part in lacking)}: it is damaged, or a shard"
         )
     try:
-        text, _, size = bytes(parts[FORMAT].tolist()).decode("ascii").partition("/")
-        fmt = LNSFormat.parse(text)
+        text, *rule = bytes(parts[FORMAT].tolist()).decode("ascii").split(" ")
+        name_of_format, _, size = text.partition("/")
+        fmt, fit = LNSFormat.parse(name_of_format), _rule(rule)
         check_format(fmt)
         check_width(fmt)
         codes, offsets = parts[CODES], parts[OFFSETS]
@@ -73,7 +77,9 @@ def put_together(name: str, parts: Mapping[str, torch.Tensor], dtype: torch.dtyp
         if offsets.dtype != torch.int32:
             raise ValueError(f"log_offsets are of int32, not {offsets.dtype}")
         codes = codes.view(bridge.code_dtype(fmt))
-        return LNSWeight(codes, fmt, _offset(offsets), dtype, group_size=_group_size(codes, offsets, size))
+        weight = LNSWeight(codes, fmt, _offset(offsets), dtype, group_size=_group_size(codes, offsets, size))
+        weight.fit = fit
+        return weight
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(f"{name!r} of the checkpoint: {error}") from None
 
@@ -99,6 +105,17 @@ def flat_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def _offset(offsets: torch.Tensor) -> int | torch.Tensor:
     return offsets if offsets.ndim else int(offsets)
+
+
+def _rule(words: list[str]) -> Fit:
+    """The rule of a scale: as told, or the default."""
+    if not words:
+        return RMS
+    rule, *p_scale = words
+    try:
+        return Fit.checked((rule, *map(float, p_scale)))
+    except ValueError:
+        raise ValueError(f"{' '.join(words)!r:.60} is no rule of a scale: rms, max or mse, and a headroom") from None
 
 
 def _group_size(codes: torch.Tensor, offsets: torch.Tensor, told: str) -> int | None:

@@ -77,9 +77,7 @@ class LNSQuantizer(HfQuantizer):
 
         if not any(is_asked(name, p) for name, p in model.named_parameters()):
             return None
-        report = convert_model(
-            model, asked.fmt, filter_fn=is_asked, per_channel=asked.per_channel, group_size=asked.group_size
-        )
+        report = convert_model(model, asked.fmt, filter_fn=is_asked, **asked.options)
         self.reports |= {parameter.name: parameter for parameter in report}
         return report
 
@@ -243,9 +241,7 @@ class LNSQuantize(_Operation):
             alone = _Alone(floats)
             if model.get_parameter_or_buffer(name).shape == floats.shape:
                 try:
-                    (report,) = convert_model(
-                        alone, asked.fmt, per_channel=asked.per_channel, group_size=asked.group_size
-                    )
+                    (report,) = convert_model(alone, asked.fmt, **asked.options)
                 except (TypeError, ValueError) as error:
                     raise type(error)(str(error).replace("'weight'", repr(name), 1)) from None
                 self.hf_quantizer.reports[name] = replace(report, name=name)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
 from lnsnum.files.atomic import StrPath, shown
-from lnsnum.files.layout import DTYPES, Description
+from lnsnum.files.layout import Description
 from lnsnum.files.sharded import WeightFiles, open_files
 from lnsnum.files.single import Tensor, in_blocks
 from lnsnum.format import LNSFormat
@@ -28,9 +27,10 @@ from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.datapath.setting import ENTRY, put_setting, setting_of
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
-from lnsnum.torch_bridge.kernels.scale import RMS, Fit
+from lnsnum.torch_bridge.kernels.scale import Fit
 from lnsnum.torch_bridge.placing import settle
 from lnsnum.torch_bridge.resuming import read_section, section_of
+from lnsnum.torch_bridge.storing import describe, elements
 from lnsnum.torch_bridge.surroundings import is_spread
 from lnsnum.torch_bridge.weight import LNSWeight
 from lnsnum.weight_file import WeightFileError, save_tensors
@@ -73,14 +73,14 @@ def save_model(
     setting = setting_of(model)
     if setting is not None:
         metadata = {ENTRY: setting, **(metadata or {})}
-    descriptions = {name: _describe(name, tensor, packed) for name, tensor in state.items()}
+    descriptions = {name: describe(name, tensor, packed=packed) for name, tensor in state.items()}
     return save_tensors(
         path,
         descriptions,
-        lambda name: in_blocks(_elements(state[name])),
+        lambda name: in_blocks(elements(state[name])),
         metadata=metadata,
         max_shard_bytes=max_shard_bytes,
-        optimizer=None if optimizer is None else section_of(model, optimizer, _elements),
+        optimizer=None if optimizer is None else section_of(model, optimizer, elements),
     )
 
 
@@ -311,32 +311,6 @@ def _to_torch(tensor: Tensor, dtype: torch.dtype) -> torch.Tensor:
         plain = torch.from_numpy(tensor.view(np.int16) if is_bfloat16 else tensor)
         return plain.view(torch.bfloat16) if is_bfloat16 else plain
     return LNSWeight.from_lns(tensor, dtype=dtype)
-
-
-def _describe(name: str, tensor: torch.Tensor, packed: bool) -> Description:
-    """What the file is to say of a tensor. Raises ValueError or TypeError where none can hold it."""
-    if tensor.is_meta:
-        raise ValueError(f"{name!r} of the model is on the meta device: it has no values to save")
-    if isinstance(tensor, LNSWeight):
-        fit = None if tensor.fit == RMS else tensor.fit._asdict()
-        return Description.of_codes(tuple(tensor.shape), tensor.fmt, tensor.array_offsets(), packed=packed, fit=fit)
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in DTYPES.values():
-        raise TypeError(f"tensor {name!r} is of {dtype}, which weight files cannot hold")
-    return Description(tuple(tensor.shape), dtype)
-
-
-def _elements(tensor: torch.Tensor) -> NDArray[Any]:
-    """What the file holds of a tensor, flat, on its own memory where that is contiguous and on the CPU."""
-    if isinstance(tensor, LNSWeight):
-        return bridge.as_numpy(tensor.codes.detach().cpu().contiguous(), tensor.fmt.dtype).reshape(-1)
-    on_cpu = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return cast(NDArray[Any], bridge.as_numpy(on_cpu.view(torch.int16)).view(ml_dtypes.bfloat16).reshape(-1))
-    array: NDArray[Any] = on_cpu.numpy() if tensor.dtype == torch.bool else bridge.as_numpy(on_cpu)
-    return array.reshape(-1)
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -127,6 +127,24 @@ def test_the_footprint_is_that_of_codes_and_scales_and_the_text_tells_of_them(as
         assert "lns" not in str(one)
 
 
+@pytest.mark.parametrize("asked", [{"scale": "mse", "group_size": 20}, {"p_scale": 2.5}, {"scale": "max"}], ids=str)
+def test_the_rule_of_a_scale_is_in_the_folder(asked, folders, tmp_path):
+    """A weight that is loaded takes floats that are written into it as one that was converted does."""
+    model = AutoModelForCausalLM.from_pretrained(folders("Llama"), quantization_config=LNSConfig(**asked))
+    expected = made("Llama")
+    convert_model(expected, "lns8f5", **asked)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    rules = {name: p.fit for name, p in expected.named_parameters()}
+    for one in (model, again, copy.deepcopy(again)):
+        assert codes_of(one) == codes_of(expected)
+        assert {name: p.fit for name, p in one.named_parameters()} == rules
+    floats = made("Llama", seed=3).state_dict()
+    for one in (again, expected):
+        one.load_state_dict(floats)
+    assert codes_of(again) == codes_of(expected)
+
+
 def test_floats_that_are_loaded_are_encoded_as_conversion_encodes_them(folders, tmp_path):
     """Also by a model that was loaded as codes, whose modules nobody converted."""
     AutoModelForCausalLM.from_pretrained(folders("Llama"), quantization_config=LNSConfig()).save_pretrained(tmp_path)
@@ -322,6 +340,10 @@ def test_the_state_of_a_file_is_loaded_whole_or_not_at_all(saved):
         ),
         ({**state, f"{NORM}.lnsnum_format": torch.tensor(list(b"lns6x2"), dtype=torch.uint8)}, "'lns6x2'"),
         ({**state, f"{NORM}.lnsnum_format": torch.tensor(list(b"lns12f4"), dtype=torch.uint8)}, "are of uint16"),
+        *(
+            ({**state, f"{NORM}.lnsnum_format": torch.tensor(list(text), dtype=torch.uint8)}, "is no rule of a scale")
+            for text in (b"lns6f3 ", b"lns6f3 mse", b"lns6f3 mse x", b"lns6f3 mse nan", b"lns6f3 other 3.0")
+        ),
         ({**state, f"{NORM}.lnsnum_codes": torch.full((32,), 64, dtype=torch.uint8)}, "code 64 is outside lns6f3"),
         ({**state, f"{NORM}.lnsnum_offsets": torch.tensor(0.5)}, "of int32, not torch.float32"),
         ({**state, f"{NORM}.lnsnum_offsets": torch.zeros(5, dtype=torch.int32)}, NORM),
@@ -417,6 +439,10 @@ def test_adapters_alone_are_loaded_beside_the_base():
         ({"format": "lns32f23"}, "16"),
         ({"group_size": 7}, "16"),
         ({"per_channel": 1}, "no bool"),
+        ({"scale": "output"}, "no rule of a scale: rms, max or mse"),
+        ({"p_scale": -1.0}, "headroom greater than 0"),
+        ({"p_scale": "3"}, "no number"),
+        ({"scale": "mse", "p_scale": 2.0}, "leave it out"),
         ({"modules_to_not_convert": "lm_head"}, "give a list"),
         ({"fmt": "lns8f5"}, "does not know fmt"),
         ({"quant_method": "other"}, "'other'"),

@@ -948,14 +948,14 @@ def test_saving_copies_nothing(tmp_path, monkeypatch, fmt):
     model = layers()
     if fmt:
         convert_model(model, fmt)
-    written, original = {}, checkpoint._elements
+    written, original = {}, checkpoint.elements
 
     def look(tensor):
         array = original(tensor)
         written[array.ctypes.data] = array.nbytes
         return array
 
-    monkeypatch.setattr(checkpoint, "_elements", look)
+    monkeypatch.setattr(checkpoint, "elements", look)
     save_model(tmp_path / "model", model, max_shard_bytes=600)
     parts = [p.codes if fmt else p for p in model.parameters()]
     assert written == {part.data_ptr(): part.nbytes for part in parts}
@@ -966,8 +966,8 @@ def test_what_must_be_copied_is_copied_a_tensor_at_a_time(tmp_path, monkeypatch)
     model = layers()
     for layer in model:
         layer.weight = nn.Parameter(layer.weight.detach().t())
-    census, original = Census(), checkpoint._elements
-    monkeypatch.setattr(checkpoint, "_elements", lambda tensor: census.count(original(tensor)))
+    census, original = Census(), checkpoint.elements
+    monkeypatch.setattr(checkpoint, "elements", lambda tensor: census.count(original(tensor)))
     save_model(tmp_path / "model", model, max_shard_bytes=2 * 16 * 16 * 4)
     assert census.most == 16 * 16 * 4
     assert census.alive == 0

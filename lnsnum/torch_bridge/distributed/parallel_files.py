@@ -19,19 +19,19 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lnsnum.files.atomic import StrPath, replacing
-from lnsnum.tensor import LNSTensor
+from lnsnum.files.single import in_blocks
 from lnsnum.torch_bridge.datapath.setting import ENTRY, setting_of
 from lnsnum.torch_bridge.distributed.dtensors import local_of, weight_of
 from lnsnum.torch_bridge.distributed.exchange import compare, hear, reaching, tell
 from lnsnum.torch_bridge.distributed.first_broadcast import as_sent
-from lnsnum.torch_bridge.kernels import codes as bridge
+from lnsnum.torch_bridge.kernels.scale import RMS
+from lnsnum.torch_bridge.storing import describe, elements
 from lnsnum.torch_bridge.weight import LNSWeight
-from lnsnum.weight_file import save_weights
+from lnsnum.weight_file import save_tensors
 
 _HASH_DIGITS = 16
 
@@ -86,9 +86,8 @@ def save_model_together(
     number = f"{rank + 1:05}-of-{size:05}"
     trouble, written = "", _Written("", {})
     try:
-        own = {name: _as_stored(name, wholes.pop(name)) for name in list(wholes)}
-        if own:
-            written = _write(target, number, own, metadata, packed)
+        if wholes:
+            written = _write(target, number, wholes, metadata, packed)
     except Exception as error:  # the others wait for what it says
         trouble = f"{type(error).__name__}: {error}"
     told = {"file": written.name, "stored": json.dumps(written.stored), "trouble": trouble}
@@ -183,7 +182,9 @@ def _whole(name: str, tensor: Any, owner: int, group: Any) -> Any:
         return whole
     scales = weight._span.whole if weight._span.whole is not None else weight._span.low
     codes = whole.view(weight.codes.dtype)
-    return LNSWeight(codes, weight.fmt, scales, weight.dtype, group_size=weight.group_size)
+    found = LNSWeight(codes, weight.fmt, scales, weight.dtype, group_size=weight.group_size)
+    found.fit = weight.fit
+    return found
 
 
 def _check_alike(path: str, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None, group: Any) -> None:
@@ -192,39 +193,23 @@ def _check_alike(path: str, tensors: Mapping[str, Any], metadata: Mapping[str, s
     for name, tensor in tensors.items():
         weight = weight_of(tensor)
         kind = tensor.dtype if weight is None else weight.fmt.name
+        if weight is not None and weight.fit != RMS:
+            headroom = f" with p_scale={weight.fit.p_scale}" if weight.fit.rule == "rms" else ""
+            kind = f"{kind} by the rule {weight.fit.rule!r}{headroom}"
         told[repr(name)] = f"{kind} of shape {tuple(tensor.shape)}"
     found = compare("what is saved", told, group)
     if found is not None:
         raise RuntimeError(f"{found}: the processes save one model together, under one path, so call it alike on each")
 
 
-def _as_stored(name: str, whole: torch.Tensor) -> LNSTensor | NDArray[Any]:
-    if isinstance(whole, LNSWeight):
-        return whole.to_lns()
-    try:
-        return _as_numpy(whole)
-    except TypeError as error:  # of torch, which has types that NumPy has not
-        raise TypeError(f"{name!r} is of {whole.dtype}, which weight files do not hold") from error
-
-
-def _as_numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    on_cpu = tensor.detach().cpu().contiguous()
-    if on_cpu.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return bridge.as_numpy(on_cpu.view(torch.int16)).view(ml_dtypes.bfloat16)
-    return on_cpu.numpy()
-
-
-def _write(
-    target: Path, number: str, own: Mapping[str, LNSTensor | NDArray[Any]], metadata: Any, packed: bool
-) -> _Written:
+def _write(target: Path, number: str, own: Mapping[str, torch.Tensor], metadata: Any, packed: bool) -> _Written:
     """Write one file of the set under the name that its bytes give it."""
     stem = target.name.removesuffix(".safetensors")
     suffix = target.name[len(stem) :]
     begun = target.with_name(f".{stem}-{number}-begun{suffix}")
     try:
-        save_weights(begun, own, metadata=metadata, packed=packed)
+        told = {name: describe(name, tensor, packed=packed) for name, tensor in own.items()}
+        save_tensors(begun, told, lambda name: in_blocks(elements(own[name])), metadata=metadata)
         with open(begun, "rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()[:_HASH_DIGITS]
         shard = target.with_name(f"{stem}-{content}-{number}{suffix}")

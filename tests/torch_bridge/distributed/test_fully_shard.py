@@ -41,7 +41,7 @@ from lnsnum.torch_bridge import (
 from lnsnum.torch_bridge.datapath import use_datapath
 from lnsnum.torch_bridge.datapath.setting import setting_of
 from lnsnum.torch_bridge.distributed import parallel_files
-from lnsnum.torch_bridge.kernels.scale import Scale
+from lnsnum.torch_bridge.kernels.scale import RMS, Fit, Scale
 
 torch.set_num_threads(1)
 
@@ -511,6 +511,11 @@ def offloaded(rank: int) -> bool:
 
 # ------------------------------------------------------------------------------------------ weight files, one a process
 
+
+def weights_of(model: nn.Module) -> list[LNSWeight]:
+    return [p for p in model.parameters() if isinstance(p, LNSWeight)]
+
+
 FILES: dict[str, dict] = {**CHECKPOINTS, "columns": {"columns": True}}
 
 
@@ -519,6 +524,8 @@ def saved_together(rank: int, folder) -> dict:
     found: dict = {}
     for name, options in FILES.items():
         model, _ = a_run(**options)
+        for p in weights_of(model):
+            p.fit = Fit("mse") if name == "groups" else Fit("rms", 2.5)
         sharded(model, columns="columns" in options)
         found[name] = whole_codes(model), str(save_model_together(folder / name, model, metadata={"by": "two"}))
     model, _ = a_run()
@@ -530,10 +537,10 @@ def saved_together(rank: int, folder) -> dict:
     def fails(*_, **__):
         raise OSError("the disk is full")
 
-    whole = parallel_files.save_weights
-    parallel_files.save_weights = fails if rank == 1 else whole
+    whole = parallel_files.save_tensors
+    parallel_files.save_tensors = fails if rank == 1 else whole
     found["refused"] = told_by(lambda: save_model_together(folder / "replicas", model)).replace(str(folder), "")
-    parallel_files.save_weights = whole
+    parallel_files.save_tensors = whole
     dist.barrier()
     found["unchanged"] = before == sorted(path.name for path in folder.iterdir())
     dist.barrier()
@@ -549,6 +556,9 @@ def saved_together(rank: int, folder) -> dict:
     found["type"] = told_by(lambda: save_model_together(folder / "odd", odd)).replace(str(folder), "")
     if rank == 1:
         del odd.odd
+    for p in weights_of(ruled := one_layer()):
+        p.fit = Fit("max") if rank else RMS
+    found["other rules"] = told_by(lambda: save_model_together(folder / "odd", ruled))
     found["other tensors"] = told_by(lambda: save_model_together(folder / "odd", odd))
     found["written of these"] = [path.name for path in folder.glob("*odd*")]
     return found
@@ -733,6 +743,7 @@ def check_files(found: list[dict], size: int) -> None:
         for p in model.parameters():
             p.data.zero_()
         assert whole_codes(load_model(folder / name, model)) == codes
+        assert {p.fit for p in weights_of(model)} == {Fit("mse") if name == "groups" else Fit("rms", 2.5)}
     assert first["refused"].startswith(
         "RuntimeError: the model is not saved to /replicas, where all is as before: process"
     )
@@ -742,8 +753,10 @@ def check_files(found: list[dict], size: int) -> None:
     model = load_model(folder / "datapath", one_layer(1))
     assert setting_of(model) == setting_of(use_datapath(one_layer(), "lns_madam_8bit"))
     assert first["wrapped"].startswith("TypeError: model is a DistributedDataParallel, which has other names: give")
-    assert "said TypeError: 'odd' is of torch.float8_e4m3fn, which weight files do not hold" in first["type"]
+    assert "said TypeError: tensor 'odd' is of float8_e4m3fn, which weight files cannot hold" in first["type"]
     assert first["other tensors"].startswith("RuntimeError: 'odd' is missing on process 1 and torch.float8_e4m3fn of")
+    assert "lns8f5 of" in first["other rules"]
+    assert "lns8f5 by the rule 'max' of" in first["other rules"]
     assert first["written of these"] == []
     assert first["name"].startswith("ValueError: 'a:b' cannot name a set of files")
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
