@@ -39,13 +39,19 @@ Axis = int | tuple[int, ...] | None
 
 class Scaling(TypedDict, total=False):
     """Keyword arguments of `LNSTensor.astype`, and of all that rounds. An array, or groups, is for what takes each
-    element by itself: sums and products of matrices take an integer."""
+    element by itself: sums and products of matrices take an integer.
+
+    channels, group_size: fit a scale to each channel or group of the result instead of one to all of it, as
+    `LNSTensor.from_float` does: of each the least at which nothing of it saturates.
+    """
 
     out_log_offset: OutLogOffset | NDArray[Any] | GroupOffsets
     rounding: Rounding
     overflow: Overflow
     underflow: Underflow
     random_bits: ArrayLike | None
+    channels: int | tuple[int, ...] | None
+    group_size: int | None
 
 
 class Rounded(Scaling, total=False):
@@ -487,7 +493,7 @@ class LNSTensor(ScaledCodes):
             to: a format or its name, or a float type or its name: those of `lnsnum.decode`.
             options: for formats; out_log_offset, rounding, overflow, underflow, random_bits as for every operation.
                 Here, as in all methods that take it, out_log_offset may be an array or `GroupOffsets` too: each number
-                is rounded once at the scale of its channel or group.
+                is rounded once at the scale of its channel or group. channels or group_size fit one to each.
 
         >>> x = LNSTensor.from_float([1.0, 2.5], "lns16f10")
         >>> x.astype("lns8f3"), x.astype(np.float32)

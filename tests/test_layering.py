@@ -26,7 +26,7 @@ operations             operation linear real_steps byte_sums narrow_sums wide_su
 operations             transcendental elementary
 operations             choosing accumulate float_sums prepared reducing code_products decoded_products weight_only
 -                      conversion arithmetic reduction
-array                  rationals scalars reading moved_scales storage elementwise ufuncs moves protocol
+array                  rationals scalars reading moved_scales storage fitted_scales elementwise ufuncs moves protocol
 array                  statistics namespace
 -                      tensor
 files                  system_errors atomic run_log pickles packing layout headers single sharded

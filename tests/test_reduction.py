@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnsnum import (
+    GroupOffsets,
     LNSFormat,
     arithmetic,
     decode,
@@ -193,6 +194,67 @@ def test_matrix_products_with_offsets(order, data, pair):
     assert offset == out
     bits = bits if random else 0
     np.testing.assert_array_equal(found, finished(expected, one, accumulator, fmt, out, random_bits=bits, **modes))
+
+
+# ------------------------------------------------------------------------------------- of groups, against the model
+
+
+def codes_near(rng, fmt, shape):
+    """As `arrays`, of more elements: mostly one magnitude and its neighbours, both signs, zeros, the ends."""
+    near = rng.integers(1, fmt.max_magnitude + 1)
+    m = np.clip(near + rng.integers(-2, 3, shape), 1, fmt.max_magnitude)
+    some = np.array([0, 1, fmt.bias, fmt.max_magnitude])
+    m = np.where(rng.random(shape) < 0.25, rng.choice(some, shape), m)
+    return np.where(m > 0, m | (fmt.sign_bit * rng.integers(0, 2, shape)), 0).astype(fmt.dtype)
+
+
+def groups_of(rng, fmt, shape, axis):
+    """A scale of groups along an axis, the last of which has a rest; and the offset of each element."""
+    size = int(rng.integers(16, shape[axis]))
+    own = list(shape)
+    own[axis] = -(-shape[axis] // size)
+    groups = GroupOffsets(rng.integers(-fmt.max_log, fmt.max_log + 1, own), size, axis=axis)
+    return groups, np.take(groups.offsets, np.arange(shape[axis]) // size, axis)
+
+
+@orders
+@given(pair=st.sampled_from(PAIRS), axes=st.sampled_from([(-1, -2), (-1, -1), (-2, -2), (-2, -1)]), seed=st.integers(0))
+@settings(max_examples=8)
+def test_matrix_products_of_groups(order, pair, axes, seed):
+    """Along the terms of a sum, or across; fitted, and rounded at an offset."""
+    (fmt, accumulator), rng = pair, np.random.default_rng(seed)
+    rows, columns = (1 if axis == inner else 18 for axis, inner in zip(axes, (-1, -2), strict=True))
+    inner = int(rng.integers(17, 36)) if (axes[0] == -1 or axes[1] == -2) else 2
+    a, b = codes_near(rng, fmt, (rows, inner)), codes_near(rng, fmt, (inner, columns))
+    (x, each_x), (y, each_y) = groups_of(rng, fmt, a.shape, axes[0]), groups_of(rng, fmt, b.shape, axes[1])
+    expected, one = totals(a, b, fmt, fmt, accumulator, order, "saturate", each_x, each_y)
+    how = {"accumulator": accumulator, "order": order, "a_log_offset": x, "b_log_offset": y}
+    check_fit(*matmul(a, b, fmt, out_log_offset="fit", **how), expected, one, accumulator, fmt)
+    out = int(rng.integers(-fmt.max_log, fmt.max_log + 1))
+    found, _ = matmul(a, b, fmt, out_log_offset=out, rounding="toward_zero", **how)
+    np.testing.assert_array_equal(found, finished(expected, one, accumulator, fmt, out, rounding="toward_zero"))
+
+
+@orders
+@given(
+    pair=st.sampled_from(PAIRS),
+    along=st.sampled_from([-1, -2]),
+    axis=st.sampled_from([None, 0, 1]),
+    seed=st.integers(0),
+)
+@settings(max_examples=8)
+def test_sums_of_groups(order, pair, along, axis, seed):
+    (fmt, accumulator), rng = pair, np.random.default_rng(seed)
+    codes = codes_near(rng, fmt, (2, 19) if along == -1 else (19, 2))
+    groups, each = groups_of(rng, fmt, codes.shape, along)
+    columns, own = (x.reshape(1, -1) if axis is None else np.moveaxis(x, axis, -1) for x in (codes, each))
+    ones = np.full((columns.shape[1], 1), fmt.bias, fmt.dtype)
+    expected, one = totals(columns, ones, fmt, fmt, accumulator, order, a_offset=own)
+    expected = expected.reshape([n for i, n in enumerate(codes.shape) if axis is not None and i != axis])
+    found, out = lns_sum(
+        codes, fmt, axis=axis, log_offset=groups, out_log_offset="fit", accumulator=accumulator, order=order
+    )
+    check_fit(found, out, expected, one, accumulator, fmt)
 
 
 def check_default_offset(function, accumulator, offsets):

@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 
 from lnsnum import arithmetic, reduction
 from lnsnum.arithmetic import order_key
+from lnsnum.array.fitted_scales import scale_that_fits
 from lnsnum.array.rationals import as_rational, is_number
 from lnsnum.array.scalars import exact_somewhere, key_at, key_of_number, not_exact
 from lnsnum.array.storage import S, ScaledCodes, holds_tensor, in_groups
-from lnsnum.format import LNSFormat
-from lnsnum.kernels.codes import Codes, check_codes, check_offsets, each_offset
+from lnsnum.format import LNSFormat, Rounding, check_choice
+from lnsnum.kernels.codes import Codes, LogOffset, check_codes, check_offsets, each_offset
+from lnsnum.kernels.granularity import check_granularity
 from lnsnum.kernels.groups import GroupOffsets
 from lnsnum.operations.choosing import related
 from lnsnum.operations.order import Relation, relate_to
 from lnsnum.operations.prepared import LARGEST, prepared, prepared_sum
 from lnsnum.operations.reducing import axes_of
+from lnsnum.operations.sums import EXACT
 
 Bools = NDArray[np.bool_]
 
@@ -168,6 +171,9 @@ def apply(function: Callable[..., Any], tensors: Sequence[S], **options: Any) ->
         found = quickly(function, *tensors)
         if found is not None:
             return cast(S, found)
+    each = {name: options.pop(name, None) for name in ("channels", "group_size")}
+    if any(value is not None for value in each.values()):
+        options["out_log_offset"] = _fitting(function, tensors, options, **each)
     if isinstance(options.get("out_log_offset"), (np.ndarray, GroupOffsets)) and not _sums(function):
         return _at_scales(function, tensors, options)
     codes, log_offset = call(function, tensors, options)
@@ -177,6 +183,42 @@ def apply(function: Callable[..., Any], tensors: Sequence[S], **options: Any) ->
 def _sums(function: Callable[..., Any]) -> bool:
     """Whether a result is of several elements of an operand, so that it has not their shape."""
     return function.__module__ == reduction.__name__
+
+
+def _fitting(
+    function: Callable[..., Any], tensors: Sequence[S], options: dict[str, Any], channels: object, group_size: object
+) -> LogOffset:
+    """The scale that fits each channel or group of the results."""
+    name = "group_size" if channels is None else "channels"
+    if _sums(function) or function in _OWN_FORMAT:
+        raise TypeError(
+            f"{name} is of results that are rounded one by one, and {function.__name__} has one scale: "
+            f"give its result to astype(fmt, {name}=...)"
+        )
+    given = options.get("out_log_offset")
+    if not (given is None or (isinstance(given, str) and given == "fit")):
+        raise ValueError(f'{name} asks for scales that fit, and out_log_offset gives one: leave it out, or say "fit"')
+    shape = np.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    granularity = check_granularity(channels, group_size, shape)
+    assert granularity is not None
+    if options.get("gaussian") not in (None, EXACT):
+        raise TypeError(
+            f"{name} looks for scales in a wide format, and an approximate Gaussian logarithm is of one format: give "
+            "out_log_offset the scale, such as that of the exact result"
+        )
+    fmt = LNSFormat.of(options.get("out_format") or tensors[0].fmt)
+    rounding = options.get("rounding", "nearest")
+    check_choice("rounding", rounding, Rounding)
+    own = {key: value for key, value in options.items() if key != "random_bits"}
+
+    def results(chosen: Bools | None, wide: dict[str, Any]) -> tuple[Codes, int]:
+        if chosen is not None:
+            parts = [t.moved(lambda array: np.broadcast_to(array, shape)[chosen]) for t in tensors]
+            return call(function, parts, own | wide)
+        codes, offset = call(function, tensors, own | wide)
+        return np.broadcast_to(codes, shape), offset
+
+    return scale_that_fits(results, fmt, rounding, shape, granularity)
 
 
 def _at_scales(function: Callable[..., Any], tensors: Sequence[S], options: dict[str, Any]) -> S:

@@ -5,6 +5,7 @@ made by the formula offsets[..., k // group_size], is the expected side.
 """
 
 import copy
+import itertools
 import pickle
 import re
 import tempfile
@@ -36,6 +37,7 @@ from lnsnum import (
     weight_only_matmul,
 )
 from lnsnum.format import MAX_LOG_OFFSET
+from lnsnum.gaussian import Mitchell
 from lnsnum.kernels.codes import check_offsets, of_elements, same_scale
 from lnsnum.kernels.rounding import MODES
 from lnsnum.kernels.scales import Scales, spread
@@ -656,3 +658,91 @@ def test_what_no_scale_of_a_result_is():
             x.sum(axis=0, out_log_offset=scale)
         with pytest.raises(TypeError, match="give an integer"):
             arithmetic.multiply(x.codes, x.codes, lns8f3, out_log_offset=scale)
+
+
+# ---------------------------------------------------------------------------------------------- results that fit
+
+FITTED = RESULTS | {
+    "divide": lambda x, y, **options: x.divide(y, rounding="up", out_format=lns4f1, **options),
+    "fma": lambda x, y, **options: x.fma(y, y, **options),
+    "power": lambda x, y, **options: x.power(-3, **options),
+    "exp": lambda x, y, **options: x.exp(**options),
+    "log1p": lambda x, y, **options: abs(x).log1p(out_format=lns6f2, **options),
+    "hypot": lambda x, y, **options: x.hypot(y, **options),
+}
+EACH = {"groups": {"group_size": 16}, "rows": {"channels": (0, 1)}, "columns": {"channels": -1}, "one": {"channels": 0}}
+
+
+def parts_of(each, shape):
+    """The elements that share a scale, as indices of the flat array, by the definition of each option."""
+    flat, axes = np.arange(np.prod(shape)).reshape(shape), [0, 1, 2]
+    if "group_size" in each:
+        rows = flat.reshape(-1, shape[-1])
+        return [row[k : k + 16] for row in rows for k in range(0, shape[-1], 16)]
+    kept = [axis % 3 for axis in np.atleast_1d(each["channels"])]
+    order = kept + [axis for axis in axes if axis not in kept]
+    return list(flat.transpose(order).reshape(np.prod([shape[axis] for axis in kept]), -1))
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_results_take_the_scale_that_fits_each(name):
+    """That of the elements of each channel or group alone: the codes and the offset of "fit"."""
+    rng = np.random.default_rng(8)
+    shape = (2, 2, 40)
+    wide = rng.standard_normal(shape) * np.exp2(rng.integers(-30, 3, (2, 2, 5)).repeat(8, 2))
+    wide[0, 0, :16] = 0
+    x, y = (LNSTensor.from_float(wide[::step], lns16f10, group_size=16) for step in (1, -1))
+    for each in EACH.values():
+        found = FITTED[name](x, y, **each)
+        offsets = of_elements(found.log_offset, shape).reshape(-1)
+        for part in parts_of(each, shape):
+            alone = FITTED[name](x.reshape(-1)[part], y.reshape(-1)[part], out_log_offset="fit")
+            assert set(offsets[part].tolist()) == {alone.log_offset}
+            assert np.array_equal(found.codes.reshape(-1)[part], alone.codes)
+
+
+def test_results_further_apart_than_any_format_take_the_scale_that_fits_each():
+    """Of 2^31 steps and more, and with random bits of their own; NaN counts as nothing."""
+    fmt, rng = LNSFormat(32, 28), np.random.default_rng(9)
+    codes = codes_of(rng, fmt, (8, 48))
+    x = LNSTensor(codes, fmt, log_offset=GroupOffsets(rng.choice([-(2**30), 0, 2**30 - 2**29], (8, 3)), 16))
+    bits = random_bits(codes.shape, seed=3)
+    how = {"rounding": "stochastic_log"}
+    found = x.astype(LNSFormat(12, 5), group_size=16, random_bits=bits, **how)
+    assert len(set(found.log_offset.offsets.reshape(-1).tolist())) > 3
+    for i, k in itertools.product(range(8), range(0, 48, 16)):
+        alone = x[i, k : k + 16].astype(LNSFormat(12, 5), out_log_offset="fit", random_bits=bits[i, k : k + 16], **how)
+        assert found.log_offset.offsets[i, k // 16] == alone.log_offset
+        assert np.array_equal(found.codes[i, k : k + 16], alone.codes)
+
+
+@pytest.mark.parametrize("shape", [(0, 40), (3, 0), (2, 0, 40), (1,), (1, 17)])
+def test_the_scale_that_fits_results_of_nothing_and_of_one(shape):
+    x = LNSTensor.from_float(np.full(shape, -3.0), lns8f3)
+    for each in ({"group_size": 16}, {"channels": 0}):
+        found = x.multiply(x, **each)
+        assert found.shape == shape
+        assert not found.size or found.codes.max() == lns8f3.max_magnitude
+
+
+def test_what_takes_no_scale_for_each():
+    x = LNSTensor.from_float(np.ones((2, 40)), lns8f3)
+    for name, call in (
+        ("sum", lambda **each: x.sum(axis=0, **each)),
+        ("matmul", lambda **each: x.matmul(x.T, **each)),
+        ("minimum", lambda **each: x.minimum(x, **each)),
+    ):
+        sentence = rf"^group_size is of results that are rounded one by one, and {name} has one scale: give its result "
+        with pytest.raises(TypeError, match=sentence):
+            call(group_size=16)
+    with pytest.raises(TypeError, match=r"^channels looks for scales in a wide format, and an approximate Gaussian"):
+        x.add(x, channels=0, gaussian=Mitchell())
+    with pytest.raises(ValueError, match=r"^channels asks for scales that fit, and out_log_offset gives one: leave it"):
+        x.add(x, channels=0, out_log_offset=3)
+    for each, sentence in (
+        ({"group_size": 8}, "group_size=8 is out of range"),
+        ({"channels": 2}, r"channels=2 is out of range: an array of shape \(2, 40\) has axes 0 to 1"),
+        ({"channels": 0, "group_size": 16}, "channels and group_size are both given"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            x.add(x, **each)
