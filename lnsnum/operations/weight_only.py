@@ -16,6 +16,7 @@ in the nearest cache, and is multiplied there with each row of x.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
@@ -169,7 +170,10 @@ def multiply_at(
     """`multiply` of codes (N, K), or (K, N) where transposed, and x (B, K), into float32 (B, N), all contiguous and
     given by their addresses; shape is (B, N, K).
     """
-    _, outer, inner = shape
+    rows, outer, inner = shape
+    if inner == 0:  # sums of nothing: no kernel writes them
+        ctypes.memset(out, 0, 4 * rows * outer)
+        return
     # whole sums to a thread: each is made by one, in its own order
     least, alignment = max(_PARALLEL_IN_REGISTERS // max(inner, 1), 1), LANES if transposed else 1
     if isinstance(threads, Team) and threads.region is not None and outer >= 2 * least:

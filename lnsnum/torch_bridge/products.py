@@ -9,6 +9,7 @@ side by side in memory, as in x W^T of `torch.nn.Linear`, else by columns, as in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -100,7 +101,7 @@ def multiply(
     else:
         # by addresses: arrays take as long to make as a small product
         product = torch.empty((*x.shape[:-1], outer), dtype=torch.float32)
-        shape = x.numel() // max(inner, 1), outer, inner
+        shape = math.prod(x.shape[:-1]), outer, inner  # by the shape: x may have no elements, and sums of nothing are 0
         places = codes.data_ptr(), x.data_ptr(), product.data_ptr()
         weight_only.multiply_at(*places, shape, planes, transposed=not by_rows, threads=torch_team())
     return _with_bias(product, bias, weight).to(dtype)
@@ -140,7 +141,7 @@ def _addmv(bias: Any, x: Any, y: Any, *, beta: Any = 1, alpha: Any = 1) -> torch
 
 def _bmm(x: Any, stack: Any) -> torch.Tensor | None:
     """Of two stacks of matrices, the second one of codes."""
-    if not _asks(stack):
+    if not _asks(stack) or len(x) != len(stack):
         return None
     scale = stack.scale
     # groups across the stack: a scale is that of several matrices, not of a part of one

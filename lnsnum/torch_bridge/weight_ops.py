@@ -369,7 +369,7 @@ def _embedding(
     scale = weight.scale
     if scale.group_size and scale.axis != -1:
         return func(weight.to_float(), indices, padding_idx, scale_grad_by_freq, sparse)  # type: ignore[no-any-return]
-    if scale.offsets is not None and scale.offsets.shape[0] > 1:
+    if scale.offsets is not None and scale.offsets.shape[0] != 1:
         scale = scale._replace(offsets=aten.embedding.default(scale.offsets, indices))
     elif scale.offsets is not None:
         scale = scale._replace(offsets=scale.offsets[0])

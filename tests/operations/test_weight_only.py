@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, decode, encode, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10, lns32f23
+from lnsnum import GroupOffsets, LNSFormat, decode, encode, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10, lns32f23
 from lnsnum.kernels.byte_tables import has_byte_tables
 from lnsnum.operations import weight_only
 from lnsnum.operations.weight_only import error_bound, weight_only_matmul
@@ -264,6 +264,20 @@ def test_the_bound_of_the_error(inner):
             terms = [Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, row, strict=True)]
             allowed = Fraction(error_bound(inner, transposed=True)) * sum(map(abs, terms)) + Fraction(inner, 1 << 149)
             assert abs(Fraction(float(found)) - sum(terms)) <= allowed
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("fmt", [lns8f5, lns16f10], ids=str)
+def test_sums_of_nothing_are_zeros(fmt, transposed, monkeypatch):
+    """Whatever the memory held before, at scales of every kind."""
+    shape = (0, 40) if transposed else (40, 0)
+    groups = [GroupOffsets(np.zeros(own, int), 16, axis=axis) for own, axis in (((3, 0), -2), ((0, 3), -1))]
+    monkeypatch.setattr(np, "empty", lambda shape, dtype=float: np.full(shape, 7, dtype))
+    for scale in (3, np.arange(shape[0])[:, None], groups[transposed]):
+        for rows in (1, 3, 70):
+            codes, x = np.zeros(shape, fmt.dtype), np.ones((rows, 0), np.float32)
+            found = weight_only_matmul(x, codes, fmt, log_offset=scale, transposed=transposed)
+            assert np.array_equal(found, np.zeros((rows, 40)))
 
 
 def test_the_bound_counts_the_roundings():

@@ -145,6 +145,34 @@ def test_layouts_of_tensors():
         assert torch.equal(weight_only_linear(x[..., 0], strided), F.linear(x[..., 0], strided))
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_products_without_numbers_are_torch_s(dtype, monkeypatch):
+    """Sums of nothing are zeros, whatever the memory held; a weight without rows is looked up for no index."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *args, **named: empty(*args, **named).fill_(7))
+    for shape in ((0, 33), (33, 0), (0, 0), (2, 0, 33), (2, 33, 0), (0, 2, 3)):
+        for options in ({}, {"channels": 0}, {"channels": (0, 1)} if len(shape) == 3 else {"group_size": 16}):
+            weight = nn.Parameter(LNSWeight.from_float(torch.zeros(shape, dtype=dtype), "lns8f5", **options))
+            weight.requires_grad_(False).weight_only = True
+            for rows in (1, 3, 9):
+                x = torch.ones(*shape[:-2], rows, shape[-2], dtype=dtype)
+                assert torch.equal(x @ weight, x @ weight.to_float())
+                if len(shape) == 2:
+                    y = torch.ones(rows, shape[1], dtype=dtype)
+                    assert torch.equal(F.linear(y, weight), F.linear(y, weight.to_float()))
+            if len(shape) == 2:
+                none = torch.zeros(0, dtype=torch.long)
+                assert torch.equal(F.embedding(none, weight), F.embedding(none, weight.to_float()))
+
+
+def test_stacks_of_several_lengths_are_refused_as_torch_refuses_them():
+    stack = nn.Parameter(LNSWeight.from_float(torch.ones(2, 3, 4), "lns8f5"), requires_grad=False)
+    stack.weight_only = True
+    for other in (stack, stack.to_float()):
+        with pytest.raises(RuntimeError, match="batch"):
+            torch.bmm(torch.ones(3, 1, 3), other)
+
+
 def test_what_is_left_to_torch(counted):
     linear, x = layer(), torch.randn(3, 24)
     weight, bias = linear.weight, linear.bias

@@ -74,13 +74,13 @@ def new_shard(weight: Weight, size: Any, caller: FrameType | None = None) -> Wei
     shard = type(weight)(weight.codes.new_zeros(size), weight.fmt, low, weight.dtype, group_size=group_size)
     span: Span = weight._span
     shard._span.set(span.low, span.high)  # of the whole, whichever scales these elements have
-    shard._span.is_shard = True
+    shard._span.is_shard, shard._span.fit = True, span.fit
     shard._span.whole = offsets.clone() if span.whole is None and offsets is not None else span.whole
     if caller is not None and caller.f_code.co_name == "_init_sharded_param":  # of all processes, in the same order
         group = getattr(caller.f_locals["self"].mesh_info, "shard_process_group", None)
         if group is not None:
             groups = "" if group_size is None else f" in groups of {group_size}"
-            kind = f"{weight.fmt.name} as {weight.dtype} of shape {tuple(weight.shape)}{groups}"
+            kind = f"{weight.fmt.name} as {weight.dtype} of shape {tuple(weight.shape)}{groups}{span.fit.in_words()}"
             _untold.setdefault(group.group_name, []).append(_Sharded(kind, shard._span))
     elif span.is_shard:  # padded anew, on those processes alone that have less rows than others
         for one in (one for untold in _untold.values() for one in untold if one.span is span):
@@ -169,7 +169,7 @@ class GatheredAsCodes:
         kind: Any = type(self)
         offsets = scale.low if scale.offsets is None else scale.offsets
         weight = kind(codes, self.fmt, offsets, dtype, group_size=scale.group_size or None)
-        weight._span.is_gathered = True
+        weight._span.is_gathered, weight._span.fit = True, self._span.fit
         return weight, ()
 
 

@@ -28,7 +28,6 @@ from lnsnum.torch_bridge.datapath.setting import ENTRY, setting_of
 from lnsnum.torch_bridge.distributed.dtensors import local_of, weight_of
 from lnsnum.torch_bridge.distributed.exchange import compare, hear, reaching, tell
 from lnsnum.torch_bridge.distributed.first_broadcast import as_sent
-from lnsnum.torch_bridge.kernels.scale import RMS
 from lnsnum.torch_bridge.storing import describe, elements
 from lnsnum.torch_bridge.weight import LNSWeight
 from lnsnum.weight_file import save_tensors
@@ -192,10 +191,7 @@ def _check_alike(path: str, tensors: Mapping[str, Any], metadata: Mapping[str, s
     told = {"path": path, "metadata": repr(sorted((metadata or {}).items()))}
     for name, tensor in tensors.items():
         weight = weight_of(tensor)
-        kind = tensor.dtype if weight is None else weight.fmt.name
-        if weight is not None and weight.fit != RMS:
-            headroom = f" with p_scale={weight.fit.p_scale}" if weight.fit.rule == "rms" else ""
-            kind = f"{kind} by the rule {weight.fit.rule!r}{headroom}"
+        kind = tensor.dtype if weight is None else f"{weight.fmt.name}{weight.fit.in_words()}"
         told[repr(name)] = f"{kind} of shape {tuple(tensor.shape)}"
     found = compare("what is saved", told, group)
     if found is not None:

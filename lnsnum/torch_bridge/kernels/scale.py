@@ -56,6 +56,11 @@ class Fit(NamedTuple):
             raise ValueError(f"{told!r:.60} is no rule of a scale: an object of rule and p_scale")
         return cls.checked((told["rule"], told["p_scale"]))
 
+    def in_words(self) -> str:
+        """What is said of a weight that has this rule, behind its format; of the default nothing."""
+        headroom = f" with p_scale={self.p_scale}" if self.rule == "rms" else ""
+        return "" if self == RMS else f" by the rule {self.rule!r}{headroom}"
+
 
 RMS = Fit()
 """The rule where none is given."""
@@ -361,10 +366,10 @@ def in_channels(x: torch.Tensor, of: torch.Tensor | None) -> torch.Tensor:
     """The elements as a matrix with a row for each channel, in the order of the offsets `of`; one row without them."""
     if of is None:
         return x.reshape(1, -1)
-    varying = [d for d in range(x.ndim) if of.shape[d] > 1]
+    varying = [d for d in range(x.ndim) if of.shape[d] != 1]
     rest = [d for d in range(x.ndim) if of.shape[d] == 1]
     # channels first, in the order of their offsets, whichever dimensions they are
-    return x.permute(varying + rest).reshape(of.numel(), x.numel() // of.numel())
+    return x.permute(varying + rest).reshape(of.numel(), math.prod(x.shape[d] for d in rest))
 
 
 def root_mean_square(x: torch.Tensor) -> float:
