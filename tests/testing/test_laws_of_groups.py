@@ -2,8 +2,8 @@
 
     add       g, g -> g        multiply  g, h -> g + h        divide  g, h -> g - h        encode, decode  x 2^k -> x
 
-A scale moves no bit of a code, so what is right at log_offset 0, of which the laws speak, is right at any; ties go to an even
-E, so scales are even.
+A scale moves no bit of a code, so what is right at log_offset 0, of which the laws speak, is right at any; ties go to
+an even E, so scales are even.
 """
 
 import numpy as np

@@ -470,6 +470,40 @@ def test_ceilings_of_rests_follow(turned):
     assert torch.equal(p.codes, twin)
 
 
+@pytest.mark.parametrize(("shape", "size", "turned"), [((8, 70), 16, True), ((3, 5, 40), 32, False)], ids=str)
+def test_madam_with_ceilings_that_follow_steps_rests_as_elements(shape, size, turned):
+    """Beside a weight with the scale of each element written out, which is raised by hand where a count says so."""
+    start = grouped(shape, size, seed=5)
+    start.codes.copy_(torch.where(start.codes == 0, 1, start.codes))
+    own = start.transpose(0, -1) if turned else start
+    each = apart(start).transpose(0, -1) if turned else apart(start)
+    along, of_element = (0 if turned else -1), torch.arange(shape[-1]) // size
+    weights = [nn.Parameter(own.clone()), nn.Parameter(each.clone())]
+    following, fixed = (Madam([w], lr=0.3, ceiling=how) for w, how in zip(weights, ("follow", "fixed"), strict=True))
+    grown = 0
+    for step in range(1, 43):
+        gradient = torch.rand(weights[0].shape, generator=torch.Generator().manual_seed(step))
+        for w, optimizer in zip(weights, (following, fixed), strict=True):
+            w.grad = -w.detach().to_float().sign() * gradient
+            optimizer.step()
+        if step % ceiling.EVERY == 0:
+            top = ((weights[1].codes & lns8f5.max_magnitude) == lns8f5.max_magnitude).long()
+            counts, sizes = (
+                torch.zeros_like(weights[0].log_offset, dtype=torch.long).index_add_(along, of_element, of)
+                for of in (top, torch.ones_like(top))
+            )
+            grows = (counts >= 2) & (counts * ceiling.SHARE > sizes)
+            grown += int(grows.sum())
+            grows, state = grows.index_select(along, of_element), fixed.state[weights[1]]
+            weights[1].grow_(grows.reshape(-1).numpy(), Draw(0, state["stream"], step), keep=True)
+            state["at"], state["units"] = ceiling_twin.raised(
+                state["at"], state["units"], lns8f5, grows.reshape(state["at"].shape)
+            )
+        assert torch.equal(weights[0].codes, weights[1].codes), step
+        assert torch.equal(weights[0].to_float(), weights[1].to_float()), step
+    assert grown > 10
+
+
 def test_training_resumes_to_the_bit():
     x, y = torch.randn(32, 70), torch.randn(32, 10)
 
