@@ -149,6 +149,8 @@ def may_differ(in_python, in_c, content):
         or "nested" in in_python + in_c
         or "number out of range" in in_python
         or "number beyond doubles" in in_python
+        # in layout 1, whose checksum means nothing, Python tells of the checksum of what it cannot parse
+        or ("is not its checksum" in in_python and re.search(rb"[0-9][eE][+]?[0-9]{3}", content) is not None)
         or re.search(rb"[0-9]{1000}", content) is not None
     )
 
