@@ -156,8 +156,10 @@ def test_a_checkpoint_of_another_model_stops_the_run(tmp_path):
         "format": "lns8f5",
         "group_size": None,
         "modules_to_not_convert": None,
+        "p_scale": 3.0,
         "per_channel": False,
         "quant_method": "lns",
+        "scale": "rms",
     }
 
 
