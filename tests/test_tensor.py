@@ -16,8 +16,22 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lnsnum import LNSFormat, LNSTensor, decode, encode, exact, lns6f2, lns8f3, lns8f5, lns16f10, lns32f23, reference
+from lnsnum import (
+    GroupOffsets,
+    LNSFormat,
+    LNSTensor,
+    decode,
+    encode,
+    exact,
+    lns6f2,
+    lns8f3,
+    lns8f5,
+    lns16f10,
+    lns32f23,
+    reference,
+)
 from lnsnum.arithmetic import divide, multiply
+from lnsnum.array import reading
 from lnsnum.format import MAX_LOG_OFFSET
 from lnsnum.strategies import tensors
 
@@ -863,6 +877,34 @@ def test_repr_of_many_elements_is_short():
     assert repr(rows).startswith("LNSTensor.from_float([[1.00000000e+00, 1.00000000e+00, 1.00000000e+00,")
     far = LNSTensor(rows.codes, lns8f3, log_offset=100 * offsets)
     assert repr(far).startswith("LNSTensor.from_codes([[64, 64, 64, ..., 64, 64, 64],")
+
+
+@pytest.mark.parametrize("shape", [(1001,), (2, 3000), (3000, 2), (6, 6, 6, 6), (40, 41), (1001, 1)])
+@pytest.mark.parametrize("scale", [{}, {"channels": 0}, {"group_size": 16}])
+def test_repr_of_many_elements_is_that_of_all_their_floats(shape, scale):
+    x = LNSTensor.from_float(np.random.default_rng(0).normal(size=shape), lns8f3, **scale)
+    for options in ({}, {"edgeitems": 1}, {"edgeitems": 0}, {"threshold": 10**6}):
+        with np.printoptions(**options):
+            text = np.array2string(x.to_float(), separator=", ", prefix="LNSTensor.from_float(")
+            shown = repr(x)
+        if options.get("edgeitems") != 0:  # where NumPy shows the last number alone, no float is looked for
+            assert shown.startswith(f"LNSTensor.from_float({text}, 'lns8f3'")
+    for i in (0, 7, x.size - 1, -3):
+        at = tuple(map(int, np.unravel_index(i % x.size, shape)))
+        assert x.item(i) == x.item(*at) == x.item(at) == x.to_float().item(i)
+
+
+def test_repr_card_and_item_decode_what_they_show_alone(monkeypatch):
+    decoded = []
+    decode = reading.decode
+    monkeypatch.setattr(reading, "decode", lambda codes, *a, **k: decoded.append(codes.size) or decode(codes, *a, **k))
+    groups = GroupOffsets(np.arange(1000, dtype=np.int32)[:, None] * 0 + np.arange(4, dtype=np.int32), 256)
+    for offset in (0, np.arange(1000, dtype=np.int32)[:, None], groups):
+        x = LNSTensor(np.full((1000, 1000), 64, np.uint8), lns8f3, log_offset=offset)
+        assert "..." in repr(x)
+        assert "..." in x._repr_html_()
+        assert x.item(3, 4) > 0.0
+    assert 0 < max(decoded) <= 49
 
 
 def test_repr_of_a_wide_format_has_values():

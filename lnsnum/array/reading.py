@@ -126,7 +126,11 @@ class ReadCodes:
 
     def item(self, *index: int | tuple[int, ...]) -> float:
         """The value of one element as a Python float; arguments as of `numpy.ndarray.item`."""
-        return float(cast(Any, self.to_float()).item(*index))
+        cast(Any, self._codes).item(*index)  # which raises what NumPy raises for an index that there is not
+        place = tuple(map(int, index[0] if index and isinstance(index[0], tuple) else cast(Any, index)))
+        # one integer counts in C order, whatever the axes; none is that of the only element
+        one = cast(Any, self).moved(lambda array: array[place] if len(place) > 1 else array.flat[sum(place)])
+        return float(one.to_float())
 
     # --------------------------------------------------------------------------------------------- arrays of floats
 
@@ -160,12 +164,12 @@ class ReadCodes:
         scale = "" if isinstance(offset, int) and offset == 0 else f", log_offset={_text(offset)}"
         if codes.size == 0 and codes.shape != (0,):
             return f"{name}({_text(codes)}, {fmt.name!r}{scale})"
-        shown = _shown(codes)
-        offsets = offset if isinstance(offset, int) else _shown(of_elements(offset, codes.shape))
+        shown = cast(Any, self).moved(_shown)
+        offsets = of_elements(shown.log_offset, shown.shape)
         for numbers in ({}, {"formatter": {"float_kind": lambda value: repr(float(value))}}):
             start = f"{name}.from_float("
-            text = np.array2string(self.to_float(), separator=", ", prefix=start, **cast(Any, numbers))
-            if _names(text, shown, fmt, offsets):
+            text = _text_of_floats(self, prefix=start, **numbers)
+            if _names(text, shown.codes, fmt, offsets):
                 return f"{start}{text}, {fmt.name!r}{scale})"
         start = f"{name}.from_codes("
         return f"{start}{np.array2string(codes, separator=', ', prefix=start)}, {fmt.name!r}{scale})"
@@ -184,7 +188,7 @@ def card_of(tensor: Any, title: str, more: Sequence[tuple[str, str]] = ()) -> st
         ("log_offset", _scale_in_words(tensor.log_offset)),
         *more,
     ]
-    return card(title, rows, np.array2string(tensor.to_float(), separator=", ") if tensor.size else "")
+    return card(title, rows, _text_of_floats(tensor) if tensor.size else "")
 
 
 def _scale_in_words(log_offset: LogOffset) -> str:
@@ -203,15 +207,32 @@ def _text(array: Any) -> str:
     return f"array([], {array.dtype.name!r}).reshape({array.shape})"
 
 
+def _text_of_floats(tensor: Any, **options: Any) -> str:
+    """NumPy's text of a tensor's floats; of a large one those alone are decoded that the text has."""
+    if not _is_cut(tensor.codes):
+        return np.array2string(tensor.to_float(), separator=", ", **options)
+    # an element more than is shown, so that NumPy puts its dots in the same places
+    ends = tensor.moved(lambda array: _ends(array, 1))
+    return np.array2string(ends.to_float(), separator=", ", threshold=0, **options)
+
+
+def _is_cut(array: Array) -> bool:
+    options = np.get_printoptions()  # without edges NumPy looks at every number for the width of one
+    return bool(array.size > options["threshold"] and options["edgeitems"])
+
+
 def _shown(array: Array) -> Array:
     """The elements that NumPy's text of an array has, in C order."""
-    options = np.get_printoptions()
-    if array.size <= options["threshold"]:
-        return array
-    edge = options["edgeitems"]
+    return _ends(array, 0) if _is_cut(array) else array
+
+
+def _ends(array: Array, between: int) -> Array:
+    """The first and the last elements of each axis that NumPy's text cuts, and some of those that it leaves out."""
+    edge = np.get_printoptions()["edgeitems"]
     for axis, n in enumerate(array.shape):
         if n > 2 * edge:
-            array = np.take(array, [*range(edge), *range(n - edge, n)], axis)
+            # by an index: numpy.take would write out a broadcast array first
+            array = array[(slice(None),) * axis + (np.r_[: edge + between, n - edge : n],)]
     return array
 
 
