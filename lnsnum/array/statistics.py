@@ -134,6 +134,9 @@ def _quantiles(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:  # fmt: skip
         refuse_given(name, weights=weights)
         method = method if interpolation is None else interpolation
+        if np.asarray(q).dtype.kind not in "biuf":
+            last = 1 if name == "quantile" else 100
+            raise TypeError(f"numpy.{name} takes no q={q!r}: give a number from 0 to {last}, or several")
         if _count(name, a, axis) == 0:
             raise ValueError(f"the {name} of no elements is not defined")
 
@@ -272,19 +275,27 @@ def _norm(x: S, ord: Any = None, axis: Any = None, keepdims: bool = False) -> An
 
 # -------------------------------------------------------------------------------------------------------------- padding
 
-_MOVES = ("edge", "reflect", "symmetric", "wrap")
+_MODES = {
+    "constant": "constant_values", "empty": None, "edge": None, "wrap": None,
+    "reflect": "reflect_type", "symmetric": "reflect_type",
+}  # fmt: skip
+"""Those that make no numbers of their own, and the argument that each has."""
 
 
 @does(np.pad)
 def _pad(array: S, pad_width: Any, mode: Any = "constant", **named: Any) -> Any:
     for argument, value in named.items():
         refuse_tensor("pad", argument, value)
-    if mode in _MOVES:
+    known = _MODES.get(mode, "") if isinstance(mode, str) else ""
+    if known == "":
+        raise refusal("pad", f"mode={mode!r} makes numbers of its own; {INSTEAD}")
+    for argument in named:
+        if argument != known:
+            raise TypeError(f"numpy.pad with mode={mode!r} takes no {argument}=" + (f", but {known}=" if known else ""))
+    if mode not in ("constant", "empty"):
         if named.get("reflect_type", "even") != "even":
             raise refusal("pad", f"reflect_type='odd' makes numbers of its own; {INSTEAD}")
         return array.moved(lambda codes: np.pad(codes, pad_width, mode, **named))
-    if mode not in ("constant", "empty"):
-        raise refusal("pad", f"mode={mode!r} makes numbers of its own; {INSTEAD}")
     padded = array._of(np.pad(array.codes, pad_width), array.fmt, _padded_scale(array, pad_width))
     if mode == "empty" or "constant_values" not in named:
         return padded

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lnsnum import arithmetic
 from lnsnum.format import LNSFormat
-from lnsnum.gaussian import Exact, GaussianLog, evaluate, last_step
+from lnsnum.gaussian import Exact, GaussianLog, check_gaussian, evaluate, last_step
 from lnsnum.kernels.codes import check_codes
 from lnsnum.plots.formats import Axes
 
@@ -127,7 +127,8 @@ def gaussian_logarithm(
         ax, with two lines: sb from z = 0, db from z = 1.
 
     Raises:
-        ValueError: for wider formats.
+        TypeError: for what is no approximation.
+        ValueError: for wider formats, or a z that no two logarithms are apart.
 
     >>> from matplotlib.figure import Figure
     >>> ax = gaussian_logarithm(Figure().subplots(), "lns8f3")
@@ -138,9 +139,11 @@ def gaussian_logarithm(
     if fmt.bits > 16:
         raise ValueError(f"{fmt.name} has more z than a picture shows: formats of up to 16 bits have one")
     gaussian = Exact() if gaussian is None else gaussian
-    if not (hasattr(gaussian, "sb") and hasattr(gaussian, "db")):
-        raise TypeError(f"gaussian={gaussian!r} has no sb and db: give one of lnsnum.gaussian, or your own")
-    last = min(last_step(fmt), fmt.max_magnitude - 1) if last is None else last
+    check_gaussian(gaussian)
+    furthest = fmt.max_magnitude - 1
+    last = min(last_step(fmt), furthest) if last is None else last
+    if not isinstance(last, (int, np.integer)) or not 0 <= last <= furthest:
+        raise ValueError(f"last={last!r} is no distance of logarithms of {fmt.name}: an integer from 0 to {furthest:,}")
     log_step = np.log(fmt.base) / (1 << fmt.fraction_bits)
     for name, subtracted in (("sb", False), ("db", True)):
         z = np.arange(int(subtracted), last + 1)

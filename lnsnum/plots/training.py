@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ def codes_over_training(ax: Axes, lines: Sequence[Mapping[str, Any]], weight: st
         ax, with one mesh whose array has a row for each m and a column for each step that has a histogram.
 
     Raises:
+        TypeError: for what are no lines, as the path of a log.
         ValueError: where the log has no histograms, or none of that weight, or weights of several formats.
 
     >>> from matplotlib.figure import Figure
@@ -32,6 +34,8 @@ def codes_over_training(ax: Axes, lines: Sequence[Mapping[str, Any]], weight: st
     >>> ax.collections[0].get_array().tolist()
     [[0.0, 0.0], [0.5, 0.75], [0.5, 0.25]]
     """
+    if isinstance(lines, (str, Path)) or not all(isinstance(line, Mapping) for line in lines):
+        raise TypeError(f"lines={lines!r} are no lines of a log: give those of lnsnum.files.run_log.read_log(path)")
     there = [line for line in lines if line.get("histograms")]
     if not there:
         raise ValueError("the log has no histograms: give Monitor a model, as histogram_of=model")

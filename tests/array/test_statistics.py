@@ -1,5 +1,6 @@
 """What float64 computes of tensors: NumPy's of the decoded numbers, rounded once; running products, exactly."""
 
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -119,6 +120,20 @@ def test_padding_rounds_nothing(log_offset):
             np.pad(x, 1, constant_values=wrong)
     with pytest.raises(TypeError, match=r"^numpy\.pad takes no LNSTensor as constant_values"):
         np.pad(x, 1, constant_values=x[0, 0])
+    for mode, argument, known in (
+        ("constant", "end_values", ", but constant_values="), ("edge", "constant_values", ""),
+        ("empty", "constant_values", ""), ("reflect", "other", ", but reflect_type="),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=rf"^numpy\.pad with mode='{mode}' takes no {argument}={known}$"):
+            np.pad(x, 1, mode, **{argument: 1})
+
+
+@pytest.mark.parametrize("q", ["a", None, 1j, Fraction(1, 2), [0.5, None]])
+def test_quantiles_that_are_no_numbers_are_refused(q):
+    for function, last in ((np.quantile, 1), (np.percentile, 100)):
+        told = rf"^numpy\.{function.__name__} takes no q={re.escape(repr(q))}: give a number from 0 to {last}, or se"
+        with pytest.raises(TypeError, match=told):
+            function(LNSTensor(CODES, lns8f3), q)
 
 
 def test_a_named_mode_that_makes_numbers_is_refused():

@@ -171,7 +171,13 @@ def test_what_names_no_format_is_refused(ax, name):
         (lambda ax: relative_error(ax, "lns8f3", points=10**9), "points=1000000000 does not draw a line"),
         (lambda ax: error_map(ax, "lns6f2", function=lambda a, b: a + np.int64(60)), r"code 64 .* lns6f2"),
         (lambda ax: error_map(ax, "lns6f2", function=5), "function=5 is no function"),
-        (lambda ax: gaussian_logarithm(ax, "lns8f3", 5), "gaussian=5 has no sb and db"),
+        (lambda ax: gaussian_logarithm(ax, "lns8f3", 5), "gaussian=5 has no methods sb and db"),
+        (lambda ax: gaussian_logarithm(ax, "lns8f3", Mitchell), "gaussian=Mitchell is a class: give an object of it"),
+        (lambda ax: gaussian_logarithm(ax, "lns8f3", last=-1), "last=-1 is no distance of logarithms of lns8f3: "),
+        (lambda ax: gaussian_logarithm(ax, "lns8f3", last=127), "last=127 is no distance .* from 0 to 126$"),
+        (lambda ax: gaussian_logarithm(ax, "lns8f3", last="a"), "last='a' is no distance"),
+        (lambda ax: codes_over_training(ax, "run.jsonl"), "lines='run.jsonl' are no lines of a log: give those of"),
+        (lambda ax: codes_over_training(ax, [1, 2]), r"lines=\[1, 2\] are no lines of a log"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused(ax, draw, told):
