@@ -123,6 +123,7 @@ def describe(name: str | LNSFormat) -> Description:
 def _of_lns(numbers: Numbers, fmt: LNSFormat) -> Description:
     info = fmt.finfo()
     whole = fmt.bits - 1 - fmt.fraction_bits
+    plural = "" if fmt.fraction_bits == 1 else "s"
     base = "" if fmt.base == 2.0 else f", base {fmt.base:g}"
     # numbers a step of a logarithm apart: the error is the same everywhere, whether the range holds an octave or not
     share = (np.arange(_POINTS) + 0.5) / _POINTS
@@ -131,7 +132,7 @@ def _of_lns(numbers: Numbers, fmt: LNSFormat) -> Description:
     return Description(
         name=numbers.name,
         bits=fmt.bits,
-        layout=f"1 sign, {whole} whole, {fmt.fraction_bits} fraction bits{base}",
+        layout=f"1 sign, {whole} whole, {fmt.fraction_bits} fraction bit{plural}{base}",
         smallest=info.smallest_normal,
         smallest_normal=info.smallest_normal,
         greatest_normal=info.max,
