@@ -237,6 +237,7 @@ def matmul(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Accumul
     b_format = options.get("b_format") or fmt
     a_offset, b_offset = options.get("a_log_offset", 0), options.get("b_log_offset", 0)
     out_format = options.get("out_format")
+    check_format(fmt)
     check_format(b_format, "b_format")
     if b_format != fmt and out_format is None:
         raise TypeError(f"operands of different formats ({fmt.name}, {b_format.name}) need out_format")

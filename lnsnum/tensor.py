@@ -504,7 +504,10 @@ class LNSTensor(ScaledCodes):
         if isinstance(to, LNSFormat):
             return apply(rescale, [self], **{**options, "out_format": to})
         known = (*FLOAT_TYPES, *FLOAT8_TYPES)
-        name = to if isinstance(to, str) and to in known else np.dtype(to).name
+        try:  # None would be float64
+            name = to if isinstance(to, str) and to in known else "" if to is None else np.dtype(to).name
+        except TypeError:
+            name = ""
         if name not in known or options:
             raise TypeError(
                 f"astype({to!r}): give a format, or float64, float32, float16, bfloat16 or a float8 of ml_dtypes "

@@ -6,11 +6,12 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from machinery import links
 
 import lnsnum
-from lnsnum import LNSFormat, arithmetic
+from lnsnum import LNSFormat, arithmetic, conversion, decoding, encoding, lns8f3, reduction
 
 PACKAGE = Path(lnsnum.__file__).parent
 
@@ -107,3 +108,25 @@ def test_threads_and_weight_only_products_are_names_of_the_package():
     assert lnsnum.set_num_threads is importlib.import_module("lnsnum.kernels.threads").set_num_threads
     assert lnsnum.get_num_threads() >= 1
     assert lnsnum.weight_only_matmul is importlib.import_module("lnsnum.operations.weight_only").weight_only_matmul
+
+
+WITH_FORMAT = [
+    getattr(module, name)
+    for module in (arithmetic, reduction, conversion, decoding, encoding)
+    for name in module.__all__
+    if inspect.isfunction(getattr(module, name)) and "fmt" in inspect.signature(getattr(module, name)).parameters
+]
+
+
+@pytest.mark.parametrize("function", WITH_FORMAT, ids=lambda function: function.__name__)
+def test_a_name_in_the_place_of_a_format_is_told_by_name(function):
+    needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind < 2]
+    own = {"fmt": "lns8f3", "to": lns8f3, "exponent": 2}
+    with pytest.raises(TypeError, match=r"^fmt='lns8f3' is a str, not an LNSFormat: LNSFormat\.parse reads a name$"):
+        function(*(own.get(name, np.full(2, 70, np.uint8)) for name in needed))
+
+
+@pytest.mark.parametrize("n", ["2", None, 1.5])
+def test_a_number_of_threads_is_an_integer(n):
+    with pytest.raises(TypeError, match=rf"^n={n!r} is a \w+: give an integer, 1 or more$"):
+        lnsnum.set_num_threads(n)

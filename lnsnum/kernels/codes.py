@@ -84,9 +84,10 @@ def check_codes(codes: ArrayLike, fmt: LNSFormat) -> Codes:
     """`codes` as an array of `fmt.dtype`.
 
     Raises:
-        TypeError: where they are no integers.
+        TypeError: where they are no integers, or `fmt` is no format.
         ValueError: where one of them lies outside the format; the message says which.
     """
+    check_format(fmt)
     check_unmasked(codes, "codes")
     array = np.asarray(codes)
     # an empty list comes as floats: there is nothing wrong with it

@@ -106,6 +106,8 @@ def set_num_threads(n: int) -> None:
     1
     >>> set_num_threads(before)
     """
+    if not hasattr(n, "__index__"):
+        raise TypeError(f"n={n!r} is a {type(n).__name__}: give an integer, 1 or more")
     n = operator.index(n)
     if n < 1:
         raise ValueError(f"n={n} is no number of threads: at least 1")

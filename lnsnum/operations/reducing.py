@@ -129,6 +129,7 @@ def read_call(options: Any, accepted: Any, *formats: LNSFormat, scaled: bool) ->
 
 def checked(codes: ArrayLike, fmt: LNSFormat, log_offset: LogOffset, base: LNSFormat | None = None) -> Codes:
     """The codes in their shape, everything about them looked at."""
+    check_format(fmt)
     if base is not None:
         check_format(base, "out_format")
     pairs: list[tuple[ArrayLike, LNSFormat, LogOffset]] = [(codes, fmt, log_offset)]

@@ -1157,6 +1157,8 @@ def test_what_decodes_unasked_is_what_the_page_says(x):
         (lambda x: np.clip(x, VALUES, None), r"^clip of LNSTensor and ndarray"),
         (lambda x: np.clip(x, 0, 1, dtype="f4"), r"^numpy.clip of LNSTensors takes out=, not dtype="),
         (lambda x: x.astype("int32"), r"^astype\('int32'\): give a format, or float64, float32"),
+        (lambda x: x.astype("float7"), r"^astype\('float7'\): give a format, or float64, float32"),
+        (lambda x: x.astype(None), r"^astype\(None\): give a format, or float64, float32"),
         (lambda x: x.astype("float32", rounding="up"), r"^astype\('float32'\): give a format"),
     ],
 )  # fmt: skip
