@@ -31,7 +31,7 @@ from lnsnum.torch_bridge.kernels.scale import Fit
 from lnsnum.torch_bridge.placing import settle
 from lnsnum.torch_bridge.resuming import read_section, section_of
 from lnsnum.torch_bridge.storing import describe, elements
-from lnsnum.torch_bridge.surroundings import is_spread
+from lnsnum.torch_bridge.surroundings import check_module, is_spread
 from lnsnum.torch_bridge.weight import LNSWeight
 from lnsnum.weight_file import WeightFileError, save_tensors
 
@@ -69,6 +69,7 @@ def save_model(
     Raises:
         As `lnsnum.weight_file.save_weights`.
     """
+    check_module(model)
     state = _state(model)
     setting = setting_of(model)
     if setting is not None:
@@ -110,6 +111,7 @@ def load_model(path: StrPath, model: nn.Module, *, optimizer: Optimizer | None =
         ValueError: where a tensor of the model is expanded, or a buffer that files do not hold is on the meta device.
         OSError: where it cannot be read.
     """
+    check_module(model)
     state = _state(model)
     _check_transient_buffers(model, state)
     with open_files(path) as files, torch.no_grad():

@@ -28,7 +28,7 @@ from lnsnum.torch_bridge.kernels.codes_twin import (
     table_range,
 )
 from lnsnum.torch_bridge.placing import unsettle
-from lnsnum.torch_bridge.surroundings import spread_over_processes
+from lnsnum.torch_bridge.surroundings import check_module, spread_over_processes
 from lnsnum.torch_bridge.weight import LNSWeight
 
 
@@ -65,8 +65,7 @@ def for_export(model: nn.Module) -> nn.Module:
     >>> bool((program.module()(x) == model(x)).all())
     True
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    check_module(model)
     spread = spread_over_processes(model)
     if spread is not None:
         raise TypeError(f"the model is a {spread}, spread over processes: export the module within it")

@@ -50,7 +50,7 @@ from lnsnum.torch_bridge.step import (
     step_codes,
     step_on_card,
 )
-from lnsnum.torch_bridge.surroundings import level_of_the_caller, spread_over_processes
+from lnsnum.torch_bridge.surroundings import check_module, level_of_the_caller, spread_over_processes
 from lnsnum.torch_bridge.tables import Table, Tabular
 from lnsnum.torch_bridge.units import refresh_units
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -490,8 +490,7 @@ class Madam(Optimizer):
             TypeError: where model is no module, or one that is spread over processes.
             ValueError: where it has a trainable parameter that is not in this optimizer, or it is attached already.
         """
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+        check_module(model)
         spread = spread_over_processes(model)
         if spread is not None:
             raise TypeError(
@@ -618,6 +617,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     >>> [len(group["params"]) for group in parameter_groups(model)]
     [1, 1]
     """
+    check_module(model)
     groups: dict[str, list[torch.Tensor]] = {}
     for p in model.parameters():
         if p.requires_grad:

@@ -41,7 +41,7 @@ from lnsnum.torch_bridge.kernels.scale import (
 from lnsnum.torch_bridge.placing import replace_parameters
 from lnsnum.torch_bridge.reports import ConversionReport, ParameterReport
 from lnsnum.torch_bridge.second_moments import SecondMoments, collect
-from lnsnum.torch_bridge.surroundings import is_spread, spread_over_processes
+from lnsnum.torch_bridge.surroundings import check_module, is_spread, spread_over_processes
 from lnsnum.torch_bridge.weight import LNSWeight
 
 Zeros = Literal["redraw", "keep"]
@@ -218,8 +218,7 @@ def _check_rules(
 def _choose(
     model: nn.Module, fmt: Formats, filter_fn: Callable[[str, nn.Parameter], bool] | None
 ) -> tuple[dict[str, tuple[nn.Parameter, LNSFormat]], list[str]]:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    check_module(model)
     if filter_fn is not None and not callable(filter_fn):
         raise TypeError(
             "filter_fn is a function of name and parameter; to choose by names give fmt as a mapping of them"
@@ -635,8 +634,7 @@ def decode_model(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: where model is no module, or sharded.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    check_module(model)
     for name, p in model.named_parameters():
         if not isinstance(p, LNSWeight) and weight_of(p) is not None:
             raise TypeError(

@@ -115,6 +115,12 @@ def level_of_the_caller() -> int:
     return level + 1
 
 
+def check_module(model: object) -> None:
+    """Raise TypeError where `model` is no module, as where a path stands in its place."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+
+
 def spread_over_processes(model: nn.Module) -> str | None:
     """The class of the first module by which torch has spread a model over processes; None where none has."""
     for module in model.modules():

@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from lnsnum.torch_bridge import products
 from lnsnum.torch_bridge.kernels import backends
 from lnsnum.torch_bridge.products import APPEARANCES
+from lnsnum.torch_bridge.surroundings import check_module
 from lnsnum.torch_bridge.tables import Table, Tabular
 from lnsnum.torch_bridge.weight import LNSWeight
 
@@ -100,6 +101,7 @@ def use_weight_only(model: nn.Module, on: bool = True) -> WeightOnlyReport:
     2.weight  left: no matrix
     2.bias    left: no matrix
     """
+    check_module(model)
     users: dict[int, list[nn.Module]] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=isinstance(module, _FUSED)):

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import lnsnum
-from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10
+from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f3, lns8f5, lns12f6, lns16f10, torch_bridge
 from lnsnum.format import MAX_LOG_OFFSET
 from lnsnum.torch_bridge import ConversionReport, LNSWeight, convert_model, decode_model, load_model, save_model
+from lnsnum.torch_bridge.datapath import use_datapath
 from lnsnum.torch_bridge.kernels.scale import fit_to_rms
 
 torch.set_num_threads(1)
@@ -570,9 +571,18 @@ def test_an_error_of_the_filter_changes_nothing():
     assert_untouched(model, before)
 
 
-def test_decode_model_refuses_what_is_no_module():
-    with pytest.raises(TypeError, match=r"model is a list, not a torch.nn.Module"):
-        decode_model([nn.Linear(1, 1)])
+@pytest.mark.parametrize(
+    "door",
+    [
+        decode_model, torch_bridge.parameter_groups, torch_bridge.use_weight_only, torch_bridge.for_export,
+        torch_bridge.log_offsets, use_datapath, lambda model: save_model("model.safetensors", model),
+        lambda model: load_model("model.safetensors", model),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("model", [[nn.Linear(1, 1)], "model.safetensors", None])
+def test_what_is_no_module_is_refused(door, model):
+    with pytest.raises(TypeError, match=rf"^model is a {type(model).__name__}, not a torch\.nn\.Module$"):
+        door(model)
 
 
 @pytest.mark.parametrize("value", [1e200, 1e-200])

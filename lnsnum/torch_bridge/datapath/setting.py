@@ -22,6 +22,7 @@ from torch import nn
 from lnsnum.torch_bridge.datapath.context import Datapath, current, datapath
 from lnsnum.torch_bridge.datapath.texts import from_json, read_short, to_json
 from lnsnum.torch_bridge.datapath.workshop import Place
+from lnsnum.torch_bridge.surroundings import check_module
 
 ENTRY = "lnsnum.datapath"
 """In the metadata of a weight file."""
@@ -53,6 +54,7 @@ def use_datapath(model: nn.Module, setting: str | Datapath | None = None, /, **a
     >>> len(path.report().tensors)
     4
     """
+    check_module(model)
     if setting is None and not arguments:
         return _set(model, None)
     if isinstance(setting, Datapath):

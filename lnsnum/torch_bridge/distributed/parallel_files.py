@@ -29,6 +29,7 @@ from lnsnum.torch_bridge.distributed.dtensors import local_of, weight_of
 from lnsnum.torch_bridge.distributed.exchange import compare, hear, reaching, tell
 from lnsnum.torch_bridge.distributed.first_broadcast import as_sent
 from lnsnum.torch_bridge.storing import describe, elements
+from lnsnum.torch_bridge.surroundings import check_module
 from lnsnum.torch_bridge.weight import LNSWeight
 from lnsnum.weight_file import save_tensors
 
@@ -69,6 +70,7 @@ def save_model_together(
     target = Path(path)
     if not target.name or re.search(r"[\\:]", target.name):
         raise ValueError(f"{target.name!r} cannot name a set of files: take no \\ and no : in it")
+    check_module(model)
     if isinstance(model, DistributedDataParallel):
         raise TypeError("model is a DistributedDataParallel, which has other names: give what it wraps, model.module")
     setting = setting_of(model)

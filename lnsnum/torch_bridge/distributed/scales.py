@@ -16,6 +16,7 @@ from torch import nn
 
 from lnsnum.torch_bridge.distributed.dtensors import shard_of, weight_of
 from lnsnum.torch_bridge.kernels.scale import Scale, check_offset
+from lnsnum.torch_bridge.surroundings import check_module
 from lnsnum.torch_bridge.weight import LNSWeight
 
 
@@ -31,8 +32,7 @@ def log_offsets(model: nn.Module) -> dict[str, torch.Tensor]:
     >>> {name: tuple(offsets.shape) for name, offsets in log_offsets(model).items()}
     {'weight': (3, 1), 'bias': ()}
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}, not a torch.nn.Module")
+    check_module(model)
     found = {}
     for name, p in model.named_parameters():
         weight = weight_of(p)
