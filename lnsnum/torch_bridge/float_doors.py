@@ -55,7 +55,12 @@ class FloatDoors(torch.Tensor):
         return self.to_float().tolist()
 
     def __format__(self, format_spec: str) -> str:
-        return format(self.item() if self.ndim == 0 and format_spec else str(self), format_spec)
+        if not format_spec:
+            return str(self)
+        if self.ndim:
+            shape = tuple(self.shape)
+            raise TypeError(f"only an LNSWeight of shape () is written as {format_spec!r}, not {shape}: index it")
+        return format(self.item(), format_spec)
 
     def element_size(self) -> int:
         """Bytes of an element in memory: those of its code."""

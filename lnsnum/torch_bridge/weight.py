@@ -256,6 +256,8 @@ class LNSWeight(GatheredAsCodes, FloatDoors):
     @classmethod
     def from_lns(cls, tensor: LNSTensor, dtype: torch.dtype = torch.float32) -> LNSWeight:
         """The weight with the codes and the log_offset of an LNSTensor, copied."""
+        if not isinstance(tensor, LNSTensor):
+            raise TypeError(f"from_lns takes an LNSTensor, not a {type(tensor).__name__}: from_float takes floats")
         offset = tensor.log_offset
         group_size = offset.group_size if isinstance(offset, GroupOffsets) else None
         if isinstance(offset, GroupOffsets) and offset.axis != -1:

@@ -143,6 +143,13 @@ def test_lists_and_text(shape):
     assert f"{a_weight((3,))}" == str(a_weight((3,)))
 
 
+def test_a_weight_of_many_numbers_is_not_written_as_one():
+    with pytest.raises(TypeError, match=r"^only an LNSWeight of shape \(\) is written as '\.3f', not \(2,\): index it"):
+        f"{a_weight((2,)):.3f}"
+    with pytest.raises(TypeError, match=r"^from_lns takes an LNSTensor, not a Tensor: from_float takes floats$"):
+        LNSWeight.from_lns(torch.ones(2))
+
+
 def test_what_plots_and_logs_weights():
     """matplotlib's hist takes an array, and tensorboard's add_histogram calls `detach().cpu().numpy()`."""
     weight = nn.Parameter(a_weight())
