@@ -23,6 +23,7 @@ from lnsnum.kernels.groups import check_group_size
 from lnsnum.torch_bridge.calibrated import adapted, offsets_for_outputs, output_sqnr
 from lnsnum.torch_bridge.carrying import succeed
 from lnsnum.torch_bridge.distributed.dtensors import weight_of
+from lnsnum.torch_bridge.distributed.exchange import announce
 from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES, check_width
 from lnsnum.torch_bridge.kernels.fits import fit_rows
@@ -154,6 +155,7 @@ def convert_model(
     for name, (parameter, _) in chosen.items():
         _check_convertible(name, parameter)
     _check_memory(model, chosen.keys())
+    announce()  # before what takes long: others may come to their first forward meanwhile
     padding, norms = _padding_rows(model), _greatest_norms(model)
     generator = torch.Generator().manual_seed(seed)
     reports: dict[str, ParameterReport] = {}

@@ -3,6 +3,7 @@
     tell     leave this process's text where the others find it, and wait for nobody
     hear     the texts of all, by rank, as soon as all have told theirs
     compare  both, and in words what differs: of a mesh, along one of its dimensions after another
+    announce that this process has LNS weights: whoever has none waits for those alone who have
 
 No collective: whoever has nothing to compare need not wait, and who is missing after the group's timeout is named.
 Where collectives are called, a process that has gone is told of in one sentence by `reaching`.
@@ -20,7 +21,7 @@ from typing import Any
 import torch.distributed as dist
 
 if dist.is_available():
-    from torch.distributed.distributed_c10d import _get_process_group_store
+    from torch.distributed.distributed_c10d import _get_default_store, _get_process_group_store
 
 Told = dict[str, str]
 """What a process says of things by their names."""
@@ -73,8 +74,10 @@ def tell(subject: str, told: Told, group: Any) -> int:
     return int(number)
 
 
-def hear(subject: str, number: int, group: Any, patience: timedelta | None = None) -> list[Told]:
-    """What each process told of a subject the same time.
+def hear(
+    subject: str, number: int, group: Any, patience: timedelta | None = None, ranks: Sequence[int] | None = None
+) -> list[Told]:
+    """What each process of a group told of a subject the same time, or each of those `ranks` in it.
 
     Raises:
         LostError: where one has not within the group's timeout, or `patience` where that is less.
@@ -85,7 +88,7 @@ def hear(subject: str, number: int, group: Any, patience: timedelta | None = Non
     own = [one._timeout for one in options if hasattr(one, "_timeout")]
     patience = min([store.timeout, *own, *([] if patience is None else [patience])])
     heard = []
-    for rank in range(dist.get_world_size(group)):
+    for rank in range(dist.get_world_size(group)) if ranks is None else ranks:
         key = f"lnsnum/{subject}/{number}/{rank}"
         try:
             store.wait([key], patience)
@@ -97,6 +100,19 @@ def hear(subject: str, number: int, group: Any, patience: timedelta | None = Non
             ) from error
         heard.append(json.loads(store.get(key)))
     return heard
+
+
+def announce() -> None:
+    """Say that this process has LNS weights, if there are others to whom it can be said."""
+    if dist.is_available() and dist.is_initialized():
+        with contextlib.suppress(Exception):  # a store that takes nothing is told of where it is needed
+            _get_default_store().set(f"lnsnum/announced/{dist.get_rank()}", "")
+
+
+def announced(group: Any) -> list[int]:
+    """The ranks of a group's processes that have announced LNS weights by now; waits for nobody."""
+    store, ranks = _get_default_store(), dist.get_process_group_ranks(group)
+    return [rank for rank, each in enumerate(ranks) if store.check([f"lnsnum/announced/{each}"])]
 
 
 def difference(heard: list[Told], ranks: Sequence[int] | None = None) -> str | None:

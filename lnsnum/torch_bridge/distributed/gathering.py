@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lnsnum.torch_bridge.distributed.exchange import compare
+from lnsnum.torch_bridge.distributed.exchange import announce, compare
 from lnsnum.torch_bridge.distributed.first_broadcast import as_sent
 from lnsnum.torch_bridge.kernels.codes import as_numpy
 from lnsnum.torch_bridge.kernels.codes_twin import is_real
@@ -79,6 +79,7 @@ def new_shard(weight: Weight, size: Any, caller: FrameType | None = None) -> Wei
     if caller is not None and caller.f_code.co_name == "_init_sharded_param":  # of all processes, in the same order
         group = getattr(caller.f_locals["self"].mesh_info, "shard_process_group", None)
         if group is not None:
+            announce()
             groups = "" if group_size is None else f" in groups of {group_size}"
             kind = f"{weight.fmt.name} as {weight.dtype} of shape {tuple(weight.shape)}{groups}{span.fit.in_words()}"
             _untold.setdefault(group.group_name, []).append(_Sharded(kind, shard._span))

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,7 +23,7 @@ from lnsnum.torch_bridge import (
     ship_gradients_as_codes,
     surroundings,
 )
-from lnsnum.torch_bridge.distributed import dtensors, exchange, parallel_files, replicas
+from lnsnum.torch_bridge.distributed import conversions, dtensors, exchange, parallel_files, replicas
 
 fake_pg = pytest.importorskip("torch.testing._internal.distributed.fake_pg")
 
@@ -63,6 +64,66 @@ def test_models_of_floats_need_no_store_that_keeps_anything(wrap):
             wrap(codes)(torch.ones(2, 4))
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrap", [nn.parallel.DistributedDataParallel, fully_shard])
+def test_models_of_floats_wait_for_nobody_who_has_no_codes(wrap, monkeypatch):
+    """The other process may not have imported lnsnum: it is in its forward, which times out while this one waits."""
+    monkeypatch.setattr(conversions, "hear", None)
+    monkeypatch.setattr(replicas, "hear", None)
+    dist.init_process_group("fake", store=dist.HashStore(), rank=0, world_size=2)
+    try:
+        convert_model(nn.Linear(4, 4), "lns8f5")  # this process's own codes, of another model, are no reason to wait
+        for _ in range(2):
+            assert wrap(nn.Linear(4, 4))(torch.ones(2, 4)).shape == (2, 4)
+        monkeypatch.setattr(conversions, "groups_of", None)  # nor is it their concern what else may fail
+        monkeypatch.setattr(replicas, "tell", None)
+        assert wrap(nn.Linear(4, 4))(torch.ones(2, 4)).shape == (2, 4)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_models_of_floats_hear_of_codes_that_were_announced():
+    dist.init_process_group("fake", store=dist.HashStore(), rank=0, world_size=2)
+    try:
+        dist.distributed_c10d._get_default_store().set("lnsnum/announced/1", "")
+        held = exchange._get_process_group_store(dist.group.WORLD)
+        held.set("lnsnum/parameters/1/1", '{"the number of LNS weights": "1"}')
+        with pytest.raises(RuntimeError, match="number of LNS weights is 1 on process 1 and 0 on process 0: every pro"):
+            fully_shard(nn.Linear(4, 4))(torch.ones(2, 4))
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_forward_waits_for_those_that_gather_with_it_and_not_for_replicas(monkeypatch):
+    """These may forward later, or never: one of them may evaluate for all."""
+    asked = []
+    monkeypatch.setattr(conversions, "compare", lambda subject, told, *groups: asked.append(groups))
+    dist.init_process_group("fake", store=dist.HashStore(), rank=0, world_size=2)
+    try:
+        model = nn.Linear(4, 4)
+        convert_model(model, "lns8f5")
+        mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("replicate", "shard"))
+        fully_shard(model, mesh=mesh)(torch.ones(2, 4))
+        assert asked == [(mesh.get_group("shard"),)]
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_torch_whose_states_begin_otherwise_is_left_as_it_is():
+    class States:
+        _modules, _is_root = (), None
+
+    conversions._watch(States)
+    assert not hasattr(States, "_lazy_init")
+    begun = []
+    begin = States._lazy_init = lambda state: begun.append(state)
+    for _ in range(2):  # as where lnsnum is imported anew
+        conversions._watch(States)
+        assert States._lazy_init.__wrapped__ is begin
+    state = States()
+    state._lazy_init()
+    assert begun == [state]
 
 
 class Collectives(TorchDispatchMode):
