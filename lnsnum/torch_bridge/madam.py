@@ -556,21 +556,23 @@ class Madam(Optimizer):
 
         Raises:
             LostError: where another process has ended, or does not call it.
+            RuntimeError: on every process, where one calls it after another step.
         """
-        counts, cut = [0] * COUNTS, [0] * COUNTS
-        for p, state in self.state.items():
-            if "counts" in state:
-                own = counts if local_of(p) is None else cut
-                own[:] = map(operator.add, own, state["counts"].tolist())
-        first = next((p for group in self.param_groups for p in group["params"] if local_of(p) is not None), None)
-        if first is not None and together:
-            cut = dtensors.counted_together(cut, first)
-        weights, *moves, grown, not_finite = map(operator.add, counts, cut)
+        counts, cut = [0] * COUNTS, []
+        for p in (p for group in self.param_groups for p in group["params"]):
+            state = self.state.get(p, {})
+            if local_of(p) is not None:
+                cut.append((p, state))
+            if "counts" in state and (local_of(p) is None or not together):
+                counts = list(map(operator.add, counts, state["counts"].tolist()))
+        if together:
+            counts = list(map(operator.add, counts, dtensors.counted_together(cut)))
+        weights, *moves, grown, not_finite = counts
         moved, at_ceiling, at_floor, zeros, sign_changes = (count / max(weights, 1) for count in moves)
         report = StepReport(weights, moved, at_ceiling, at_floor, zeros, sign_changes, grown, not_finite)
-        if first is None or together:
+        if not cut or together:
             return report
-        return ShardReport(**asdict(report), **dtensors.place_of_process(first))
+        return ShardReport(**asdict(report), **dtensors.place_of_process(cut[0][0]))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave, to the bit; the steps that follow are those that would have followed there.

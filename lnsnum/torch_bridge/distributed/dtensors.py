@@ -7,6 +7,7 @@ on every process. `shard_step` says what is reduced; here it is, by all_reduce w
 from __future__ import annotations
 
 import hashlib
+import json
 import weakref
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -15,11 +16,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from lnsnum.torch_bridge.distributed.exchange import Told, compare, hear, reaching, tell
+from lnsnum.torch_bridge.distributed.exchange import Told, compare, difference, hear, reaching, tell
 from lnsnum.torch_bridge.distributed.replicas import digest
 from lnsnum.torch_bridge.distributed.shard_step import Launches, Numbers, Reductions, Shard, steps, unit_states
 from lnsnum.torch_bridge.float_step import float_state, step_floats
-from lnsnum.torch_bridge.step import GROWN, State, blank_state
+from lnsnum.torch_bridge.step import COUNTS, GROWN, State, blank_state
 from lnsnum.torch_bridge.weight import LNSWeight
 
 _MOMENTS = "second_moment", "momentum"
@@ -64,19 +65,38 @@ def place_of_process(p: Any) -> dict[str, int]:
     return {"process": dist.get_rank(group), "processes": dist.get_world_size(group)}
 
 
-def counted_together(counts: list[int], p: Any) -> list[int]:
-    """The counts of a step of shards as those of the whole, of DTensors that are spread as one is. Scales that grew are
-    counted by each process alike.
+def counted_together(states: Iterable[tuple[Any, State]]) -> list[int]:
+    """The counts of the last step of DTensors, with the state of each, as of the whole. Scales that grew are counted by
+    each process alike.
+
+    By the key-value store: a process that does not count is in other collectives, which a reduction would meet.
 
     Raises:
         LostError: where another process has ended, or does not count.
+        RuntimeError: on every process, where one counts another step.
     """
-    summed = torch.tensor(counts, device=_device(p))
-    with reaching("the processes that share a weight, in step_report,"):
-        dist.all_reduce(summed, dist.ReduceOp.SUM, group=_place_of(p).groups[0])
-    whole: list[int] = summed.tolist()
-    whole[GROWN] = counts[GROWN]
-    return whole
+    own: dict[Any, list[State]] = {}
+    for p, state in states:
+        own.setdefault(_place_of(p).groups[0], []).append(state)
+    whole = np.zeros(COUNTS, np.int64)
+    for group, members in own.items():
+        counted = [state for state in members if "counts" in state]
+        counts = np.sum([state["counts"].tolist() for state in counted], axis=0, dtype=np.int64, initial=0)
+        step = max((int(state["step"]) for state in counted), default=0)
+        told = {"step": str(step), _COUNTED: json.dumps(np.broadcast_to(counts, COUNTS).tolist())}
+        heard = hear(_COUNTED, tell(_COUNTED, told, group), group)
+        every = np.array([json.loads(each.pop(_COUNTED)) for each in heard])
+        found = difference(heard, dist.get_process_group_ranks(group))
+        if found is not None:
+            raise RuntimeError(
+                f"the last {found}: call step_report(together=True) on every process, after the same step"
+            )
+        every[1:, GROWN] = 0
+        whole += every.sum(0)
+    return whole.tolist()
+
+
+_COUNTED = "step_report"
 
 
 def check_replicas(parameters: Iterable[torch.Tensor]) -> None:

@@ -384,7 +384,10 @@ def reported(rank: int) -> tuple:
     optimizer = Madam(parameter_groups(model), **rest)
     continued(model, optimizer, rank, range(20))
     own = optimizer.step_report()
-    return asdict(own), asdict(optimizer.step_report(together=True)), str(own)
+    whole = optimizer.step_report(together=True)
+    for state in optimizer.state.values():
+        state["step"] += rank
+    return asdict(own), asdict(whole), str(own), told_by(lambda: optimizer.step_report(together=True))
 
 
 def one_layer(seed: int = 0, fmt: str | None = "lns8f5", **options) -> nn.Module:
@@ -711,8 +714,10 @@ def test_a_state_that_the_first_process_sends_is_refused_on_both(found):
 
 
 def test_a_step_is_reported_of_shards_by_name_or_of_all(found):
-    (own, together, shown), (other, _, _) = (each["reported"] for each in found)
+    (own, together, shown, told), (other, *_) = (each["reported"] for each in found)
     assert found[1]["reported"][1] == together
+    assert told == found[1]["reported"][3]
+    assert told.startswith("RuntimeError: the last step is 21 on process 1 and 20 on process 0: call step_report(toge")
     model, rest = a_run(**GROWING)
     optimizer = Madam(parameter_groups(model), **rest)
     step_alone(model, optimizer, 2, range(20))
