@@ -498,7 +498,15 @@ def test_what_has_the_default_rule_leaves_that_of_a_model(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "told", [7, {}, {"rule": "mse"}, {"rule": "best", "p_scale": 3.0}, {"rule": "rms", "p_scale": 3}]
+    "told",
+    [
+        7,
+        {},
+        {"rule": "mse"},
+        {"rule": "best", "p_scale": 3.0},
+        *({"rule": "rms", "p_scale": x} for x in (True, "3", 0, 10**999)),
+    ],
+    ids=repr,
 )
 def test_a_file_with_another_rule_is_refused_by_models_alone(tmp_path, told):
     description = Description.of_codes((2, 4), lns6f2, 5, fit=told)
@@ -508,6 +516,15 @@ def test_a_file_with_another_rule_is_refused_by_models_alone(tmp_path, told):
     with pytest.raises(WeightFileError, match=r"'weight': .* is no rule of a scale: "):
         load_model(tmp_path / "m", model)
     assert not isinstance(model.weight, LNSWeight)
+
+
+def test_a_headroom_may_be_any_number_of_a_file(tmp_path):
+    """Other writers, as JavaScript's, give 3 for 3.0: JSON has one kind of numbers."""
+    description = Description.of_codes((2, 4), lns6f2, 5, fit={"rule": "rms", "p_scale": 5})
+    save_tensors(tmp_path / "m", {"weight": description}, lambda name: [np.zeros(8, np.uint8)])
+    model = nn.Linear(4, 2, bias=False)
+    load_model(tmp_path / "m", model)
+    assert repr(tuple(model.weight.fit)) == "('rms', 5.0)"
 
 
 def test_scales_fitted_to_outputs_are_fitted_to_weights_when_others_are_written():

@@ -54,7 +54,10 @@ class Fit(NamedTuple):
         """That of a weight file, which has the fields by name; ValueError where it is none."""
         if not isinstance(told, dict) or told.keys() != {"rule", "p_scale"}:
             raise ValueError(f"{told!r:.60} is no rule of a scale: an object of rule and p_scale")
-        return cls.checked((told["rule"], told["p_scale"]))
+        rule, p_scale = told["rule"], told["p_scale"]
+        if type(p_scale) is int and abs(p_scale) < 1 << 1000:  # JSON's numbers are of one kind: other writers give 3
+            p_scale = float(p_scale)
+        return cls.checked((rule, p_scale))
 
     def in_words(self) -> str:
         """What is said of a weight that has this rule, behind its format; of the default nothing."""
