@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 from lnsnum.torch_bridge.distributed.dtensors import groups_of, local_of, weight_of
-from lnsnum.torch_bridge.distributed.exchange import Told, announced, compare, difference, hear, tell
+from lnsnum.torch_bridge.distributed.exchange import FOUND, Told, announced, compare, difference, hear, tell
 from lnsnum.torch_bridge.distributed.gathering import forget_shards
 
 FLOATS_WAIT = timedelta(seconds=60)
@@ -87,7 +87,7 @@ def _check_before(state: Any) -> None:
 
 def _heard_of_codes(told: Told, group: Any) -> str | None:
     """Tell that this process has floats; in words, how those differ that have announced codes."""
-    number = tell(_SUBJECT, told, group)
+    number = tell(_SUBJECT, {**told, FOUND: ""}, group)  # as `compare` tells: what others compare may be a Madam's
     own, ranks = dist.get_rank(group), announced(group)
     if set(ranks) <= {own}:
         return None

@@ -133,9 +133,7 @@ def difference(heard: list[Told], ranks: Sequence[int] | None = None) -> str | N
     return None
 
 
-def compare(
-    subject: str, told: Told, *groups: Any, found: str | None = None, patience: timedelta | None = None
-) -> str | None:
+def compare(subject: str, told: Told, *groups: Any, found: str | None = None) -> str | None:
     """Tell a subject in one group after another, and hear it: the first `difference`, the same on all of a mesh whose
     dimensions these groups are. `found` is what this process has found before, which the others learn then.
 
@@ -143,10 +141,11 @@ def compare(
         LostError: as `hear`.
     """
     for group in groups:
-        heard = hear(subject, tell(subject, {**told, _FOUND: found or ""}, group), group, patience)
-        before = next((text for each in heard if (text := each.pop(_FOUND, ""))), None)
+        heard = hear(subject, tell(subject, {**told, FOUND: found or ""}, group), group)
+        before = next((text for each in heard if (text := each.pop(FOUND, ""))), None)
         found = before or difference(heard, dist.get_process_group_ranks(group))
     return found
 
 
-_FOUND = "what was found"
+FOUND = "what was found"
+"""Under what name `compare` tells what a process has found before."""

@@ -89,8 +89,11 @@ def test_models_of_floats_hear_of_codes_that_were_announced():
         dist.distributed_c10d._get_default_store().set("lnsnum/announced/1", "")
         held = exchange._get_process_group_store(dist.group.WORLD)
         held.set("lnsnum/parameters/1/1", '{"the number of LNS weights": "1"}')
+        held.set("lnsnum/parameters/2/1", f'{{"the number of LNS weights": "0", "{exchange.FOUND}": ""}}')
         with pytest.raises(RuntimeError, match="number of LNS weights is 1 on process 1 and 0 on process 0: every pro"):
             fully_shard(nn.Linear(4, 4))(torch.ones(2, 4))
+        # the next of its models has floats too, which its Madam compared
+        assert fully_shard(nn.Linear(4, 4))(torch.ones(2, 4)).shape == (2, 4)
     finally:
         dist.destroy_process_group()
 
