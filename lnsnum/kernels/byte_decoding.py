@@ -35,6 +35,9 @@ _MOST_LOGS = 1 << 17
 _LONG = 256
 """Runs of so many codes and more are worth a window each, in the place of bits that are put together."""
 
+_BEYOND = 1 << 31
+"""More than any scale."""
+
 
 class Windows(NamedTuple):
     """The float32 numbers of all E, from the least that is not 0 to infinity, as four rows of bytes."""
@@ -93,12 +96,16 @@ def _fractions(fmt: LNSFormat) -> NDArray[np.uint8]:
     return np.ascontiguousarray(own.view(np.uint8).reshape(64, 4).T[:3])
 
 
+def _normal(fmt: LNSFormat) -> tuple[int, int]:
+    """The least and the greatest scale at which all numbers are normal, at base 2."""
+    return (-126 << fmt.fraction_bits) + fmt.max_log, (128 << fmt.fraction_bits) - 1 - fmt.max_log
+
+
 def _group_of(fmt: LNSFormat, low: int, high: int, walk: Walk) -> int | None:
     """k of groups of 2^k; None where they are others, or where a number may not be normal."""
     run, group, length, across = walk
-    size = max(run, group)
-    normal = low - fmt.max_log >= -126 << fmt.fraction_bits and high + fmt.max_log < 128 << fmt.fraction_bits
-    if fmt.base != 2.0 or not normal or size & (size - 1) or size > GREATEST_GROUP:
+    size, (least, greatest) = max(run, group), _normal(fmt)
+    if fmt.base != 2.0 or not least <= low <= high <= greatest or size & (size - 1) or size > GREATEST_GROUP:
         return None
     # along the last axis, in lines that fill a register
     if group > 1 and ((run, across) != (1, 1) or length < VECTOR):
@@ -178,6 +185,9 @@ class Way(NamedTuple):
     bias: int
     group: int
     """-1 where each run has a window."""
+    least: int
+    greatest: int
+    """Of the scales that it serves."""
 
 
 @lru_cache(maxsize=4096)
@@ -191,6 +201,8 @@ def way_of(fmt: LNSFormat, low: int, high: int, run: int) -> Way | None:
         return None
     # of another base there are no fractions, and windows do not ask for them
     fractions = _fractions(fmt) if fmt.base == 2.0 else np.empty((3, 64), np.uint8)
+    # behind the last window all numbers are infinite
+    served = (fmt.bias + windows.start, _BEYOND) if group is None else _normal(fmt)
     return Way(
         windows.rows,
         windows.start,
@@ -199,19 +211,33 @@ def way_of(fmt: LNSFormat, low: int, high: int, run: int) -> Way | None:
         fmt.fraction_bits,
         fmt.bias,
         -1 if group is None else group,
+        *served,
     )
 
 
 @kernel
+def _are_served(values, least, greatest):  # type: ignore[no-untyped-def]
+    low = high = values[0]
+    for i in range(values.size):
+        low, high = min(low, values[i]), max(high, values[i])
+    return least <= low and high <= greatest
+
+
+@kernel
 def decode_by_way(codes, values, run, way, out):  # type: ignore[no-untyped-def]
-    """What `decode_in_registers` does of runs, all at once: for few codes, beside which its looks would be most."""
-    rows, start, fractions, sign_bit, fraction_bits, bias, group = way
+    """What `decode_in_registers` does of runs, all at once: for few codes, beside which its looks would be most. False,
+    and nothing is done, where a scale is beyond the bounds that the way was found by, and beyond what it serves.
+    """
+    rows, start, fractions, sign_bit, fraction_bits, bias, group, least, greatest = way
+    if not _are_served(values, least, greatest):
+        return False
     if group >= 0:
         lines = _lines_of(values, run, 1, group, bias, fraction_bits)
         decode_lines(codes, lines, fractions, sign_bit, fraction_bits, 0, out)
     else:
         places = np.empty(values.size, np.int64)
         for i in range(values.size):
-            # within the rows, whatever the values are
+            # within the rows, whatever another process writes meanwhile
             places[i] = max(0, min(np.int64(values[i]) - (bias + start), rows.shape[1] - WINDOW))
         decode_runs(codes, rows, places, run, 0, sign_bit, out)
+    return True

@@ -194,7 +194,8 @@ def _look_up_words(codes, table, out, begin, end):  # type: ignore[no-untyped-de
 
 
 def _decode_few(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, offsets: torch.Tensor) -> torch.Tensor | None:
-    """The floats of contiguous codes; None where the offsets are not side by side, or registers cannot be used."""
+    """The floats of contiguous codes; None where the offsets are not side by side, are beyond the scale's bounds, or
+    registers cannot be used."""
     if not offsets.is_contiguous():
         return None
     shape, own = codes.shape, offsets.shape
@@ -208,14 +209,14 @@ def _decode_few(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, offsets: torc
     if way is None:
         return None
     floats = torch.empty_like(codes, dtype=torch.float32)
-    _decode_by_way(codes.data_ptr(), codes.numel(), offsets.data_ptr(), offsets.numel(), run, way, floats.data_ptr())
-    return floats
+    memory = codes.data_ptr(), codes.numel(), offsets.data_ptr(), offsets.numel()
+    return floats if _decode_by_way(*memory, run, way, floats.data_ptr()) else None
 
 
 @kernel
 def _decode_by_way(codes, size, offsets, number, run, way, out):  # type: ignore[no-untyped-def]
     values = array_at(offsets, number, np.int32)
-    decode_by_way(array_at(codes, size, np.uint8), values, run, way, array_at(out, size, np.uint32))
+    return decode_by_way(array_at(codes, size, np.uint8), values, run, way, array_at(out, size, np.uint32))
 
 
 def _decode_channels(
@@ -238,7 +239,9 @@ def _decode_channels(
     scales = Scales(values, Walk(blocks[2]))
     if name == "float32" and decode_in_registers(words, fmt, scales, patterns, threads=torch_team()):
         return
-    first, last = codes_twin.table_range(fmt, scale.low, scale.high, name)
+    # whoever wrote the offsets in place left the bounds as they were
+    low, high = scales.ends
+    first, last = codes_twin.table_range(fmt, min(scale.low, low), max(scale.high, high), name)
     if words.size > 2 * (last - first):
         # the core spreads the scales of a block of elements in the nearest cache
         decoding.decode_flat(words, fmt, scales, name, patterns, threads=torch_team())

@@ -6,8 +6,8 @@ import torch
 
 from lnsnum import LNSFormat, lns8f3, lns8f5, lns12f6
 from lnsnum.decoding import decode_table
-from lnsnum.torch_bridge.kernels.codes import decode, way_of
-from lnsnum.torch_bridge.kernels.scale import Scale, check_offset
+from lnsnum.torch_bridge.kernels.codes import decode
+from lnsnum.torch_bridge.kernels.scale import check_offset
 
 PATTERNS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float64: torch.int64}
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float64: "float64"}
@@ -78,12 +78,19 @@ def test_groups(shape, group_size, fmt):
             check(codes, fmt, scale, each, dtype)
 
 
-def test_scales_beyond_their_bounds_read_nothing_outside():
-    """What another process has written meanwhile is wrong, but no memory of others."""
-    codes, offsets = torch.full((4, 512), 65, dtype=torch.uint8), torch.zeros(4, 1, dtype=torch.int32)
-    offsets[1], offsets[2] = 1 << 30, -(1 << 30)
-    found = decode(codes, lns8f3, Scale(0, 0, offsets), torch.float32)
-    assert found[0].eq(2.0**0.125).all()
-    assert found[3].eq(2.0**0.125).all()
-    if way_of(lns8f3, 0, 0, 512) is not None:
-        assert found[1].isinf().all()
+FAR = [(8, 500), (8, -500), (8000, -8000), (1 << 30, -(1 << 30))]
+WRITTEN = [((8, 300), (8, 1), 0), ((20, 64), (20, 4), 16), ((40, 64), (1, 64), 0), ((20, 100), (20, 4), 32)]
+
+
+@pytest.mark.parametrize("fmt", [lns8f3, LNSFormat(8, 0, base=1.03), lns12f6], ids=lambda fmt: fmt.name)
+@pytest.mark.parametrize(("shape", "own", "group_size"), WRITTEN, ids=str)
+def test_scales_beyond_their_bounds(shape, own, group_size, fmt):
+    """Somebody wrote them in place, such as another process after the bounds were found."""
+    codes = torch.arange(shape[0] * shape[1]).reshape(shape) % (1 << fmt.bits)
+    codes = codes.to(torch.uint8 if fmt.bits <= 8 else torch.int16)
+    for far in FAR:
+        scale = check_offset(torch.zeros(own, dtype=torch.int32), codes.shape, group_size)
+        scale.offsets.view(-1)[1:3] = torch.tensor(far)
+        each = scale.spread(scale.offsets).expand(shape)
+        for dtype in PATTERNS:
+            check(codes, fmt, scale, each, dtype)
