@@ -74,7 +74,8 @@ class Unit:
         scale = self.accumulator.log_offset
         if isinstance(scale, str):
             if largest is None:
-                largest = float(np.abs(x).max(initial=0.0))
+                # NaN has no say
+                largest = float(np.fmax.reduce(np.abs(x), axis=None, initial=0.0))
             scale = swift.fit(largest, self.fmt, "nearest")
         if x.dtype == np.float32:
             codes = swift.encode(x, self.fmt, scale)

@@ -162,3 +162,20 @@ def test_beside_large_numbers(name):
     expected.sum().backward()
     for found, own in ((out, expected), (x.grad, y.grad)):
         torch.testing.assert_close(found.detach(), own.detach(), rtol=0.1, atol=0.03)
+
+
+@pytest.mark.parametrize("numbers", [[2.0, math.nan, -1.0], [math.nan]], ids=str)
+@pytest.mark.parametrize("name", RULES)
+def test_nan_stays_with_itself(name, numbers):
+    """It has no say in the scale of the others, and where there are none has none."""
+    function = RULES[name][0]
+    x, y = (torch.tensor(numbers).requires_grad_() for _ in range(2))
+    with within():
+        out = function(x)
+        out.sum().backward()
+    expected = function(y)
+    expected.sum().backward()
+    torch.testing.assert_close(out.detach(), expected.detach(), rtol=0.1, atol=0.03, equal_nan=True)
+    # at NaN itself torch's gradient of elu is a number
+    others = ~y.detach().isnan()
+    torch.testing.assert_close(x.grad[others], y.grad[others], rtol=0.1, atol=0.03)
