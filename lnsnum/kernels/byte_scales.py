@@ -187,7 +187,8 @@ def decode_run(codes, table, place, sign_bit, out):  # type: ignore[no-untyped-d
         whole, numbers = np.zeros(VECTOR, codes.dtype), np.empty(VECTOR, out.dtype)
         whole[: out.size] = codes
         _decode_at(whole.ctypes.data, window, apart, sign_bit, numbers.ctypes.data, VECTOR)
-        out[:] = numbers[: out.size]
+        # an address keeps no memory: the codes are asked for their size, and so last until here
+        out[:] = numbers[: whole[: out.size].size]
 
 
 @kernel
@@ -245,7 +246,7 @@ def decode_lines(codes, lines, fractions, sign_bit, fraction_bits, begin, out): 
                 _line(whole.ctypes.data, *scales, few.ctypes.data, VECTOR)
             else:
                 _narrow_line(whole.ctypes.data, *scales, few.ctypes.data, VECTOR)
-            out[done : done + count] = few[:count]
+            out[done : done + count] = few[: whole[:count].size]  # as in `decode_run`
         done += count
         at += ((k + count + (1 << group) - 1) >> group) - (k >> group)
         at, k = (at if at < number else 0), 0
