@@ -97,7 +97,7 @@ def killed(rank: int, way: str, folder: Path) -> None:
                 dist.all_reduce = end_here
         step(model, optimizer, rank, number)
     if rank == 1:
-        filesystem._write_item = parallel_files.save_weights = end_here
+        filesystem._write_item = parallel_files.save_tensors = end_here
     if way == "checkpoint":
         save(model, optimizer, folder / "next")
     else:
