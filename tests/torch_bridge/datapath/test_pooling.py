@@ -77,6 +77,19 @@ def back(u, e, sides, lengths, weight=lambda image, p, q: True):
     return sums(u, e, lists, (n, *lengths))
 
 
+def averages_are_those_of_scalars(add, pool, shape, sides, counts):
+    """Both passes, with the windows of each side, and what each sum is divided by."""
+    u, x = ScalarUnit(add), floats(*shape).requires_grad_()
+    counts = u.encode(counts)
+    with within(add) as path:
+        out = pool(x)
+        y = floats(*out.shape, seed=1)
+        out.backward(y)
+    same(out, average(u, u.encode(x.detach()), sides, counts))
+    same(x.grad, back(u, u.divide(u.encode(y), counts), sides, shape[1:]))
+    assert path.report().in_float == {}
+
+
 AVERAGES = {
     "3 by 2, overlapping": ({"kernel_size": (3, 2), "stride": (2, 1), "padding": 1}, True),
     "padding does not count": ({"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}, False),
@@ -98,17 +111,9 @@ def test_averages(name, add):
     sides = [one[0] for one in found]
     each = [one[1] if padded else [sum(q is not None for q in row) for row in one[0]] for one in found]
     counts = np.outer(*map(np.array, each)).astype(float)
-    u, x = ScalarUnit(add), floats(2, *lengths).requires_grad_()
-    counts = u.encode(
-        np.full_like(counts, options.get("divisor_override", 0)) if "divisor_override" in options else counts
-    )
-    with within(add) as path:
-        out = functional.avg_pool2d(x, **options)
-        y = floats(*out.shape, seed=1)
-        out.backward(y)
-    same(out, average(u, u.encode(x.detach()), sides, counts))
-    same(x.grad, back(u, u.divide(u.encode(y), counts), sides, lengths))
-    assert path.report().in_float == {}
+    if "divisor_override" in options:
+        counts = np.full_like(counts, options["divisor_override"])
+    averages_are_those_of_scalars(add, lambda x: functional.avg_pool2d(x, **options), (2, *lengths), sides, counts)
 
 
 @every_accumulator
@@ -116,15 +121,10 @@ def test_averages_that_adapt(add):
     lengths, out_lengths = (5, 4), (3, 2)
     found = [adaptive(*one) for one in zip(lengths, out_lengths, strict=True)]
     sides = [one[0] for one in found]
-    u, x = ScalarUnit(add), floats(1, *lengths).requires_grad_()
-    counts = u.encode(np.outer(*(np.array(one[1]) for one in found)).astype(float))
-    y = floats(1, *out_lengths, seed=1)
-    with within(add) as path:
-        out = functional.adaptive_avg_pool2d(x, out_lengths)
-        out.backward(y)
-    same(out, average(u, u.encode(x.detach()), sides, counts))
-    same(x.grad, back(u, u.divide(u.encode(y), counts), sides, lengths))
-    assert path.report().in_float == {}
+    counts = np.outer(*(np.array(one[1]) for one in found)).astype(float)
+    averages_are_those_of_scalars(
+        add, lambda x: functional.adaptive_avg_pool2d(x, out_lengths), (1, *lengths), sides, counts
+    )
 
 
 @every_accumulator
