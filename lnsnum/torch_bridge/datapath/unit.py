@@ -148,8 +148,7 @@ class Unit:
 
     def absolute(self, a: Word) -> Word:
         """|a|."""
-        m = a.codes & self.fmt.max_magnitude
-        return a._replace(codes=np.where(m == 0, a.codes, m).astype(self.fmt.dtype))
+        return a._replace(codes=arithmetic.absolute(a.codes, self.fmt))
 
     def at_least_smallest(self, a: Word) -> Word:
         """A, and the smallest number where a is zero."""
