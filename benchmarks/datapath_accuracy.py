@@ -80,9 +80,14 @@ CELLS = [
             (network, "lns12f7", f"{TWELVE},accumulate=lns12f7/table:20"),
         )
     ),
-    # what of the row above the weights cost, what activations, errors and gradients, and what the sums
+    # what of the row above the weights cost, what activations, errors and gradients, and what the sums: by their table,
+    # and by their range
     ("characters", "lns12f7", None),
     ("characters", "lns12f7", TWELVE),
+    ("characters", "lns12f7", f"{TWELVE},accumulate=lns12f7"),
+    ("characters", "lns12f7", f"{TWELVE},accumulate=lns13f7/table:20"),
+    ("characters", "lns12f7", f"{TWELVE},accumulate=lns12f7/dynamic"),
+    ("characters", "lns12f7", f"{TWELVE},accumulate=lns12f7/dynamic/table:20"),
 ]
 """Network, format of the weights, datapath as `lnsnum train --datapath` takes it."""
 

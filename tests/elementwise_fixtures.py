@@ -15,6 +15,7 @@ ADD = Accumulator("lns12f6")
 ACCUMULATORS = {
     "exact": ADD,
     "table, pairwise": Accumulator("lns12f6", order="pairwise", gaussian_log=LookUpTable(20)),
+    "dynamic": Accumulator("lns12f6", log_offset="dynamic"),
     "mitchell, fixed": Accumulator("lns14f7", gaussian_log=Mitchell(), log_offset=0),
 }
 every_accumulator = pytest.mark.parametrize("add", ACCUMULATORS.values(), ids=ACCUMULATORS)

@@ -50,14 +50,37 @@ def decoded(x):
     return np.array(bits, dtype=np.uint32).view(np.float32).reshape(x.codes.shape)
 
 
-def place_of(a, b, count, accumulator):
-    """The accumulator's log_offset: the greatest product of the formats and scales, times the number of terms, fits."""
-    if accumulator.log_offset != "fit":
+def place_of(a, b, lists, accumulator):
+    """The accumulator's log_offset: the greatest product of the formats and scales, times the number of terms, fits; or
+    the greatest sum of magnitudes does."""
+    if not isinstance(accumulator.log_offset, str):
         return accumulator.log_offset
+    count = max([1, *map(len, lists)])
+    if accumulator.log_offset == "dynamic":
+        greatest, tops = greatest_sum(a, b, lists, count)
+        if greatest:
+            steps = [2 ** (accumulator.fmt.fraction_bits - x.fmt.fraction_bits) for x in (a, b)]
+            one = sum((top - x.fmt.bias + x.log_offset) * s for x, top, s in zip((a, b), tops, steps, strict=True))
+            return one + fitted([greatest], accumulator.fmt)
     to = accumulator.fmt
     tops = [(x.fmt.max_log + x.log_offset) * 2 ** (to.fraction_bits - x.fmt.fraction_bits) for x in (a, b)]
     room = math.ceil(MP.log(count, to.base) * 2**to.fraction_bits - MP.mpf(2) ** -100)
     return sum(tops) + room - to.max_log
+
+
+def greatest_sum(a, b, lists, count):
+    """Of magnitudes that are integers in units of 2^-s of the greatest number, rounded up; and the greatest numbers."""
+    used = [{pair[k] for pairs in lists for pair in pairs} - {None} for k in (0, 1)]
+    tops = [max((x.at(i) & x.fmt.max_magnitude for i in some), default=0) for x, some in zip((a, b), used, strict=True)]
+    s = min(20, (53 - math.ceil(math.log2(count))) // 2)
+
+    def integer(x, i, top):
+        m = 0 if i is None else x.at(i) & x.fmt.max_magnitude
+        power = MP.power(x.fmt.base, MP.mpf(m - top) / 2**x.fmt.fraction_bits) * 2**s
+        return int(MP.ceil(power - MP.mpf(2) ** -100)) if m else 0
+
+    totals = [sum(integer(a, i, tops[0]) * integer(b, j, tops[1]) for i, j in pairs) for pairs in lists]
+    return max(totals, default=0) / 4**s, tops
 
 
 def add(x, y, accumulator):
@@ -115,19 +138,27 @@ def sums(a, b, shape, pairs, accumulator, bias=None):
     `bias`, a `Coded`, and the index of what is added last.
     """
     lists = {index: list(pairs(index)) for index in np.ndindex(shape)}
-    count = max((len(terms) for terms in lists.values()), default=1)
-    offset = place_of(a, b, count, accumulator)
+    offset = place_of(a, b, list(lists.values()), accumulator)
     out = np.zeros(shape, dtype=object)
     for index, terms in lists.items():
         # None stands for padding: a zero is a term too
         codes = [0 if i is None or j is None else term(a, i, b, j, accumulator, offset) for i, j in terms]
         out[index] = total(codes, accumulator)
-        if bias is not None:
+        if bias is not None and accumulator.log_offset != "dynamic":
             own, of = bias
             scales = {"log_offset": own.log_offset, "out_log_offset": offset}
             placed = reference.convert(own.at(of(index)), own.fmt, accumulator.fmt, **scales)
             out[index] = add(int(out[index]), placed, accumulator)
-    return Coded(out, accumulator.fmt, offset)
+    found = Coded(out, accumulator.fmt, offset)
+    if bias is not None and accumulator.log_offset == "dynamic":
+        # the range moves to where the results are, as that of any sum of two
+        own, of = bias
+        codes = np.array([own.codes[of(index)] for index in np.ndindex(shape)], dtype=object).reshape(shape)
+        import scalar_unit  # which stands on this
+
+        unit = scalar_unit.ScalarUnit(accumulator)
+        found = unit.add(found, unit.placed(own._replace(codes=codes)))
+    return found
 
 
 def matmul(a, b, accumulator, bias=None):

@@ -20,7 +20,7 @@ class ScalarUnit:
 
     def __init__(self, accumulator):
         self.accumulator, self.fmt = accumulator, accumulator.fmt
-        self.fixed = None if accumulator.log_offset == "fit" else accumulator.log_offset
+        self.fixed = None if isinstance(accumulator.log_offset, str) else accumulator.log_offset
         self.octave = 2**self.fmt.fraction_bits  # the formats here are of base 2
 
     def encode(self, x):

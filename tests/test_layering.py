@@ -56,8 +56,8 @@ torch_bridge.distributed exchange first_broadcast sent_states gathering
 torch_bridge           tables surroundings carrying float_doors writing products weight_ops weight weight_only units
 torch_bridge           storing step launch float_step
 torch_bridge.distributed replicas gradient_codes shard_step dtensors conversions scales
-torch_bridge.datapath  settings presets swift quantized matrices fixed_point bit_true report graph kept float_operations
-torch_bridge.datapath  functions modules workshop windows products convolutions embeddings
+torch_bridge.datapath  settings presets swift quantized matrices fixed_point dynamic_range bit_true report graph kept
+torch_bridge.datapath  float_operations functions modules workshop windows products convolutions embeddings
 torch_bridge.datapath  unit operands activations pointwise totals softmax normalization losses pooling layout
 torch_bridge.datapath  elementwise context texts setting .
 torch_bridge.distributed parallel_files

@@ -194,6 +194,11 @@ def _of_layer(settings: Settings, name: str) -> Formats:
         ):
             if given != needed:
                 raise NetworkError(f"layer {name} has {what} {given}: programs in integers are of {needed} alone")
+        if accumulate.is_dynamic:
+            raise NetworkError(
+                f"layer {name} has a dynamic accumulator, whose range goes by the numbers of each product, which no "
+                "program knows beforehand: take log_offset='fit', or an integer"
+            )
     if numbers.fmt.bits > 8:
         raise NetworkError(
             f"layer {name} has activations of {numbers.fmt.name}: formats of at most 8 bits can be written"

@@ -155,6 +155,7 @@ REFUSED = [
     (one_layer(), "lns_madam_8bit", "layer 0 has accumulate='float32', sums of floats"),
     (one_layer(), LNS + "/pairwise", "has order pairwise: .* of sequential alone"),
     (one_layer(), LNS + "/mitchell", "has gaussian_log Mitchell: .* of Exact alone"),
+    (one_layer(), LNS + "/dynamic", "has a dynamic accumulator, whose range goes by"),
     (one_layer(), "activations=lns9f3,accumulate=lns12f7", "activations of lns9f3: formats of at most 8 bits"),
     (one_layer(), A + "lns8f3", "layer 0: the accumulator lns8f3 is narrower"),
     (one_layer(), A + "lns16f13", "layer 0 has an accumulator of lns16f13: .* take one of"),

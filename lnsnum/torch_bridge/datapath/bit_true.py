@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from lnsnum import arithmetic
-from lnsnum.conversion import convert
+from lnsnum.conversion import rescale
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.codes import Codes
 from lnsnum.kernels.rounding import steps_in_two
 from lnsnum.operations.accumulate import Matrix, Terms, accumulate, product, terms_of
-from lnsnum.torch_bridge.datapath import fixed_point, swift
+from lnsnum.torch_bridge.datapath import dynamic_range, fixed_point, swift
 from lnsnum.torch_bridge.datapath.fixed_point import FixedSums
-from lnsnum.torch_bridge.datapath.matrices import Matrices
+from lnsnum.torch_bridge.datapath.matrices import Matrices, in_steps
 from lnsnum.torch_bridge.datapath.settings import Accumulator, BitTrue, FixedPoint
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 
@@ -52,7 +52,7 @@ def matmul(a: Matrices, b: Matrices, accumulator: BitTrue, last: Matrices | None
     if accumulator.order != "blocked":
         # one term more of a sequence is what is added to its sum
         row = last is not None and accumulator.order == "sequential" and last.codes.shape == b.codes.shape[1:]
-        row = row and a.codes.ndim == b.codes.ndim == 2
+        row = row and a.codes.ndim == b.codes.ndim == 2 and not accumulator.is_dynamic
         found = _swiftly(a, b, accumulator, last if row else None)
         if found is not None:
             return found if row or last is None else add(found, last, accumulator)
@@ -64,25 +64,30 @@ def _by_terms(a: Matrices, b: Matrices, accumulator: Accumulator) -> Sums:
     """Any scales, any order."""
     to = accumulator.fmt
     (x, x_one), (y, y_one) = (terms_of(m.codes, m.fmt, m.log_offset, to) for m in (a, b))
-    one = _in_steps(a, to, x_one) + _in_steps(b, to, y_one)
+    one = in_steps(a, to, x_one) + in_steps(b, to, y_one)
     log_offset = _place(a, b, one, accumulator)
     if log_offset != one:
         x = x._replace(log=x.log + (one - log_offset))
     return Sums(_ordered(x, y, accumulator), to, log_offset)
 
 
-def _in_steps(x: Matrices, to: LNSFormat, log: int) -> int:
-    """A logarithm in code steps of the accumulator."""
-    return log << (to.fraction_bits - x.fmt.fraction_bits)
+def range_of(a: Matrices, b: Matrices, accumulator: Accumulator) -> int:
+    """The log_offset of the sums of a product."""
+    one = sum(in_steps(x, accumulator.fmt, int(np.max(x.log_offset)) if np.size(x.log_offset) else 0) for x in (a, b))
+    return _place(a, b, one, accumulator)
 
 
 def _place(a: Matrices, b: Matrices, one: int, accumulator: Accumulator) -> int:
-    """The log_offset of sums whose factors have log_offsets that add up to `one`."""
+    """The same, where the greatest log_offsets of the factors add up to `one`."""
     log_offset, to = accumulator.log_offset, accumulator.fmt
     if not isinstance(log_offset, str):
         return log_offset
+    if accumulator.is_dynamic:
+        found = dynamic_range.place(a, b, to)
+        if found is not None:
+            return found
     # the greatest product that the formats and scales allow, and log2 K octaves more, are just within
-    top = _in_steps(a, to, a.fmt.max_log) + _in_steps(b, to, b.fmt.max_log) + one
+    top = in_steps(a, to, a.fmt.max_log) + in_steps(b, to, b.fmt.max_log) + one
     return top + math.ceil(math.log2(max(a.codes.shape[-1], 1)) * steps_in_two(to)[0]) - to.max_log
 
 
@@ -92,18 +97,18 @@ def _swiftly(a: Matrices, b: Matrices, accumulator: Accumulator, last: Matrices 
     if any(x is not None and not isinstance(x.log_offset, int) for x in (a, b, last)):
         return None
     offsets: Any = a.log_offset, b.log_offset
-    one = _in_steps(a, to, offsets[0]) + _in_steps(b, to, offsets[1])
+    one = in_steps(a, to, offsets[0]) + in_steps(b, to, offsets[1])
     log_offset = _place(a, b, one, accumulator)
-    left, right = Matrix(a.codes, a.fmt, one - log_offset), Matrix(b.codes, b.fmt, 0)
     row = None
     if last is not None:
         own: Any = last.log_offset
-        row = Matrix(last.codes.reshape(1, -1), last.fmt, _in_steps(last, to, own) - log_offset)
+        row = Matrix(last.codes.reshape(1, -1), last.fmt, in_steps(last, to, own) - log_offset)
     order: Any = accumulator.order
 
     def at(index: tuple[int, ...]) -> Codes | None:
-        x, y = (m._replace(codes=_of_stack(m.codes, index)) for m in (left, right))
-        return product(x, y, to, order, accumulator.gaussian_log, row)
+        x, y = a.at(index), b.at(index)
+        left, right = Matrix(x.codes, x.fmt, one - log_offset), Matrix(y.codes, y.fmt, 0)
+        return product(left, right, to, order, accumulator.gaussian_log, row)
 
     stack = np.broadcast_shapes(a.codes.shape[:-2], b.codes.shape[:-2])
     if not stack:
@@ -116,15 +121,6 @@ def _swiftly(a: Matrices, b: Matrices, accumulator: Accumulator, last: Matrices 
             return None
         out[index] = codes
     return Sums(out, to, log_offset)
-
-
-def _of_stack(codes: Codes, index: tuple[int, ...]) -> Codes:
-    """A matrix of a stack, whose dimensions of one serve every index."""
-    own = codes.ndim - 2
-    found: Codes = codes[
-        tuple(0 if n == 1 else i for n, i in zip(codes.shape, index[len(index) - own :], strict=False))
-    ]
-    return found
 
 
 def _ordered(x: Terms, y: Terms, accumulator: Accumulator) -> Codes:
@@ -153,13 +149,15 @@ def _total(columns: Codes, fmt: LNSFormat, order: Any, accumulator: Accumulator)
 
 
 def add(sums: Sums | FixedSums, x: Matrices, accumulator: BitTrue) -> Sums | FixedSums:
-    """The sums and one number more for each, which broadcasts to them, placed in the accumulator."""
+    """The sums and one number more for each, which broadcasts to them, placed in the accumulator; a dynamic range moves
+    to where the results are."""
     if isinstance(sums, FixedSums) or isinstance(accumulator, FixedPoint):
         return fixed_point.add(sums, x)  # type: ignore[arg-type]
-    placed = convert(x.codes, x.fmt, sums.fmt, log_offset=x.log_offset, out_log_offset=sums.log_offset)
-    offsets: Any = dict.fromkeys(("a_log_offset", "b_log_offset", "out_log_offset"), sums.log_offset)
-    codes, _ = arithmetic.add(sums.codes, placed, sums.fmt, gaussian=accumulator.gaussian_log, **offsets)
-    return sums._replace(codes=codes)
+    log_offset: Any = "fit" if accumulator.is_dynamic else sums.log_offset
+    placed, own = rescale(x.codes, x.fmt, log_offset=x.log_offset, out_format=sums.fmt, out_log_offset=log_offset)
+    offsets: Any = {"a_log_offset": sums.log_offset, "b_log_offset": own, "out_log_offset": log_offset}
+    codes, own = arithmetic.add(sums.codes, placed, sums.fmt, gaussian=accumulator.gaussian_log, **offsets)
+    return Sums(codes, sums.fmt, own)
 
 
 def multiply(sums: Sums | FixedSums, factor: float) -> Sums | FixedSums:

@@ -36,3 +36,15 @@ class Matrices(NamedTuple):
         if x.scale.offsets is not None:
             offsets = np.broadcast_to(bridge.as_numpy(x.scale.offsets.detach()), codes.shape)
         return cls(codes, x.fmt, offsets)
+
+    def at(self, index: tuple[int, ...]) -> Matrices:
+        """One matrix of a stack, in which a dimension of one serves every index."""
+        own = self.codes.ndim - 2
+        at = tuple(0 if n == 1 else i for n, i in zip(self.codes.shape, index[len(index) - own :], strict=False))
+        offsets = self.log_offset if isinstance(self.log_offset, int) else self.log_offset[at]
+        return self._replace(codes=self.codes[at], log_offset=offsets)
+
+
+def in_steps(x: Matrices, to: LNSFormat, log: int) -> int:
+    """A logarithm of the numbers' format in code steps of a finer one."""
+    return log << (to.fraction_bits - x.fmt.fraction_bits)

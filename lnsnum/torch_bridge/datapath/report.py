@@ -6,7 +6,7 @@
     zeros          share of zeros that came in
     SNR            10 log10 (sum x^2 / sum (Q(x) - x)^2), in dB
     swamped        share of additions in which the smaller operand changes nothing: of a sample of sums, followed in
-                   float64
+                   float64; of the same sample, underflow is the share of terms below the accumulator's smallest number
 
 Only the first `statistics` tensors of each layer and kind are measured: the counts say how many of how many.
 """
@@ -25,6 +25,7 @@ import torch
 from lnsnum.gaussian import last_step
 from lnsnum.kernels.decibels import decibels
 from lnsnum.kernels.rounding import steps_in_two
+from lnsnum.torch_bridge.datapath import bit_true
 from lnsnum.torch_bridge.datapath.matrices import Matrices
 from lnsnum.torch_bridge.datapath.quantized import Quantized
 from lnsnum.torch_bridge.datapath.settings import Accumulator
@@ -94,6 +95,9 @@ class SumStatistics:
     additions: int = 0
     """Of the sample."""
     swamped: int = 0
+    terms: int = 0
+    """Of the sample, but zeros."""
+    underflow: int = 0
 
     def measure(self, a: Matrices, b: Matrices, accumulator: Accumulator) -> None:
         """Follow up to 16 sums of a product."""
@@ -112,6 +116,12 @@ class SumStatistics:
 
         left, right = values(a, at[0]), values(b, (slice(None), at[1]))
         terms = left[:, :, None] * right[None, :, :]
+        least = bit_true.range_of(a, b, accumulator) - accumulator.fmt.max_log
+        smallest = least / steps_in_two(accumulator.fmt)[0]
+        own = np.log2(np.abs(terms[terms != 0]))
+        self.terms += own.size
+        # a term on the smallest number is none that is below it, whatever the last bit of a logarithm
+        self.underflow += int((own < smallest - 1e-9).sum())
         before = np.cumsum(terms, axis=1)[:, :-1]
         terms = terms[:, 1:]
         # from this many octaves on sb and db are less than half a code step
@@ -155,8 +165,9 @@ class Report:
             snr = "exact" if one.snr == math.inf else f"{one.snr:.1f}"
             yield one.layer, one.kind, one.fmt, f"{one.measured} of {one.tensors}", span, *shares, snr, ""
         for many in self.sums:
-            share = f"{100 * many.swamped / many.additions:.2f}" if many.additions else ""
-            yield many.layer, many.kind, many.accumulator, str(many.products), "", "", "", "", "", share
+            swamped = f"{100 * many.swamped / many.additions:.2f}" if many.additions else ""
+            underflow = f"{100 * many.underflow / many.terms:.2f}" if many.terms else ""
+            yield many.layer, many.kind, many.accumulator, str(many.products), "", "", underflow, "", "", swamped
 
     def to_table(self) -> Any:
         """A `rich.table.Table`; needs rich, of the extra `cli`."""

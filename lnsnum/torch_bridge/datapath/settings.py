@@ -102,8 +102,10 @@ class Accumulator:
         gaussian_log: the Gaussian logarithm of its additions, one of `lnsnum.gaussian` or your own; exact by default.
         block: terms of a block, of that order.
         log_offset: where its range lies. "fit": the greatest product that the operands' formats and scales allow, times
-            the number of terms, is just within. An integer: fixed, in its own code steps, as in hardware whose numbers
-            have no scale; 0 puts 1 in the middle.
+            the number of terms, is just within. "dynamic": the greatest sum of magnitudes that there is in a product of
+            matrices (`dynamic_range`) is, so that the range lies octaves lower, and a narrow accumulator loses fewer
+            small sums. An integer: fixed, in its own code steps, as in hardware whose numbers have no scale; 0 puts 1
+            in the middle.
 
     >>> from lnsnum.gaussian import Mitchell
     >>> Accumulator("lns12f6", order="pairwise", gaussian_log=Mitchell())
@@ -114,12 +116,17 @@ class Accumulator:
     order: Order = "sequential"
     gaussian_log: GaussianLog = field(default_factory=Exact)
     block: int = 16
-    log_offset: int | Literal["fit"] = "fit"
+    log_offset: int | Literal["fit", "dynamic"] = "fit"
 
     @property
     def name(self) -> str:
         """That of its format."""
         return self.fmt.name
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether its range goes by the numbers of each product."""
+        return self.log_offset == "dynamic"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fmt", LNSFormat.of(self.fmt))
@@ -140,7 +147,7 @@ class Accumulator:
         if isinstance(self.block, bool) or not isinstance(self.block, int) or self.block < 1:
             raise ValueError(f"block={self.block!r} is no number of terms: an integer, 1 or more")
         if isinstance(self.log_offset, str):
-            check_choice("log_offset", self.log_offset, Literal["fit"])
+            check_choice("log_offset", self.log_offset, Literal["fit", "dynamic"])
         else:
             check_log_offset(self.log_offset)
 

@@ -5,8 +5,8 @@
     lns_madam_8bit,accumulate=lns16f10,elementwise
     activations=lns8f3/running,errors=lns8f3/stochastic_value
 
-The JSON says all; the short form gives formats with a scale and a rounding, and an accumulator's order and Gaussian
-logarithm, or fixed:BITS.
+The JSON says all; the short form gives formats with a scale and a rounding, and an accumulator's order, range and
+Gaussian logarithm, or fixed:BITS.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ def _accumulator(text: str) -> Accumulator | FixedPoint:
         name, _, number = part.partition(":")
         if name in ("sequential", "pairwise", "blocked"):
             arguments["order"] = name
+        elif part in ("fit", "dynamic") or part.removeprefix("-").isdecimal():
+            arguments["log_offset"] = part if part in ("fit", "dynamic") else int(part)
         elif name in _SHORT and (not number or number.isdecimal()):
             try:
                 arguments["gaussian_log"] = _SHORT[name](*([int(number)] if number else []))
@@ -170,7 +172,7 @@ def _accumulator(text: str) -> Accumulator | FixedPoint:
                 ) from None
         else:
             raise ValueError(
-                f"{part!r} is not known: an order (sequential, pairwise, blocked), or a Gaussian logarithm "
-                f"({', '.join(_SHORT)})"
+                f"{part!r} is not known: an order (sequential, pairwise, blocked), a range (fit, dynamic, a "
+                f"log_offset), or a Gaussian logarithm ({', '.join(_SHORT)})"
             )
     return Accumulator(LNSFormat.parse(fmt), **arguments)

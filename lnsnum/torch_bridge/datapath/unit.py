@@ -63,8 +63,9 @@ class Unit:
 
     def __init__(self, accumulator: Accumulator) -> None:
         self.accumulator, self.fmt = accumulator, accumulator.fmt
-        self._scale: Any = {"out_log_offset": accumulator.log_offset}
-        self._fits, self._exact = accumulator.log_offset == "fit", accumulator.gaussian_log == Exact()
+        # what is no sum of products goes by its numbers under either rule
+        self._fits, self._exact = isinstance(accumulator.log_offset, str), accumulator.gaussian_log == Exact()
+        self._scale: Any = {"out_log_offset": "fit" if self._fits else accumulator.log_offset}
         self._sum: Any = {**self._scale, "gaussian": accumulator.gaussian_log}
 
     # ----------------------------------------------------------------------------------------------- to and from floats

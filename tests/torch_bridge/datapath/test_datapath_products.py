@@ -29,11 +29,15 @@ ACCUMULATORS = [
     ),
     Accumulator("lns12f6", order="pairwise", gaussian_log=LookUpTable(20), log_offset=0),
     Accumulator("lns18f9", order="pairwise"),
+    *(
+        Accumulator("lns12f6", order=order, gaussian_log=log, block=3, log_offset="dynamic")
+        for order, log in (("sequential", Exact()), ("pairwise", LookUpTable(20)), ("blocked", Exact()))
+    ),
 ]
 
 
 def name(accumulator):
-    where = "" if accumulator.log_offset == "fit" else " fixed"
+    where = {"fit": "", "dynamic": " dynamic"}.get(accumulator.log_offset, " fixed")
     return f"{accumulator.fmt.name} {accumulator.order} {type(accumulator.gaussian_log).__name__}{where}"
 
 
@@ -97,7 +101,11 @@ TRANSPOSED = {
     "dilated": ((2, 2, 2, 2), (2, 1, 2, 2), move(2, stride=1, padding=1, dilation=2), 0),
     "padded by more than a stride": ((1, 2, 2), (2, 1, 2), move(1, dilation=2), 1),
 }
-ORDERS = [Accumulator("lns12f6"), Accumulator("lns12f6", order="pairwise", gaussian_log=LookUpTable(20))]
+ORDERS = [
+    Accumulator("lns12f6"),
+    Accumulator("lns12f6", order="pairwise", gaussian_log=LookUpTable(20)),
+    Accumulator("lns12f6", log_offset="dynamic"),
+]
 
 
 @pytest.mark.parametrize("accumulator", ORDERS, ids=name)
@@ -194,13 +202,14 @@ def test_products_of_nothing():
             assert torch.bmm(torch.zeros(2, 3, 0), torch.zeros(2, 0, 2)).tolist() == [[[0.0, 0.0]] * 3] * 2
 
 
-def test_a_whole_training_step():
+@pytest.mark.parametrize("rule", ["fit", "dynamic"])
+def test_a_whole_training_step(rule):
     """Two layers of codes, the loss in float, the backward pass, and the first step of Madam's ladder: every code.
 
     The first step of that rule moves each code by round(lr 2^F / ln 2) against the sign of its gradient, since
     g / sqrt(v_hat) is 1 or -1.
     """
-    accumulator = Accumulator("lns12f6", order="pairwise", gaussian_log=Exact())
+    accumulator = Accumulator("lns12f6", order="pairwise", gaussian_log=Exact(), log_offset=rule)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
     convert_model(net, W)

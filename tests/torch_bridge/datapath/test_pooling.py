@@ -19,8 +19,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def sums(u, x, lists, shape):
     """Of lists of codes of x, all of one length, by the accumulator."""
-    ones = Coded(None, u.fmt, -u.fmt.max_log)
-    offset = place_of(ones, x, max(len(lists[0]), 1), u.accumulator)
+    one = Coded(np.array([u.fmt.max_magnitude], dtype=object), u.fmt, -u.fmt.max_log)
+    flat = Coded(np.array([code for row in lists for code in row], dtype=object), u.fmt, x.log_offset)
+    length = len(lists[0])
+    pairs = [[(0, row * length + k) for k in range(length)] for row in range(len(lists))]
+    offset = place_of(one, flat, pairs, u.accumulator)
     # a term is its code, moved to the sums' scale
     codes = [total([u_place(u, x, c, offset) for c in one], u.accumulator) for one in lists]
     return Coded(np.array([None, *codes], dtype=object)[1:].reshape(shape), u.fmt, offset)

@@ -55,6 +55,8 @@ def test_the_short_form():
     assert found["errors"] == LNSFormat(12, 6)
     assert found["weights"] is None
     assert found["accumulate"] == Accumulator("lns12f6", order="pairwise", gaussian_log=LookUpTable(20))
+    assert read_short("accumulate=lns12f6/dynamic/pairwise")["accumulate"].log_offset == "dynamic"
+    assert read_short("accumulate=lns12f6/-40")["accumulate"].log_offset == -40
     assert read_short("accumulate=lns12f6/mitchell")["accumulate"].gaussian_log == Mitchell()
     assert read_short("errors=lns8f3/stochastic_log/running")["errors"] == Numbers(
         "lns8f3", scale="running", rounding="stochastic_log"
