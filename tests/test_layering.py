@@ -61,7 +61,8 @@ torch_bridge.datapath  float_operations functions modules workshop windows produ
 torch_bridge.datapath  unit operands activations pointwise totals softmax normalization losses pooling layout
 torch_bridge.datapath  elementwise context texts setting .
 torch_bridge.distributed parallel_files
-torch_bridge           showing placing reports second_moments calibrated convertible layouts coding model madam
+torch_bridge           showing placing reports second_moments calibrated convertible layouts coding model
+torch_bridge           step_reports madam_checks madam
 torch_bridge           event_log monitor resuming
 torch_bridge           checkpoint graphs
 torch_bridge           sequential integer_twin integer_layers

@@ -10,10 +10,11 @@ from lnsnum.torch_bridge.distributed.parallel_files import save_model_together
 from lnsnum.torch_bridge.distributed.replicas import compare_replicas
 from lnsnum.torch_bridge.distributed.scales import log_offsets, set_log_offsets
 from lnsnum.torch_bridge.graphs import for_export
-from lnsnum.torch_bridge.madam import Madam, ShardReport, StepReport, parameter_groups
+from lnsnum.torch_bridge.madam import Madam, parameter_groups
 from lnsnum.torch_bridge.model import convert_model, decode_model
 from lnsnum.torch_bridge.monitor import Monitor
 from lnsnum.torch_bridge.reports import ConversionReport, ParameterReport
+from lnsnum.torch_bridge.step_reports import ShardReport, StepReport
 from lnsnum.torch_bridge.weight import LNSWeight, Telemetry
 from lnsnum.torch_bridge.weight_only import WeightOnlyReport, use_weight_only, weight_only_linear
 

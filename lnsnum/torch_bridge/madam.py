@@ -17,30 +17,35 @@ from __future__ import annotations
 
 import inspect
 import math
-import numbers
 import operator
 import sys
 import warnings
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lnsnum.format import LNSFormat, check_choice
+from lnsnum.format import LNSFormat
 from lnsnum.torch_bridge.distributed import conversions, dtensors, replicas
 from lnsnum.torch_bridge.distributed.dtensors import Member, local_of, weight_of
-from lnsnum.torch_bridge.float_step import FLOAT_STATE, float_state, step_floats
-from lnsnum.torch_bridge.kernels import backends, hypentropy
-from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
-from lnsnum.torch_bridge.kernels.update import Choices, Rule, StepRounding, Zero
+from lnsnum.torch_bridge.float_step import float_state, step_floats
+from lnsnum.torch_bridge.kernels import backends
+from lnsnum.torch_bridge.kernels.update import Rule, StepRounding, Zero
 from lnsnum.torch_bridge.launch import Launch
+from lnsnum.torch_bridge.madam_checks import (
+    Ceiling,
+    NonFinite,
+    check_gradient,
+    check_group,
+    check_parameters,
+    check_state,
+)
 from lnsnum.torch_bridge.step import (
-    CODE_STATE,
     COUNTS,
     SecondMoment,
     ceiling_follows,
@@ -50,60 +55,12 @@ from lnsnum.torch_bridge.step import (
     step_codes,
     step_on_card,
 )
+from lnsnum.torch_bridge.step_reports import ShardReport, StepReport
 from lnsnum.torch_bridge.surroundings import check_module, level_of_the_caller, spread_over_processes
-from lnsnum.torch_bridge.tables import Table, Tabular
 from lnsnum.torch_bridge.units import refresh_units
 from lnsnum.torch_bridge.weight import LNSWeight
 
-NonFinite = Literal["skip", "raise"]
-Ceiling = Literal["follow", "fixed"]
-
 DEFAULT_LR = 0.05
-
-
-@dataclass(frozen=True)
-class StepReport(Tabular):
-    """What the last step did to the LNS weights: where it left the codes, before scales grew in it."""
-
-    weights: int
-    moved: float
-    """Share of weights whose code changed."""
-    at_ceiling: float
-    """Share at the greatest magnitude."""
-    at_floor: float
-    """Share at the smallest nonzero magnitude."""
-    zeros: float
-    """Share of zeros."""
-    sign_changes: float
-    """Share that went from one sign to the other."""
-    grown: int
-    """Scales whose ceiling was raised."""
-    not_finite: int
-    """Gradient elements that were NaN or infinite; they changed nothing."""
-
-    def to_table(self) -> Table:
-        """A row for each count and share."""
-        shown = {name.replace("_", " "): value for name, value in asdict(self).items()}
-        return Table((), [(n, f"{x:.2%}" if isinstance(x, float) else f"{x:,}") for n, x in shown.items()])
-
-
-@dataclass(frozen=True)
-class ShardReport(StepReport):
-    """The same of what one process has of a model that fully_shard has cut."""
-
-    process: int
-    """Whose shards were counted."""
-    processes: int
-    """How many have a part of the model."""
-
-    def to_table(self) -> Table:
-        """A row for each count and share, and whose they are."""
-        *rows, _, _ = super().to_table().rows
-        whose = (
-            f"of the shards of process {self.process}, one of {self.processes}: step_report(together=True) on every "
-            "process counts all"
-        )
-        return Table((), rows, notes=[whose])
 
 
 class Madam(Optimizer):
@@ -223,11 +180,11 @@ class Madam(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, checked; see `torch.optim.Optimizer.add_param_group`."""
-        _check_group({**self.defaults, **param_group})
+        check_group({**self.defaults, **param_group})
         self._agrees = False
         _unguarded(Optimizer.add_param_group)(self, param_group)
         try:
-            _check_parameters(self.param_groups[-1])
+            check_parameters(self.param_groups[-1])
             self._warn_of_lr(len(self.param_groups) - 1)
         except Exception:
             del self.param_groups[-1]
@@ -358,7 +315,7 @@ class Madam(Optimizer):
             launched = launches[g].places if g in launches else ()
             for place, p in enumerate(group["params"]):
                 if p.grad is not None and place not in launched and not (self._is_cut and local_of(p) is not None):
-                    _check_gradient(p, group, self.state.get(p, {}))
+                    check_gradient(p, group, self.state.get(p, {}))
         first = 0
         for g, group in enumerate(self.param_groups):
             members = [(place, first + place) for place in range(len(group["params"]))]
@@ -425,7 +382,7 @@ class Madam(Optimizer):
         others, lr = tuple(group[name] for name in _OTHER_OPTIONS), group["lr"]
         checked = self._checked.get(g)
         if checked is None or checked[0] != others or not (type(lr) is float and 0.0 <= lr <= checked[1]):
-            _check_group(group)
+            check_group(group)
             self._warn_of_lr(g)
             self._checked[g] = others, lr if type(lr) is float else -1.0
 
@@ -520,7 +477,7 @@ class Madam(Optimizer):
             self._check_options(g, group)
             launch = self._ready_launch((g, place), group) if Launch.serves(group) else None
             if launch is None or not launch.places:
-                _check_gradient(p, group, self.state.get(p, {}))
+                check_gradient(p, group, self.state.get(p, {}))
             if self._stepped:
                 for state in self.state.values():
                     _forget_counts(state)
@@ -592,7 +549,7 @@ class Madam(Optimizer):
             raise ValueError(f"the state is of {len(saved)} parameters, this optimizer has {len(own)}")
         states = {p: state_dict["state"][i] for i, p in zip(saved, own, strict=True) if i in state_dict["state"]}
         for place, (p, state) in enumerate(states.items()):
-            _check_state(place, p, state)
+            check_state(place, p, state)
         super().load_state_dict({**state_dict, "state": {}})
         self._agrees = False
         for p, state in states.items():  # the base class would cast them to the parameter's dtype
@@ -639,52 +596,6 @@ def _first_state(p: torch.Tensor, group: dict[str, Any], stream: int) -> dict[st
     return float_state(p)
 
 
-def _check_group(group: dict[str, Any]) -> None:
-    choices = {"ceiling": Ceiling, "second_moment": SecondMoment, "non_finite": NonFinite}
-    for name, allowed in choices.items():
-        check_choice(name, group[name], allowed)
-    Choices.of(group["rule"], group["rounding"], group["zero"])
-    for name in ("lr", "beta", "momentum", "weight_decay", "p_scale", "g_bound", "crossover", "cap", "seed"):
-        kind, article = (numbers.Integral, "an integer") if name == "seed" else (numbers.Real, "a number")
-        is_scalar = name == "lr" and isinstance(group[name], torch.Tensor) and group[name].numel() == 1
-        if not is_scalar and (isinstance(group[name], bool) or not isinstance(group[name], kind)):
-            raise TypeError(f"{name}={group[name]!r} is a {type(group[name]).__name__}: give {article}")
-    limits = {"lr": math.inf, "beta": 1.0, "momentum": 1.0, "weight_decay": math.inf, "crossover": math.inf}
-    limits["seed"] = 1 << 63
-    for name, high in limits.items():
-        if not 0 <= group[name] < high:
-            raise ValueError(f"{name}={group[name]} is out of range: at least 0, less than {high}")
-    for name in ("p_scale", "g_bound", "cap"):
-        if not 0.0 < group[name] < math.inf:
-            raise ValueError(f"{name}={group[name]} is out of range: finite and greater than 0")
-
-
-def _check_parameters(group: dict[str, Any]) -> None:
-    for i, p in enumerate(group["params"]):
-        if p.dtype not in FLOAT_NAMES:
-            raise TypeError(f"parameter {i} of the group is of {p.dtype}: Madam takes real floating-point parameters")
-        if isinstance(p, LNSWeight) and not p.is_whole():
-            raise ValueError(f"parameter {i} of the group is a view of a part of a weight: give the whole")
-        if group["zero"] == "raise" and local_of(p) is not None:
-            raise ValueError(
-                f"parameter {i} of the group is a part of one, and zero='raise' looks at all: take 'keep' or 'learn'"
-            )
-        if group["zero"] == "raise" and not p.is_meta and bool((p.detach() == 0).any()):
-            raise ValueError(
-                f"parameter {i} of the group has zeros, which zero='raise' refuses: the rule hypentropy lets them "
-                "learn, convert_model(zeros='redraw') re-draws them, zero='keep' keeps them"
-            )
-    weights = [weight for p in group["params"] if (weight := weight_of(p)) is not None]
-    formats = {weight.fmt.name: weight.fmt for weight in weights}
-    if group["rule"] == "hypentropy":
-        for fmt in formats.values():
-            hypentropy.check_format(fmt)
-    if len(formats) > 1:
-        raise ValueError(
-            f"the group mixes {' and '.join(sorted(formats))}: make a group for each format, as parameter_groups does"
-        )
-
-
 def _name_of(p: torch.Tensor, group: dict[str, Any], stream: int) -> str:
     names = group.get("param_names")
     at = next(i for i, own in enumerate(group["params"]) if own is p)
@@ -705,52 +616,3 @@ def _unguarded(method: Callable[..., None]) -> Callable[..., None]:
     """A method of Optimizer without what keeps torch.compile out of it: while nobody compiles, that would only load
     torch._dynamo, at the start of every training run."""
     return method if "torch._dynamo" in sys.modules else inspect.unwrap(method)
-
-
-def _check_gradient(p: torch.Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
-    assert p.grad is not None
-    if isinstance(p.grad, LNSWeight):
-        raise TypeError("a gradient is an LNSWeight: give plain floats")
-    if isinstance(p, LNSWeight) and state:
-        kept = "byte" if state["second_moment"].dtype == torch.uint8 else "float32"
-        if kept != group["second_moment"]:
-            raise ValueError(f"second_moment={group['second_moment']!r} comes too late: it has been {kept!r} so far")
-    if p.grad.layout not in (torch.strided, torch.sparse_coo) or (p.grad.is_sparse and p.grad.sparse_dim() != 1):
-        raise TypeError("Madam takes dense gradients, and sparse ones of whole rows, such as an embedding's")
-    if group["non_finite"] == "raise":
-        values = p.grad.coalesce().values() if p.grad.is_sparse else p.grad
-        bad = int((~torch.isfinite(values)).sum())
-        if bad:
-            raise FloatingPointError(f"{bad} elements of a gradient of shape {tuple(p.shape)} are NaN or infinite")
-
-
-_NUMBERS_OF_STATE = (CODE_STATE | FLOAT_STATE) - {"second_moment", "stream"}
-_SHAPES_OF_STATE = {"counts": (COUNTS,)}
-
-
-def _check_state(place: int, p: torch.Tensor, state: dict[str, Any]) -> None:
-    is_codes = weight_of(p) is not None
-    moment, own = state.get("second_moment"), "an LNSWeight" if is_codes else "a float parameter"
-    if not isinstance(moment, torch.Tensor) or moment.shape != p.shape:
-        raise ValueError(f"the state of parameter {place} is not that of a parameter of shape {tuple(p.shape)}")
-    if ("exponent" in state) != is_codes or (moment.dtype == torch.uint8 and not is_codes):
-        raise ValueError(f"the state of parameter {place} is not for {own}, which this one is")
-    lacking = sorted((CODE_STATE if is_codes else FLOAT_STATE) - state.keys())
-    if lacking:
-        raise ValueError(f"the state of parameter {place} lacks {lacking[0]!r}")
-    for name in sorted(_NUMBERS_OF_STATE & state.keys()):
-        value, shape = state[name], _SHAPES_OF_STATE.get(name, ())
-        if not isinstance(value, torch.Tensor) or (name not in ("units", "at") and value.shape != shape):
-            raise ValueError(f"the state of parameter {place} has a {name!r} that no step of Madam left there")
-    if is_codes and (type(state["stream"]) is not int or state["units"].shape != state["at"].shape):
-        raise ValueError(f"the state of parameter {place} has a 'stream' or 'units' that no step of Madam left there")
-    momentum = state.get("momentum", moment)
-    if (
-        not isinstance(momentum, torch.Tensor)
-        or momentum.shape != p.shape
-        or (is_codes and "momentum" in state and momentum.dtype != torch.uint8)
-    ):
-        raise ValueError(f"the state of parameter {place} has a momentum that is not that of such a parameter")
-    allowed = (torch.uint8, torch.float32) if is_codes else (torch.float32, torch.float64)
-    if moment.dtype not in allowed:
-        raise ValueError(f"the state of parameter {place} has a second moment of {moment.dtype}")
