@@ -24,6 +24,9 @@ COUNTS = ("moved", "at_ceiling", "at_floor", "zeros", "sign_changes", "grown", "
 FIELDS = ("step", "loss", "lr", *COUNTS, "seconds")
 """What a line has, in this order."""
 
+_INTEGERS = ("step", "grown", "not_finite")
+"""Of these: what counts, where all else is a share or a measure."""
+
 KINDS = (".jsonl", ".csv")
 """The endings of logs."""
 
@@ -146,5 +149,7 @@ def _checked(row: Any) -> dict[str, Any] | None:
     step = line["step"]
     if step is None or not math.isfinite(step) or step != int(step) or step < 1:
         return None
-    line["step"] = int(step)
+    for name in _INTEGERS:
+        if line[name] is not None and line[name].is_integer():
+            line[name] = int(line[name])
     return line

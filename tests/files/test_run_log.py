@@ -39,12 +39,16 @@ def test_a_resumed_run_keeps_the_lines_before_it(kind, tmp_path):
     path = tmp_path / f"run{kind}"
     log = RunLog(path, after=3)  # there is nothing yet
     for step in range(1, 6):
-        log.write(dict.fromkeys(FIELDS) | {"step": step, "loss": float(step)})
+        counts = {"moved": 0.5, "grown": 0, "not_finite": step}
+        log.write(dict.fromkeys(FIELDS) | {"step": step, "loss": float(step)} | counts)
     log.close()
+    before = path.read_bytes()
     again = RunLog(path, after=3)
     assert [line["step"] for line in again.kept] == [1, 2, 3]
     again.write(dict.fromkeys(FIELDS) | {"step": 4, "loss": 0.5})
     again.close()
+    kept = path.read_bytes().splitlines()[:-1]
+    assert kept == before.splitlines()[: len(kept)], "counts stay integers"
     assert [line["loss"] for line in read_log(path)] == [1.0, 2.0, 3.0, 0.5]
     RunLog(path).close()
     assert read_log(path) == []
