@@ -85,15 +85,30 @@ plt.show()
 # ## Why
 #
 # The report counts additions in which the smaller operand changed nothing: a small term beside a large sum is
-# swallowed. Here they are few, in all three. What lns9f5 lacks is not resolution, for it has as many fraction bits as
-# lns10f5, but range: eight octaves, where the other has sixteen.
+# swallowed. Here they are few, in all three. And it counts the terms that lie below the accumulator's smallest number.
+# What lns9f5 lacks is not resolution, for it has as many fraction bits as lns10f5, but range: eight octaves, where the
+# other has sixteen, and by default they lie where the greatest sum that the formats allow is just within.
+
 
 # %%
+def share(report, what, of):
+    """Of all layers together."""
+    return sum(getattr(one, what) for one in report.sums) / sum(getattr(one, of) for one in report.sums)
+
+
 for fmt in accumulators:
     report = reports[fmt, "exact"]
-    swamped = sum(one.swamped for one in report.sums)
-    additions = sum(one.additions for one in report.sums)
-    print(f"{fmt:10}{swamped / additions:7.1%} of the additions changed nothing")
+    print(
+        f"{fmt:10}{share(report, 'swamped', 'additions'):7.1%} of the additions changed nothing,"
+        f"{share(report, 'underflow', 'terms'):7.1%} of the terms were below the range"
+    )
+
+# %% [markdown]
+# The greatest sum that there is lies octaves lower, and the range can go by that.
+
+# %%
+accuracy, report = score(Accumulator("lns9f5", log_offset="dynamic"))
+print(f"lns9f5, a dynamic range: {accuracy:.1%}; {share(report, 'underflow', 'terms'):.1%} of the terms below it")
 
 # %% [markdown]
 # One seed of one small problem ranks nothing: [the datapath](../datapath.md#what-it-costs) has digits with three seeds.
