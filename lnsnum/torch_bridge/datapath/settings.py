@@ -103,9 +103,9 @@ class Accumulator:
         block: terms of a block, of that order.
         log_offset: where its range lies. "fit": the greatest product that the operands' formats and scales allow, times
             the number of terms, is just within. "dynamic": the greatest sum of magnitudes that there is in a product of
-            matrices (`dynamic_range`) is, so that the range lies octaves lower, and a narrow accumulator loses fewer
-            small sums. An integer: fixed, in its own code steps, as in hardware whose numbers have no scale; 0 puts 1
-            in the middle.
+            matrices (`dynamic_range`) is, so that the range lies octaves lower, a narrow accumulator loses fewer small
+            sums, and what rounding carries above saturates. An integer: fixed, in its own code steps, as in hardware
+            whose numbers have no scale; 0 puts 1 in the middle.
 
     >>> from lnsnum.gaussian import Mitchell
     >>> Accumulator("lns12f6", order="pairwise", gaussian_log=Mitchell())

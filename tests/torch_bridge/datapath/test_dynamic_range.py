@@ -2,7 +2,9 @@
 where the other rule loses many.
 """
 
+import contextlib
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from lnsnum import LNSFormat, decode
-from lnsnum.gaussian import LookUpTable
+from lnsnum.gaussian import BitShift, LookUpTable
 from lnsnum.torch_bridge.datapath import Accumulator, datapath, dynamic_range
 from lnsnum.torch_bridge.datapath.bit_true import matmul
 from lnsnum.torch_bridge.datapath.matrices import Matrices
@@ -74,11 +76,66 @@ def test_the_range_is_that_of_the_definition(given_):
     assert dynamic_range.place(a, b, TO) == expected(a, b, TO)
 
 
-def test_another_base():
-    fmt, to = LNSFormat(8, 3, base=ROOT), LNSFormat(12, 6, base=ROOT)
+def numbers(x):
+    """Magnitudes, by mpmath."""
+    m = x.codes.astype(int) & x.fmt.max_magnitude
+    logs = (m - x.fmt.bias + x.log_offset).ravel().tolist()
+    powers = [MP.power(2, MP.mpf(e) / 2**x.fmt.fraction_bits) for e in logs]
+    return np.where(m > 0, np.array(powers, dtype=object).reshape(m.shape), MP.mpf(0))
+
+
+@given(factors())
+def test_it_is_above_the_greatest_sum_by_its_bound_at_most(given_):
+    a, b = given_
+    inner, left, right = a.codes.shape[-1], *map(numbers, given_)
+    least = np.max(np.matmul(left, right))
+    if least:
+        most = least + 3 * inner * MP.mpf(2) ** -20 * np.max(left) * np.max(right)
+        found = dynamic_range.place(a, b, TO) + TO.max_log
+        # to nearest, as numbers there are
+        assert round(MP.log(least, 2) * 64) <= found <= round(MP.log(most, 2) * 64)
+
+
+@pytest.mark.parametrize("base", [ROOT, math.exp(2**-13)], ids=["root", "near 1"])
+def test_another_base(base):
+    """Near 1, as Madam's ladders are, a code is a step so small that few of 2^20 units are reached."""
+    fmt, to = LNSFormat(8, 3, base=base), LNSFormat(12, 6, base=base)
     random = np.random.default_rng(0)
     a, b = (Matrices(random.integers(0, 256, shape).astype(np.uint8), fmt, 5) for shape in ((3, 4), (4, 2)))
     assert dynamic_range.place(a, b, to) == expected(a, b, to)
+
+
+@contextlib.contextmanager
+def at_most(size):
+    """So many bytes at once, beside what there was."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < size
+    finally:
+        tracemalloc.stop()
+
+
+WIDE = LNSFormat(24, 10)
+
+
+@pytest.mark.parametrize("fmt", [A, WIDE], ids=lambda fmt: fmt.name)
+@pytest.mark.parametrize("shape", [(4, 1500, 1500), (40_000, 40, 8), (2, 8, 150_000), (3, 2, 3)])
+@pytest.mark.parametrize("scales", ["one", "many"])
+def test_what_it_takes_is_of_no_product(fmt, shape, scales):
+    """Whatever is long in it, some megabytes beside a copy of the codes; and of no format: 24 bits have 16 million."""
+    random = np.random.default_rng(2)
+
+    def matrix(rows, columns):
+        codes = random.integers(max(fmt.max_magnitude - 600, 0), fmt.max_magnitude + 1, (rows, columns))
+        own = -fmt.max_log if scales == "one" else np.arange(rows, dtype=np.int32)[:, None] % 7 - fmt.max_log
+        return Matrices(codes.astype(fmt.dtype), fmt, own if scales == "one" else np.broadcast_to(own, codes.shape))
+
+    a, b = matrix(shape[0], shape[1]), matrix(shape[1], shape[2])
+    with at_most(max(a.codes.nbytes, b.codes.nbytes) + (16 << 20)):
+        place = dynamic_range.place(a, b, WIDE)
+    left, right = (np.exp2((x.codes.astype(int) - fmt.bias + x.log_offset) / 2**fmt.fraction_bits) for x in (a, b))
+    assert abs(math.log2((left @ right).max()) * 1024 - WIDE.max_log - place) < 2.0
 
 
 def test_blocks_make_no_difference(monkeypatch):
@@ -88,7 +145,7 @@ def test_blocks_make_no_difference(monkeypatch):
         for fmt, shape in ((A, (7, 50)), (B, (50, 33)))
     )
     whole = dynamic_range.place(a, b, TO)
-    monkeypatch.setattr(dynamic_range, "_BLOCK", 8)
+    monkeypatch.setattr(dynamic_range, "_ROOM", 64)
     assert dynamic_range.place(a, b, TO) == whole == expected(a, b, TO)
 
 
@@ -122,6 +179,23 @@ def test_sums_far_below_the_greatest_number_are_kept():
     assert found["fit"] == pytest.approx(2.0**-7, rel=1e-3), "62 products are lost"
     assert found["dynamic"] == pytest.approx(2.0**-7 + 62 * 2.0**-16, rel=1e-2)
     assert underflow == {"fit": 62 / 64, "dynamic": 0.0}
+
+
+@pytest.mark.parametrize("order", ["sequential", "pairwise"])
+def test_what_a_coarse_logarithm_carries_above_it_saturates(order):
+    """Nearer to the exact sum than it would be with room above: shifts give a + a / 2 as 2 a."""
+    random = np.random.default_rng(3)
+    a, b = (Matrices(random.integers(80, 128, shape).astype(np.uint8), A, 0) for shape in ((6, 100), (100, 5)))
+    place = dynamic_range.place(a, b, TO)
+    exact_sums = decode(a.codes, A) @ decode(b.codes, A)
+    rules = [
+        Accumulator(TO, order=order, gaussian_log=BitShift(), log_offset=rule) for rule in ("dynamic", place + 256)
+    ]
+    found = [matmul(a, b, rule) for rule in rules]
+    within, above = (decode(sums.codes, TO, log_offset=sums.log_offset) for sums in found)
+    assert found[0].log_offset == place
+    assert above.max() > within.max() == TO.value_at(place + TO.max_log)
+    assert (abs(within - exact_sums) <= np.maximum(abs(above - exact_sums), exact_sums * 2.0**-6)).all()
 
 
 def test_without_numbers_it_is_the_other_rule():
