@@ -37,6 +37,12 @@ class Matrices(NamedTuple):
             offsets = np.broadcast_to(bridge.as_numpy(x.scale.offsets.detach()), codes.shape)
         return cls(codes, x.fmt, offsets)
 
+    @property
+    def transposed(self) -> Matrices:
+        """The last two dimensions exchanged."""
+        offsets = self.log_offset if isinstance(self.log_offset, int) else self.log_offset.swapaxes(-2, -1)
+        return self._replace(codes=self.codes.swapaxes(-2, -1), log_offset=offsets)
+
     def at(self, index: tuple[int, ...]) -> Matrices:
         """One matrix of a stack, in which a dimension of one serves every index."""
         own = self.codes.ndim - 2

@@ -22,11 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from lnsnum.format import LNSFormat
 from lnsnum.gaussian import last_step
 from lnsnum.kernels.decibels import decibels
 from lnsnum.kernels.rounding import steps_in_two
+from lnsnum.operations.accumulate import Terms, terms_of
 from lnsnum.torch_bridge.datapath import bit_true
-from lnsnum.torch_bridge.datapath.matrices import Matrices
+from lnsnum.torch_bridge.datapath.matrices import Matrices, in_steps
 from lnsnum.torch_bridge.datapath.quantized import Quantized
 from lnsnum.torch_bridge.datapath.settings import Accumulator
 from lnsnum.torch_bridge.tables import Table
@@ -101,35 +103,33 @@ class SumStatistics:
 
     def measure(self, a: Matrices, b: Matrices, accumulator: Accumulator) -> None:
         """Follow up to 16 sums of a product."""
-        import lnsnum
-
         rows, columns = a.codes.shape[-2], b.codes.shape[-1]
         if not (rows and columns and a.codes.size and b.codes.size):
             return
+        to = accumulator.fmt
         at = [np.unique(np.linspace(0, length - 1, 4).astype(np.int64)) for length in (rows, columns)]
-
-        def values(x: Matrices, index: Any) -> Any:
-            # the first matrix of a stack
-            first = (0,) * (x.codes.ndim - 2)
-            offsets = x.log_offset if isinstance(x.log_offset, int) else x.log_offset[first][index]
-            return lnsnum.decode(x.codes[first][index], x.fmt, log_offset=offsets)
-
-        left, right = values(a, at[0]), values(b, (slice(None), at[1]))
-        terms = left[:, :, None] * right[None, :, :]
-        least = bit_true.range_of(a, b, accumulator) - accumulator.fmt.max_log
-        smallest = least / steps_in_two(accumulator.fmt)[0]
-        own = np.log2(np.abs(terms[terms != 0]))
-        self.terms += own.size
-        # a term on the smallest number is none that is below it, whatever the last bit of a logarithm
-        self.underflow += int((own < smallest - 1e-9).sum())
-        before = np.cumsum(terms, axis=1)[:, :-1]
-        terms = terms[:, 1:]
-        # from this many octaves on sb and db are less than half a code step
-        octaves = last_step(accumulator.fmt) / steps_in_two(accumulator.fmt)[0]
-        both = (terms != 0) & (before != 0)
-        distance = np.abs(np.log2(np.abs(terms[both])) - np.log2(np.abs(before[both])))
+        left, right = (self._sample(x, index, to) for x, index in ((a, at[0]), (b.transposed, at[1])))
+        log = left.log[:, None] + right.log[None]
+        here = ~(left.zero[:, None] | right.zero[None])
+        self.terms += int(here.sum())
+        self.underflow += int((here & (log < bit_true.range_of(a, b, accumulator) - to.max_log)).sum())
+        # from the greatest term: what doubles hold does not depend on scales
+        octaves = (log - log.max(where=here, initial=log.min())) / steps_in_two(to)[0]
+        sign = np.where(left.negative[:, None] ^ right.negative[None], -1.0, 1.0)
+        before = np.cumsum(np.where(here, sign * np.exp2(np.minimum(octaves, 0.0)), 0.0), axis=-1)[..., :-1]
+        both = here[..., 1:] & (before != 0)
+        distance = np.abs(octaves[..., 1:][both] - np.log2(np.abs(before[both])))
         self.additions += int(both.sum())
-        self.swamped += int((distance >= octaves).sum())
+        # from this many octaves on sb and db are less than half a code step
+        self.swamped += int((distance >= last_step(to) / steps_in_two(to)[0]).sum())
+
+    @staticmethod
+    def _sample(x: Matrices, rows: Any, to: LNSFormat) -> Terms:
+        """Rows of the first matrix of a stack, in steps of the accumulator."""
+        first = x.at((0,) * (x.codes.ndim - 2))
+        offsets: Any = first.log_offset if isinstance(first.log_offset, int) else first.log_offset[rows]
+        terms, reference = terms_of(first.codes[rows], x.fmt, offsets, to)
+        return terms._replace(log=terms.log + in_steps(x, to, reference))
 
 
 @dataclass

@@ -669,6 +669,18 @@ def test_what_is_swamped():
     assert (own.additions, own.swamped) == (8, 8)
 
 
+@pytest.mark.parametrize("size", [1e300, 1e-300])
+@pytest.mark.parametrize("rule", ["fit", "dynamic"])
+def test_sums_that_no_double_holds(size, rule):
+    """Products of 10^600 and of 10^-600 are told of as others are: two, and one that lies 20 octaves lower, or 32."""
+    for below, underflow in ((10, 0), (16, 1)):
+        x = torch.tensor([[size, size, size * 2.0**-below]], dtype=torch.float64)
+        with datapath(activations="lns12f6", accumulate=Accumulator("lns12f6", log_offset=rule)) as path:
+            torch.mm(x, x.mT)
+        (own,) = path.report().sums
+        assert (own.terms, own.underflow, own.additions, own.swamped) == (3, underflow, 2, 1)
+
+
 # -------------------------------------------------------------------------------------------------- scales and rounding
 
 
