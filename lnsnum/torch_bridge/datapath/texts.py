@@ -115,21 +115,32 @@ def read_short(text: str) -> dict[str, Any]:
     'pairwise'
     """
     arguments: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
         if part == "elementwise":
-            arguments[part] = True
+            _put(arguments, part, True, part)
         elif not equals:
-            arguments = {**preset(name), **arguments}
+            _put(named, "preset", preset(name), part)
         elif name == "accumulate":
-            arguments[name] = value if value == "float32" else _accumulator(value)
+            _put(arguments, name, value if value == "float32" else _accumulator(value), part)
         elif name in KINDS:
-            arguments[name] = None if value == "float32" else _numbers(value)
+            _put(arguments, name, None if value == "float32" else _numbers(value), part)
         else:
             raise ValueError(
                 f"{part!r} is not known: {', '.join(KINDS)} or accumulate, and '=' a format; elementwise; or a preset"
             )
-    return arguments
+    return {**named.get("preset", {}), **arguments}
+
+
+_WORDS = {"gaussian_log": "Gaussian logarithm", "log_offset": "range"}
+
+
+def _put(arguments: dict[str, Any], name: str, value: Any, part: str) -> None:
+    """One argument: of two, none is the one that was meant."""
+    if name in arguments:
+        raise ValueError(f"{part!r} is a second {_WORDS.get(name, name)}: give one")
+    arguments[name] = value
 
 
 def _numbers(text: str) -> Numbers | LNSFormat:
@@ -139,11 +150,11 @@ def _numbers(text: str) -> Numbers | LNSFormat:
     arguments: dict[str, Any] = {}
     for part in rest:
         if part in get_args(Rounding):
-            arguments["rounding"] = part
+            _put(arguments, "rounding", part, part)
         elif part in ("max", "running", "channel"):
-            arguments["scale"] = part
+            _put(arguments, "scale", part, part)
         elif part.removeprefix("-").isdecimal():
-            arguments["scale"] = int(part)
+            _put(arguments, "scale", int(part), part)
         else:
             raise ValueError(
                 f"{part!r} is not known: a scale (max, running, channel, a log_offset), or a rounding "
@@ -154,22 +165,26 @@ def _numbers(text: str) -> Numbers | LNSFormat:
 
 def _accumulator(text: str) -> Accumulator | FixedPoint:
     fmt, *rest = text.split("/")
-    if fmt.removeprefix("fixed:").isdecimal() and not rest:
-        return FixedPoint(int(fmt.removeprefix("fixed:")))
+    bits = fmt.removeprefix("fixed:")
+    if bits.isdecimal():
+        if rest:
+            raise ValueError(f"{fmt!r} adds integers, whose order and range make no difference: leave out {rest[0]!r}")
+        return FixedPoint(int(bits))
     arguments: dict[str, Any] = {}
     for part in rest:
         name, _, number = part.partition(":")
         if name in ("sequential", "pairwise", "blocked"):
-            arguments["order"] = name
+            _put(arguments, "order", name, part)
         elif part in ("fit", "dynamic") or part.removeprefix("-").isdecimal():
-            arguments["log_offset"] = part if part in ("fit", "dynamic") else int(part)
+            _put(arguments, "log_offset", part if part in ("fit", "dynamic") else int(part), part)
         elif name in _SHORT and (not number or number.isdecimal()):
             try:
-                arguments["gaussian_log"] = _SHORT[name](*([int(number)] if number else []))
+                log = _SHORT[name](*([int(number)] if number else []))
             except TypeError:
                 raise ValueError(
                     f"{part!r} is no Gaussian logarithm: {'leave out' if number else 'give'} the number"
                 ) from None
+            _put(arguments, "gaussian_log", log, part)
         else:
             raise ValueError(
                 f"{part!r} is not known: an order (sequential, pairwise, blocked), a range (fit, dynamic, a "

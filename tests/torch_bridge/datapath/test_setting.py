@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,8 @@ def test_texts_say_all():
     layers = {"0": {"errors": None, "elementwise": False}, "2": None}
     settings = datapath(**kinds, accumulate=log, elementwise=True, layers=layers, seed=4, statistics=None).settings
     assert from_json(to_json(settings)) == settings
+    dynamic = datapath(**kinds, accumulate=replace(log, log_offset="dynamic")).settings
+    assert from_json(to_json(dynamic)) == dynamic
     for name in PRESETS:
         assert from_json(to_json(datapath(name).settings)) == datapath(name).settings
     own = FromFunctions(max, lambda z, f: -1)
@@ -70,6 +73,14 @@ def test_the_short_form():
         "errors=lns8f3/mean": "'mean' is not known: a scale",
         "accumulate=lns12f6/table": "'table' is no Gaussian logarithm: give the number",
         "accumulate=lns12f6/mitchell:3": "leave out the number",
+        "accumulate=fixed:20/dynamic": "'fixed:20' adds integers, .* leave out 'dynamic'",
+        "accumulate=lns12f6/dynamic/0": "'0' is a second range: give one",
+        "accumulate=lns12f6/pairwise/sequential": "'sequential' is a second order: give one",
+        "accumulate=lns12f6/table:20/exact": "'exact' is a second Gaussian logarithm: give one",
+        "errors=lns8f3/max/running": "'running' is a second scale: give one",
+        "errors=lns8f3/nearest/up": "'up' is a second rounding: give one",
+        "errors=lns8f3,errors=lns12f6": "'errors=lns12f6' is a second errors: give one",
+        "lns_madam_8bit,sanyal_16bit": "'sanyal_16bit' is a second preset: give one",
     }.items():
         with pytest.raises(ValueError, match=sentence):
             read_short(wrong)
