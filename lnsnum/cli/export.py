@@ -173,7 +173,7 @@ def _export_network(
     elif datapath is not None:
         try:
             path = make_datapath(**read_short(datapath))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, NotImplementedError) as error:
             raise CommandError(f"--datapath {shown(datapath)}: {error}") from error
     try:
         done = export_network(model, shape, folder, prefix=prefix, replace=replace, datapath=path, examples=examples)

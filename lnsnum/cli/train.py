@@ -224,8 +224,8 @@ def _train_all(job: Job, compare: bool, plot: Path | None, json: bool) -> None:
         scratch = Path(folder) / "float32.safetensors"
         rival = None
         if compare:
-            adam = Recipe("float32", "adam")
-            other = Job(task, adam, job.steps, job.seed, scratch, job.processes, is_kept=False, told=job.told)
+            plain, adam = task.in_float(), Recipe("float32", "adam")
+            other = Job(plain, adam, job.steps, job.seed, scratch, job.processes, is_kept=False, told=job.told)
             rival = train_once(other)
         if saved is None:
             return
@@ -294,6 +294,7 @@ def _adam_footprint(task: Task, scratch: Path) -> tuple[Footprint, float]:
     from lnsnum.tasks.recipe import Recipe
     from lnsnum.torch_bridge import save_model
 
+    task = task.in_float()
     model, optimizer = training.start(task, Recipe("float32", "adam"), 0)
     batch = first_batch(task)
     measure_footprint(task, model, optimizer, batch)

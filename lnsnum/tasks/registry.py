@@ -23,6 +23,7 @@ from lnsnum.tasks.reconstruction import Reconstruction
 from lnsnum.tasks.regression import Regression, load_image
 from lnsnum.tasks.task import Task
 from lnsnum.tasks.text import load_text
+from lnsnum.torch_bridge.datapath import datapath as make_datapath
 from lnsnum.torch_bridge.datapath.texts import read_short
 
 Maker = Callable[..., Task]
@@ -128,7 +129,7 @@ def make_task(name: str, data: Path | None = None, /, *, device: torch.device | 
         if options.get("bfloat16"):
             raise TaskError("a datapath chooses the numbers of products itself: leave out bfloat16, or the datapath")
         try:
-            read_short(datapath)
+            make_datapath(**read_short(datapath))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise TaskError(f"datapath {datapath}: {error}") from error
     task: Task = entry.make(data, torch.device(device), **options)

@@ -73,6 +73,13 @@ class Task(ABC):
         """Take the part away from both, and make it the test part of `validation`, a shallow copy."""
         raise TaskError(f"the task {self.name} has no validation part")
 
+    def in_float(self) -> Task:
+        """The same problem without a datapath: what one that has one is compared with."""
+        plain = copy.copy(self)
+        plain.datapath = None
+        plain.options = {name: option for name, option in self.options.items() if name != "datapath"}
+        return plain
+
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The precision to train and test in."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else contextlib.nullcontext()

@@ -23,8 +23,11 @@ from lnsnum.tasks.recipe import Recipe
 from lnsnum.tasks.signals import asked
 from lnsnum.tasks.task import Task
 from lnsnum.torch_bridge import LNSWeight, Madam
-from lnsnum.torch_bridge.datapath import datapath_of, use_datapath
+from lnsnum.torch_bridge.datapath import datapath, datapath_of, use_datapath
+from lnsnum.torch_bridge.datapath.quantized import of_weight
 from lnsnum.torch_bridge.datapath.setting import computing
+from lnsnum.torch_bridge.datapath.settings import KINDS, OPERANDS, check_operand
+from lnsnum.torch_bridge.datapath.texts import read_short
 
 
 class DivergedError(TaskError):
@@ -48,11 +51,35 @@ def start(task: Task, recipe: Recipe, seed: int) -> tuple[nn.Module, Optimizer]:
     """A new network with the recipe's weights, and its optimizer.
 
     Raises:
-        TaskError: where the network's weights cannot be had in the recipe's format.
+        TaskError: where the network's weights cannot be had in the recipe's format, or the task's datapath cannot
+            train them.
     """
+    _check_datapath(task, recipe)
     torch.manual_seed(seed)
     model = task.network()
     return compute_as_asked(task, model, seed), recipe.prepare(model, seed)
+
+
+def _check_datapath(task: Task, recipe: Recipe) -> None:
+    """Raise TaskError where a step would multiply what the task's datapath cannot."""
+    if task.datapath is None:
+        return
+    formats = datapath(**read_short(task.datapath)).settings.formats
+    accumulate, given = formats.accumulate, {kind for kind in KINDS if formats.numbers(kind) is not None}
+    if recipe.is_lns and recipe.parameters == "all":
+        given.add("weights")
+    try:
+        if recipe.is_lns:
+            weight = of_weight(LNSWeight.from_float(torch.ones(1), recipe.format), formats.weights)
+            if not isinstance(accumulate, str):
+                check_operand(weight.fmt, "weights", accumulate)
+        for kind in OPERANDS:
+            if not isinstance(accumulate, str) and kind not in given:
+                raise ValueError(
+                    f"accumulate={accumulate.name} adds products of codes, and {kind} are floats: give {kind} a format"
+                )
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise TaskError(f"datapath {task.datapath}: {error}") from error
 
 
 def compute_as_asked(task: Task, model: nn.Module, seed: int) -> nn.Module:

@@ -130,6 +130,19 @@ def test_the_same_seed_gives_the_same_file(command, tmp_path):
     assert not np.array_equal(first, other)
 
 
+KINDS = "activations=lns8f3,errors=lns8f3"
+
+
+@pytest.mark.parametrize("more", [[], ["--compare"]], ids=["alone", "compared"])
+def test_what_a_run_in_a_datapath_is_compared_with_is_in_float(command, image_folder, more):
+    """Float weights have no place in a bit-true sum: the figures of float32 and Adam are those without a datapath."""
+    text = f"{KINDS},accumulate=lns12f6"
+    out, _ = command("train", "--steps", 1, "--data", image_folder, "--datapath", text, *more)
+    assert "lns8f5 madam" in out
+    assert "float32 adam" in out
+    assert record_of("classification.safetensors")["options"]["datapath"] == text
+
+
 @pytest.mark.parametrize(
     ("optimizer", "format_"), [("adam", "float32"), ("sgd", "float32"), ("adam", "lns16f10"), ("madam", "float32")]
 )
@@ -372,6 +385,22 @@ BAD_TRAINING = {
     ),
     "data of a task without": (
         ["--task", "copying", "--data", "."], "error: the task copying takes no data: it draws its own",
+    ),
+    "a datapath of floats": (
+        ["--datapath", "accumulate=lns12f6"], "adds products of codes, and activations are floats: give",
+    ),
+    "a datapath without errors": (
+        ["--datapath", "activations=lns8f3,accumulate=lns12f6"], "and errors are floats: give errors a format",
+    ),
+    "a datapath of float weights": (
+        ["--datapath", f"{KINDS},accumulate=lns12f6", "--format", "float32", "--optimizer", "adam"],
+        "and weights are floats: give weights a format",
+    ),
+    "a datapath narrower than the weights": (
+        ["--datapath", f"{KINDS},accumulate=lns8f3"], "the accumulator lns8f3 is narrower than weights of lns8f5: take",
+    ),
+    "a datapath that draws its weights": (
+        ["--datapath", "weights=lns8f3/stochastic_log"], "weights of lns8f5 cannot become lns8f3 at random: give",
     ),
 }  # fmt: skip
 

@@ -237,6 +237,10 @@ def test_bad_command_lines_get_one_sentence(digits, tmp_path, capsys, monkeypatc
         ((digits, "--only", "x"), "--only is for --to c and readmemh and npy, not for --to c-network"),
         ((digits, "--datapath", "lns8f3"), "--datapath lns8f3: 'lns8f3' is no preset of a datapath"),
         ((digits, "--datapath", "accumulate=lns12f6"), "adds products of codes, and activations are floats: give"),
+        (
+            (digits, "--datapath", "activations=lns20f9"),
+            "--datapath activations=lns20f9: lns20f9 is wider than 16 bits",
+        ),
         ((digits, "--datapath", "activations=lns8f3"), "layer 0 has accumulate='float32', sums of floats"),
         ((digits, "--prefix", "Int"), "prefix='Int' cannot begin names in C"),
         ((plain,), "names no task: it was not written by lnsnum train"),

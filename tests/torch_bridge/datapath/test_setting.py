@@ -152,6 +152,9 @@ def test_a_task_is_trained_in_it():
     *_, history = train(task, model, optimizer, recipe, steps=4, seed=0)
     plain = make_task("classification")
     *_, other = train(plain, *start(plain, recipe, 0), recipe, steps=4, seed=0)
+    assert setting_of(model) is not None
+    assert task.in_float().options == plain.options
+    assert setting_of(start(task.in_float(), Recipe("float32", "adam"), 0)[0]) is None
     assert history.loss != other.loss
     assert history.loss == pytest.approx(other.loss, rel=0.05)
     kinds = {one.kind for one in datapath_of(model).report().tensors}
