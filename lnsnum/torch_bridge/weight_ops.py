@@ -372,7 +372,8 @@ def _embedding(
     if scale.offsets is not None and scale.offsets.shape[0] != 1:
         scale = scale._replace(offsets=aten.embedding.default(scale.offsets, indices))
     elif scale.offsets is not None:
-        scale = scale._replace(offsets=scale.offsets[0])
+        # one for all rows: of as many dimensions as the codes that are gathered
+        scale = scale._replace(offsets=scale.offsets.reshape((1,) * indices.ndim + scale.offsets.shape[1:]))
     return bridge.decode(aten.embedding.default(weight.codes, indices), weight.fmt, scale, weight.dtype)
 
 

@@ -662,6 +662,16 @@ def test_an_embedding_with_channels_of_rows_columns_or_both(channel):
         np.testing.assert_array_equal(patterns(model(indices).detach()), patterns(expected))
 
 
+@pytest.mark.parametrize(("columns", "group_size"), [(64, None), (2048, 32), (2040, 32)])
+def test_an_embedding_of_as_many_indices_as_scales_in_a_row(columns, group_size):
+    """All rows have the scales of one: whose dimension is the codes' last, however many indices there are."""
+    offsets = torch.randint(-60, 60, (1, 64), generator=torch.Generator().manual_seed(5))
+    weight = LNSWeight(codes_of(lns8f5, (11, columns)), lns8f5, offsets, group_size=group_size)
+    for indices in (tokens(63), tokens(64), tokens(64, 1), tokens(1, 64), tokens(64, 64)):
+        expected = weight.to_float()[indices]
+        np.testing.assert_array_equal(patterns(torch.embedding(weight, indices)), patterns(expected))
+
+
 def test_convert_model_gives_each_channel_the_scale_that_fits_it():
     """Rows in powers of two: their offsets are apart by that many octaves, and their codes are the same."""
     row = torch.randn(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
