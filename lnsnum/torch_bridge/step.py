@@ -316,7 +316,7 @@ def _step_here(
 ) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
     """The Numba kernel, in place where the arrays are contiguous."""
     arrays = [array.contiguous() for array in arrays]
-    floats = bridge.as_numpy(gradient.detach().to(torch.float32).contiguous())
+    floats = bridge.as_numpy(gradient.detach().resolve_neg().to(torch.float32).contiguous())
     momentum = len(arrays) > 2
     scalars = _scalars_of(p, arrays, state, group, choices, partial(first_exponent, floats.reshape(-1)))
     codes, *moments = (bridge.as_numpy(array) for array in arrays)

@@ -30,7 +30,7 @@ def elements(tensor: torch.Tensor) -> NDArray[Any]:
     """What the file holds of a tensor, flat, on its own memory where that is contiguous and on the CPU."""
     if isinstance(tensor, LNSWeight):
         return bridge.as_numpy(tensor.codes.detach().cpu().contiguous(), tensor.fmt.dtype).reshape(-1)
-    on_cpu = tensor.detach().cpu().contiguous()
+    on_cpu = tensor.detach().resolve_neg().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
         import ml_dtypes
 

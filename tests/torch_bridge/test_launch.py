@@ -340,3 +340,15 @@ def test_the_versions_of_weights_that_step_go_up():
         optimizer.step()
         for p, version in zip(model.parameters(), before, strict=True):
             assert p._version == version + (p.grad is not None)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_gradients_whose_sign_torch_keeps_apart_from_their_memory(sparse):
+    def stepped(negated):
+        model = network()[0]
+        g = negated(torch.randn(11, 6, generator=torch.Generator().manual_seed(1)))
+        model.weight.grad = torch.sparse_coo_tensor(torch.arange(11)[None], g, check_invariants=True) if sparse else g
+        Madam(model.parameters(), lr=0.3).step()
+        return model.weight.codes
+
+    assert torch.equal(stepped(torch._neg_view), stepped(torch.neg))

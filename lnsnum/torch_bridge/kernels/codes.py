@@ -44,8 +44,13 @@ def code_dtype(fmt: LNSFormat) -> torch.dtype:
 def as_numpy(tensor: torch.Tensor, dtype: Any = None) -> NDArray[Any]:
     """The memory of a CPU tensor as an array, viewed as `dtype` of the same size.
 
-    By DLPack: `Tensor.numpy()` would mark the storage as not resizable.
+    By DLPack: `Tensor.numpy()` would mark the storage as not resizable. What torch reads with its sign changed, such as
+    the imaginary part of a conjugate, is copied, read-only: its memory has other numbers, and DLPack does not say so.
     """
+    if tensor.is_neg():
+        array = np.from_dlpack(tensor.resolve_neg())
+        array.flags.writeable = False
+        return array if dtype is None else array.view(dtype)
     array = np.from_dlpack(tensor)
     if not array.flags.writeable:  # torch 2.6 cannot tell NumPy that it may be written to
         array = np.asarray(_Memory(tensor, array))
@@ -198,6 +203,7 @@ def _decode_few(codes: torch.Tensor, fmt: LNSFormat, scale: Scale, offsets: torc
     registers cannot be used."""
     if not offsets.is_contiguous():
         return None
+    assert offsets.ndim == codes.ndim
     shape, own = codes.shape, offsets.shape
     varying = [d for d, length in enumerate(own) if length > 1]
     first, last = varying[0], varying[-1] + 1
@@ -296,7 +302,7 @@ def encode(
     """
     modes: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "underflow": underflow}
     check_modes(**modes)  # here, for all that may run: a kernel takes any other word for one of them
-    scale = scale.on(x.device)
+    x, scale = x.resolve_neg(), scale.on(x.device)
     if scale.group_size and not (scale.rest and is_on_cpu(x)):
         apart = None if random_bits is None else scale.apart(random_bits.expand(x.shape))
         return scale.together(encode(scale.apart(x), fmt, scale.of_channels, random_bits=apart, seed=seed, **modes))

@@ -6,8 +6,9 @@ import torch
 
 from lnsnum import LNSFormat, lns8f3, lns8f5, lns12f6
 from lnsnum.decoding import decode_table
-from lnsnum.torch_bridge.kernels.codes import decode
-from lnsnum.torch_bridge.kernels.scale import check_offset
+from lnsnum.torch_bridge.kernels.codes import as_numpy, decode, encode
+from lnsnum.torch_bridge.kernels.scale import Scale, check_offset
+from lnsnum.torch_bridge.storing import elements
 
 PATTERNS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float64: torch.int64}
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float64: "float64"}
@@ -94,3 +95,21 @@ def test_scales_beyond_their_bounds(shape, own, group_size, fmt):
         each = scale.spread(scale.offsets).expand(shape)
         for dtype in PATTERNS:
             check(codes, fmt, scale, each, dtype)
+
+
+@pytest.mark.parametrize("dtype", [*PATTERNS, torch.float16], ids=str)
+def test_floats_whose_sign_torch_keeps_apart_from_their_memory(dtype):
+    """As in the imaginary part of a conjugate."""
+    x = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)).to(dtype)
+    lazy = torch._neg_view(x)
+    assert elements(lazy).tolist() == (-x).reshape(-1).tolist()
+    rows, groups = torch.arange(-3, 3, dtype=torch.int32)[:, None], torch.arange(18, dtype=torch.int32).reshape(6, 3)
+    for scale in (Scale(0, 0), check_offset(rows, x.shape), check_offset(groups, x.shape, 16)):
+        assert torch.equal(encode(lazy, lns8f5, scale), encode(-x, lns8f5, scale))
+
+
+def test_an_array_of_such_floats_is_a_copy_that_nobody_writes_to():
+    x = torch.arange(5.0)
+    array = as_numpy(torch._neg_view(x))
+    assert array.tolist() == (-x).tolist()
+    assert not array.flags.writeable
