@@ -51,6 +51,7 @@ _NUMBERS = {
 
 _FIXED = "r", "units", "at"
 """What is read when an entry is made."""
+_VERSION = operator.attrgetter("_version")
 
 
 class Slice(NamedTuple):
@@ -71,6 +72,10 @@ class Entry(NamedTuple):
     """Takes the tensors of a state by their names."""
     own: tuple[torch.Tensor, ...]
     """What it took."""
+    read: tuple[torch.Tensor, ...]
+    """Those of `_FIXED`."""
+    versions: list[int]
+    """Which of theirs were read: they may be written to in place."""
     tensors: tuple[torch.Tensor, ...]
     """Those whose addresses are in the table, codes first."""
     addresses: list[int]
@@ -79,6 +84,7 @@ class Entry(NamedTuple):
     """What its row points to."""
     row: tuple[Any, ...]
     size: int
+    stream: int
 
     @property
     def moments(self) -> list[torch.Tensor]:
@@ -91,10 +97,11 @@ class Entry(NamedTuple):
             return False
         try:
             # by identity: equal tensors are not the same memory
-            is_own = all(map(operator.is_, self.named(state), self.own))
+            is_own = state["stream"] == self.stream and all(map(operator.is_, self.named(state), self.own))
         except KeyError:
             return False
-        return is_own and list(map(torch.Tensor.data_ptr, self.tensors)) == self.addresses
+        is_read = is_own and list(map(_VERSION, self.read)) == self.versions
+        return is_read and list(map(torch.Tensor.data_ptr, self.tensors)) == self.addresses
 
 
 class Table:
@@ -287,7 +294,13 @@ def entry_of(group: dict[str, Any], state: State, p: LNSWeight, place: int, shar
     )  # fmt: skip
     names = [*dtypes, *_NUMBERS, *_FIXED]
     named = operator.itemgetter(*names)
-    return Entry(place, p, state, named, named(state), tensors, addresses, p.scale_mark(), units, row, size)
+    # torch counts no writes to tensors of inference mode
+    read = tuple(state[name] for name in _FIXED if not state[name].is_inference())
+    versions = list(map(_VERSION, read))
+    return Entry(
+        place, p, state, named, named(state), read, versions, tensors, addresses, p.scale_mark(), units, row, size,
+        state["stream"],
+    )  # fmt: skip
 
 
 def _is_memory_of(tensor: torch.Tensor, count: int, dtype: torch.dtype) -> bool:

@@ -153,6 +153,17 @@ def replace_entries(step, model, by):
                     state[name] = value.clone()
 
 
+def write_entries(step, model, by):
+    """What is read once, written to in place, as a checkpoint is loaded into the tensors that there are."""
+    if step in (6, 11):
+        for state in by.state.values():
+            state["r"].mul_(0.5)
+            state["units"].mul_(2.0)
+    if step == 16:
+        for state in by.state.values():
+            state["stream"] += 1000
+
+
 def other_dtypes(step, model, by):
     """As a state may have them that came from elsewhere."""
     if step == 11:
@@ -212,8 +223,8 @@ def pickled(step, model, by):
 @pytest.mark.parametrize(
     "between",
     [
-        rescale, write_anew, change_options, change_rule, load_own_state, replace_entries, other_dtypes, other_strides,
-        move_state, forget_state, move_codes, other_gradients, freeze, pickled,
+        rescale, write_anew, change_options, change_rule, load_own_state, replace_entries, write_entries, other_dtypes,
+        other_strides, move_state, forget_state, move_codes, other_gradients, freeze, pickled,
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("per_channel", [False, True])
