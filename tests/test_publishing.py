@@ -133,7 +133,7 @@ ADDRESS = "https://forge.invalid/lnsnum"
 
 
 def tree_with_an_address(folder):
-    """What is compared before a release, and all addresses filled in, as docs/releasing.md says."""
+    """What is compared before a release, as docs/releasing.md says: nothing unreleased, and all addresses filled in."""
     for name in (
         "pyproject.toml",
         "CITATION.cff",
@@ -144,6 +144,9 @@ def tree_with_an_address(folder):
     ):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
+    text = (folder / "CHANGELOG.md").read_text()
+    text = re.sub(r"(?<=^## \[Unreleased\]\n)(?:.*\n)*?(?=## \[)", "\n", text, flags=re.MULTILINE)
+    (folder / "CHANGELOG.md").write_text(text)
     urls = "".join(f'{name} = "{ADDRESS}"\n' for name in ("Homepage", "Documentation", "Source", "Changelog", "Issues"))
     text = (folder / "pyproject.toml").read_text()
     text = re.sub(r"\n\[project\.urls\]\n(?:.+\n)*", "\n", text).replace(
