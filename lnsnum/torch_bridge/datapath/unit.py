@@ -90,10 +90,7 @@ class Unit:
 
     def placed(self, x: Matrices) -> Word:
         """Codes of another format: exact, but where a scale is fixed or scales differ by more than the range."""
-        codes, log_offset = rescale(
-            x.codes, x.fmt, log_offset=x.log_offset, out_format=self.fmt, **{"out_log_offset": "fit", **self._scale}
-        )
-        return Word(codes, log_offset)
+        return Word(*rescale(x.codes, x.fmt, log_offset=x.log_offset, out_format=self.fmt, **self._scale))
 
     def decode(self, x: Word, dtype: Any) -> NDArray[Any]:
         """As floats, each rounded once: a float32 tells the codes apart."""
