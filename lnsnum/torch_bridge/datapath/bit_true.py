@@ -49,23 +49,23 @@ def matmul(a: Matrices, b: Matrices, accumulator: BitTrue, last: Matrices | None
     if isinstance(accumulator, FixedPoint):
         found = fixed_point.matmul(a, b, accumulator)
         return found if last is None else fixed_point.add(found, last)
+    log_offset = range_of(a, b, accumulator)
     if accumulator.order != "blocked":
         # one term more of a sequence is what is added to its sum
         row = last is not None and accumulator.order == "sequential" and last.codes.shape == b.codes.shape[1:]
         row = row and a.codes.ndim == b.codes.ndim == 2 and not accumulator.is_dynamic
-        found = _swiftly(a, b, accumulator, last if row else None)
+        found = _swiftly(a, b, accumulator, log_offset, last if row else None)
         if found is not None:
             return found if row or last is None else add(found, last, accumulator)
-    found = _by_terms(a, b, accumulator)
+    found = _by_terms(a, b, accumulator, log_offset)
     return found if last is None else add(found, last, accumulator)
 
 
-def _by_terms(a: Matrices, b: Matrices, accumulator: Accumulator) -> Sums:
+def _by_terms(a: Matrices, b: Matrices, accumulator: Accumulator, log_offset: int) -> Sums:
     """Any scales, any order."""
     to = accumulator.fmt
     (x, x_one), (y, y_one) = (terms_of(m.codes, m.fmt, m.log_offset, to) for m in (a, b))
     one = in_steps(a, to, x_one) + in_steps(b, to, y_one)
-    log_offset = _place(a, b, one, accumulator)
     if log_offset != one:
         x = x._replace(log=x.log + (one - log_offset))
     return Sums(_ordered(x, y, accumulator), to, log_offset)
@@ -73,12 +73,6 @@ def _by_terms(a: Matrices, b: Matrices, accumulator: Accumulator) -> Sums:
 
 def range_of(a: Matrices, b: Matrices, accumulator: Accumulator) -> int:
     """The log_offset of the sums of a product."""
-    one = sum(in_steps(x, accumulator.fmt, int(np.max(x.log_offset)) if np.size(x.log_offset) else 0) for x in (a, b))
-    return _place(a, b, one, accumulator)
-
-
-def _place(a: Matrices, b: Matrices, one: int, accumulator: Accumulator) -> int:
-    """The same, where the greatest log_offsets of the factors add up to `one`."""
     log_offset, to = accumulator.log_offset, accumulator.fmt
     if not isinstance(log_offset, str):
         return log_offset
@@ -87,18 +81,19 @@ def _place(a: Matrices, b: Matrices, one: int, accumulator: Accumulator) -> int:
         if found is not None:
             return found
     # the greatest product that the formats and scales allow, and log2 K octaves more, are just within
-    top = in_steps(a, to, a.fmt.max_log) + in_steps(b, to, b.fmt.max_log) + one
+    top = sum(
+        in_steps(x, to, x.fmt.max_log + (int(np.max(x.log_offset)) if np.size(x.log_offset) else 0)) for x in (a, b)
+    )
     return top + math.ceil(math.log2(max(a.codes.shape[-1], 1)) * steps_in_two(to)[0]) - to.max_log
 
 
-def _swiftly(a: Matrices, b: Matrices, accumulator: Accumulator, last: Matrices | None) -> Sums | None:
+def _swiftly(a: Matrices, b: Matrices, accumulator: Accumulator, log_offset: int, last: Matrices | None) -> Sums | None:
     """The product of stacks of one scale each, and a row added last; None where it takes the general way."""
     to = accumulator.fmt
     if any(x is not None and not isinstance(x.log_offset, int) for x in (a, b, last)):
         return None
     offsets: Any = a.log_offset, b.log_offset
     one = in_steps(a, to, offsets[0]) + in_steps(b, to, offsets[1])
-    log_offset = _place(a, b, one, accumulator)
     row = None
     if last is not None:
         own: Any = last.log_offset
