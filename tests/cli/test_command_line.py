@@ -543,7 +543,9 @@ def named(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(e, marks=pytest.mark.thorough) for e in ("latin-1", "utf-8"))]
+)
 def test_letters_that_the_terminal_lacks_are_escaped(named, encoding):
     for arguments in (
         ["convert", "floats", "out.safetensors", "--format", "lns8f5"],

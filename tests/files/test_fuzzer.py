@@ -41,6 +41,7 @@ def fuzz(program, folder):
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.thorough
 def test_no_input_makes_the_reader_misbehave(tmp_path):
     """Whatever opened no file would reach little of the code."""
     done = fuzz(built(tmp_path, HEADER), tmp_path)

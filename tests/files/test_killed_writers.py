@@ -90,6 +90,7 @@ def write_for_ever(path, count_path, kind, first):
             count[:] = struct.pack("<Q", 2 * turn + 2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KILLS)
 def test_what_a_killed_writer_leaves_is_whole(tmp_path, kind):
     folder, count_path = tmp_path / "folder", tmp_path / "count"

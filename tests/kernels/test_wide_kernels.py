@@ -177,6 +177,7 @@ def test_all_pairs_of_small_formats(fmt, edges):
         check_in_every_mode(x, y, result_of(fmt, a.size, offset, *edges))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fmt", [lns16f10, LNSFormat(16, 7), lns12f6, LNSFormat(16, 13), LNSFormat(14, 9, base=1.9)])
 def test_every_distance_of_a_narrow_format(fmt):
     """From an even and an odd magnitude, of like and unlike signs, upwards and downwards."""

@@ -91,6 +91,7 @@ def test_an_element_shrinks_out_of_the_last_ranks():
         assert minimal(codes(lns8f5, shape=3), lambda x: 64 < x[0] < 128).tolist() == [65, 64, 64]
 
 
+@pytest.mark.thorough
 def test_large_arrays_shrink_to_ones_but_for_few():
     x = minimal(codes(lns8f3, shape=(16, 16)), lambda x: lns8f3.nan_code in x)
     assert ((x != lns8f3.bias).sum(), lns8f3.nan_code in x) == (1, True)
@@ -222,6 +223,7 @@ def test_scales_of_every_kind_come_up():
     assert set(drawn(scales(lns8f3, limit=0), 20)) == {0}
 
 
+@pytest.mark.thorough
 def test_scales_of_groups_come_up():
     found = drawn(scales(lns8f3, (2, 40), limit=1000), 600)
     groups = [scale for scale in found if isinstance(scale, GroupOffsets)]

@@ -159,6 +159,7 @@ def test_the_library_keeps_the_laws_under_every_policy(fmt, overflow, underflow)
     assert {violation.law for violation in caught.value.violations} == {"saturation"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fmt", [lns6f2, LNSFormat(5, 0, base=4.0), LNSFormat(6, 1, base=16.0)], ids=str)
 def test_the_suite_agrees_with_the_reference(fmt):
     """The oracle's own results pass, as tables of all pairs, and any other code in place of one is found."""

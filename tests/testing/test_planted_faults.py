@@ -44,6 +44,7 @@ def test_every_fault_is_found_and_shown_in_two_codes(fault):
     assert fault.words not in OTHERS_MATTER or "determinism" in {violation.law for violation in violations}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(6))
 def test_a_wrong_sign_where_inner_operands_overflow_is_found_whatever_is_drawn(seed):
     (fault,) = [fault for fault in FAULTS if "inner operands" in fault.words]

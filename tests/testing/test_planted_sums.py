@@ -53,6 +53,7 @@ def test_without_a_fault_the_datapath_of_the_faults_is_right():
         assert check_sum_laws(right, right.fmt, operations=[operation], **options)
 
 
+@pytest.mark.thorough
 def test_the_table_of_the_docs_is_that_of_the_command():
     """But for the seconds."""
     page = (Path(mutation_score.__file__).parents[1] / "docs" / "testing.md").read_text()

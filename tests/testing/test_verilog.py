@@ -20,7 +20,10 @@ needs_icarus = pytest.mark.skipif(
     shutil.which("iverilog") is None or shutil.which("vvp") is None, reason="Icarus Verilog is not installed"
 )
 needs_verilator = pytest.mark.skipif(shutil.which("verilator") is None, reason="Verilator is not installed")
-SIMULATORS = [pytest.param("icarus", marks=needs_icarus), pytest.param("verilator", marks=needs_verilator)]
+SIMULATORS = [
+    pytest.param("icarus", marks=needs_icarus),
+    pytest.param("verilator", marks=[needs_verilator, pytest.mark.thorough]),
+]
 
 PRODUCT = """
 module product #(parameter BITS = 6, parameter NAN = 32) (input [BITS-1:0] a, b, output [BITS-1:0] out);
@@ -176,9 +179,10 @@ OUT = "module product (input [5:0] a, b, output [5:0] out);"
             f"{OUT} assign out = 0; always @(a, b) if (a == 16 && b == 48) $stop; endmodule",
             r"multiply\(16, 48\) .*and what follows: the simulation ended after 0 of 1 results: let it go on",
         ),
-        (
+        pytest.param(
             f"{OUT} assign out = 0; always @(a, b) while (a == 16 && b == 48); endmodule",
             r"multiply\(16, 48\) \(law range\) did not return within 1 s",
+            marks=pytest.mark.thorough,  # ten times: halves of the inputs are tried until one call is left
         ),
     ],
 )

@@ -854,7 +854,9 @@ def test_sizes_are_written_as_people_do(text, size):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="there is no /proc")
-@pytest.mark.parametrize("megabytes", [300, pytest.param(2000, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "megabytes", [pytest.param(300, marks=pytest.mark.thorough), pytest.param(2000, marks=pytest.mark.long)]
+)
 def test_memory_does_not_grow_with_the_file(tmp_path, megabytes):
     """A file of zeros with holes, larger than what the process may take."""
     path, rows = tmp_path / "in.safetensors", megabytes * 10**6 // 4096

@@ -40,7 +40,7 @@ def graphs():
     return torch._dynamo.utils.counters["stats"]["unique_graphs"]
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("per_channel", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_forward_is_one_graph_and_sees_new_codes(per_channel):
     """Logits and gradients of the compiled decoded model, bit for bit; a changed code is seen without a new graph."""
     model = network(per_channel)
@@ -68,7 +68,11 @@ PAPER = {"rule": "paper", "momentum": 0.9, "weight_decay": 0.1, "rounding": "sto
 
 @pytest.mark.parametrize(
     ("backend", "options"),
-    [("inductor", {}), ("aot_eager", ALL), ("aot_eager", PAPER)],
+    [
+        pytest.param("inductor", {}, marks=pytest.mark.thorough),
+        ("aot_eager", ALL),
+        pytest.param("aot_eager", PAPER, marks=pytest.mark.thorough),
+    ],
     ids=["inductor", "aot_eager with all options", "aot_eager with the paper's rule"],
 )
 def test_a_training_step_is_two_graphs_and_gives_the_bits_of_eager(backend, options):
@@ -112,6 +116,7 @@ def wide(per_channel, fmt):
     return model
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("backend", "per_channel", "fmt", "zero"),
     [
@@ -152,6 +157,7 @@ def test_ceilings_grow_in_a_graph_as_in_eager(backend, per_channel, fmt, zero):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.thorough
 def test_steps_of_models_of_other_sizes_are_compiled_in_turn(tmp_path):
     """torch takes for sizes that change what the second model has otherwise: of codes, and of scales of channels."""
     for inputs, outputs in ((4, 3), (9, 5)):
@@ -202,6 +208,7 @@ def test_a_step_cannot_be_compiled_where_a_ceiling_could_not_grow():
         assert not torch.equal(model.weight.codes, before)
 
 
+@pytest.mark.thorough
 def test_a_weight_that_was_rescaled_between_compiled_steps_goes_on_as_in_eager():
     models = wide(False, "lns8f5"), wide(False, "lns8f5")
     optimizers = [Madam(m.parameters(), lr=0.05) for m in models]
@@ -256,6 +263,7 @@ def test_a_view_from_before_the_scale_was_a_tensor_is_refused():
         view.to_float()
 
 
+@pytest.mark.thorough
 def test_a_ceiling_stays_at_the_bound_of_what_a_graph_decodes():
     """Beyond it a graph would decode wrongly; the room is made anew by make_state."""
     weight = wide(False, "lns8f4")[0].weight
@@ -303,6 +311,7 @@ def test_resume_is_bit_identical_compiled_and_through_a_file(tmp_path):
         assert torch.equal(p.codes, q.codes)
 
 
+@pytest.mark.thorough
 def test_eager_and_compiled_training_differ_by_the_gradients_last_bits_alone():
     """The compiler sums in another order; the bound of the difference of a gradient is float32's for such sums."""
     model, other = network(), network()

@@ -90,6 +90,7 @@ def test_madam_keeps_all_laws_on_floats():
     assert report.laws == tuple(OPTIMIZER_LAWS)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "options"),
     [("lns8f3", {}), ("lns8f5", {"momentum": 0.9, "weight_decay": 0.1}), ("lns16f10", {"second_moment": "float32"})],

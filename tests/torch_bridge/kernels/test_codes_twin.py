@@ -281,6 +281,7 @@ def test_errors():
 # ------------------------------------------------------------------------------------------------------------- compiled
 
 
+@pytest.mark.thorough
 @compiles
 def test_compiled_decode_gives_the_same_bits(fresh):
     """Under Dynamo, with formats and scales that change from call to call."""
@@ -295,6 +296,7 @@ def test_compiled_decode_gives_the_same_bits(fresh):
     assert torch.equal(patterns(found), patterns(decode(codes, lns8f5, scale, torch.float64) * 1))
 
 
+@pytest.mark.thorough
 @compiles
 def test_compiled_encode_gives_the_same_codes(fresh):
     x = edges(lns8f5, torch.float32, [-9, 0])

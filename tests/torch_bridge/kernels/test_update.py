@@ -124,7 +124,9 @@ MOMENTUM_CODES = np.delete(np.arange(256), 128).astype(np.uint8)
 
 @pytest.mark.parametrize("fmt", [LNSFormat(3, 0), lns4f1, lns6f2, lns8f3, lns8f4, lns8f5], ids=str)
 @pytest.mark.parametrize("rule", RULES, ids=name_of)
-@pytest.mark.parametrize("momentum", [None, 0.0, 0.9])
+@pytest.mark.parametrize(
+    "momentum", [None, pytest.param(0.0, marks=pytest.mark.thorough), pytest.param(0.9, marks=pytest.mark.thorough)]
+)
 def test_every_code_with_every_gradient(fmt, rule, momentum):
     codes, gradient = all_pairs(codes_of(fmt), GRADIENTS)
     momentum_codes = None if momentum is None else np.resize(MOMENTUM_CODES, codes.size)

@@ -118,6 +118,7 @@ def test_keys_and_words_are_those_of_the_kernels(n, start, seed, stream, step):
 FORMATS = [LNSFormat(3, 0), lns4f1, lns6f2, lns8f3, lns8f4, lns8f5, lns12f6, LNSFormat(9, 3, base=1.5)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_every_code_with_every_gradient(fmt, policy):
@@ -410,6 +411,7 @@ def test_which_scales_grow_is_as_by_the_kernel(fmt, n, share, low, seed):
 # ------------------------------------------------------------------------------------------------------------- compiled
 
 
+@pytest.mark.thorough
 @compiles
 @pytest.mark.parametrize("policy", [POLICIES[0], POLICIES[1], POLICIES[5]], ids=str)
 def test_compiled_gives_the_same_bits(fresh, policy):
