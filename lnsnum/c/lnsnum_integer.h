@@ -180,11 +180,11 @@ LNSNUM_SUMS_FUNCTION void lnsnum_clip_codes(int32_t nan, int32_t low, int32_t hi
     }
 }
 
-/* The index of the greatest rank, the first of equals: of logits, the class. */
+/* The index of the greatest rank, the first of equals: of logits, the class. Of the first NaN where there is one. */
 LNSNUM_SUMS_FUNCTION int lnsnum_greatest(int size, const int32_t *ranks) {
     int i, best = 0;
-    for (i = 1; i < size; i++)
-        if (ranks[i] > ranks[best]) best = i;
+    for (i = 1; i < size && ranks[best] != LNSNUM_NAN_RANK; i++)
+        if (ranks[i] > ranks[best] || ranks[i] == LNSNUM_NAN_RANK) best = i;
     return best;
 }
 

@@ -178,11 +178,11 @@ LNSNUM_NET_FUNCTION void lnsnum_clip(int size, float low, float high, float *x) 
     for (i = 0; i < size; i++) x[i] = x[i] < low ? low : x[i] > high ? high : x[i];
 }
 
-/* The index of the greatest, the first of equals: of logits, the class. */
+/* The index of the greatest, the first of equals: of logits, the class. Of the first NaN where there is one, as torch's. */
 LNSNUM_NET_FUNCTION int lnsnum_argmax(int size, const float *x) {
     int i, best = 0;
-    for (i = 1; i < size; i++)
-        if (x[i] > x[best]) best = i;
+    for (i = 1; i < size && x[best] == x[best]; i++)
+        if (!(x[i] <= x[best])) best = i;
     return best;
 }
 

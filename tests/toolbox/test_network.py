@@ -1,8 +1,10 @@
 """Networks as programs in C: the classes and the outputs of torch, from gcc's strictest, and what is refused."""
 
+import itertools
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from c_networks import INTEGER_DUMP, SANITIZE, STRICT, check_outputs, run, train
 from command_line import run_command
 from torch import nn
 
+import lnsnum
 from lnsnum import cli
 from lnsnum.tasks import RUN_ENTRY, TASK_ENTRY
 from lnsnum.tasks.digits import load_digits
@@ -98,6 +101,28 @@ def test_outputs_are_torchs_to_rounding_and_classes_its_own(name, tmp_path):
     sorted_ = np.sort(expected, axis=1)
     clear = sorted_[:, -1] - sorted_[:, -2] > 1e-4
     assert np.array_equal(classes[clear], expected.argmax(1)[clear])
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    ("kind", "function", "nan"), [("float", "lnsnum_argmax", "NAN"), ("int32_t", "lnsnum_greatest", "LNSNUM_NAN_RANK")]
+)
+def test_the_class_is_that_of_the_first_nan(kind, function, nan, tmp_path):
+    """As torch's argmax says."""
+    outputs = np.array(list(itertools.product([-1, 2, 3, np.nan], repeat=3)))
+    rows = ", ".join(f"{{{', '.join(nan if np.isnan(x) else str(int(x)) for x in row)}}}" for row in outputs)
+    (tmp_path / "classes.c").write_text(
+        '#include <math.h>\n#include <stdio.h>\n#include "lnsnum_integer.h"\n'
+        f"static const {kind} outputs[][3] = {{{rows}}};\n"
+        "int main(void) {\n    size_t i;\n"
+        f'    for (i = 0; i < {len(outputs)}; i++) printf("%d\\n", {function}(3, outputs[i]));\n    return 0;\n}}\n'
+    )
+    header = f"-I{Path(lnsnum.__file__).parent / 'c'}"
+    subprocess.run(
+        ["gcc", *STRICT, *SANITIZE, header, "classes.c", "-o", "classes"], cwd=tmp_path, check=True, timeout=120
+    )
+    done = subprocess.run([tmp_path / "classes"], capture_output=True, text=True, check=True, timeout=60)
+    assert [int(line) for line in done.stdout.split()] == torch.tensor(outputs).argmax(1).tolist()
 
 
 @pytest.fixture(scope="module")

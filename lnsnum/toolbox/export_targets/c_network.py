@@ -107,7 +107,7 @@ enum {{ {p}_inputs = {inputs}, {p}_outputs = {outputs} }};
    own.{told} */
 void {p}_outputs_of(const float *input, {type} *outputs);
 
-/* The index of the greatest output, the first of equals. */
+/* The index of the greatest output, the first of equals; of the first NaN where there is one. */
 int {p}_class(const float *input);
 
 #ifdef __cplusplus
