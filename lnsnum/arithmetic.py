@@ -159,18 +159,6 @@ def _elementary(name: Name, a: ArrayLike, fmt: LNSFormat, options: Any) -> tuple
     return _unary(compute, a, fmt, options)
 
 
-def _of_two(
-    compute: Callable[[Operand, Operand, Result], tuple[Codes, int]],
-    a: ArrayLike,
-    b: ArrayLike,
-    fmt: LNSFormat,
-    options: Any,
-) -> tuple[Codes, int]:
-    (x, y), result, _ = prepare_named(options, Binary, fmt, in_memory_order=True, a=a, b=b)
-    codes, log_offset = compute(x, y, result)
-    return result.put_back(codes), log_offset
-
-
 def multiply(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Binary]) -> tuple[Codes, int]:
     """a * b, exact but for the edges: (codes, log_offset). Correctly rounded where out_format has fewer fraction bits.
 
@@ -412,7 +400,7 @@ def hypot(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Binary])
     >>> decode(hypot(encode([4.0, 0.0], lns16f10), encode([-4.0, -2.0], lns16f10), lns16f10)[0], lns16f10).round(3)
     array([5.657, 2.   ])
     """
-    return _of_two(elementary.hypot, a, b, fmt, options)
+    return _binary("hypot", a, b, fmt, options)
 
 
 def logaddexp(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Binary]) -> tuple[Codes, int]:
@@ -422,4 +410,4 @@ def logaddexp(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Bina
     >>> decode(logaddexp(encode([0.0, 8.0], lns16f10), encode([0.0, -8.0], lns16f10), lns16f10)[0], lns16f10).round(3)
     array([0.693, 8.   ])
     """
-    return _of_two(elementary.logaddexp, a, b, fmt, options)
+    return _binary("logaddexp", a, b, fmt, options)

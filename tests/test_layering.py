@@ -22,8 +22,8 @@ kernels                tiles word_tables scales strides look_ups float_tables by
 kernels                row_encoding byte_decoding
 kernels                vector_encoding scalar_encoding
 -                      encoding decoding gaussian
-operations             operation linear real_steps byte_sums narrow_sums wide_sums sums functions tabulated order
-operations             transcendental elementary
+operations             operation linear real_steps byte_sums narrow_sums wide_sums sums functions order
+operations             transcendental elementary tabulated
 operations             choosing accumulate float_sums prepared reducing code_products decoded_products weight_only
 -                      conversion arithmetic reduction
 array                  rationals scalars reading moved_scales storage fitted_scales elementwise ufuncs moves protocol

@@ -19,7 +19,7 @@ from lnsnum.kernels.codes import Codes, LogOffset, check_codes, check_offsets, o
 from lnsnum.kernels.scales import Scales
 from lnsnum.operations import order
 from lnsnum.operations.linear import KEEP, linear
-from lnsnum.operations.operation import Operand, OutLogOffset, Wanted, check_names, prepare, prepare_named
+from lnsnum.operations.operation import Operand, OutLogOffset, Result, Wanted, check_names, prepare, prepare_named
 from lnsnum.operations.order import Relation
 
 
@@ -174,9 +174,16 @@ def _choose(prefer: Relation, fmt: LNSFormat, a: Operand, b: Operand) -> Operand
     return Operand(np.where(first, a.codes, b.codes), fmt, scale)
 
 
+def _moved(chosen: Operand, result: Result) -> tuple[Codes, int]:
+    """These numbers at the result's scale; where that is their own, they are it."""
+    if chosen.scale.single and result.log_offset == int(chosen.scale.values[0]) + chosen.fmt.bias:
+        return chosen.codes.reshape(result.shape), result.log_offset
+    return linear(chosen, None, Fraction(1), Fraction(0), KEEP, result)
+
+
 def _extreme(prefer: Relation, a: ArrayLike, b: ArrayLike, fmt: LNSFormat, options: Any) -> tuple[Codes, int]:
     (x, y), result, _ = prepare_named(options, Extreme, fmt, a=a, b=b)
-    return linear(_choose(prefer, fmt, x, y), None, Fraction(1), Fraction(0), KEEP, result)
+    return _moved(_choose(prefer, fmt, x, y), result)
 
 
 def minimum(a: ArrayLike, b: ArrayLike, fmt: LNSFormat, **options: Unpack[Extreme]) -> tuple[Codes, int]:
@@ -209,7 +216,7 @@ def clip(
     operands = [(codes, fmt, offset) for codes, offset in zip((a, lower, upper), offsets, strict=True)]
     (x, low, high), result = prepare(operands, Wanted(**cast(Any, given)))
     chosen = _choose(LESS_EQUAL, fmt, _choose(GREATER_EQUAL, fmt, x, low), high)
-    return linear(chosen, None, Fraction(1), Fraction(0), KEEP, result)
+    return _moved(chosen, result)
 
 
 def _index(codes: Codes, fmt: LNSFormat) -> NDArray[np.int64]:

@@ -22,9 +22,11 @@ from lnsnum.kernels.compiling import kernel
 from lnsnum.kernels.look_ups import gather
 from lnsnum.kernels.scales import Scales
 from lnsnum.kernels.threads import in_chunks
-from lnsnum.operations import functions, sums
+from lnsnum.operations import elementary, functions, sums
 from lnsnum.operations.linear import KEEP, Rule, combine, combines, linear
 from lnsnum.operations.operation import Operand, Result
+
+_Compute = Callable[[Operand, Operand, GaussianLog | None, Result], tuple[Codes, int]]
 
 _QUOTIENT = Rule(zero_a=0, zero_b=-1, odd=True, refuses_negative=False)
 
@@ -50,16 +52,18 @@ def _difference(a: Operand, b: Operand, gaussian: GaussianLog | None, result: Re
     return sums.add(a, sums.negate(b), gaussian, result)
 
 
-def _float_power(a: Operand, b: Operand, gaussian: GaussianLog | None, result: Result) -> tuple[Codes, int]:
-    return functions.power(a, b, result)
+def _without_gaussian(compute: Callable[[Operand, Operand, Result], tuple[Codes, int]]) -> _Compute:
+    return lambda a, b, gaussian, result: compute(a, b, result)
 
 
-_COMPUTE = {
+_COMPUTE: dict[str, _Compute] = {
     "multiply": _product,
     "divide": _quotient,
     "add": sums.add,
     "subtract": _difference,
-    "float_power": _float_power,
+    "float_power": _without_gaussian(functions.power),
+    "hypot": _without_gaussian(elementary.hypot),
+    "logaddexp": _without_gaussian(elementary.logaddexp),
 }
 
 _LINEAR = "multiply", "divide"

@@ -274,3 +274,18 @@ def test_log10_is_one_of_the_two_codes_around():
                 assert own in around
                 if rounding == "nearest" and own not in (0, fmt.max_magnitude):
                     assert own == code_of(v, fmt) or len(around) == 1
+
+
+@pytest.mark.parametrize("name", ["hypot", "logaddexp"])
+def test_of_many_elements_each_is_as_of_few(name):
+    """Many elements of narrow formats go by a table of all pairs."""
+    a, b = np.random.default_rng(5).integers(0, 256, (2, 40_000), np.uint8)
+    function, how = getattr(arithmetic, name), {"a_log_offset": -3, "b_log_offset": 2, "out_log_offset": 1}
+    for rounding in ("nearest", "down"):
+        many, _ = function(a, b % 64, lns8f3, b_format=lns6f2, out_format=lns8f3, rounding=rounding, **how)
+        for begin in range(0, a.size, 10_000):
+            few = slice(begin, begin + 10_000)
+            expected, _ = function(
+                a[few], b[few] % 64, lns8f3, b_format=lns6f2, out_format=lns8f3, rounding=rounding, **how
+            )
+            np.testing.assert_array_equal(many[few], expected)
