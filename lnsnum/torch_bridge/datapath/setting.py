@@ -117,7 +117,9 @@ def datapath_of(model: nn.Module) -> Datapath:
 
     Raises:
         ValueError: where the model has none.
+        TypeError: for what is no module.
     """
+    check_module(model)
     text = model.__dict__.get(_SETTING)
     if text is None:
         raise ValueError(f"{type(model).__name__} has no datapath: give it one by use_datapath(model, ...)")

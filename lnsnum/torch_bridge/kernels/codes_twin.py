@@ -255,7 +255,7 @@ def check_width(fmt: LNSFormat) -> None:
     """Raise NotImplementedError where tensors of codes cannot be of this format."""
     if fmt.bits > core.WIDEST_TABLE:
         raise NotImplementedError(
-            f"{fmt.name} is wider than {core.WIDEST_TABLE} bits: take one of at most {core.WIDEST_TABLE} for weights"
+            f"{fmt.name} is wider than {core.WIDEST_TABLE} bits: take one of at most {core.WIDEST_TABLE} in a network"
         )
 
 

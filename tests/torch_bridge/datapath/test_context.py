@@ -316,7 +316,7 @@ ARGUMENTS = {
     "no activations": ({"activations": None, "accumulate": ADD}, ValueError, "and activations are floats"),
     "accumulate": ({"accumulate": "float16"}, ValueError, "accumulate='float16' is not known"),
     "kind": ({"errors": 8}, TypeError, "errors=8 is a int: give a format"),
-    "wide": ({"errors": "lns20f10"}, NotImplementedError, "is wider than 16 bits"),
+    "wide": ({"errors": "lns20f10"}, NotImplementedError, "is wider than 16 bits: take one of at most 16 in a network"),
     "layers": ({"layers": {"0": {"wights": None}}}, TypeError, "has 'wights', which is not known"),
     "pattern": ({"layers": {0: None}}, TypeError, "give patterns of modules' names"),
     "changes": ({"layers": {"0": "lns8f3"}}, TypeError, "give a dict of what changes, or None"),

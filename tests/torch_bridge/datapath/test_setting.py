@@ -110,6 +110,8 @@ def test_a_model_has_its_datapath(tmp_path):
         assert not torch.equal(use_datapath(model, None)(X), expected)
     with pytest.raises(ValueError, match="has no datapath: give it one"):
         datapath_of(model)
+    with pytest.raises(TypeError, match=r"model is a str, not a torch.nn.Module"):
+        datapath_of("activations=lns8f3")
     with pytest.raises(TypeError, match="a Datapath has all settings"):
         use_datapath(model, datapath("lns_madam_8bit"), seed=1)
 
