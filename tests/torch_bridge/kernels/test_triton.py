@@ -30,7 +30,7 @@ from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.scale import Scale, check_offset
 from lnsnum.torch_bridge.kernels.update import Choices, StepScalars
 from lnsnum.torch_bridge.step import ready_for_card
-from lnsnum.torch_bridge.weight import _others_have
+from lnsnum.torch_bridge.weight_scale import others_have
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent.parent
@@ -379,8 +379,8 @@ def test_a_step_on_the_host_is_not_recorded(monkeypatch):
 def test_offsets_on_cards_are_not_looked_at_for_other_processes(monkeypatch):
     """Torch calls all memory of cards shared."""
     monkeypatch.setattr(torch.Tensor, "is_shared", lambda tensor: True)
-    assert _others_have(torch.zeros(3))
-    assert not _others_have(torch.zeros(3, device="meta"))
+    assert others_have(torch.zeros(3))
+    assert not others_have(torch.zeros(3, device="meta"))
 
 
 @pytest.mark.parametrize("size", [None, 16])
