@@ -11,7 +11,7 @@ import madam_reference as reference
 import numpy as np
 
 from lnsnum.torch_bridge.kernels import grid
-from lnsnum.torch_bridge.kernels.update import StepCounts
+from lnsnum.torch_bridge.kernels.step_numbers import StepCounts
 
 F32 = np.float32
 TWO24 = F32(2.0**24)

@@ -48,7 +48,7 @@ testing                ranks code_strategies float_strategies tie_strategies mat
 plots                  posits numbers formats operations training .
 torch_bridge.kernels   threads scale codes_twin backends triton_launch codes_triton products_triton codes
 torch_bridge.kernels   least_error nearest_value fits fitting
-torch_bridge.kernels   random_words moments grid hypentropy paper update ceiling update_list
+torch_bridge.kernels   random_words moments grid hypentropy paper step_numbers update ceiling update_list
 torch_bridge.kernels   random_words_triton moments_triton hypentropy_triton paper_triton update_triton
 torch_bridge.kernels   step_row_triton update_operator
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin

@@ -12,10 +12,10 @@ from benchmarks.gpu import clock
 from lnsnum import lns8f5
 from lnsnum.kernels.scales import Walk
 from lnsnum.torch_bridge.kernels import codes as bridge
-from lnsnum.torch_bridge.kernels import update, update_triton
+from lnsnum.torch_bridge.kernels import step_numbers, update_triton
 from lnsnum.torch_bridge.kernels.random_words import Draw
 from lnsnum.torch_bridge.kernels.scale import Scale
-from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers
+from lnsnum.torch_bridge.kernels.step_numbers import Choices, StepNumbers
 
 MARKS = {"decode": 0.8, "encode nearest": 0.8, "encode stochastic_value": 0.7, "step": 0.75, "step, momentum": 0.75}
 
@@ -48,7 +48,7 @@ def _calls(size: int, device: torch.device) -> dict[str, tuple[clock.Call, int]]
 
     def step(momenta: torch.Tensor | None, decay: float) -> clock.Call:
         numbers = StepNumbers(0.05, 1.0, 0, 0.5, decay, 10.0, 0.999, decay, 0.0)
-        scalars = update.step_scalars(fmt, "hypentropy", numbers, coded=True)
+        scalars = step_numbers.step_scalars(fmt, "hypentropy", numbers, coded=True)
         unit = np.ones(1, np.float32)
         weight = update_triton.Stepped(codes, floats, moment, momenta, unit, Walk(), scalars, Draw(0, 0, 1))
         return lambda: update_triton.step_list([weight], fmt, Choices())

@@ -19,7 +19,7 @@ from lnsnum import encode, lns8f5, lns32f23
 from lnsnum.decoding import decode_table
 from lnsnum.kernels import byte_scales, byte_tables, rounding, row_encoding, vector_encoding
 from lnsnum.operations import code_products
-from lnsnum.torch_bridge.kernels import hypentropy, moments, paper, random_words, update
+from lnsnum.torch_bridge.kernels import hypentropy, moments, paper, random_words, step_numbers, update
 
 KINDS = {
     "division, root": r"v(div|sqrt)",
@@ -84,8 +84,8 @@ def kernels() -> dict[str, Callable[[], str]]:
     flags, words = np.zeros(n, np.uint8), np.ones(n, np.uint32)
     by = vector_encoding.lane(rounding.target(lns8f5, 0))
     codes, steps, drive, moment = encode(x, lns8f5), np.zeros(n, np.int32), x.copy(), np.ones(n, np.uint8)
-    numbers = update.StepNumbers(0.05, 1.0, 0, 0.5, 0.0, 10.0, 0.999, 0.0, 0.0)
-    scalars, grid = update.step_scalars(lns8f5, "hypentropy", numbers, coded=True), update.Grid.of(lns8f5)
+    numbers = step_numbers.StepNumbers(0.05, 1.0, 0, 0.5, 0.0, 10.0, 0.999, 0.0, 0.0)
+    scalars, grid = step_numbers.step_scalars(lns8f5, "hypentropy", numbers, coded=True), update.Grid.of(lns8f5)
     one, greatest, patterns = np.float32(1), np.int32(127), x.view(np.int32)
     drawn = np.ones(n, np.int32)
     v, u = np.ones(n, np.float32), np.ones(n, np.float32)

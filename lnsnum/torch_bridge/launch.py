@@ -22,8 +22,9 @@ from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels import update_list
 from lnsnum.torch_bridge.kernels.moments import EXPONENT_BOUND
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Part
+from lnsnum.torch_bridge.kernels.step_numbers import SCALARS, paper_rate
 from lnsnum.torch_bridge.kernels.threads import torch_team
-from lnsnum.torch_bridge.kernels.update import PARALLEL, SCALARS, Grid, modes_of, paper_rate
+from lnsnum.torch_bridge.kernels.update import PARALLEL, Grid, modes_of
 from lnsnum.torch_bridge.step import (
     COUNTS,
     GROWN,

@@ -35,7 +35,7 @@ from lnsnum.torch_bridge.distributed import conversions, dtensors, replicas
 from lnsnum.torch_bridge.distributed.dtensors import Member, local_of, weight_of
 from lnsnum.torch_bridge.float_step import float_state, step_floats
 from lnsnum.torch_bridge.kernels import backends
-from lnsnum.torch_bridge.kernels.update import Rule, StepRounding, Zero
+from lnsnum.torch_bridge.kernels.step_numbers import Rule, StepRounding, Zero
 from lnsnum.torch_bridge.launch import Launch
 from lnsnum.torch_bridge.madam_checks import (
     Ceiling,

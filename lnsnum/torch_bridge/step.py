@@ -29,7 +29,8 @@ from lnsnum.torch_bridge.kernels.moments import (
     octaves_to_raise,
 )
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
-from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers, StepScalars, apply_step, kappa_of, step_scalars
+from lnsnum.torch_bridge.kernels.step_numbers import Choices, StepNumbers, StepScalars, kappa_of, step_scalars
+from lnsnum.torch_bridge.kernels.update import apply_step
 from lnsnum.torch_bridge.kernels.update_operator import madam_step_on_card
 from lnsnum.torch_bridge.units import refresh_units, scales_of, tallies_of, unit_state
 from lnsnum.torch_bridge.weight import LNSWeight

@@ -16,7 +16,7 @@ from lnsnum.tasks.measure import ACCURACY, LOSS, MEASURES, Measure
 from lnsnum.tasks.recipe import Recipe
 from lnsnum.tasks.registry import TASKS
 from lnsnum.torch_bridge import LNSWeight, Madam, step
-from lnsnum.torch_bridge.kernels import update
+from lnsnum.torch_bridge.kernels import step_numbers
 
 # ------------------------------------------------------------------------------------------------- names and choices
 
@@ -300,6 +300,6 @@ def test_what_is_said_again_without_torch_is_what_the_bridge_says():
     """Recipes and measures are read where there is no torch."""
     madam = inspect.signature(Madam).parameters
     assert madam["lr"].default == recipes.DEFAULT_LR
-    assert get_args(recipes.StepRounding) == get_args(update.StepRounding)
+    assert get_args(recipes.StepRounding) == get_args(step_numbers.StepRounding)
     assert get_args(recipes.SecondMoment) == get_args(step.SecondMoment)
     assert {name: entry.measure for name, entry in TASKS.items()} == dict(MEASURES)

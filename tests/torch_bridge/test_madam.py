@@ -26,7 +26,8 @@ from lnsnum.torch_bridge import LNSWeight, Madam, StepReport, convert_model, loa
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, first_exponent
 from lnsnum.torch_bridge.kernels.random_words import Draw
-from lnsnum.torch_bridge.kernels.update import StepCounts, madam_step
+from lnsnum.torch_bridge.kernels.step_numbers import StepCounts
+from lnsnum.torch_bridge.kernels.update import madam_step
 from lnsnum.torch_bridge.madam import DEFAULT_LR
 from lnsnum.torch_bridge.step import CODE_STATE
 

@@ -4,7 +4,7 @@
     tasks   =  (0, first element, one behind the last) of each program of the step
 
 What changes from step to step (lr, the number of the step, decays, exponent, r) is read where the optimizer's state has
-it, so a CUDA graph that was recorded once steps on when it is replayed. Scalars are `update.fill_scalars` in the
+it, so a CUDA graph that was recorded once steps on when it is replayed. Scalars are `step_numbers.fill_scalars` in the
 same order, float64 rounded once to float32.
 """
 
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from lnsnum.format import LNSFormat
 from lnsnum.kernels.scales import Walk
-from lnsnum.torch_bridge.kernels import update
+from lnsnum.torch_bridge.kernels import step_numbers
 from lnsnum.torch_bridge.kernels.codes_twin import tensors_of
 from lnsnum.torch_bridge.kernels.random_words import Part
 from lnsnum.torch_bridge.kernels.random_words_triton import keys_of
+from lnsnum.torch_bridge.kernels.step_numbers import Rule
 from lnsnum.torch_bridge.kernels.triton_launch import block_of, launch, programs
-from lnsnum.torch_bridge.kernels.update import Rule
 from lnsnum.torch_bridge.kernels.update_triton import (
     BLOCK,
     COLUMNS,
@@ -166,6 +166,6 @@ def keep_constants(codes: torch.Tensor, fmt: LNSFormat, rule: Rule, options: lis
 def constants(fmt: LNSFormat, rule: Rule, options: Options) -> tuple[NDArray[np.float64]]:
     """The options, g_bound at most what steps take, then 2^F and ln(base) of the paper's rate, behind a place of none,
     and 1: a kernel is given numbers of Python's as float32."""
-    bounded = options._replace(g_bound=min(options.g_bound, update.GREATEST_BOUND))
+    bounded = options._replace(g_bound=min(options.g_bound, step_numbers.GREATEST_BOUND))
     steps, log_base = float(1 << fmt.fraction_bits), math.log(fmt.base)
     return (np.array([*bounded, 0.0, steps, log_base, 1.0]),)

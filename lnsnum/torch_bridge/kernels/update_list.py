@@ -23,7 +23,8 @@ from lnsnum.kernels.scales import Walk
 from lnsnum.torch_bridge.kernels import ceiling
 from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, exponent_of, greatest_gradient, octaves_to_raise
 from lnsnum.torch_bridge.kernels.random_words import Draw, Part
-from lnsnum.torch_bridge.kernels.update import StepNumbers, StepScalars, fill_scalars, kappa_of, step_part
+from lnsnum.torch_bridge.kernels.step_numbers import StepNumbers, StepScalars, fill_scalars, kappa_of
+from lnsnum.torch_bridge.kernels.update import step_part
 
 ROW = np.dtype(
     [
@@ -61,7 +62,7 @@ def _momentum_at_in_kernels(address, size, like):  # type: ignore[no-untyped-def
 
 @kernel
 def begin(table, lr, cap, g_bound, beta, momentum, weight_decay, codes_in_octave, log_base, likes, scalars):  # type: ignore[no-untyped-def]
-    """Advance the clock of each weight that has a gradient, and write its scalars; see `update.fill_scalars`."""
+    """Advance the clock of each weight that has a gradient, and write its scalars; see `step_numbers.fill_scalars`."""
     coded = likes[1].itemsize == 1
     scaled = coded or likes[2] is not None
     for k in range(table.size):

@@ -16,7 +16,7 @@ from lnsnum.format import LNSFormat
 from lnsnum.kernels.scales import Walk
 from lnsnum.torch_bridge.kernels.random_words import Part
 from lnsnum.torch_bridge.kernels.scale import blocks_within
-from lnsnum.torch_bridge.kernels.update import Choices
+from lnsnum.torch_bridge.kernels.step_numbers import Choices
 
 
 def _madam_step_on_card(

@@ -29,8 +29,9 @@ from lnsnum.torch_bridge.kernels.codes_twin import tensors_of
 from lnsnum.torch_bridge.kernels.moments_triton import load_moment, load_momentum, moment_code, momentum_code
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part, draw_keys
 from lnsnum.torch_bridge.kernels.random_words_triton import words_of
+from lnsnum.torch_bridge.kernels.step_numbers import Choices, StepScalars
 from lnsnum.torch_bridge.kernels.triton_launch import ALIGNMENT, NARROW, as_float32, block_of, is_aligned, launch
-from lnsnum.torch_bridge.kernels.update import Choices, StepScalars, modes_of
+from lnsnum.torch_bridge.kernels.update import modes_of
 
 TASK = 16
 """Blocks that a program steps one after the other, fewer than 32: what it counts, it adds to the weight's counts

@@ -21,7 +21,7 @@ import torch
 
 from lnsnum import __version__
 from lnsnum.format import LNSFormat
-from lnsnum.torch_bridge.kernels import hypentropy, hypentropy_twin, paper_twin, update
+from lnsnum.torch_bridge.kernels import hypentropy, hypentropy_twin, paper_twin, step_numbers
 from lnsnum.torch_bridge.kernels.codes_twin import CODE_DTYPES, as_codes, is_real, power_of_two
 from lnsnum.torch_bridge.kernels.hypentropy_twin import root
 from lnsnum.torch_bridge.kernels.moments_twin import (
@@ -35,7 +35,7 @@ from lnsnum.torch_bridge.kernels.moments_twin import (
 )
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.random_words_twin import draw_keys, indices, words_of
-from lnsnum.torch_bridge.kernels.update import Choices, Rule, StepNumbers, StepRounding, StepScalars, Zero
+from lnsnum.torch_bridge.kernels.step_numbers import Choices, Rule, StepNumbers, StepRounding, StepScalars, Zero
 
 __all__ = ["Step", "apply_step", "first_exponent", "madam_step", "raise_exponent", "step_scalars"]
 
@@ -58,7 +58,7 @@ class Step(NamedTuple):
 
 
 def step_scalars(fmt: LNSFormat, rule: Rule, numbers: StepNumbers, *, coded: bool) -> StepScalars:
-    """The scalars of `lnsnum.torch_bridge.kernels.update.step_scalars` as 0-dim float32 tensors, of numbers or 0-dim
+    """Those of `lnsnum.torch_bridge.kernels.step_numbers.step_scalars` as 0-dim float32 tensors, of numbers or 0-dim
     tensors.
 
     The arithmetic is that of float64 tensors, so `lr`, `kappa` and the products are best given in float64. An lr that
@@ -91,7 +91,7 @@ def step_scalars(fmt: LNSFormat, rule: Rule, numbers: StepNumbers, *, coded: boo
         1.0 / (1.0 - double(n.momentum_product)),
         one if coded else power,
         one if coded else 1.0 / power,
-        double(n.g_bound).clamp(max=update.GREATEST_BOUND),
+        double(n.g_bound).clamp(max=step_numbers.GREATEST_BOUND),
         rate.clamp(max=2.0**100),
         decay.clamp(max=2.0**30),
     )
@@ -157,7 +157,7 @@ def madam_step(
     )
     numbers = StepNumbers(lr, kappa, exponent, products[0], products[1], g_bound, beta, momentum, weight_decay)
     # numbers alone take the kernel's own way, without 0-dim tensors
-    scalars = (step_scalars if traced else update.step_scalars)(
+    scalars = (step_scalars if traced else step_numbers.step_scalars)(
         fmt, choices.rule, numbers, coded=second_moment.dtype == torch.uint8
     )
     units = torch.as_tensor(unit, dtype=torch.float32, device=codes.device)

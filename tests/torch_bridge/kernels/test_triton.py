@@ -28,7 +28,7 @@ from lnsnum.torch_bridge import LNSWeight, Madam, convert_model
 from lnsnum.torch_bridge.kernels import backends, codes
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.scale import Scale, check_offset
-from lnsnum.torch_bridge.kernels.update import Choices, StepScalars
+from lnsnum.torch_bridge.kernels.step_numbers import Choices, StepScalars
 from lnsnum.torch_bridge.step import ready_for_card
 from lnsnum.torch_bridge.weight_scale import others_have
 

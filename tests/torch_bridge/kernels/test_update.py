@@ -16,7 +16,8 @@ from madam_oracle import MOMENTS, Result, oracle, words_at
 from lnsnum import LNSFormat, lns4f1, lns6f2, lns8f3, lns8f4, lns8f5, lns12f6, lns16f7, lns16f10
 from lnsnum.torch_bridge.kernels import hypentropy
 from lnsnum.torch_bridge.kernels.moments import MOMENT_TABLE, NO_EXPONENT, first_exponent
-from lnsnum.torch_bridge.kernels.update import StepCounts, madam_step
+from lnsnum.torch_bridge.kernels.step_numbers import StepCounts
+from lnsnum.torch_bridge.kernels.update import madam_step
 
 F32 = np.float32
 INF, NAN = math.inf, math.nan

@@ -18,10 +18,11 @@ from lnsnum.torch_bridge.kernels import (
     moments,
     random_words,
     random_words_twin,
+    step_numbers,
     update,
 )
 from lnsnum.torch_bridge.kernels.random_words import Draw
-from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers
+from lnsnum.torch_bridge.kernels.step_numbers import Choices, StepNumbers
 from lnsnum.torch_bridge.kernels.update_twin import (
     Step,
     apply_step,
@@ -273,7 +274,7 @@ def test_units_broadcast_to_the_codes_and_rows_take_their_own(shape, rows):
     codes = random.integers(0, 256, each.shape).astype(np.uint8)
     gradient, moment = random.standard_normal(each.shape).astype(F32), np.zeros(each.shape, F32)
     numbers = StepNumbers(0.3, 1.0, 0, 0.999, 0.0, 10.0, 0.999, 0.0, 0.1)
-    scalars = update.step_scalars(lns8f5, "hypentropy", numbers, coded=False)
+    scalars = step_numbers.step_scalars(lns8f5, "hypentropy", numbers, coded=False)
     expected = [codes.copy(), moment.copy()]
     whole = np.arange(60) if rows is None else (rows[:, None] * 15 + np.arange(15)).reshape(-1)
     unit = np.ones(60, F32)
@@ -303,7 +304,7 @@ def test_units_broadcast_to_the_codes_and_rows_take_their_own(shape, rows):
 def test_scalars_of_tensors_are_those_of_numbers(lr, kappa, exponent, coded, decay, product):
     for rule in ("hypentropy", "paper"):
         numbers = StepNumbers(lr, kappa, exponent, product, product, 10.0, 0.999, 0.9, decay)
-        expected = update.step_scalars(lns8f3, rule, numbers, coded=coded)
+        expected = step_numbers.step_scalars(lns8f3, rule, numbers, coded=coded)
         doubles = (torch.tensor(x, dtype=torch.float64) for x in (lr, kappa, product, product))
         tensors = numbers._replace(
             **dict(zip(("lr", "kappa", "beta_product", "momentum_product"), doubles, strict=True))
@@ -456,14 +457,14 @@ def test_compiled_with_scalars_made_outside(fresh, rule):
     gradient = (random.standard_normal(codes.shape) * 10.0 ** random.uniform(-4, 1, codes.shape)).astype(F32)
     moment = random.uniform(1e-3, 2, codes.shape).astype(F32)
     numbers = StepNumbers(0.1, 1.0, -7, 0.9, 0.0, 10.0, 0.9, 0.0, 0.01)
-    scalars = update.step_scalars(lns8f5, rule, numbers, coded=False)
+    scalars = step_numbers.step_scalars(lns8f5, rule, numbers, coded=False)
     units, choices = np.geomspace(0.1, 100, 256).astype(F32), Choices.of(rule, None, None)
     arrays = [codes.copy(), moment.copy(), None]
     blocks = units, Walk(codes.shape[1])
     counts, _ = update.apply_step(
         arrays[0], gradient, arrays[1], None, lns8f5, scalars, choices, *blocks, Draw(1, 2, 1)
     )
-    given = update.StepScalars(*(torch.tensor(scalar) for scalar in scalars))
+    given = step_numbers.StepScalars(*(torch.tensor(scalar) for scalar in scalars))
 
     def run(codes, gradient, moment, units, step, scalars):
         return apply_step(codes, gradient, moment, None, lns8f5, scalars, choices, units, Draw(1, 2, step))

@@ -10,10 +10,17 @@ from hypothesis import strategies as st
 
 from lnsnum import LNSFormat, lns4f1, lns8f5, lns12f6
 from lnsnum.kernels.scales import Walk
-from lnsnum.torch_bridge.kernels import random_words, random_words_triton, step_row_triton, update, update_triton
+from lnsnum.torch_bridge.kernels import (
+    random_words,
+    random_words_triton,
+    step_numbers,
+    step_row_triton,
+    update,
+    update_triton,
+)
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
+from lnsnum.torch_bridge.kernels.step_numbers import Choices, StepNumbers
 from lnsnum.torch_bridge.kernels.triton_launch import block_of
-from lnsnum.torch_bridge.kernels.update import Choices, StepNumbers
 from lnsnum.torch_bridge.kernels.update_triton import Stepped
 
 F32 = np.float32
@@ -52,7 +59,7 @@ def weight_of(fmt, n, seed=0, *, moment="byte", momentum=0.0, codes=None, gradie
 def scalars_of(fmt, choices, *, lr, step, moment, momentum=0.0, exponent=0, kappa=1.0, beta=0.999, g_bound=10.0,
                weight_decay=0.0, **rest):  # fmt: skip
     numbers = StepNumbers(lr, kappa, exponent, beta**step, momentum**step, g_bound, beta, momentum, weight_decay)
-    return update.step_scalars(fmt, choices.rule, numbers, coded=moment == "byte")
+    return step_numbers.step_scalars(fmt, choices.rule, numbers, coded=moment == "byte")
 
 
 def tensor(array, device):
@@ -256,8 +263,8 @@ def test_a_row_made_on_the_card_is_that_of_the_host(rule, moment, device):
         units = torch.ones(5, device=device)
         row = step_row_triton.make_row(arrays, units, walk, changing, options, lns8f5, rule, 11, 4, 2, part)
         rate = own["lr"] if 0.0 <= own["lr"] < math.inf else 0.0
-        numbers = StepNumbers(rate, update.kappa_of(0.2, own["r"]), own["exponent"], *products, *options[1:])
-        scalars = update.step_scalars(lns8f5, rule, numbers, coded=moment == "byte")
+        numbers = StepNumbers(rate, step_numbers.kappa_of(0.2, own["r"]), own["exponent"], *products, *options[1:])
+        scalars = step_numbers.step_scalars(lns8f5, rule, numbers, coded=moment == "byte")
         stepped = Stepped(*arrays, np.ones(5, F32), walk, scalars, Draw(11, 4, step), 2, None, part)
         expected = update_triton._row(stepped, units.data_ptr(), row.counts.data_ptr())
         assert row.table.tolist() == expected
