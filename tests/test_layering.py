@@ -54,7 +54,7 @@ torch_bridge.kernels   step_row_triton update_operator
 torch_bridge.kernels   random_words_twin moments_twin hypentropy_twin paper_twin ceiling_twin update_twin
 torch_bridge.distributed exchange first_broadcast sent_states gathering
 torch_bridge           tables surroundings carrying float_doors writing products weight_ops weight_scale weight
-torch_bridge           weight_only units storing step launch float_step
+torch_bridge           weight_only units storing step_state step_devices step launch float_step
 torch_bridge.distributed replicas gradient_codes shard_step dtensors conversions scales
 torch_bridge.datapath  settings presets swift quantized matrices fixed_point dynamic_range bit_true report graph kept
 torch_bridge.datapath  float_operations functions modules workshop windows products convolutions embeddings

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from lnsnum.torch_bridge.kernels.scale import std_of_zeros
-from lnsnum.torch_bridge.step import State, advance_clock, choices_of, write
+from lnsnum.torch_bridge.step import write
+from lnsnum.torch_bridge.step_state import State, advance_clock, choices_of
 
 FLOAT_STATE = frozenset(["step", "second_moment", "beta_product", "momentum_product", "r"])
 """What the state of a float parameter holds, besides momentum."""

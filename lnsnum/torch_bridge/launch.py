@@ -25,7 +25,8 @@ from lnsnum.torch_bridge.kernels.random_words import WHOLE, Part
 from lnsnum.torch_bridge.kernels.step_numbers import SCALARS, paper_rate
 from lnsnum.torch_bridge.kernels.threads import torch_team
 from lnsnum.torch_bridge.kernels.update import PARALLEL, Grid, modes_of
-from lnsnum.torch_bridge.step import (
+from lnsnum.torch_bridge.step import follow_ceiling, raise_exponent
+from lnsnum.torch_bridge.step_state import (
     COUNTS,
     GROWN,
     MOST_UNCODED,
@@ -33,8 +34,6 @@ from lnsnum.torch_bridge.step import (
     ceiling_follows,
     choices_of,
     code_state,
-    follow_ceiling,
-    raise_exponent,
     set_momentum,
     units_of,
 )

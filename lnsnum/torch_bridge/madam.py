@@ -45,17 +45,10 @@ from lnsnum.torch_bridge.madam_checks import (
     check_parameters,
     check_state,
 )
-from lnsnum.torch_bridge.step import (
-    COUNTS,
-    SecondMoment,
-    ceiling_follows,
-    code_state,
-    ready_for_card,
-    set_momentum,
-    step_codes,
-    step_on_card,
-)
+from lnsnum.torch_bridge.step import step_codes, step_on_card
+from lnsnum.torch_bridge.step_devices import ready_for_card
 from lnsnum.torch_bridge.step_reports import ShardReport, StepReport
+from lnsnum.torch_bridge.step_state import COUNTS, SecondMoment, ceiling_follows, code_state, set_momentum
 from lnsnum.torch_bridge.surroundings import check_module, level_of_the_caller, spread_over_processes
 from lnsnum.torch_bridge.units import refresh_units
 from lnsnum.torch_bridge.weight import LNSWeight

@@ -14,7 +14,7 @@ from lnsnum.torch_bridge.float_step import FLOAT_STATE
 from lnsnum.torch_bridge.kernels import hypentropy
 from lnsnum.torch_bridge.kernels.codes_twin import FLOAT_NAMES
 from lnsnum.torch_bridge.kernels.step_numbers import Choices
-from lnsnum.torch_bridge.step import CODE_STATE, COUNTS, SecondMoment
+from lnsnum.torch_bridge.step_state import CODE_STATE, COUNTS, SecondMoment
 from lnsnum.torch_bridge.weight import LNSWeight
 
 NonFinite = Literal["skip", "raise"]

@@ -15,7 +15,7 @@ from lnsnum.tasks import recipe as recipes
 from lnsnum.tasks.measure import ACCURACY, LOSS, MEASURES, Measure
 from lnsnum.tasks.recipe import Recipe
 from lnsnum.tasks.registry import TASKS
-from lnsnum.torch_bridge import LNSWeight, Madam, step
+from lnsnum.torch_bridge import LNSWeight, Madam, step_state
 from lnsnum.torch_bridge.kernels import step_numbers
 
 # ------------------------------------------------------------------------------------------------- names and choices
@@ -301,5 +301,5 @@ def test_what_is_said_again_without_torch_is_what_the_bridge_says():
     madam = inspect.signature(Madam).parameters
     assert madam["lr"].default == recipes.DEFAULT_LR
     assert get_args(recipes.StepRounding) == get_args(step_numbers.StepRounding)
-    assert get_args(recipes.SecondMoment) == get_args(step.SecondMoment)
+    assert get_args(recipes.SecondMoment) == get_args(step_state.SecondMoment)
     assert {name: entry.measure for name, entry in TASKS.items()} == dict(MEASURES)

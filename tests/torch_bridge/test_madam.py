@@ -29,7 +29,7 @@ from lnsnum.torch_bridge.kernels.random_words import Draw
 from lnsnum.torch_bridge.kernels.step_numbers import StepCounts
 from lnsnum.torch_bridge.kernels.update import madam_step
 from lnsnum.torch_bridge.madam import DEFAULT_LR
-from lnsnum.torch_bridge.step import CODE_STATE
+from lnsnum.torch_bridge.step_state import CODE_STATE
 
 torch.set_num_threads(1)
 

@@ -20,7 +20,7 @@ from lnsnum.torch_bridge.distributed.exchange import Told, compare, difference, 
 from lnsnum.torch_bridge.distributed.replicas import digest
 from lnsnum.torch_bridge.distributed.shard_step import Launches, Numbers, Reductions, Shard, steps, unit_states
 from lnsnum.torch_bridge.float_step import float_state, step_floats
-from lnsnum.torch_bridge.step import COUNTS, GROWN, State, blank_state
+from lnsnum.torch_bridge.step_state import COUNTS, GROWN, State, blank_state
 from lnsnum.torch_bridge.weight import LNSWeight
 
 _MOMENTS = "second_moment", "momentum"

@@ -27,16 +27,8 @@ from lnsnum.torch_bridge.kernels import codes as bridge
 from lnsnum.torch_bridge.kernels.moments import NO_EXPONENT, exponent_of, greatest_gradient
 from lnsnum.torch_bridge.kernels.random_words import Draw, Part
 from lnsnum.torch_bridge.launch import Slice, Table, asked, can_have_entry, can_launch, entry_of, is_plain
-from lnsnum.torch_bridge.step import (
-    GROWN,
-    MOST_UNCODED,
-    State,
-    advance_clock,
-    ceiling_follows,
-    choices_of,
-    raise_exponent,
-    step_shards,
-)
+from lnsnum.torch_bridge.step import raise_exponent, step_shards
+from lnsnum.torch_bridge.step_state import GROWN, MOST_UNCODED, State, advance_clock, ceiling_follows, choices_of
 from lnsnum.torch_bridge.units import different_offsets, histogram_by, histograms_of, move_units, tallies_of, units_by
 from lnsnum.torch_bridge.weight import LNSWeight
 

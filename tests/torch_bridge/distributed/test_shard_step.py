@@ -17,7 +17,7 @@ from lnsnum.torch_bridge.distributed.gathering import fill_shard, new_shard
 from lnsnum.torch_bridge.distributed.shard_step import Shard, steps, unit_states
 from lnsnum.torch_bridge.kernels.random_words import Draw, Part, draw_keys, fill_words, fill_words_of
 from lnsnum.torch_bridge.kernels.random_words_twin import indices
-from lnsnum.torch_bridge.step import blank_state
+from lnsnum.torch_bridge.step_state import blank_state
 
 torch.set_num_threads(1)
 

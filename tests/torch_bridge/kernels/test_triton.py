@@ -29,7 +29,7 @@ from lnsnum.torch_bridge.kernels import backends, codes
 from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
 from lnsnum.torch_bridge.kernels.scale import Scale, check_offset
 from lnsnum.torch_bridge.kernels.step_numbers import Choices, StepScalars
-from lnsnum.torch_bridge.step import ready_for_card
+from lnsnum.torch_bridge.step_devices import ready_for_card
 from lnsnum.torch_bridge.weight_scale import others_have
 
 HERE = Path(__file__).parent
