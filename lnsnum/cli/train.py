@@ -74,6 +74,7 @@ class ScheduleName(enum.StrEnum):
     linear = "linear"
     cosine = "cosine"
     constant = "constant"
+    warm_up = "warm-up"
 
 
 @app.command()
@@ -95,7 +96,7 @@ def train(
     lr: Annotated[
         float | None, typer.Option(min=0.0, help="Learning rate; by default 0.05 for madam, 0.001 adam, 0.1 sgd.")
     ] = None,
-    schedule: Annotated[ScheduleName, typer.Option(help="How the learning rate falls.")] = ScheduleName.linear,
+    schedule: Annotated[ScheduleName, typer.Option(help="How the learning rate goes.")] = ScheduleName.linear,
     momentum: Annotated[
         float | None,
         typer.Option(

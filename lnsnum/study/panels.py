@@ -12,11 +12,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lnsnum.files.atomic import replacing
-from lnsnum.study.cells import heading
+from lnsnum.study.cells import heading, plain
 from lnsnum.study.results import No, Outcome
 from lnsnum.tasks.measure import Measure
 
 _COLUMNS = 3
+UP, DOWN = r"$\uparrow$", r"$\downarrow$"
+"""Markers of what lies beyond a panel, above and below."""
 _EDGE, _STEP = 0.03, 0.065
 """How far from the edge of a panel the first mark is of what is not on it, and each further one: of its height."""
 
@@ -43,22 +45,26 @@ def name_axis(axis: Any, problem: str, measure: Measure, x: str) -> None:
     axis.set_axisbelow(True)
 
 
-def limit(axis: Any, measure: Measure, scores: Sequence[float]) -> None:
-    """Show the best three quarters of the scores and as much again: one bad score must not flatten the others."""
+def limit(axis: Any, measure: Measure, scores: Sequence[float], *, margins: float = math.inf) -> None:
+    """Show the best three quarters of the scores and as much again, or so many margins from the best: one bad score
+    must not flatten the others.
+    """
     if not scores:
         return
     best = max(scores) if measure.higher_is_better else min(scores)
     losses = np.abs(np.array(scores) - best)
-    reach = min(float(losses.max()), 2.0 * float(np.quantile(losses, 0.75))) or 1.0
+    reach = min(float(losses.max()), 2.0 * float(np.quantile(losses, 0.75)), margins * measure.margin_at(best)) or 1.0
     worst = best - reach if measure.higher_is_better else best + reach
     room = 0.12 * reach
     axis.set_ylim(*((worst - room, best + room) if measure.higher_is_better else (best - room, worst + room)))
 
 
-def mark_edge(axis: Any, measure: Measure, outcomes: Mapping[str, Mapping[float, Outcome]]) -> None:
-    """Crosses at the panel's bad edge for what diverged, triangles for what lies beyond it, one above the other.
+def mark_edge(
+    axis: Any, measure: Measure, outcomes: Mapping[str, Mapping[float, Outcome]], *, numbers: bool = False
+) -> None:
+    """Crosses at the panel's bad edge for what diverged, arrows for what lies beyond it, one above the other.
 
-    `outcomes` are by color and x.
+    `outcomes` are by color and x; with `numbers` those beyond stand beside their arrows.
     """
     edge = axis.get_ylim()[0 if measure.higher_is_better else 1]
     stacked: Counter[float] = Counter()
@@ -67,14 +73,18 @@ def mark_edge(axis: Any, measure: Measure, outcomes: Mapping[str, Mapping[float,
             if isinstance(outcome, No):
                 marker = "x" if outcome is No.DIVERGED else ""
             elif measure.higher_is_better:
-                marker = "v" if outcome < edge else ""
+                marker = DOWN if outcome < edge else ""
             else:
-                marker = "^" if outcome > edge else ""
+                marker = UP if outcome > edge else ""
             if marker:
                 away = _EDGE + _STEP * stacked[x]
                 stacked[x] += 1
                 y = away if measure.higher_is_better else 1.0 - away
-                axis.plot([x], [y], marker, color=color, markersize=6, transform=axis.get_xaxis_transform(), zorder=6)
+                transform = axis.get_xaxis_transform()
+                axis.plot([x], [y], marker=marker, color=color, markersize=6, transform=transform, zorder=6)
+                if numbers and not isinstance(outcome, No):
+                    text = f" {plain(measure, outcome)}"
+                    axis.text(x, y, text, color=color, fontsize=7, va="center", transform=transform, zorder=6)
 
 
 def save(path: Path, figure: Figure, handles: list[Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.lines import Line2D
 
-from lnsnum.study.panels import figure_of, limit, mark_edge, name_axis, save
+from lnsnum.study.panels import UP, figure_of, limit, mark_edge, name_axis, save
 from lnsnum.study.plan import FEWER_SEEDS, LADDERS, ROWS, SEEDS, WIDTHS, bits_recipes, ladder, paper
 from lnsnum.study.results import Look, No, Outcome, Results, Sample, label
 from lnsnum.study.statistics import mean, standard_deviation
@@ -63,7 +63,7 @@ def _without_tuning(path: Path, results: Results, problems: Sequence[str]) -> No
     gray: dict[str, Any] = {"color": "gray", "linestyle": "none"}
     handles.append(Line2D([], [], marker="o", label=f"default, {SEEDS} seeds", **gray))
     handles.append(Line2D([], [], marker="x", label="diverged", **gray))
-    handles.append(Line2D([], [], marker="^", label="worse than the panel shows", **gray))
+    handles.append(Line2D([], [], marker=UP, label="worse than the panel shows", **gray))
     save(path, figure, handles)
 
 
@@ -109,7 +109,7 @@ def _bits(path: Path, results: Results, problems: Sequence[str]) -> None:
         handles.append(Line2D([], [], color=color, label=name, marker=marker, linestyle=line))
     handles.append(Line2D([], [], color=COLORS[BASELINE], label=BASELINE))
     handles.append(Line2D([], [], color="gray", linestyle="none", marker="x", label="diverged with some seed"))
-    handles.append(Line2D([], [], color="gray", linestyle="none", marker="^", label="worse than the panel shows"))
+    handles.append(Line2D([], [], color="gray", linestyle="none", marker=UP, label="worse than the panel shows"))
     save(path, figure, handles)
 
 

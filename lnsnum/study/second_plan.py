@@ -4,14 +4,16 @@
     matters      the default with one choice changed: three seeds
     finalists    longer runs: lns8f5 at the default, Adam and the ways with weights of 8 bits at their best of five
 
-A rate is chosen by the validation score of seed 0; what is reported is the test score of that run and of further seeds.
-The test scores choose nothing.
+Rates are chosen by validation scores. While a row's best with seed 0 is its first or last, one more is tried beyond it,
+twice at most; then the best two get all seeds (one alone where runs are long), and the better mean counts, as one
+seed may mislead. What is reported are the test scores, which choose nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -31,6 +33,11 @@ MADAMS = (0.01, 0.03, 0.05, 0.1, 0.3)
 LNS_MADAMS = tuple(2.0**k * math.log(2.0) for k in range(-7, -2))
 """Five for LNS-Madam, w <- w 2^(-lr sign(w) g_hat): the published 2^-7, and larger ones, as the runs are short."""
 
+_HALF_DECADES = (1e-5, 3e-5, *NINE, 3.0, 10.0)
+_POWERS = tuple(2.0**k * math.log(2.0) for k in range(-9, 0))
+FURTHER = 2
+"""So many rates at most are tried beyond those of a row."""
+
 Kind = Literal["ours", "float32", "few bytes"]
 
 
@@ -41,6 +48,8 @@ class Row:
     kind: Kind
     recipe: Recipe
     rates: tuple[float, ...] = ()
+    ladder: tuple[float, ...] = _HALF_DECADES
+    """Those among which a further one is found."""
 
 
 OURS = "lns8f5 Madam"
@@ -61,7 +70,7 @@ ROWS: Mapping[str, Row] = {
     "bfloat16 AdamW, stochastic": Row("few bytes", Recipe(BFLOAT16, "adamw", rounding="stochastic_value"), ADAMS),
     "bfloat16 AdamW, Kahan": Row("few bytes", Recipe(BFLOAT16, "adamw", rounding="kahan"), ADAMS),
     "lns16f11 LNS-Madam": Row(
-        "few bytes", paper("lns16f11", rounding="nearest", second_moment="float32"), LNS_MADAMS
+        "few bytes", paper("lns16f11", rounding="nearest", second_moment="float32"), LNS_MADAMS, _POWERS
     ),
 }  # fmt: skip
 """By label, in the order of the tables. LNS-Madam is its step: weights of 16 bits, 2^11 codes an octave, rounded to
@@ -93,9 +102,13 @@ CHANGES: Mapping[str, Recipe] = {
     "moment in float32": Recipe(second_moment="float32"),
     "scales of channels": Recipe(granularity="channel"),
     "scales of groups": Recipe(granularity="group"),
+    "p_scale 6": Recipe(p_scale=6.0),
+    "warm-up": Recipe(schedule="warm-up"),
+    **{f"lr {lr:g}": Recipe(lr=lr) for lr in (0.03, 0.1)},
+    **{f"momentum 0.9, lr {lr:g}": Recipe(lr=lr, momentum=0.9) for lr in (0.03, 0.1)},
 }  # fmt: skip
 """By label. The hypentropy rule has one rounding, so others are tried under the paper's. "zero no rung" has its zeros
-drawn anew too: "zeros drawn anew" alone tells the two apart."""
+drawn anew too: "zeros drawn anew" alone tells the two apart. Two changes at once have a comma between them."""
 
 
 def rows_on(problem: Problem) -> Mapping[str, Row]:
@@ -117,16 +130,53 @@ def planned(part: str, problem: Problem, measure: Measure, validation: Scores) -
         return []
     runs: list[Run] = [] if problem.is_final else curve(problem)
     for row in rows_on(problem).values():
-        grid = grid_of(row, problem)
-        chosen = best_runs(grid, measure, validation) if row.rates else grid
-        runs += grid + [replace(run, seed=seed) for run in chosen for seed in range(problem.seeds)]
+        grid = grid_of(row, problem, measure, validation)
+        runs += grid + [
+            replace(run, seed=seed)
+            for run in candidates(row, problem, grid, measure, validation)
+            for seed in range(problem.seeds)
+        ]
     return list({run.key: run for run in runs}.values())
 
 
-def grid_of(row: Row, problem: Problem) -> list[Run]:
-    """A row at each of its rates, or at its default alone, with seed 0."""
+def grid_of(row: Row, problem: Problem, measure: Measure, validation: Scores) -> list[Run]:
+    """A row at each of its rates, or at its default alone, with seed 0; beyond them while the best is at an end."""
     recipe = on(row.recipe, problem)
-    return [Run(problem.name, replace(recipe, lr=lr), 0) for lr in row.rates or (recipe.rate,)]
+    rates = list(row.rates)
+
+    def runs() -> list[Run]:
+        return [Run(problem.name, replace(recipe, lr=lr), 0) for lr in rates or (recipe.rate,)]
+
+    for _ in range(FURTHER if rates else 0):
+        found = best_of(runs(), measure, validation)
+        if not found:
+            break
+        best = found[0].recipe.rate
+        if best == rates[-1]:
+            rates += [lr for lr in row.ladder if lr > best][:1]
+        elif best == rates[0]:
+            rates[:0] = [lr for lr in row.ladder if lr < best][-1:]
+        else:
+            break
+    return runs()
+
+
+def candidates(row: Row, problem: Problem, grid: Sequence[Run], measure: Measure, validation: Scores) -> Sequence[Run]:
+    """The runs of a grid that get all seeds, the best first; none while that is not known, or where all diverged."""
+    if not row.rates:
+        return grid
+    return best_of(grid, measure, validation)[: 1 if problem.coarse or problem.is_final else 2]
+
+
+def best_of(grid: Sequence[Run], measure: Measure, validation: Scores) -> list[Run]:
+    """A grid that is done, the best first, without what diverged; of equals those in their middle come first."""
+    ranked = best_runs(grid, measure, validation, len(grid))
+    order = []
+    for _, equals in itertools.groupby(ranked, key=lambda run: validation[run.key]):
+        equal = list(equals)
+        places = sorted(range(len(equal)), key=lambda place: abs(place - (len(equal) - 1) / 2))
+        order += [equal[place] for place in places]
+    return order
 
 
 def curve(problem: Problem) -> list[Run]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from lnsnum.study.plan import Run, best_runs
+from lnsnum.study.plan import Run
 from lnsnum.study.results import Look, No, Results, Sample, problem_of
-from lnsnum.study.second_plan import OURS, Row, grid_of, rows_on
+from lnsnum.study.second_plan import OURS, Row, candidates, grid_of, rows_on
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Standing:
     validation: float | None
     """Mean validation score of the seeds; None where one is missing or diverged."""
     held: Held | None
+    at_end: bool = False
+    """Whether the rate is the first or the last of those that were tried."""
 
     @property
     def diverged(self) -> bool:
@@ -51,27 +53,42 @@ def standings(results: Results, look: Look, problem: str) -> dict[str, Standing]
 
 
 def _standing(results: Results, look: Look, problem: str, name: str, row: Row) -> Standing:
-    it = problem_of(problem, results.edition)
-    grid = grid_of(row, it)
+    it, measure = problem_of(problem, results.edition), results.measures[problem]
+    grid = grid_of(row, it, measure, results.choosing)
     outcomes = [look.outcome(run) for run in grid]
-    if not row.rates:
-        best = grid[0]
-    elif No.MISSING in outcomes:
+    if row.rates and No.MISSING in outcomes:
         return Standing(name, row, None, None, None, None)
-    elif all(isinstance(outcome, No) for outcome in outcomes):
+    tried = [
+        (run, look.sample(problem, run.recipe, it.seeds))
+        for run in candidates(row, it, grid, measure, results.choosing)
+    ]
+    if not tried:
         return Standing(name, row, None, Sample((), it.seeds, 0), None, None)
-    else:
-        (best,) = best_runs(grid, results.measures[problem], results.choosing)
-    sample = look.sample(problem, best.recipe, it.seeds)
-    keys = [Run(problem, best.recipe, seed).key for seed in range(it.seeds)]
-    validations = [score for key in keys if (score := results.choosing.get(key)) is not None]
-    validation = fmean(validations) if sample.complete else None
-    finished = (results.records[key] for key in keys if results.scores.get(key) is not None)
+    # while a run of one of them is missing that one is shown, as no choice can be made
+    best, sample = next((pair for pair in tried if pair[1].missing), tried[0])
+    means = {
+        run: found for run, of in tried if of.complete and (found := _validation(results, run, it.seeds)) is not None
+    }
+    if means and not sample.missing:
+        best = max(means, key=lambda run: measure.sign * means[run])
+        sample = dict(tried)[best]
+    finished = (results.records[key] for key in _keys(best, it.seeds) if results.scores.get(key) is not None)
     record = next(finished, None)
     held = None
     if record is not None and record.gradient_bytes is not None:
         held = Held(record.weight_bytes, record.state_bytes, record.gradient_bytes)
-    return Standing(name, row, best, sample, validation, held)
+    at_end = bool(row.rates) and best in (grid[0], grid[-1])
+    return Standing(name, row, best, sample, means.get(best), held, at_end)
+
+
+def _keys(run: Run, seeds: int) -> list[str]:
+    return [replace(run, seed=seed).key for seed in range(seeds)]
+
+
+def _validation(results: Results, run: Run, seeds: int) -> float | None:
+    """The mean validation score of all seeds."""
+    found = [score for key in _keys(run, seeds) if (score := results.choosing.get(key)) is not None]
+    return fmean(found) if len(found) == seeds else None
 
 
 def best_float(results: Results, problem: str, rows: dict[str, Standing]) -> Standing | None:

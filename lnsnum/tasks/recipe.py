@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LambdaLR
 
 OptimizerName = Literal["madam", "adam", "sgd", "adamw", "adamw8bit"]
-Schedule = Literal["linear", "cosine", "constant"]
+Schedule = Literal["linear", "cosine", "constant", "warm-up"]
 Zeros = Literal["redraw", "leave", "keep", "none"]
 Parameters = Literal["all", "matrices"]
 Granularity = Literal["tensor", "channel", "group"]
@@ -65,7 +65,8 @@ class Recipe:
     lr: float | None = None
     """Learning rate; None for the optimizer's default."""
     schedule: Schedule = "linear"
-    """What becomes of the learning rate: it falls linearly to zero, along half a cosine, or not at all."""
+    """What becomes of the learning rate: it falls linearly to zero, along half a cosine, or not at all; or it rises
+    linearly over the first tenth of the steps and falls linearly over the others."""
     momentum: float | None = None
     """Madam's or SGD's, or Adam's beta_1; None for the optimizer's default."""
     second_moment: SecondMoment = "byte"
@@ -291,4 +292,7 @@ def _factor(schedule: Schedule, steps: int) -> Callable[[int], float]:
         return lambda t: 1 - t / steps
     if schedule == "cosine":
         return lambda t: (1 + math.cos(math.pi * t / steps)) / 2
+    if schedule == "warm-up":
+        rising = max(steps // 10, 1)
+        return lambda t: (t + 1) / rising if t < rising else (steps - t) / max(steps - rising, 1)
     return lambda _: 1.0

@@ -70,6 +70,7 @@ def test_the_problems_are_the_eight_five_new_ones_and_two_longer():
         first, second = PROBLEMS[name], SECOND[name]
         assert replace(second, edition=1, seeds=first.seeds) == first
     assert {problem.edition for problem in SECOND.values()} == {2}
+    assert [name for name, problem in SECOND.items() if problem.is_new] == FIVE
     longer = [problem for problem in SECOND.values() if problem.is_final]
     assert [(p.name, p.steps, p.data) for p in longer] == [
         ("cifar10-cnn-long", 3255, "cifar10"), ("characters-long", 2000, "shakespeare"),
@@ -93,28 +94,59 @@ def guessed(problem, part, score=0.0):
 @pytest.mark.parametrize("seeds", [5, 10])
 def test_the_runs_of_a_problem_counted_by_hand(seeds):
     problem = Problem("toy", "toy", 10, edition=2, seeds=seeds)
-    ours, nine = 5 * seeds, 3 * (9 + seeds - 1)
-    five = 6 * (5 + seeds - 1)  # two of the paper's, three others', LNS-Madam
+    ours, nine = 5 * seeds, 3 * (9 + 2 * (seeds - 1))
+    five = 6 * (5 + 2 * (seeds - 1))  # two of the paper's, three others', LNS-Madam
     assert len(guessed(problem, "rows")) == ours + nine + five + 9  # the curve has the default once more
-    assert len(plan_of(problem, "matters")) == 23 * 3
+    assert len(plan_of(problem, "matters")) == 29 * 3
     assert plan_of(problem, "finalists") == []
-    assert plan_of(replace(problem, coarse=True), "matters") == []
+    coarse = replace(problem, coarse=True)
+    assert plan_of(coarse, "matters") == []
+    assert len(guessed(coarse, "rows")) == ours + 9 + 3 * (9 + seeds - 1) + 6 * (5 + seeds - 1)
     final = replace(problem, is_final=True)
     assert plan_of(final, "rows") == plan_of(final, "matters") == []
     assert len(guessed(final, "finalists")) == seeds + 3 * (5 + seeds - 1)
 
 
-def test_rates_are_chosen_by_validation_and_the_best_gets_all_seeds():
+def rates_of(runs, optimizer="sgd"):
+    return Counter(run.recipe.rate for run in runs if run.recipe.optimizer == optimizer)
+
+
+def test_rates_are_chosen_by_validation_and_the_best_two_get_all_seeds():
     problem = Problem("toy", "toy", 10, edition=2)
     grid = plan_of(problem, "rows")
-    by_rate = {run.key: -abs(math.log(run.recipe.rate / 0.003)) for run in grid}
-    for measure, best in ((ACCURACY, 0.003), (LOSS, 1.0)):  # of a loss the least
-        runs = plan_of(problem, "rows", measure, by_rate)
-        of = Counter(run.recipe.rate for run in runs if run.recipe.optimizer == "sgd")
-        assert of == {lr: 5 if lr == best else 1 for lr in NINE}
+    by_rate = {run.key: -abs(math.log(run.recipe.rate / 0.0031)) for run in grid}
+    runs = plan_of(problem, "rows", ACCURACY, by_rate)
+    assert rates_of(runs) == {lr: 5 if lr in (0.001, 0.003) else 1 for lr in NINE}
+    assert rates_of(plan_of(replace(problem, coarse=True), "rows", ACCURACY, by_rate))[0.001] == 1
     unfinished = dict(list(by_rate.items())[:-1])
     runs = plan_of(problem, "rows", ACCURACY, unfinished)
     assert Counter(run.recipe.format for run in runs)["lns16f11"] == 5  # the last row is not done: no rate is chosen
+
+
+@pytest.mark.parametrize(
+    ("measure", "further"), [(LOSS, [3.0, 10.0]), (ACCURACY, [3e-5, 1e-5])], ids=["above", "below"]
+)
+def test_rates_beyond_an_end_are_tried_while_the_best_is_there(measure, further):
+    """Less is better of a loss, and scores fall with the rate."""
+    problem = Problem("toy", "toy", 10, edition=2)
+    validation = {}
+    for tried in ([], further[:1], further):
+        runs = plan_of(problem, "rows", measure, validation)
+        assert rates_of(runs) == dict.fromkeys([*NINE, *tried], 1)
+        validation |= {run.key: -math.log(run.recipe.rate) for run in runs}
+    # twice at most
+    assert rates_of(plan_of(problem, "rows", measure, validation)) == {
+        lr: 5 if lr in further else 1 for lr in [*NINE, *further]
+    }
+    turned = {key: -score if further[0] in json.loads(key)[1].values() else score for key, score in validation.items()}
+    assert further[1] not in rates_of(plan_of(problem, "rows", measure, turned))
+
+
+def test_of_equals_the_middle_is_chosen():
+    problem = Problem("toy", "toy", 10, edition=2)
+    runs = guessed(problem, "rows")
+    assert rates_of(runs) == {lr: 5 if lr in (0.003, 0.01) else 1 for lr in NINE}
+    assert rates_of(runs, "adamw8bit") == {lr: 5 if lr in (0.001, 0.003) else 1 for lr in ADAMS}
 
 
 def test_what_is_compared():
@@ -137,10 +169,11 @@ def test_what_is_compared():
 def test_every_change_is_one_change():
     first = CHANGES["default"].as_dict()
     of_the_paper = paper().as_dict()
+    counts = {"default": 0, "paper's rule": 3, "momentum 0.9, lr 0.03": 2, "momentum 0.9, lr 0.1": 2}
     for name, recipe in CHANGES.items():
         start = of_the_paper if name.startswith("paper's, ") else first
         changed = {key for key, value in recipe.as_dict().items() if value != start[key]}
-        assert len(changed) == (0 if name == "default" else 3 if name == "paper's rule" else 1), name
+        assert len(changed) == counts.get(name, 1), name
 
 
 def test_lns_madam_is_a_factor_of_two_to_the_rate():
@@ -178,16 +211,16 @@ def lines_of(runs):
 
 
 def whole(problem, ours, adam, *, others=(70.0, 70.0), seeds=5):
-    """Every row: ours and Adam, whose best rate is 0.003, as given; all else alike, whose best rate is the first."""
+    """Every row: ours and Adam, whose best rate is 0.003, as given; all else alike, at any rate."""
     runs, problem_of = {}, Problem(problem, "", 0)
-    for row in ROWS.values():
-        for run in [*second_plan.grid_of(row, problem_of), *second_plan.curve(problem_of)]:
-            runs[problem, run.recipe, 0] = others
+    for run in second_plan.curve(problem_of):
+        runs[problem, run.recipe, 0] = others
     for name, row in ROWS.items():
-        best = row.rates[0] if row.rates else row.recipe.rate
-        best = 0.003 if name == "float32 Adam" else best
-        scores = {OURS: ours, "float32 Adam": adam}.get(name, [others] * seeds)
-        runs |= {(problem, replace(row.recipe, lr=best), seed): pair for seed, pair in enumerate(scores)}
+        for lr in row.rates or [row.recipe.rate]:
+            scores = [others] * seeds
+            if name == OURS or (name == "float32 Adam" and lr == 0.003):
+                scores = ours if name == OURS else adam
+            runs |= {(problem, replace(row.recipe, lr=lr), seed): pair for seed, pair in enumerate(scores)}
     for recipe in CHANGES.values():
         for seed in range(3):
             key = problem, replace(recipe, lr=recipe.rate), seed
@@ -229,13 +262,21 @@ def test_verdicts_by_hand(tmp_path):
 
 
 def test_rows_by_hand(tmp_path):
+    """Of equal rates the middle two have all seeds, 0.01 and 0.003 of nine, 0.003 and 0.001 of five."""
     runs = dict(UP)
-    int8, kahan = ROWS["int8 AdamW8bit"], ROWS["bfloat16 AdamW, Kahan"]
-    runs["up", replace(int8.recipe, lr=ADAMS[0]).filled(), 3] = None
+
+    def at(name, lr, seed):
+        return "up", replace(ROWS[name].recipe, lr=lr).filled(), seed
+
+    for lr, seed in ((0.003, 3), (0.001, 0), (0.001, 4)):
+        runs[at("int8 AdamW8bit", lr, seed)] = (70.0, 70.0) if seed == 0 else None
     for lr in ADAMS:
-        runs["up", replace(kahan.recipe, lr=lr).filled(), 0] = None
-    del runs["up", replace(ROWS["float32 AdamW"].recipe, lr=NINE[0]).filled(), 4]
-    del runs["up", replace(ROWS["float32 SGD"].recipe, lr=NINE[3]).filled(), 0]
+        runs[at("bfloat16 AdamW, Kahan", lr, 0)] = None
+    for seed in range(5):  # as good with seed 0, better by the mean of validation scores, worse by that of test scores
+        runs[at("float32 paper's Madam", 0.03, seed)] = (70.0 + seed, 60.0)
+    runs[at("lns8f5 paper's Madam", 0.05, 2)] = None  # then the other counts
+    del runs[at("float32 AdamW", 0.003, 4)]
+    del runs[at("float32 SGD", 0.001, 0)]
     [table] = make_tables(results_of(tmp_path, runs), ["rows"])
     lines = texts(table)
     assert list(lines) == list(ROWS)
@@ -246,10 +287,12 @@ def test_rows_by_hand(tmp_path):
     assert list(lines["lns8f4 Madam"].values())[3:] == [
         "0.05", "70.00 ± 0.00", "+28.00 [+27.12, +28.88]*", "0.50", "above",
     ]  # fmt: skip
-    assert list(lines["bfloat16 AdamW, stochastic"].values())[:3] == ["2.00", "8.00", "4.00"]
-    assert list(lines["int8 AdamW8bit"].values())[3:] == ["0.0003", "diverged 1/5", "diverged", "-", "above"]
+    assert list(lines["bfloat16 AdamW, stochastic"].values())[:4] == ["2.00", "8.00", "4.00", "0.003"]
+    assert list(lines["int8 AdamW8bit"].values())[3:] == ["0.003", "diverged 1/5", "diverged", "-", "above"]
     assert list(lines["bfloat16 AdamW, Kahan"].values()) == ["-", "-", "-", "-", "diverged", "diverged", "-", "above"]
-    assert list(lines["float32 AdamW"].values())[3:] == ["0.0001", "70.00 ± 0.00 (4 of 5)", "-", "-", "-"]
+    assert list(lines["float32 paper's Madam"].values())[3:5] == ["0.03", "60.00 ± 0.00"]
+    assert list(lines["lns8f5 paper's Madam"].values())[3:5] == ["0.03", "70.00 ± 0.00"]
+    assert list(lines["float32 AdamW"].values())[3:] == ["0.003", "70.00 ± 0.00 (4 of 5)", "-", "-", "-"]
     assert list(lines["float32 SGD"].values()) == ["-"] * 8  # a rate is missing: none is chosen
     assert table.missing == 2
     [table] = make_tables(results_of(tmp_path, runs), ["verdicts"])
@@ -259,6 +302,26 @@ def test_rows_by_hand(tmp_path):
     assert list(lines["float32 Adam"].values()) == ["16.00", "1", "0", "1", "0"]
     assert list(lines["lns8f4 Madam"].values()) == ["6.00", "1", "0", "0", "1"]
     assert list(lines[OURS].values()) == ["6.00", "", "", "", ""]
+
+
+def test_a_rate_at_the_end_says_so(tmp_path):
+    """No further rate is better than the last: the second in the tables is the end of the ladder."""
+    runs = dict(UP)
+    for lr, score in ((1.0, 71.0), (3.0, 72.0), (10.0, 73.0)):
+        for seed in range(5):
+            runs["up", replace(ROWS["float32 SGD"].recipe, lr=lr).filled(), seed] = (score, score)
+    [table] = make_tables(results_of(tmp_path, runs), ["rows"])
+    assert texts(table)["float32 SGD"]["lr"] == "10 end"
+    assert table.missing == 0
+
+
+def test_problems_on_which_nothing_was_chosen_are_apart(tmp_path, monkeypatch):
+    monkeypatch.setitem(SECOND, "up", Problem("up", "", 10, edition=2, is_new=True))
+    results = results_of(tmp_path, UP | DOWN)
+    for name in ("verdicts", "counts"):
+        new, old = make_tables(results, [name])
+        assert ("on which nothing was chosen" in new.title, "rule and its rate" in old.title) == (True, True)
+    assert [list(texts(table)) for table in make_tables(results, ["verdicts"])] == [["up"], ["down"]]
 
 
 def test_a_seed_of_ours_that_diverges_has_missed(tmp_path):
@@ -302,8 +365,8 @@ def test_finalists_by_hand(tmp_path, monkeypatch):
     monkeypatch.setitem(SECOND, "up", Problem("up", "", 10, edition=2, is_final=True))
     runs = {}
     for row in FINALISTS.values():
-        for run in second_plan.grid_of(row, SECOND["up"]):
-            runs |= {("up", run.recipe.filled(), seed): (50.0, 98.0) for seed in range(5)}
+        for lr in row.rates or [row.recipe.rate]:
+            runs |= {("up", replace(row.recipe, lr=lr).filled(), seed): (50.0, 98.0) for seed in range(5)}
     results = results_of(tmp_path, runs)
     assert [table.name for table in make_tables(results)] == ["finalists", "budget"]
     lines = texts(make_tables(results, ["finalists"])[0])
@@ -315,7 +378,7 @@ def test_finalists_by_hand(tmp_path, monkeypatch):
 def test_the_pictures_are_drawn(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(problems, "measure_of", MEASURES.__getitem__)
     runs = UP | DOWN
-    runs["up", replace(ROWS["int8 AdamW8bit"].recipe, lr=ADAMS[0]).filled(), 3] = None
+    runs["up", replace(ROWS["int8 AdamW8bit"].recipe, lr=ADAMS[2]).filled(), 3] = None
     (tmp_path / "j.jsonl").write_text(lines_of(runs))
     code, _, err = run_command(
         capsys, monkeypatch, tmp_path / "j.jsonl", "--plots", tmp_path / "p", "--table", "verdicts", command=["report"]
@@ -408,6 +471,7 @@ class _Inline:
         return Inline
 
 
+@pytest.mark.filterwarnings("ignore:lr=3.0 is 138 code steps:UserWarning")  # beyond the end of a grid
 def test_the_command_goes_from_a_trial_to_a_repeat(study, tmp_path):
     code, out, err = study("--trial", "--part", "rows")
     assert (code, out) == (0, f"{len(WAYS)} ways of training tried, 0 of them failed\n")
@@ -416,14 +480,16 @@ def test_the_command_goes_from_a_trial_to_a_repeat(study, tmp_path):
     assert list(tmp_path.iterdir()) == []
     code, out, _ = study("--dry-run", "--json", "--part", "rows", "--part", "finalists")
     told = json.loads(out)
-    runs = 5 * 2 + 3 * 10 + 3 * 6 + 9
+    runs = 5 * 2 + 3 * 11 + 3 * 7 + 9
     assert (code, told["total"]["runs"], [part["part"] for part in told["parts"]]) == (0, runs, ["rows"])
     code, out, _ = study("--part", "rows")
-    assert (code, out.split(",")[0]) == (0, f"{runs} runs in second_study.jsonl")
     records = read_journal(tmp_path / "second_study.jsonl")
+    assert (code, out.split(",")[0]) == (0, f"{len(records)} runs in second_study.jsonl")
+    assert len(records) >= runs  # further ones beyond the ends of grids
     sgd = [r for r in records if r.recipe.optimizer == "sgd" and r.score is not None and r.seed == 0]
-    best = min(sgd, key=lambda record: record.validation)
-    assert [r.recipe for r in records if r.recipe.optimizer == "sgd" and r.seed == 1] == [best.recipe]
+    best = sorted(sgd, key=lambda record: record.validation)[:2]
+    again = [r.recipe for r in records if r.recipe.optimizer == "sgd" and r.seed == 1]
+    assert sorted(recipe.rate for recipe in again) == sorted(record.recipe.rate for record in best)
     done = (tmp_path / "second_study.jsonl").read_bytes()
     code, out, err = study("--repeat", 7)
     assert (code, out) == (0, "7 runs of second_study.jsonl again, 7 of them the same to the bit\n")
@@ -480,7 +546,7 @@ def test_every_row_trains_each_new_kind_of_network(name):
     if _has("optimi"):
         ways += ["bfloat16 AdamW, Kahan"]
     for way in ways:
-        record = execution.one_run(task, problem, second_plan.grid_of(ROWS[way], problem)[0])
+        record = execution.one_run(task, problem, second_plan.grid_of(ROWS[way], problem, task.measure, {})[0])
         assert record.failure is None, way
         assert math.isfinite(record.validation)
         assert 1.0 <= record.weight_bytes <= 4.0

@@ -29,7 +29,7 @@ BAD = {
     "infinite lr": ({"lr": math.inf}, "lr inf is no learning rate"),
     "NaN for lr": ({"lr": math.nan}, "lr nan is no learning rate"),
     "optimizer": ({"optimizer": "lion"}, "optimizer='lion' is none of 'madam', 'adam', 'sgd', 'adamw', 'adamw8bit'"),
-    "schedule": ({"schedule": "step"}, "schedule='step' is none of 'linear', 'cosine', 'constant'"),
+    "schedule": ({"schedule": "step"}, "schedule='step' is none of 'linear', 'cosine', 'constant', 'warm-up'"),
     "zeros": ({"zeros": "raise"}, "zeros='raise' is none of 'redraw', 'leave', 'keep', 'none'"),
     "parameters": ({"parameters": "vectors"}, "parameters='vectors' is none of 'all', 'matrices'"),
     "rounding": ({"rounding": "up"}, "rounding='up' is none of "),
@@ -227,6 +227,7 @@ SCHEDULES = {
     "linear": [8, 6, 4, 2, 0],
     "constant": [8, 8, 8, 8, 8],
     "cosine": [8, 4 + math.sqrt(8), 4, 4 - math.sqrt(8), 0],
+    "warm-up": [8, 8, 16 / 3, 8 / 3, 0],
 }
 """The learning rate at steps 0 to 4 of 4, where it begins at 8."""
 
