@@ -127,7 +127,7 @@ def test_what_pages_install_exists():
     assert found > 10
 
 
-@pytest.mark.parametrize("page", ["toolbox.md", "results.md"])
+@pytest.mark.parametrize("page", ["toolbox.md", "results.md", "first_study.md"])
 def test_commands_print_what_their_page_says(page, tmp_path, monkeypatch, capsys):
     """Python makes the files of toolbox.md; then each `$ lnsnum ...` is run and its output compared, whole."""
     monkeypatch.chdir(tmp_path if page == "toolbox.md" else ROOT)

@@ -4,21 +4,24 @@ verdicts     lns8f5 Madam at its one rate  against  the best float32 row, a line
              chosen, and those on which the rule was
 rows         every row with its bytes, and what the intervals say of lns8f5 Madam against it: a table a problem
 counts       the same verdicts counted over the problems, a line a row
+one-rate     every row at one rate for all problems, the one that loses least where it loses most
 matters      what one change makes of the default
 finalists    the rows of the longer runs
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from textwrap import wrap
 
 from lnsnum.study.cells import DIVERGED, better_by, difference_cell, heading, plain, rate, sample_cell
-from lnsnum.study.plan import FEWER_SEEDS
-from lnsnum.study.results import Results, problem_of
-from lnsnum.study.second_plan import CHANGES, OURS, ROWS
+from lnsnum.study.plan import FEWER_SEEDS, Run
+from lnsnum.study.results import No, Results, problem_of
+from lnsnum.study.second_plan import CHANGES, OURS, ROWS, Row, on
 from lnsnum.study.standings import Standing, best_float, ours_of, standings
 from lnsnum.study.statistics import mean, verdict
 from lnsnum.study.text_table import MISSING, Cell, TextTable, word
@@ -122,6 +125,65 @@ def _counts(results: Results, problems: Sequence[str], kind: str) -> TextTable:
         *look.notes(),
     ]
     return TextTable("counts", title, columns, lines, notes, None, look.missing)
+
+
+def one_rate(results: Results, problems: Sequence[str]) -> list[TextTable]:
+    """How the default does against others that have one rate for all problems, too."""
+    look, lines = results.look(), []
+    measures = {problem: results.measures[problem] for problem in problems}
+    ours = {problem: look.outcome(grid[0]) for problem, grid in _grids(results, ROWS[OURS], problems).items()}
+    for name, row in ROWS.items():
+        grids = _grids(results, row, problems)
+        rated = list(zip(*grids.values(), strict=True))
+        missing = any(look.outcome(run) is No.MISSING for runs in rated for run in runs)
+        if missing:
+            lines.append([word(name), *[MISSING] * (len(problems) + 2)])
+            continue
+        best = min(rated, key=lambda runs: _worst(results, runs, grids))
+        cells, worst = [], 0.0
+        for problem, run in zip(problems, best, strict=True):
+            theirs, own = look.outcome(run), ours[problem]
+            if isinstance(theirs, No) or isinstance(own, No):
+                cells.append(DIVERGED)
+                continue
+            measure = measures[problem]
+            better = measure.sign * (own - theirs) / measure.margin_at(theirs)
+            worst = min(worst, better)
+            cells.append(word("") if name == OURS else Cell(f"{better:+.1f}", better))
+        lr = best[0].recipe.rate
+        end = word("") if name == OURS else Cell(f"{worst:+.1f}", worst)
+        lines.append([word(name), Cell(rate(lr), lr), *cells, end])
+    title = f"One rate for all problems: by how many margins {OURS} is better, by the test scores of seed 0"
+    notes = [
+        "lr: of a row's rates the one that loses least, on the problem where it loses most, against the row's own",
+        "best there, by validation scores of seed 0, in margins; the default where there is one. worst: where we are",
+        "most behind.",
+        *look.notes(),
+    ]
+    return [TextTable("one-rate", title, ["", "lr", *problems, "worst"], lines, notes, None, look.missing)]
+
+
+def _grids(results: Results, row: Row, problems: Sequence[str]) -> dict[str, list[Run]]:
+    """A row at its rates, with seed 0, on each problem."""
+    grids = {}
+    for problem in problems:
+        recipe = on(row.recipe, problem_of(problem, results.edition))
+        grids[problem] = [Run(problem, replace(recipe, lr=lr), 0) for lr in row.rates or (recipe.rate,)]
+    return grids
+
+
+def _worst(results: Results, runs: Sequence[Run], grids: Mapping[str, Sequence[Run]]) -> float:
+    """What a rate loses at most against the best of the row, in margins; infinity where it diverged."""
+    losses = []
+    for run in runs:
+        measure = results.measures[run.problem]
+        scores = [score for one in grids[run.problem] if (score := results.choosing[one.key]) is not None]
+        own = results.choosing[run.key]
+        if own is None:
+            return math.inf
+        best = max(scores, key=lambda score: measure.sign * score)
+        losses.append(measure.sign * (best - own) / measure.margin_at(best))
+    return max(losses)
 
 
 def matters(results: Results, problems: Sequence[str]) -> list[TextTable]:

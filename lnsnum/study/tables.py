@@ -33,6 +33,7 @@ TABLES: Mapping[str, _Maker] = {
 SECOND_TABLES: Mapping[str, _Maker] = {
     "verdicts": _Maker(second_tables.verdicts, "rows"),
     "counts": _Maker(second_tables.counts, "rows"),
+    "one-rate": _Maker(second_tables.one_rate, "rows"),
     "rows": _Maker(second_tables.rows, "rows"),
     "matters": _Maker(second_tables.matters, "matters"),
     "finalists": _Maker(second_tables.finalists, "finalists"),
