@@ -19,6 +19,7 @@ from lnsnum.study.statistics import half_width, mean
 
 STYLES: Mapping[str, tuple[str, str]] = {
     OURS: ("#000000", "o"),
+    "lns8f5 Madam, momentum": ("#7a0177", "o"),
     "lns8f4 Madam": ("#08519c", "o"),
     "lns6f3 Madam, groups": ("#4292c6", "o"),
     "lns4f1 Madam, groups": ("#9ecae1", "o"),
