@@ -77,7 +77,7 @@ ELSEWHERE = {
     "gpu.md": {"*": "a card: tests/torch_bridge/kernels/on_cards"},
     "huggingface.md": {"lnsnum convert MODEL_FOLDER *": "tests/huggingface/test_folders.py"},
     "performance.md": {"pip install *": "a network", "python -m benchmarks.performance *": HOURS},
-    "first_study.md": {"lnsnum report *": "tests/test_docs.py", "lnsnum study *": HOURS},
+    "first_study.md": {"lnsnum report *": "tests/test_docs.py"},
     "results.md": {
         "pip install *": "a network",
         "lnsnum study *": "hours, and data that are not shipped; three steps each: tests/study/test_study.py",
@@ -126,7 +126,6 @@ OTHER_BLOCKS = {
     ("huggingface.md", "text"): HOURS,
     ("performance.md", "text"): HOURS,
     ("results.md", "text"): "tests/test_docs.py",
-    ("first_study.md", "text"): "tests/test_docs.py",
     ("testing.md", "c"): "tests/testing/test_calling.py",
     ("testing.md", "console"): "tests/testing/test_law_suite.py",
     ("testing.md", "py"): "tests/testing/test_calling.py",

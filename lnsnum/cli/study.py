@@ -46,7 +46,7 @@ def study(
     data: Annotated[
         list[str] | None, typer.Option(metavar="NAME=PATH", help="Where data are. Can be repeated.")
     ] = None,
-    edition: Annotated[int, typer.Option(min=1, max=2, help="Which study it is; docs/results.md tells of each.")] = 1,
+    edition: Annotated[int, typer.Option(min=1, max=2, help="Which study: docs/first_study.md, docs/results.md.")] = 1,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -154,8 +154,8 @@ class Repeated(NamedTuple):
 
     @property
     def same(self) -> bool:
-        """Whether all but the time is the same, to the bit."""
-        return replace(self.again, seconds=self.before.seconds) == self.before
+        """Whether all that was measured is the same, to the bit, but for the time: of any version of ours."""
+        return replace(self.again, seconds=self.before.seconds, lnsnum=self.before.lnsnum) == self.before
 
 
 def runs_to_repeat(records: Iterable[Record], count: int) -> list[Record]:

@@ -516,6 +516,8 @@ def test_the_command_goes_from_a_trial_to_a_repeat(study, tmp_path):
     code, out, err = study("--repeat", 7)
     assert (code, out) == (0, "7 runs of second_study.jsonl again, 7 of them the same to the bit\n")
     assert err.count("the same to the bit") == 7
+    (tmp_path / "second_study.jsonl").write_bytes(done.replace(b'"lnsnum": "', b'"lnsnum": "0.'))
+    assert study("--repeat", 2)[0] == 0  # of another version
     changed = done.replace(b'"loss": 1', b'"loss": 7').replace(b'"loss": 2', b'"loss": 7')
     (tmp_path / "second_study.jsonl").write_bytes(changed)
     code, out, _ = study("--repeat", len(records), "--json")
