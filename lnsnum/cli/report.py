@@ -21,7 +21,7 @@ def report(
         list[str] | None,
         typer.Option(
             help="Only this table: claim, one-rate, ladder, grid, bits, ablations, memory, budget; of the second "
-            "edition verdicts, counts, one-rate, rows, matters, finalists, budget. Can be repeated."
+            "edition verdicts, counts, one-rate, rates, rows, matters, finalists, budget. Can be repeated."
         ),
     ] = None,
     problem: Annotated[list[str] | None, typer.Option(help="Only this problem. Can be repeated.")] = None,

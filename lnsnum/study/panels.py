@@ -64,7 +64,7 @@ def mark_edge(
 ) -> None:
     """Crosses at the panel's bad edge for what diverged, arrows for what lies beyond it, one above the other.
 
-    `outcomes` are by color and x; with `numbers` those beyond stand beside their arrows.
+    `outcomes` are by color and x; with `numbers` those beyond stand beside their arrows, each on a line of its own.
     """
     edge = axis.get_ylim()[0 if measure.higher_is_better else 1]
     stacked: Counter[float] = Counter()
@@ -77,13 +77,14 @@ def mark_edge(
             else:
                 marker = UP if outcome > edge else ""
             if marker:
-                away = _EDGE + _STEP * stacked[x]
-                stacked[x] += 1
+                line = 0.0 if numbers else x
+                away = _EDGE + _STEP * stacked[line]
+                stacked[line] += 1
                 y = away if measure.higher_is_better else 1.0 - away
                 transform = axis.get_xaxis_transform()
                 axis.plot([x], [y], marker=marker, color=color, markersize=6, transform=transform, zorder=6)
                 if numbers and not isinstance(outcome, No):
-                    text = f" {plain(measure, outcome)}"
+                    text = f"   {plain(measure, outcome)}"
                     axis.text(x, y, text, color=color, fontsize=7, va="center", transform=transform, zorder=6)
 
 

@@ -1,7 +1,7 @@
 """The second edition: which rows are compared, what is changed one at a time, and who goes on to the longer runs.
 
     rows         ours at the one default rate; what we are compared with at its best of five or nine; all their seeds
-    matters      the default with one choice changed: three seeds
+    matters      the default with one choice changed, twice two: three seeds
     finalists    longer runs: lns8f5 at the default, Adam and the ways with weights of 8 bits at their best of five
 
 Rates are chosen by validation scores. While a row's best with seed 0 is its first or last, one more is tried beyond it,

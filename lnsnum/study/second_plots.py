@@ -70,7 +70,7 @@ def _state_bytes(path: Path, results: Results, problems: Sequence[str]) -> None:
         widths = {name: half_width(there[name].sample.scores) or 0.0 for name in means}
         limit(axis, measure, [y + end * widths[name] for name, y in means.items() for end in (-1, 1)])
         rival = best_float(results, problem, rows)
-        if rival is not None:
+        if rival is not None and rival.label in means:
             level = means[rival.label]
             axis.axhspan(level, level - measure.sign * measure.margin_at(level), color=_BAND, zorder=0)
         edge: dict[str, dict[float, Outcome]] = {}
@@ -115,10 +115,14 @@ def _learning_rates(path: Path, results: Results, problems: Sequence[str]) -> No
             if best is not None and len(drawn) > 1 and best.recipe.rate in drawn:
                 lr = best.recipe.rate
                 axis.plot([lr], [drawn[lr]], "o", color=color, markersize=9, fillstyle="none", zorder=5)
-        # a line shows by itself where it leaves the panel
-        failed = {STYLES[name][0]: {x: y for x, y in line.items() if isinstance(y, No)} for name, line in lines.items()}
-        mark_edge(axis, measure, failed)
-    save(path, figure, [*_legend(ROWS)[:-1], Line2D([], [], marker="o", fillstyle="none", label="chosen", **_GRAY)])
+        # a line shows by itself where it leaves the panel: of what is beyond, the rates that count are marked
+        counting = {name: it.recipe.rate for name, it in chosen.items() if it is not None}
+        marked = {
+            STYLES[name][0]: {x: y for x, y in line.items() if isinstance(y, No) or x == counting.get(name)}
+            for name, line in lines.items()
+        }
+        mark_edge(axis, measure, marked)
+    save(path, figure, [*_legend(ROWS), Line2D([], [], marker="o", fillstyle="none", label="chosen", **_GRAY)])
 
 
 def _line(outcome_of: Any, runs: Sequence[Run]) -> dict[float, Outcome]:
@@ -131,7 +135,7 @@ def _legend(names: Mapping[str, object]) -> list[Any]:
     for name in names:
         color, marker = STYLES[name]
         handles.append(Line2D([], [], color=color, marker=marker, label=name, linestyle="none"))
-    handles.append(Line2D([], [], marker="x", label="diverged with some seed", **_GRAY))
+    handles.append(Line2D([], [], marker="x", label="diverged", **_GRAY))
     handles.append(Line2D([], [], marker=UP, label="worse than the panel shows", **_GRAY))
     return handles
 

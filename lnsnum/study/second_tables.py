@@ -5,6 +5,7 @@ verdicts     lns8f5 Madam at its one rate  against  the best float32 row, a line
 rows         every row with its bytes, and what the intervals say of lns8f5 Madam against it: a table a problem
 counts       the same verdicts counted over the problems, a line a row
 one-rate     every row at one rate for all problems, the one that loses least where it loses most
+rates        our row at other rates than the default
 matters      what one change makes of the default
 finalists    the rows of the longer runs
 """
@@ -18,10 +19,19 @@ from dataclasses import replace
 from statistics import fmean
 from textwrap import wrap
 
-from lnsnum.study.cells import DIVERGED, better_by, difference_cell, heading, plain, rate, sample_cell
+from lnsnum.study.cells import (
+    DIVERGED,
+    better_by,
+    difference_cell,
+    heading,
+    outcome_cell,
+    plain,
+    rate,
+    sample_cell,
+)
 from lnsnum.study.plan import FEWER_SEEDS, Run
-from lnsnum.study.results import No, Results, problem_of
-from lnsnum.study.second_plan import CHANGES, OURS, ROWS, Row, on
+from lnsnum.study.results import Look, No, Results, problem_of
+from lnsnum.study.second_plan import CHANGES, OURS, ROWS, Row, curve, on
 from lnsnum.study.standings import Standing, best_float, ours_of, standings
 from lnsnum.study.statistics import mean, verdict
 from lnsnum.study.text_table import MISSING, Cell, TextTable, word
@@ -35,7 +45,7 @@ _VERDICTS = (
 )
 _CHOSEN = (
     "Rates of rivals: the best two by the validation score of seed 0 get all seeds (where runs are long, one), and the",
-    "better mean of validation scores counts; no test score chooses one. end: the best is the last that was tried.",
+    "better mean of validation scores counts; no test score chooses one. end: the first or the last that was tried.",
 )
 _STAR = "* zero is not in the interval."
 _WIDTH = 110
@@ -130,37 +140,49 @@ def _counts(results: Results, problems: Sequence[str], kind: str) -> TextTable:
 def one_rate(results: Results, problems: Sequence[str]) -> list[TextTable]:
     """How the default does against others that have one rate for all problems, too."""
     look, lines = results.look(), []
-    measures = {problem: results.measures[problem] for problem in problems}
-    ours = {problem: look.outcome(grid[0]) for problem, grid in _grids(results, ROWS[OURS], problems).items()}
     for name, row in ROWS.items():
         grids = _grids(results, row, problems)
         rated = list(zip(*grids.values(), strict=True))
-        missing = any(look.outcome(run) is No.MISSING for runs in rated for run in runs)
-        if missing:
+        if No.MISSING in [look.outcome(run) for runs in rated for run in runs]:
             lines.append([word(name), *[MISSING] * (len(problems) + 2)])
             continue
         best = min(rated, key=lambda runs: _worst(results, runs, grids))
-        cells, worst = [], 0.0
-        for problem, run in zip(problems, best, strict=True):
-            theirs, own = look.outcome(run), ours[problem]
-            if isinstance(theirs, No) or isinstance(own, No):
-                cells.append(DIVERGED)
-                continue
-            measure = measures[problem]
-            better = measure.sign * (own - theirs) / measure.margin_at(theirs)
-            worst = min(worst, better)
-            cells.append(word("") if name == OURS else Cell(f"{better:+.1f}", better))
         lr = best[0].recipe.rate
-        end = word("") if name == OURS else Cell(f"{worst:+.1f}", worst)
-        lines.append([word(name), Cell(rate(lr), lr), *cells, end])
-    title = f"One rate for all problems: by how many margins {OURS} is better, by the test scores of seed 0"
+        cells = [word("")] * (len(problems) + 1)
+        if name != OURS:
+            found = [_margins(results, look, run) for run in best]
+            apart = [margins for margins in found if isinstance(margins, float)]
+            least = MISSING if not apart else Cell(f"{min(apart):+.1f}", min(apart))
+            least = DIVERGED if "ours" in found else least
+            cells = [Cell(f"{m:+.1f}", m) if isinstance(m, float) else DIVERGED for m in found] + [least]
+        lines.append([word(name), Cell(rate(lr), lr), *cells])
+    title = f"One rate for all problems: by how many margins {OURS} is better, by test scores"
     notes = [
-        "lr: of a row's rates the one that loses least, on the problem where it loses most, against the row's own",
-        "best there, by validation scores of seed 0, in margins; the default where there is one. worst: where we are",
-        "most behind.",
+        "lr: of a row's rates the one that loses least, on the problem where it loses most, against the best of them",
+        "there, by validation scores of seed 0, in margins; the default where there is one. Means of all seeds where",
+        "that rate has them, else seed 0 alone. least: where we are most behind, or least ahead.",
         *look.notes(),
     ]
-    return [TextTable("one-rate", title, ["", "lr", *problems, "worst"], lines, notes, None, look.missing)]
+    return [TextTable("one-rate", title, ["", "lr", *problems, "least"], lines, notes, None, look.missing)]
+
+
+def _margins(results: Results, look: Look, run: Run) -> float | str:
+    """By how many margins our default is better than a run, over the seeds that both have; or whose has diverged."""
+    problem, measure = run.problem, results.measures[run.problem]
+    (ours,) = _grids(results, ROWS[OURS], [problem])[problem]
+    seeds = range(problem_of(problem, results.edition).seeds)
+    pairs = [(replace(ours, seed=seed).key, replace(run, seed=seed).key) for seed in seeds]
+    both = [pair for pair in pairs if all(key in results.scores for key in pair)]
+    if len(both) < len(pairs):
+        both = pairs[:1]
+    own, theirs = ([results.scores.get(key) for key in keys] for keys in zip(*both, strict=True))
+    if isinstance(look.outcome(ours), No) or None in own:
+        return "ours"
+    if None in theirs:
+        return "theirs"
+    away = mean([score for score in theirs if score is not None])
+    here = mean([score for score in own if score is not None])
+    return measure.sign * (here - away) / measure.margin_at(away)
 
 
 def _grids(results: Results, row: Row, problems: Sequence[str]) -> dict[str, list[Run]]:
@@ -186,6 +208,23 @@ def _worst(results: Results, runs: Sequence[Run], grids: Mapping[str, Sequence[R
     return max(losses)
 
 
+def rates(results: Results, problems: Sequence[str]) -> list[TextTable]:
+    """Our row at other rates: a line a problem."""
+    look = results.look()
+    lines = []
+    for problem in problems:
+        cells = [outcome_cell(results.measures[problem], look.outcome(run)) for run in _curve(results, problem)]
+        lines.append([word(problem), word(heading(results.measures[problem])), *cells])
+    columns = ["", "measure", *(rate(run.recipe.rate) for run in _curve(results, problems[0]))]
+    one = rate(ROWS[OURS].recipe.rate)
+    title = f"{OURS} at other rates than its one of {one}: test scores of seed 0, which choose nothing"
+    return [TextTable("rates", title, columns, lines, look.notes(), None, look.missing)]
+
+
+def _curve(results: Results, problem: str) -> list[Run]:
+    return curve(problem_of(problem, results.edition))
+
+
 def matters(results: Results, problems: Sequence[str]) -> list[TextTable]:
     """One table: a line a change, a column a problem."""
     look = results.look()
@@ -198,7 +237,7 @@ def matters(results: Results, problems: Sequence[str]) -> list[TextTable]:
     for name, of in changed:
         cells = [difference_cell(results.measures[p], of[p], standards[p], interval=False) for p in problems]
         lines.append([word(name), *cells])
-    title = f"What one change makes better than the default (worse, where negative): means of {FEWER_SEEDS} seeds"
+    title = f"What a change makes better than the default (worse, where negative): means of {FEWER_SEEDS} seeds"
     units = "; ".join(f"{problem}: {heading(results.measures[problem])}" for problem in problems)
     star = "* zero is not in Welch's 95 % interval."
     notes = ["default: its mean, in units of the measure.", star, *wrap(f"Measures: {units}.", _WIDTH), *look.notes()]

@@ -34,6 +34,7 @@ SECOND_TABLES: Mapping[str, _Maker] = {
     "verdicts": _Maker(second_tables.verdicts, "rows"),
     "counts": _Maker(second_tables.counts, "rows"),
     "one-rate": _Maker(second_tables.one_rate, "rows"),
+    "rates": _Maker(second_tables.rates, "rows"),
     "rows": _Maker(second_tables.rows, "rows"),
     "matters": _Maker(second_tables.matters, "matters"),
     "finalists": _Maker(second_tables.finalists, "finalists"),

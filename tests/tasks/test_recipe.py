@@ -232,6 +232,18 @@ SCHEDULES = {
 """The learning rate at steps 0 to 4 of 4, where it begins at 8."""
 
 
+def test_warm_up_rises_over_a_tenth_of_the_steps():
+    recipe = Recipe("float32", "sgd", lr=6.0, schedule="warm-up")
+    optimizer = recipe.optimizer_for(nn.Linear(1, 1), 0)
+    scheduler = recipe.scheduler(optimizer, 30)
+    rates = []
+    for _ in range(31):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([2, 4, *(6 * (30 - t) / 27 if t > 2 else 6 for t in range(2, 31))])
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_learning_rate_at_each_step(schedule):
     recipe = Recipe("float32", "sgd", lr=8.0, schedule=schedule)

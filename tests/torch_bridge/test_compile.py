@@ -116,11 +116,10 @@ def wide(per_channel, fmt):
     return model
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("backend", "per_channel", "fmt", "zero"),
     [
-        ("inductor", False, "lns8f4", "learn"),
+        pytest.param("inductor", False, "lns8f4", "learn", marks=pytest.mark.thorough),
         ("aot_eager", True, LNSFormat(8, 3, base=1.9), "keep"),
     ],
 )
