@@ -143,14 +143,9 @@ def planned(part: str, problem: Problem, measure: Measure, validation: Scores) -
 
 def grid_of(row: Row, problem: Problem, measure: Measure, validation: Scores) -> list[Run]:
     """A row at each of its rates, or at its default alone, with seed 0; beyond them while the best is at an end."""
-    recipe = on(row.recipe, problem)
     rates = list(row.rates)
-
-    def runs() -> list[Run]:
-        return [Run(problem.name, replace(recipe, lr=lr), 0) for lr in rates or (recipe.rate,)]
-
     for _ in range(FURTHER if rates else 0):
-        found = best_of(runs(), measure, validation)
+        found = best_of(runs_at(row, problem, rates), measure, validation)
         if not found:
             break
         best = found[0].recipe.rate
@@ -160,7 +155,13 @@ def grid_of(row: Row, problem: Problem, measure: Measure, validation: Scores) ->
             rates[:0] = [lr for lr in row.ladder if lr < best][-1:]
         else:
             break
-    return runs()
+    return runs_at(row, problem, rates)
+
+
+def runs_at(row: Row, problem: Problem, rates: Sequence[float]) -> list[Run]:
+    """A row at these rates, or without any at its default, with seed 0."""
+    recipe = on(row.recipe, problem)
+    return [Run(problem.name, replace(recipe, lr=lr), 0) for lr in rates or (recipe.rate,)]
 
 
 def candidates(row: Row, problem: Problem, grid: Sequence[Run], measure: Measure, validation: Scores) -> Sequence[Run]:

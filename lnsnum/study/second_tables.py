@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
 from textwrap import wrap
 
@@ -30,8 +29,8 @@ from lnsnum.study.cells import (
     sample_cell,
 )
 from lnsnum.study.plan import FEWER_SEEDS, Run
-from lnsnum.study.results import Look, No, Results, problem_of
-from lnsnum.study.second_plan import CHANGES, OURS, ROWS, Row, curve, on
+from lnsnum.study.results import No, Results, problem_of
+from lnsnum.study.second_plan import CHANGES, OURS, ROWS, Row, curve, runs_at
 from lnsnum.study.standings import Standing, best_float, ours_of, standings
 from lnsnum.study.statistics import mean, verdict
 from lnsnum.study.text_table import MISSING, Cell, TextTable, word
@@ -150,7 +149,7 @@ def one_rate(results: Results, problems: Sequence[str]) -> list[TextTable]:
         lr = best[0].recipe.rate
         cells = [word("")] * (len(problems) + 1)
         if name != OURS:
-            found = [_margins(results, look, run) for run in best]
+            found = [_margins(results, run) for run in best]
             apart = [margins for margins in found if isinstance(margins, float)]
             least = MISSING if not apart else Cell(f"{min(apart):+.1f}", min(apart))
             least = DIVERGED if "ours" in found else least
@@ -166,32 +165,25 @@ def one_rate(results: Results, problems: Sequence[str]) -> list[TextTable]:
     return [TextTable("one-rate", title, ["", "lr", *problems, "least"], lines, notes, None, look.missing)]
 
 
-def _margins(results: Results, look: Look, run: Run) -> float | str:
+def _margins(results: Results, run: Run) -> float | str:
     """By how many margins our default is better than a run, over the seeds that both have; or whose has diverged."""
     problem, measure = run.problem, results.measures[run.problem]
     (ours,) = _grids(results, ROWS[OURS], [problem])[problem]
-    seeds = range(problem_of(problem, results.edition).seeds)
-    pairs = [(replace(ours, seed=seed).key, replace(run, seed=seed).key) for seed in seeds]
-    both = [pair for pair in pairs if all(key in results.scores for key in pair)]
-    if len(both) < len(pairs):
-        both = pairs[:1]
-    own, theirs = ([results.scores.get(key) for key in keys] for keys in zip(*both, strict=True))
-    if isinstance(look.outcome(ours), No) or None in own:
+    look = results.look()  # not the table's: most rates are not meant to have all seeds
+    for seeds in (problem_of(problem, results.edition).seeds, 1):
+        own, theirs = (look.sample(problem, one.recipe, seeds) for one in (ours, run))
+        if not own.missing and not theirs.missing:
+            break
+    if not own.complete:
         return "ours"
-    if None in theirs:
+    if not theirs.complete:
         return "theirs"
-    away = mean([score for score in theirs if score is not None])
-    here = mean([score for score in own if score is not None])
-    return measure.sign * (here - away) / measure.margin_at(away)
+    return better_by(measure, own, theirs).mean / measure.margin_at(mean(theirs.scores))
 
 
 def _grids(results: Results, row: Row, problems: Sequence[str]) -> dict[str, list[Run]]:
     """A row at its rates, with seed 0, on each problem."""
-    grids = {}
-    for problem in problems:
-        recipe = on(row.recipe, problem_of(problem, results.edition))
-        grids[problem] = [Run(problem, replace(recipe, lr=lr), 0) for lr in row.rates or (recipe.rate,)]
-    return grids
+    return {problem: runs_at(row, problem_of(problem, results.edition), row.rates) for problem in problems}
 
 
 def _worst(results: Results, runs: Sequence[Run], grids: Mapping[str, Sequence[Run]]) -> float:
@@ -210,19 +202,16 @@ def _worst(results: Results, runs: Sequence[Run], grids: Mapping[str, Sequence[R
 
 def rates(results: Results, problems: Sequence[str]) -> list[TextTable]:
     """Our row at other rates: a line a problem."""
-    look = results.look()
-    lines = []
-    for problem in problems:
-        cells = [outcome_cell(results.measures[problem], look.outcome(run)) for run in _curve(results, problem)]
-        lines.append([word(problem), word(heading(results.measures[problem])), *cells])
-    columns = ["", "measure", *(rate(run.recipe.rate) for run in _curve(results, problems[0]))]
+    look, lines = results.look(), []
+    curves = {problem: curve(problem_of(problem, results.edition)) for problem in problems}
+    for problem, runs in curves.items():
+        measure = results.measures[problem]
+        cells = [outcome_cell(measure, look.outcome(run)) for run in runs]
+        lines.append([word(problem), word(heading(measure)), *cells])
+    columns = ["", "measure", *(rate(run.recipe.rate) for run in curves[problems[0]])]
     one = rate(ROWS[OURS].recipe.rate)
     title = f"{OURS} at other rates than its one of {one}: test scores of seed 0, which choose nothing"
     return [TextTable("rates", title, columns, lines, look.notes(), None, look.missing)]
-
-
-def _curve(results: Results, problem: str) -> list[Run]:
-    return curve(problem_of(problem, results.edition))
 
 
 def matters(results: Results, problems: Sequence[str]) -> list[TextTable]:

@@ -66,9 +66,7 @@ def _standing(results: Results, look: Look, problem: str, name: str, row: Row) -
         return Standing(name, row, None, Sample((), it.seeds, 0), None, None)
     # while a run of one of them is missing that one is shown, as no choice can be made
     best, sample = next((pair for pair in tried if pair[1].missing), tried[0])
-    means = {
-        run: found for run, of in tried if of.complete and (found := _validation(results, run, it.seeds)) is not None
-    }
+    means = {run: _validation(results, run, it.seeds) for run, of in tried if of.complete}
     if means and not sample.missing:
         best = max(means, key=lambda run: measure.sign * means[run])
         sample = dict(tried)[best]
@@ -85,10 +83,9 @@ def _keys(run: Run, seeds: int) -> list[str]:
     return [replace(run, seed=seed).key for seed in range(seeds)]
 
 
-def _validation(results: Results, run: Run, seeds: int) -> float | None:
-    """The mean validation score of all seeds."""
-    found = [score for key in _keys(run, seeds) if (score := results.choosing.get(key)) is not None]
-    return fmean(found) if len(found) == seeds else None
+def _validation(results: Results, run: Run, seeds: int) -> float:
+    """The mean validation score of all seeds, each of which has a score."""
+    return fmean(score for key in _keys(run, seeds) if (score := results.choosing[key]) is not None)
 
 
 def best_float(results: Results, problem: str, rows: dict[str, Standing]) -> Standing | None:

@@ -232,29 +232,27 @@ SCHEDULES = {
 """The learning rate at steps 0 to 4 of 4, where it begins at 8."""
 
 
-def test_warm_up_rises_over_a_tenth_of_the_steps():
-    recipe = Recipe("float32", "sgd", lr=6.0, schedule="warm-up")
+def rates_of(schedule, steps, lr):
+    """The learning rate before each step, and after the last."""
+    recipe = Recipe("float32", "sgd", lr=lr, schedule=schedule)
     optimizer = recipe.optimizer_for(nn.Linear(1, 1), 0)
-    scheduler = recipe.scheduler(optimizer, 30)
+    scheduler = recipe.scheduler(optimizer, steps)
     rates = []
-    for _ in range(31):
+    for _ in range(steps + 1):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    assert rates == pytest.approx([2, 4, *(6 * (30 - t) / 27 if t > 2 else 6 for t in range(2, 31))])
+    return rates
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_learning_rate_at_each_step(schedule):
-    recipe = Recipe("float32", "sgd", lr=8.0, schedule=schedule)
-    optimizer = recipe.optimizer_for(nn.Linear(1, 1), 0)
-    scheduler = recipe.scheduler(optimizer, 4)
-    rates = []
-    for _ in range(5):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    assert rates == pytest.approx(SCHEDULES[schedule], abs=1e-12)
+    assert rates_of(schedule, 4, 8.0) == pytest.approx(SCHEDULES[schedule], abs=1e-12)
+
+
+def test_warm_up_rises_over_a_tenth_of_the_steps():
+    expected = [2, 4, *(6 * (30 - t) / 27 if t > 2 else 6 for t in range(2, 31))]
+    assert rates_of("warm-up", 30, 6.0) == pytest.approx(expected)
 
 
 # ---------------------------------------------------------------------------------------------------------- measures
