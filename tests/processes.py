@@ -5,9 +5,11 @@ Or in network namespaces joined by a cable, as several machines: all that they s
 
 import contextlib
 import ctypes
+import gc
 import os
 import pickle
 import subprocess
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -81,6 +83,10 @@ def _run(
     (folder / f"{rank}.pickle").write_bytes(pickle.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
+    # what refers to the group yet keeps gloo's threads, and these let go of the last tensors a moment later: were
+    # Python ending by then, the process would be aborted
+    gc.collect()
+    time.sleep(0.2)
 
 
 def until_all_end(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from lnsnum.torch_bridge.distributed.exchange import LostError, difference, hear
 Loss = Callable[[Batch], torch.Tensor]
 
 LARGEST_SEED = 1 << 62
+
+_LETTING_GO = 0.1
+"""Seconds, see `joined`."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,10 @@ def joined(device: str) -> Iterator[Processes]:
         yield Processes(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
     finally:
         dist.destroy_process_group()
+        # Threads of gloo's let go of a collective's tensors a moment after it is done, and need Python for it: were it
+        # ending by then, they would abort the process, and its exit code would tell of a failure. What has wrapped the
+        # network still refers to the group, so that nobody joins them.
+        time.sleep(_LETTING_GO)
 
 
 @contextlib.contextmanager
