@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -24,25 +24,12 @@ from lnsnum.torch_bridge.kernels.moments import (
     lower_momentum,
     octaves_to_raise,
 )
-from lnsnum.torch_bridge.kernels.random_words import WHOLE, Draw, Part
+from lnsnum.torch_bridge.kernels.random_words import Draw, Part
 from lnsnum.torch_bridge.kernels.step_numbers import Choices
-from lnsnum.torch_bridge.step_devices import launch_on_card, run_for
+from lnsnum.torch_bridge.step_devices import Stepped, Work, launch_on_card, run_for
 from lnsnum.torch_bridge.step_state import GROWN, State, advance_clock, ceiling_follows, choices_of
 from lnsnum.torch_bridge.units import refresh_units, tallies_of
 from lnsnum.torch_bridge.weight import LNSWeight
-
-
-class _Work(NamedTuple):
-    """A weight's step, begun."""
-
-    p: LNSWeight
-    gradient: torch.Tensor
-    """That of all rows, or of `rows`."""
-    rows: torch.Tensor | None
-    moments: list[torch.Tensor]
-    arrays: list[torch.Tensor]
-    """Codes and moments, or what these are of the rows."""
-    state: State
 
 
 def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any]) -> bool:
@@ -51,8 +38,8 @@ def step_codes(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[s
     Returns whether a scale should have grown, and could not.
     """
     work = _begin(p, gradient, state, group)
-    choices, run = choices_of(group), run_for(p.codes)
-    return _end(work, *run(p, work.arrays, work.gradient, work.rows, state, group, choices), group, choices)
+    choices = choices_of(group)
+    return _end(work, run_for(p.codes)(work, group, choices), group, choices)
 
 
 def step_on_card(members: list[tuple[LNSWeight, torch.Tensor, State]], group: dict[str, Any]) -> list[bool]:
@@ -64,44 +51,40 @@ def step_on_card(members: list[tuple[LNSWeight, torch.Tensor, State]], group: di
         formats.setdefault(work.p.fmt, []).append(k)
     blocked = [False] * len(works)
     for places in formats.values():
-        own = [works[k] for k in places]
-        launched = [(w.p, w.arrays, w.gradient, w.rows, w.state, WHOLE) for w in own]
-        stepped = launch_on_card(launched, group, choices)
-        for k, results in zip(places, stepped, strict=True):
-            blocked[k] = _end(works[k], *results, group, choices)
+        launched = launch_on_card([works[k] for k in places], group, choices)
+        for k, stepped in zip(places, launched, strict=True):
+            blocked[k] = _end(works[k], stepped, group, choices)
     return blocked
 
 
-def _begin(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any]) -> _Work:
+def _begin(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, Any]) -> Work:
     """Count the step, and take what it works on."""
     advance_clock(p, torch.uint8, state, group)
     rows = None
     if gradient.is_sparse:
         gradient = gradient.coalesce()
         rows, gradient = gradient.indices()[0], gradient.values()
-    moments = [state["second_moment"]] + ([state["momentum"]] if group["momentum"] > 0 else [])
-    arrays = [p.codes, *moments]
+    arrays = [p.codes, *_moments_of(state, group)]
     if rows is not None:
         arrays = [array[rows] for array in arrays]
     refresh_units(p, state)
-    return _Work(p, gradient, rows, moments, arrays, state)
+    return Work(p, arrays, gradient, rows, state)
 
 
-def _end(
-    work: _Work, stepped: list[torch.Tensor], counts: torch.Tensor, greatest: Any, group: dict[str, Any],
-    choices: Choices,
-) -> bool:  # fmt: skip
+def _end(work: Work, stepped: Stepped, group: dict[str, Any], choices: Choices) -> bool:
     """Write what a step made of its arrays, let exponent and scales follow; whether a scale could not."""
     p, state = work.p, work.state
+    (codes, *new_moments), counts, greatest = stepped
     follows = ceiling_follows(group)
     offsets, blocked = None, False
     grown: Any = 0
     if follows and torch.compiler.is_compiling():
-        stepped[0], offsets, grown = _follow_in_graph(p, stepped[0], state, group, choices)
-    _write_codes(p, stepped[0], work.rows, offsets)
-    for moment, new in zip(work.moments, stepped[1:], strict=True):
+        codes, offsets, grown = _follow_in_graph(p, codes, state, group, choices)
+    _write_codes(p, codes, work.rows, offsets)
+    moments = _moments_of(state, group)
+    for moment, new in zip(moments, new_moments, strict=True):
         write(moment, new, work.rows)
-    raise_exponent(work.moments, state, greatest)
+    raise_exponent(moments, state, greatest)
     if follows and not torch.compiler.is_compiling():
         grown, blocked = follow_ceiling(p, state, group, choices)
     counts[GROWN] = grown
@@ -117,39 +100,36 @@ def step_shards(members: list[tuple[LNSWeight, torch.Tensor, State, Part]], grou
     greatest finite |gradient| of each; counts are those of the shard.
     """
     choices, greatest = choices_of(group), [0] * len(members)
+    works = [
+        Work(p, [p.codes, *_moments_of(state, group)], gradient, None, state, part)
+        for p, gradient, state, part in members
+    ]
     on_cards: dict[torch.device, list[int]] = {}
-    for k, (p, gradient, state, part) in enumerate(members):
-        if not p.numel():
-            state["counts"].zero_()
-        elif backends.is_on_card(p.codes):
-            on_cards.setdefault(p.codes.device, []).append(k)
+    for k, work in enumerate(works):
+        codes = work.p.codes
+        if not codes.numel():
+            work.state["counts"].zero_()
+        elif backends.is_on_card(codes):
+            on_cards.setdefault(codes.device, []).append(k)
         else:
-            arrays = _arrays_of(p, state, group)
-            stepped = run_for(p.codes)(p, arrays, gradient, None, state, group, choices, part)
-            greatest[k] = _end_shard(p, arrays, state, *stepped)
+            greatest[k] = _end_shard(work, run_for(codes)(work, group, choices))
     for places in on_cards.values():
-        launched: Any = [
-            (p, _arrays_of(p, state, group), gradient, None, state, part)
-            for p, gradient, state, part in (members[k] for k in places)
-        ]
-        for k, work, stepped in zip(places, launched, launch_on_card(launched, group, choices), strict=True):
-            greatest[k] = _end_shard(work[0], work[1], work[4], *stepped)
+        launched = launch_on_card([works[k] for k in places], group, choices)
+        for k, stepped in zip(places, launched, strict=True):
+            greatest[k] = _end_shard(works[k], stepped)
     return greatest
 
 
-def _arrays_of(p: LNSWeight, state: State, group: dict[str, Any]) -> list[torch.Tensor]:
-    return [p.codes, state["second_moment"]] + ([state["momentum"]] if group["momentum"] > 0 else [])
+def _moments_of(state: State, group: dict[str, Any]) -> list[torch.Tensor]:
+    return [state["second_moment"]] + ([state["momentum"]] if group["momentum"] > 0 else [])
 
 
-def _end_shard(
-    p: LNSWeight, arrays: list[torch.Tensor], state: State, stepped: list[torch.Tensor], counts: torch.Tensor,
-    greatest: Any,
-) -> int:  # fmt: skip
-    for own, new in zip(arrays, stepped, strict=True):
+def _end_shard(work: Work, stepped: Stepped) -> int:
+    for own, new in zip(work.arrays, stepped.arrays, strict=True):
         write(own, new, None)
-    torch.autograd.graph.increment_version(p)
-    state["counts"].copy_(counts)
-    return int(greatest)
+    torch.autograd.graph.increment_version(work.p)
+    work.state["counts"].copy_(stepped.counts)
+    return int(stepped.greatest)
 
 
 def write(own: torch.Tensor, new: torch.Tensor, rows: torch.Tensor | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -29,25 +29,41 @@ from lnsnum.torch_bridge.step_state import MOST_UNCODED, State, numbers_of, unit
 from lnsnum.torch_bridge.weight import LNSWeight
 
 
-def run_for(codes: torch.Tensor) -> Callable[..., tuple[list[torch.Tensor], torch.Tensor, Any]]:
+class Work(NamedTuple):
+    """What a step works on: a weight, whole or a shard, or some of its rows."""
+
+    p: LNSWeight
+    arrays: list[torch.Tensor]
+    """Codes and moments, or what these are of the rows."""
+    gradient: torch.Tensor
+    """That of all rows, or of `rows`."""
+    rows: torch.Tensor | None
+    state: State
+    part: Part = WHOLE
+
+
+class Stepped(NamedTuple):
+    """What has become of it."""
+
+    arrays: list[torch.Tensor]
+    """In place, where they were contiguous and the step is a kernel's."""
+    counts: torch.Tensor
+    """See `step_state.COUNTS`."""
+    greatest: Any
+    """The bits of the greatest finite |gradient|."""
+
+
+def run_for(codes: torch.Tensor) -> Callable[[Work, dict[str, Any], Choices], Stepped]:
     """What steps codes where they are, see `kernels.backends`."""
     if bridge.is_on_cpu(codes):
         return _step_here
     return _step_on_card if backends.is_on_card(codes) else _step_in_torch
 
 
-def _step_here(
-    p: LNSWeight,
-    arrays: list[torch.Tensor],
-    gradient: torch.Tensor,
-    rows: torch.Tensor | None,
-    state: State,
-    group: dict[str, Any],
-    choices: Choices,
-    part: Part = WHOLE,
-) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
+def _step_here(work: Work, group: dict[str, Any], choices: Choices) -> Stepped:
     """The Numba kernel, in place where the arrays are contiguous."""
-    arrays = [array.contiguous() for array in arrays]
+    p, _, gradient, rows, state, part = work
+    arrays = [array.contiguous() for array in work.arrays]
     floats = bridge.as_numpy(gradient.detach().resolve_neg().to(torch.float32).contiguous())
     momentum = len(arrays) > 2
     scalars = _scalars_of(p, arrays, state, group, choices, partial(first_exponent, floats.reshape(-1)))
@@ -66,33 +82,20 @@ def _step_here(
         part=part,
     )
     *steps, not_finite = counts
-    return arrays, torch.tensor([codes.size, *steps, 0, not_finite]), greatest
+    return Stepped(arrays, torch.tensor([codes.size, *steps, 0, not_finite]), greatest)
 
 
-def _step_on_card(
-    p: LNSWeight,
-    arrays: list[torch.Tensor],
-    gradient: torch.Tensor,
-    rows: torch.Tensor | None,
-    state: State,
-    group: dict[str, Any],
-    choices: Choices,
-    part: Part = WHOLE,
-) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
+def _step_on_card(work: Work, group: dict[str, Any], choices: Choices) -> Stepped:
     """Triton's kernel, in place where the arrays are contiguous."""
-    return launch_on_card([(p, arrays, gradient, rows, state, part)], group, choices)[0]
+    return launch_on_card([work], group, choices)[0]
 
 
-def launch_on_card(
-    members: list[tuple[LNSWeight, list[torch.Tensor], torch.Tensor, torch.Tensor | None, State, Part]],
-    group: dict[str, Any],
-    choices: Choices,
-) -> list[tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]]:
+def launch_on_card(works: list[Work], group: dict[str, Any], choices: Choices) -> list[Stepped]:
     """The same of several weights of one format."""
     from lnsnum.torch_bridge.kernels import update_triton  # here, as triton is there for cards alone
 
     made, weights = [], []
-    for p, arrays, gradient, rows, state, part in members:
+    for p, arrays, gradient, rows, state, part in works:
         arrays = [array.contiguous() for array in arrays]
         momentum = len(arrays) > 2
         # the kernel reads what a float32 holds exactly; others are rounded to it, as on the CPU
@@ -114,25 +117,17 @@ def launch_on_card(
         )
         made.append(arrays)
     # one wait for the card, for the counts of all
-    counts = update_triton.step_list(weights, members[0][0].fmt, choices).to("cpu")
+    counts = update_triton.step_list(weights, works[0].p.fmt, choices).to("cpu")
     none = torch.zeros((), dtype=torch.int64)
     return [
-        (arrays, torch.stack([none + arrays[0].numel(), *own[:5], none, own[5]]), own[6].to(torch.int32))
+        Stepped(arrays, torch.stack([none + arrays[0].numel(), *own[:5], none, own[5]]), own[6].to(torch.int32))
         for arrays, own in zip(made, counts, strict=True)
     ]
 
 
-def _step_in_torch(
-    p: LNSWeight,
-    arrays: list[torch.Tensor],
-    gradient: torch.Tensor,
-    rows: torch.Tensor | None,
-    state: State,
-    group: dict[str, Any],
-    choices: Choices,
-    part: Part = WHOLE,
-) -> tuple[list[torch.Tensor], torch.Tensor, Any]:
+def _step_in_torch(work: Work, group: dict[str, Any], choices: Choices) -> Stepped:
     """The same in torch's operations, out of place."""
+    p, arrays, gradient, rows, state, part = work
     scale, there = p.scale, state["counts"].device
     codes, moment, *momentum = (scale.apart(array) for array in arrays)
     floats = scale.apart(gradient.detach().to(torch.float32))
@@ -157,7 +152,7 @@ def _step_in_torch(
     *steps, not_finite = counts.to(there).unbind()
     # made there by a number: what is copied there, a CUDA graph would not record
     size, none = (torch.full((), number, dtype=torch.int64, device=there) for number in (codes.numel(), 0))
-    return new, torch.stack([size, *steps, none, not_finite]), greatest
+    return Stepped(new, torch.stack([size, *steps, none, not_finite]), greatest)
 
 
 def _step_by_operator(
