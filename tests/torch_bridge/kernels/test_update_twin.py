@@ -449,6 +449,7 @@ def test_compiled_gives_the_same_bits(fresh, policy):
 
 
 @compiles
+@pytest.mark.thorough
 @pytest.mark.parametrize("rule", ["hypentropy", "paper"])
 def test_compiled_with_scalars_made_outside(fresh, rule):
     """Every code of lns8f5 with gradients of all sizes; units for each row."""
