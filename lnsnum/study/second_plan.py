@@ -126,7 +126,8 @@ def on(recipe: Recipe, problem: Problem) -> Recipe:
 def planned(part: str, problem: Problem, measure: Measure, validation: Scores) -> list[Run]:
     """The runs of one part on one problem that are known already, by the validation scores; more may follow."""
     if part == "matters":
-        recipes: list[Any] = [] if problem.is_final or problem.coarse else [*CHANGES.values()]
+        none = problem.is_final or (problem.coarse and not problem.missed)
+        recipes: list[Any] = [] if none else [*CHANGES.values()]
         return [Run(problem.name, recipe, seed) for recipe in recipes for seed in range(FEWER_SEEDS)]
     if problem.is_final != (part == "finalists"):
         return []
