@@ -164,6 +164,7 @@ def measure(rank: int, folder: str, rounds: int, widths: list[int], only: list[s
         compare(rank, rounds, width, only)
     dist.barrier()
     dist.destroy_process_group()
+    time.sleep(0.2)  # threads of gloo's let go of the last tensors a moment later, see lnsnum.tasks.processes
 
 
 def compare(rank: int, rounds: int, width: int, only: list[str]) -> None:
