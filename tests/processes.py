@@ -5,7 +5,6 @@ Or in network namespaces joined by a cable, as several machines: all that they s
 
 import contextlib
 import ctypes
-import gc
 import os
 import pickle
 import subprocess
@@ -82,10 +81,15 @@ def _run(
         raise
     (folder / f"{rank}.pickle").write_bytes(pickle.dumps(found))
     dist.barrier()
+    leave()
+
+
+def leave() -> None:
+    """End this process's group. Gloo's threads outlive it, and let go of the last tensors a moment later: were Python
+    ending by then, the process would be aborted."""
+    import torch.distributed as dist
+
     dist.destroy_process_group()
-    # what refers to the group yet keeps gloo's threads, and these let go of the last tensors a moment later: were
-    # Python ending by then, the process would be aborted
-    gc.collect()
     time.sleep(0.2)
 
 

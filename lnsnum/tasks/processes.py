@@ -182,8 +182,8 @@ def joined(device: str) -> Iterator[Processes]:
     finally:
         dist.destroy_process_group()
         # Threads of gloo's let go of a collective's tensors a moment after it is done, and need Python for it: were it
-        # ending by then, they would abort the process, and its exit code would tell of a failure. What has wrapped the
-        # network still refers to the group, so that nobody joins them.
+        # ending by then, they would abort the process, and its exit code would tell of a failure. Nobody joins them:
+        # once a network has been wrapped, the group goes on to live.
         time.sleep(_LETTING_GO)
 
 

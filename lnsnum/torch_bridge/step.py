@@ -26,7 +26,7 @@ from lnsnum.torch_bridge.kernels.moments import (
 )
 from lnsnum.torch_bridge.kernels.random_words import Draw, Part
 from lnsnum.torch_bridge.kernels.step_numbers import Choices
-from lnsnum.torch_bridge.step_devices import Stepped, Work, launch_on_card, run_for
+from lnsnum.torch_bridge.step_devices import Outcome, Work, launch_on_card, run_for
 from lnsnum.torch_bridge.step_state import GROWN, State, advance_clock, ceiling_follows, choices_of
 from lnsnum.torch_bridge.units import refresh_units, tallies_of
 from lnsnum.torch_bridge.weight import LNSWeight
@@ -71,7 +71,7 @@ def _begin(p: LNSWeight, gradient: torch.Tensor, state: State, group: dict[str, 
     return Work(p, arrays, gradient, rows, state)
 
 
-def _end(work: Work, stepped: Stepped, group: dict[str, Any], choices: Choices) -> bool:
+def _end(work: Work, stepped: Outcome, group: dict[str, Any], choices: Choices) -> bool:
     """Write what a step made of its arrays, let exponent and scales follow; whether a scale could not."""
     p, state = work.p, work.state
     (codes, *new_moments), counts, greatest = stepped
@@ -124,7 +124,7 @@ def _moments_of(state: State, group: dict[str, Any]) -> list[torch.Tensor]:
     return [state["second_moment"]] + ([state["momentum"]] if group["momentum"] > 0 else [])
 
 
-def _end_shard(work: Work, stepped: Stepped) -> int:
+def _end_shard(work: Work, stepped: Outcome) -> int:
     for own, new in zip(work.arrays, stepped.arrays, strict=True):
         write(own, new, None)
     torch.autograd.graph.increment_version(work.p)

@@ -42,7 +42,7 @@ class Work(NamedTuple):
     part: Part = WHOLE
 
 
-class Stepped(NamedTuple):
+class Outcome(NamedTuple):
     """What has become of it."""
 
     arrays: list[torch.Tensor]
@@ -53,14 +53,14 @@ class Stepped(NamedTuple):
     """The bits of the greatest finite |gradient|."""
 
 
-def run_for(codes: torch.Tensor) -> Callable[[Work, dict[str, Any], Choices], Stepped]:
+def run_for(codes: torch.Tensor) -> Callable[[Work, dict[str, Any], Choices], Outcome]:
     """What steps codes where they are, see `kernels.backends`."""
     if bridge.is_on_cpu(codes):
         return _step_here
     return _step_on_card if backends.is_on_card(codes) else _step_in_torch
 
 
-def _step_here(work: Work, group: dict[str, Any], choices: Choices) -> Stepped:
+def _step_here(work: Work, group: dict[str, Any], choices: Choices) -> Outcome:
     """The Numba kernel, in place where the arrays are contiguous."""
     p, _, gradient, rows, state, part = work
     arrays = [array.contiguous() for array in work.arrays]
@@ -82,15 +82,15 @@ def _step_here(work: Work, group: dict[str, Any], choices: Choices) -> Stepped:
         part=part,
     )
     *steps, not_finite = counts
-    return Stepped(arrays, torch.tensor([codes.size, *steps, 0, not_finite]), greatest)
+    return Outcome(arrays, torch.tensor([codes.size, *steps, 0, not_finite]), greatest)
 
 
-def _step_on_card(work: Work, group: dict[str, Any], choices: Choices) -> Stepped:
+def _step_on_card(work: Work, group: dict[str, Any], choices: Choices) -> Outcome:
     """Triton's kernel, in place where the arrays are contiguous."""
     return launch_on_card([work], group, choices)[0]
 
 
-def launch_on_card(works: list[Work], group: dict[str, Any], choices: Choices) -> list[Stepped]:
+def launch_on_card(works: list[Work], group: dict[str, Any], choices: Choices) -> list[Outcome]:
     """The same of several weights of one format."""
     from lnsnum.torch_bridge.kernels import update_triton  # here, as triton is there for cards alone
 
@@ -120,12 +120,12 @@ def launch_on_card(works: list[Work], group: dict[str, Any], choices: Choices) -
     counts = update_triton.step_list(weights, works[0].p.fmt, choices).to("cpu")
     none = torch.zeros((), dtype=torch.int64)
     return [
-        Stepped(arrays, torch.stack([none + arrays[0].numel(), *own[:5], none, own[5]]), own[6].to(torch.int32))
+        Outcome(arrays, torch.stack([none + arrays[0].numel(), *own[:5], none, own[5]]), own[6].to(torch.int32))
         for arrays, own in zip(made, counts, strict=True)
     ]
 
 
-def _step_in_torch(work: Work, group: dict[str, Any], choices: Choices) -> Stepped:
+def _step_in_torch(work: Work, group: dict[str, Any], choices: Choices) -> Outcome:
     """The same in torch's operations, out of place."""
     p, arrays, gradient, rows, state, part = work
     scale, there = p.scale, state["counts"].device
@@ -152,7 +152,7 @@ def _step_in_torch(work: Work, group: dict[str, Any], choices: Choices) -> Stepp
     *steps, not_finite = counts.to(there).unbind()
     # made there by a number: what is copied there, a CUDA graph would not record
     size, none = (torch.full((), number, dtype=torch.int64, device=there) for number in (codes.numel(), 0))
-    return Stepped(new, torch.stack([size, *steps, none, not_finite]), greatest)
+    return Outcome(new, torch.stack([size, *steps, none, not_finite]), greatest)
 
 
 def _step_by_operator(
