@@ -196,6 +196,7 @@ main()
 """
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_killed_goes_on_from_where_it_was_saved(command):
     """kill -9, of a text and by words, from the file of --save-every."""
     Path("t.txt").write_text("so much depends upon a red wheel barrow glazed with rain " * 100)

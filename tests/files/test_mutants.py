@@ -90,6 +90,7 @@ def check_none(lines):
         pytest.fail(f"{len(lines)} failures, the first of them:\n" + "\n".join(lines[:20]), pytrace=False)
 
 
+@pytest.mark.thorough
 def test_what_no_mutant_may_do_is_found_and_laid_to_its_seed(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()

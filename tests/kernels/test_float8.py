@@ -29,7 +29,11 @@ def test_what_comes_in_is_the_number_that_it_is(name):
         encode(wide, lns8f3, dtype=name)
 
 
-@pytest.mark.parametrize("fmt", [lns8f3, LNSFormat(9, 2, base=1.5), LNSFormat(6, 0, base=4.0)], ids=str)
+@pytest.mark.parametrize(
+    "fmt",
+    [lns8f3, LNSFormat(9, 2, base=1.5), pytest.param(LNSFormat(6, 0, base=4.0), marks=pytest.mark.thorough)],
+    ids=str,
+)
 @pytest.mark.parametrize("name", KINDS)
 def test_what_goes_out_is_the_nearest_float(name, fmt):
     """Of all codes at several scales: ties to the even pattern, as mpmath says.

@@ -154,7 +154,7 @@ def test_decode(fmt, where):
     "wheres", [("rows", None), (None, "columns"), ("rows", "rows"), ("rows", "columns"), ("elements", "rows")], ids=str
 )
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
-@pytest.mark.parametrize("name", ["multiply", "divide", "add", "subtract"])
+@pytest.mark.parametrize("name", ["multiply", pytest.param("divide", marks=pytest.mark.thorough), "add", "subtract"])
 def test_arithmetic(fmt, wheres, name):
     """The scales of each pair, at a scale of the result and at the one that fits."""
     rng = np.random.default_rng(3)

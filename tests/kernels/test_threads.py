@@ -317,6 +317,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")
 @pytest.mark.parametrize("script", [FORKED, LOADED], ids=["fork", "DataLoader"])
 def test_a_forked_process_steps_on_threads_of_its_own(script):

@@ -507,6 +507,7 @@ class _Inline:
         return Inline
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:lr=3.0 is 138 code steps:UserWarning")  # beyond the end of a grid
 def test_the_command_goes_from_a_trial_to_a_repeat(study, tmp_path):
     code, out, err = study("--trial", "--part", "rows")

@@ -367,6 +367,7 @@ def comparable(records):
     return sorted(json.dumps({**asdict(record), "seconds": 0}, sort_keys=True) for record in records)
 
 
+@pytest.mark.thorough
 def test_a_study_that_is_killed_goes_on_where_it_was(tmp_path, monkeypatch):
     """kill -9 of a study in two processes, which end too; what it and another one leave is what one process gives."""
     monkeypatch.setattr(runner, "planned", small_plan)

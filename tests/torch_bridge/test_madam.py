@@ -995,6 +995,7 @@ torch.save({{"model": model.state_dict(), "optimizer": optimizer.state_dict()}},
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("by_file", [True, False], ids=["save_model", "torch.save"])
 def test_ten_steps_are_five_and_five_in_another_process(tmp_path, by_file):
     """Weights, buffers and optimizer go through files; the gradients are those of real training."""

@@ -152,6 +152,7 @@ def test_torchao_s_adam_in_8_bits():
 # ------------------------------------------------------------------------------------------------------------ faults
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", OPTIMIZER_FAULTS, ids=lambda fault: fault.words)
 def test_every_fault_is_found(fault):
     assert broken(fault.make, **fault.options)

@@ -523,7 +523,7 @@ def run_in(start: str, function, *arguments) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_another_process_writes_to_shared_codes(start, per_channel):
     model = a_model(per_channel=per_channel)

@@ -138,7 +138,7 @@ def test_every_code_with_every_gradient(fmt, policy):
 
 
 @pytest.mark.parametrize("fmt", FORMATS[1:], ids=str)
-@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("keep", [False, pytest.param(True, marks=pytest.mark.thorough)])
 def test_every_code_with_steps_of_every_size(fmt, keep):
     """From one that is a small part of a code to one across the whole range, in 1,000 sizes and both directions."""
     sizes = np.geomspace(1e-5, 1e5, 500).astype(F32)
