@@ -1,12 +1,16 @@
 """Settings of the test suite: no Hypothesis deadlines (first calls compile), the same examples in every CI run."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
 
 for variable in ("COLUMNS", "LINES"):
     os.environ.pop(variable, None)  # rich would keep the width that pytest-xdist gives its workers
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells have it behind `&`: nothing here could be interrupted
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
