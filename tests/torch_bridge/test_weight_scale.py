@@ -484,7 +484,8 @@ def test_a_number_multiplies_the_scale(how, by, log_offset):
         np.testing.assert_array_equal(m, before)
     else:
         assert np.abs(m.astype(int) - before).max() <= 1
-    assert torch.equal(weight.to_float().sign(), floats.sign() * math.copysign(1, by))
+    stays = torch.from_numpy((before != 1) | (m != 0))  # chance may round the smallest code to zero
+    assert torch.equal(weight.to_float().sign()[stays], (floats.sign() * math.copysign(1, by))[stays])
     assert torch.equal(alias.to_float(), weight.to_float())
 
 
