@@ -58,13 +58,13 @@ def make_tables(results: Results, names: Sequence[str] = (), problems: Sequence[
     for name in names or known:
         make, part = known[name]
         if of := chosen if part is None else results.begun(part, chosen):
-            left_out = [problem for problem in chosen if problem not in of]
+            left_out = [] if part is None else [one for one in results.meant(part, chosen) if one not in of]
             tables += [_noted(table, left_out) for table in make(results, of)]
     return tables
 
 
 def _noted(table: TextTable, left_out: Sequence[str]) -> TextTable:
-    """The table with a note on the problems that it has no line of; one of a single problem is left as it is."""
+    """The table with a note on problems that have yet no line of it; one of a single problem is left as it is."""
     if not left_out or table.problem is not None:
         return table
     return replace(table, notes=[*table.notes, f"Not begun: {', '.join(left_out)}."])
