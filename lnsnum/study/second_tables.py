@@ -157,9 +157,9 @@ def one_rate(results: Results, problems: Sequence[str]) -> list[TextTable]:
         lines.append([word(name), Cell(rate(lr), lr), *cells])
     title = f"One rate for all problems: by how many margins {OURS} is better, by test scores"
     notes = [
-        "lr: of a row's rates the one that loses least, on the problem where it loses most, against the best of them",
-        "there, by validation scores of seed 0, in margins; the default where there is one. Means of all seeds where",
-        "that rate has them, else seed 0 alone. least: where we are most behind, or least ahead.",
+        "lr: the one rate that is never far from the row's best: what it loses at most, on any problem, in margins, by",
+        "validation scores of seed 0, is least; the default where there is one. Means of all seeds where that rate has",
+        "them, else seed 0 alone. least: where we are most behind, or least ahead.",
         *look.notes(),
     ]
     return [TextTable("one-rate", title, ["", "lr", *problems, "least"], lines, notes, None, look.missing)]
