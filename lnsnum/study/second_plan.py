@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from lnsnum.study.plan import FEWER_SEEDS, GRID, HALF_DECADES, Run, Scores, best_runs, paper
 from lnsnum.study.problems import Problem
@@ -126,8 +126,7 @@ def on(recipe: Recipe, problem: Problem) -> Recipe:
 def planned(part: str, problem: Problem, measure: Measure, validation: Scores) -> list[Run]:
     """The runs of one part on one problem that are known already, by the validation scores; more may follow."""
     if part == "matters":
-        none = problem.is_final or (problem.coarse and not problem.missed)
-        recipes: list[Any] = [] if none else [*CHANGES.values()]
+        recipes = [] if problem.is_final else [*CHANGES.values()]
         return [Run(problem.name, recipe, seed) for recipe in recipes for seed in range(FEWER_SEEDS)]
     if problem.is_final != (part == "finalists"):
         return []
