@@ -66,7 +66,8 @@ def _draw(folder: Path, results: Results, problems: list[str] | tuple[str, ...])
 
     drawn = []
     for name, (draw, part) in (PLOTS if results.edition == 1 else SECOND_PLOTS).items():
-        if begun := results.begun(part, choose(results, problems)):
+        begun, _ = results.begun(part, choose(results, problems))
+        if begun:
             draw(folder / name, results, begun)
             drawn.append(folder / name)
     return drawn

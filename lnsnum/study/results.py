@@ -115,17 +115,16 @@ class Results:
         """The records of one problem."""
         return [record for record in self.records.values() if record.problem == problem]
 
-    def meant(self, part: str, problems: Sequence[str]) -> list[str]:
-        """The problems on which this part has runs that no other part has, done or not."""
-        return [problem for problem in problems if self._own(part, problem)]
-
-    def begun(self, part: str, problems: Sequence[str]) -> list[str]:
-        """The problems of which there is a run that belongs to this part alone."""
-        return [problem for problem in problems if self._own(part, problem) & self.records.keys()]
-
-    def _own(self, part: str, problem: str) -> set[str]:
-        others = [self._planned(one, problem) for one in parts_of(self.edition) if one != part]
-        return self._planned(part, problem).difference(*others)
+    def begun(self, part: str, problems: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The problems of which there is a run that belongs to this part alone, and those which it has yet to begin."""
+        done: list[str] = []
+        left: list[str] = []
+        for problem in problems:
+            runs = {one: self._planned(one, problem) for one in parts_of(self.edition)}
+            own = runs[part].difference(*(of_one for one, of_one in runs.items() if one != part))
+            if own:
+                (done if own & self.records.keys() else left).append(problem)
+        return done, left
 
     def _planned(self, part: str, problem: str) -> set[str]:
         runs = planned(part, problem_of(problem, self.edition), self.measures[problem], self.choosing)

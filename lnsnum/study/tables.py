@@ -57,17 +57,17 @@ def make_tables(results: Results, names: Sequence[str] = (), problems: Sequence[
     tables = []
     for name in names or known:
         make, part = known[name]
-        if of := chosen if part is None else results.begun(part, chosen):
-            left_out = [] if part is None else [one for one in results.meant(part, chosen) if one not in of]
-            tables += [_noted(table, left_out) for table in make(results, of)]
+        of, left = (chosen, []) if part is None else results.begun(part, chosen)
+        if of:
+            tables += [_noted(table, left) for table in make(results, of)]
     return tables
 
 
-def _noted(table: TextTable, left_out: Sequence[str]) -> TextTable:
-    """The table with a note on problems that have yet no line of it; one of a single problem is left as it is."""
-    if not left_out or table.problem is not None:
+def _noted(table: TextTable, left: Sequence[str]) -> TextTable:
+    """The table with a note on problems that it has yet no line of; one of a single problem is left as it is."""
+    if not left or table.problem is not None:
         return table
-    return replace(table, notes=[*table.notes, f"Not begun: {', '.join(left_out)}."])
+    return replace(table, notes=[*table.notes, f"Not begun: {', '.join(left)}."])
 
 
 def choose(results: Results, problems: Sequence[str]) -> list[str]:

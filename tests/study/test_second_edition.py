@@ -408,7 +408,7 @@ def test_finalists_by_hand(tmp_path, monkeypatch):
     assert {name: line["verdict"] for name, line in lines.items()} == {
         OURS: "", "float32 Adam": "level", "lns8f5 paper's Madam": "level", "int8 AdamW8bit": "level",
     }  # fmt: skip
-    both = results_of(tmp_path, runs | DOWN)  # the longer runs are no part of "rows", which has not begun them
+    both = results_of(tmp_path, runs | DOWN)  # on a longer run no rows are to be begun
     assert not [note for table in make_tables(both) for note in table.notes if "Not begun" in note]
 
 
