@@ -216,7 +216,7 @@ def weights(draw):
     return LNSWeight(codes, fmt, torch.tensor(offsets).reshape(own), draw(st.sampled_from(FLOATS)))
 
 
-@settings(max_examples=50)
+@settings(max_examples=150)
 @given(weights())
 @example(LNSWeight(torch.tensor([[200, 3], [7, 128]], dtype=torch.uint8), lns8f5, torch.tensor([[2**30], [-(2**30)]])))
 def test_any_weight_decodes_copies_and_turns_as_its_codes(weight):
